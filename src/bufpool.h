@@ -1,0 +1,205 @@
+/*
+ * bufpool - a pool of zeroed byte buffers in fixed size classes.
+ *
+ * A buffer is checked out of a pool, written, and released. What comes out
+ * reads as zero, whoever had the memory before and whatever they left in it:
+ * every release wipes what could have been written since the checkout, and
+ * only that. A request takes the smallest class that holds it (4 KiB, 64 KiB,
+ * 256 KiB, 1 MiB); above the largest class it gets memory of its exact size,
+ * which goes back to the operating system on release. When a class has nothing
+ * ready, fresh memory is mapped; no call ever waits for another thread.
+ *
+ * WHO MAY CALL WHAT. Every function may be called from any thread, and a
+ * buffer may be released by another thread than checked it out. A buffer has
+ * one owner at a time: two threads that use one buffer at once must agree
+ * between themselves. Frozen buffers are immutable and may be read by any
+ * number of threads. Nothing here may be called from a signal handler.
+ *
+ * THREAD EXIT. What an exiting thread had cached stays with the pool, where
+ * other threads find it. A release during thread exit is allowed, also from a
+ * thread-specific destructor that runs after bufpool's own.
+ *
+ * FORK. The child may use every pool at once, whatever the other threads of
+ * the parent were doing. Buffers that such a thread was just moving are
+ * counted as lost in the child; those it had checked out stay out.
+ *
+ * ERRORS. Functions return NULL or -1 and set errno. Nothing is printed,
+ * except one line before abort() when the pool finds proof of corruption: a
+ * buffer released twice, or one that is not a buffer. Once the memory of a
+ * released buffer has a new owner, a stale pointer to it cannot be told from
+ * a good one; that is the caller's to prevent.
+ *
+ * The library is never unloaded once loaded, for thread exit must find it.
+ */
+#ifndef BUFPOOL_H
+#define BUFPOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+#define BUFPOOL_VERSION "0.1.0"
+#define BUFPOOL_CLASSES_MAX 16	/* size classes of one pool */
+#define BUFPOOL_NODES_MAX 64	/* NUMA nodes that statistics tell apart */
+#define BUFPOOL_NAME_MAX 64	/* bytes of a pool's name, its NUL included */
+#define BUFPOOL_NUMA_NONE (-1)	/* no placement: the kernel's default */
+
+struct bufpool;
+struct bufpool_buf;
+struct bufpool_frozen;
+
+/*
+ * What a pool is made of. Fill it with bufpool_config_init, then change what
+ * should differ. The counts are buffers kept ready: trimming never goes below.
+ */
+struct bufpool_config {
+	size_t struct_size;		/* set by bufpool_config_init */
+	size_t four_kib_count;		/* default 64 */
+	size_t sixty_four_kib_count;	/* default 8 */
+	size_t two_fifty_six_kib_count;	/* default 2 */
+	size_t one_mib_count;		/* default 0 */
+	size_t max_bytes;		/* bytes of memory in all; 0: no limit */
+	int numa_node;			/* BUFPOOL_NUMA_NONE, or a node */
+	const char *name;		/* NULL, or shared by this name */
+};
+
+struct bufpool_class_stats {
+	size_t size;		/* bytes of one buffer */
+	uint64_t count;		/* buffers with memory behind them */
+	uint64_t ready;		/* of these: in a depot */
+	uint64_t cached;	/* of these: in a thread's cache */
+	uint64_t out;		/* of these: checked out, frozen included */
+	uint64_t hits, misses;	/* checkouts served from ready or cached; fresh */
+};
+
+/*
+ * Exact at any moment: committed_bytes. Exact when no other thread is inside
+ * the pool: everything else but the peaks, which are sampled (when a cache
+ * refills, when a class misses, and here) and are lower bounds.
+ */
+struct bufpool_stats {
+	size_t struct_size;		/* set by bufpool_get_stats */
+	uint64_t hits, misses;		/* all classes and exact sizes */
+	uint64_t checked_out, peak_checked_out;			/* buffers */
+	uint64_t bytes_checked_out, peak_bytes_checked_out;	/* capacity */
+	uint64_t committed_bytes;	/* memory taken from the system */
+	uint64_t cached_bytes;		/* of it: ready or cached */
+	uint64_t in_transit;		/* buffers detached, not yet adopted */
+	uint64_t wiped_bytes;
+	uint64_t gc_returns;		/* released by a Lua collector */
+	uint64_t lost;			/* buffers lost to fork */
+	unsigned class_count;
+	struct bufpool_class_stats classes[BUFPOOL_CLASSES_MAX];
+	int numa_requested;		/* node asked for, or BUFPOOL_NUMA_NONE */
+	int numa_available;		/* 1: that node has memory here */
+	unsigned node_count;		/* entries below; 0: not asked for */
+	uint64_t pages_by_node[BUFPOOL_NODES_MAX];	/* resident pages */
+};
+
+/* Fills in the defaults. The macro tells the library how large the caller's
+ * struct is, so that programs built before a field was added keep working. */
+void bufpool_config_init_sized(struct bufpool_config *, size_t struct_size);
+#define bufpool_config_init(config) \
+	bufpool_config_init_sized((config), sizeof *(config))
+
+/*
+ * Makes a pool, or opens the one of this name if its configuration is equal.
+ * NULL config: the defaults. The caller gets one reference.
+ * NULL + EINVAL: a field out of range; EEXIST: the name is taken by a pool of
+ * another configuration; EDQUOT: the counts alone exceed max_bytes; ENOMEM.
+ */
+struct bufpool *bufpool_create(const struct bufpool_config *);
+
+/* One more reference; never fails. The pool of that name, or NULL + ENOENT.
+ * The pool named "default", made with the defaults at the first call. */
+struct bufpool *bufpool_ref(struct bufpool *);
+struct bufpool *bufpool_get(const char *name);
+struct bufpool *bufpool_default(void);
+
+/* No more checkouts, by anyone: they fail with ESHUTDOWN. What is out stays
+ * valid and its memory goes back to the system as it comes home. */
+void bufpool_close(struct bufpool *);
+
+/* Drops one reference; the last one closes the pool. The pool itself goes when
+ * its last buffer has come home. NULL does nothing. */
+void bufpool_destroy(struct bufpool *);
+
+/*
+ * A buffer of n bytes, all zero, aligned to 64 bytes at least. n may be 0.
+ * NULL + EOVERFLOW: n is above PTRDIFF_MAX; ENOMEM; EDQUOT: max_bytes;
+ * ESHUTDOWN: closed. Before ENOMEM and EDQUOT, everything that lies idle in
+ * the pool, in other threads' caches too, has been tried.
+ */
+struct bufpool_buf *bufpool_checkout(struct bufpool *, size_t n);
+
+/* The same, wiped again at this moment. */
+struct bufpool_buf *bufpool_checkout_zeroed(struct bufpool *, size_t n);
+
+/* The same at an address that is a multiple of `alignment`, a power of two
+ * (else EINVAL); kept when the buffer grows. */
+struct bufpool_buf *bufpool_checkout_aligned(struct bufpool *, size_t n,
+					     size_t alignment);
+
+/* Takes only what is ready; never maps memory. NULL + EAGAIN otherwise. */
+struct bufpool_buf *bufpool_try_checkout(struct bufpool *, size_t n);
+
+/* The contents, to read and write: grants [0, len) and has it wiped later,
+ * whatever is really written. Valid until release, growth or freeze. */
+void *bufpool_data(struct bufpool_buf *);
+
+/* The contents, to read only: what is not written need not be wiped. */
+const void *bufpool_peek(const struct bufpool_buf *);
+
+/* A promise: nothing at or past byte n has been written since the checkout.
+ * What lies past it will not be wiped. */
+void bufpool_wrote(struct bufpool_buf *, size_t n);
+
+/* Bytes of contents; bytes that they may grow to without moving. */
+size_t bufpool_len(const struct bufpool_buf *);
+size_t bufpool_capacity(const struct bufpool_buf *);
+
+/* Sets the length; new bytes are zero. Growing past the capacity moves the
+ * contents. 0, or -1 + errno as bufpool_checkout, the buffer unchanged. */
+int bufpool_resize(struct bufpool_buf *, size_t n);
+
+/* Wipes the buffer and gives it back. NULL does nothing. Releasing what is
+ * not checked out aborts with a message. Keeps errno. */
+void bufpool_release(struct bufpool_buf *);
+
+/* The buffer becomes immutable and counted, with one reference, where it is.
+ * Cannot fail; the buffer's own pointer is dead from here on. */
+struct bufpool_frozen *bufpool_freeze(struct bufpool_buf *);
+const void *bufpool_frozen_data(const struct bufpool_frozen *);
+size_t bufpool_frozen_len(const struct bufpool_frozen *);
+struct bufpool_frozen *bufpool_frozen_ref(struct bufpool_frozen *);
+/* Drops one reference; the last one wipes and gives back. NULL does nothing. */
+void bufpool_frozen_unref(struct bufpool_frozen *);
+
+/* Fills in the statistics; see struct bufpool_stats for what is exact. */
+void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
+			     size_t struct_size);
+#define bufpool_get_stats(pool, stats) \
+	bufpool_get_stats_sized((pool), (stats), sizeof *(stats))
+
+/* Gives idle memory above the configured counts back to the system, from all
+ * threads' caches too. Returns the bytes given back. */
+size_t bufpool_trim(struct bufpool *);
+
+/* What this thread has cached, of all pools, goes where others find it. */
+void bufpool_thread_flush(void);
+
+const char *bufpool_version(void);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
+#endif
