@@ -1,0 +1,5 @@
+std = "luajit"
+max_line_length = 80
+exclude_files = { "build" }
+files["spec"] = { std = "luajit+busted" }
+files["examples/openresty"] = { std = "ngx_lua" }
