@@ -107,12 +107,79 @@ $(BUILD)/cdef.h: src/buf.h src/lua_box.h Makefile
 # The directory itself is listed so that a file removed is noticed.
 $(BUILD)/lua_sources.h: $(LUA_SRC) lua/bufpool Makefile
 	@mkdir -p $(@D)
-	@set -e; { echo 'static const struct lua_source { const char *name, *text; }'; \
+	@set -e; { \
+	echo 'static const struct lua_source { const char *name, *text; }'; \
 	echo 'lua_sources[] = {'; \
 	for f in $(LUA_SRC); do \
 		name=$$(echo "$$f" | \
 			sed 's|^lua/||; s|\.lua$$||; s|/init$$||; s|/|.|g'); \
 		echo "{ \"$$name\", \"\""; sed '$(QUOTE)' "$$f"; echo '},'; \
 	done; echo '};'; } >$@
+
+# What a rock holds, and what everyone else gets besides.
+.PHONY: install install-module
+install-module: $(CORE)
+	$(INSTALL) -d $(DESTDIR)$(LUADIR)/bufpool $(DESTDIR)$(LUALIBDIR)/bufpool
+	$(INSTALL) -m 644 $(LUA_SRC) $(DESTDIR)$(LUADIR)/bufpool
+	$(INSTALL) -m 755 $(CORE) $(DESTDIR)$(LUALIBDIR)/bufpool
+
+install: all install-module
+	$(INSTALL) -d $(DESTDIR)$(INCDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
+	$(INSTALL) -m 644 src/bufpool.h src/bufpool_lua.h $(DESTDIR)$(INCDIR)
+	$(INSTALL) -m 644 $(ARCHIVES) $(DESTDIR)$(LIBDIR)
+	for name in bufpool bufpool_lua; do \
+		sed -e 's|@INCDIR@|$(INCDIR)|; s|@LIBDIR@|$(LIBDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in \
+		>$(DESTDIR)$(LIBDIR)/pkgconfig/$$name.pc || exit 1; \
+	done
+
+# What people run. DEPS=: keeps these from installing packages.
+.PHONY: deps-demo deps-test demo test lint asan tsan memcheck clean
+DEPS ?= .ci/deps
+SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
+STRESS = $(filter %stress.c,$(wildcard spec/*.c))
+SLOW = %stress.c %fork.c
+LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
+	LUA_CPATH='$(BUILD)/lua/?.so;;'
+
+deps-demo deps-test:
+	@$(DEPS) $(@:deps-%=%)
+
+# Another make, for what was just installed has to be found.
+demo: deps-demo
+	@$(MAKE) -s all
+	@$(LUA_ENV) $(LUAJIT) examples/digest.lua --check $(DIR)
+
+test: deps-test
+	@$(MAKE) -s all specs examples
+	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
+
+lint: deps-test
+	@.ci/lint
+
+# Leaks are valgrind's to find: LuaJIT keeps some memory at exit.
+ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+asan: deps-test
+	@$(MAKE) -s BUILD=build/asan VARIANT='$(ASAN)' all specs
+	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
+		ASAN_OPTIONS=detect_leaks=0 .ci/test \
+		$(filter %.c spec/0%.lua,$(SPEC))
+
+# Without address randomization where that may be switched off: some kernels
+# place mappings where ThreadSanitizer does not expect them.
+tsan: deps-test
+	@$(MAKE) -s BUILD=build/tsan VARIANT=-fsanitize=thread all specs
+	@BUILD=build/tsan TSAN_OPTIONS=halt_on_error=1 \
+		WRAP="$$(setarch -R echo setarch -R 2>/dev/null)" \
+		.ci/test $(STRESS)
+
+VALGRIND = valgrind -q --leak-check=full --error-exitcode=99 \
+	--errors-for-leak-kinds=definite,possible
+memcheck: deps-test
+	@$(MAKE) -s all specs
+	@WRAP='$(VALGRIND)' .ci/test $(filter-out $(SLOW),$(filter %.c,$(SPEC)))
+
+clean:
+	rm -rf build
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/*/*.d)
