@@ -1,0 +1,178 @@
+local bufpool = require "bufpool"
+local helper = require "support.helper"
+
+describe("an unknown node", function()
+    it("falls back and says so", function()
+        local pool = bufpool.new { numa_node = 60 }
+        local buf = assert(pool:checkout(65536)):fill(1)
+        local numa = pool:stats().numa
+        assert.equal(60, numa.requested)
+        assert.is_false(numa.available)
+        assert.equal(helper.zeros(0), tostring(buf:reset()))
+    end)
+
+    it("falls back also where no kernel has that many", function()
+        local pool = bufpool.new { numa_node = 100000 }
+        assert.equal(8, #pool:checkout(8))
+        assert.is_false(pool:stats().numa.available)
+    end)
+end)
+
+-- The repository is where this file is.
+local root = debug.getinfo(1, "S").source:match "^@(.*)spec/[^/]*$"
+if root == "" then
+    root = "./"
+end
+
+local function exists(path)
+    local file = io.open(path)
+    return file and file:close()
+end
+
+local function quote(word)
+    return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+local function shell(command)
+    local pipe = assert(io.popen(command .. " 2>&1; echo \"status $?\"", "r"))
+    local output = pipe:read "*a"
+    pipe:close()
+    local text, status = output:match "^(.*)status (%d+)\n$"
+    return text, tonumber(status)
+end
+
+-- The tool that boots a machine with several nodes, or nil and why not.
+local function find_tool()
+    local tool = os.getenv "NUMA_VM"
+    if not tool or tool == "" then
+        tool = root .. "../shared/tools/numa-vm"
+    end
+    if not exists(tool) then
+        return nil, "no numa-vm in $NUMA_VM or ../shared/tools"
+    end
+    local output, status = shell(quote(tool) .. " -- true")
+    if status ~= 0 then
+        return nil, "numa-vm does not start: "
+            .. (output:match "([^\n]*)\n*$" or "")
+    end
+    return tool
+end
+
+local tool, why
+
+-- Runs Lua code on a machine with two nodes.
+local function on_two_nodes(code)
+    local name = os.tmpname()
+    local file = assert(io.open(name, "w"))
+    local here = shell("cd " .. quote(root) .. " && pwd -P"):gsub("%s+$", "")
+    file:write(("package.path, package.cpath = %q, %q\n"):format(
+        here .. "/lua/?.lua;" .. here .. "/lua/?/init.lua;",
+        here .. "/build/lua/?.so"))
+    file:write(code)
+    file:close()
+    local words = { quote(tool), "--add", quote(here .. "/build/lua"),
+        "--add", quote(here .. "/lua"), "--add", quote(name) }
+    for line in io.lines "/proc/self/maps" do
+        local numa = line:match "(/%S*libnuma%.so%S*)"
+        if numa then
+            words[#words + 1] = "--add " .. quote(numa)
+            break
+        end
+    end
+    local soname = shell "ldconfig -p | grep -o '/.*/libnuma.so.1$' | head -1"
+    soname = soname:gsub("%s+$", "")
+    if soname ~= "" then
+        words[#words + 1] = "--add " .. quote(soname)
+    end
+    words[#words + 1] = "-- " .. helper.interpreter() .. " " .. quote(name)
+    local output, status = shell(table.concat(words, " "))
+    os.remove(name)
+    assert(status == 0, output)
+    return output
+end
+
+-- Where the kernel says that the pages of an address are: node -> pages.
+local where = [[
+local ffi = require "ffi"
+local bufpool = require "bufpool"
+local function nodes_of(buf)
+    local address = tonumber(ffi.cast("uintptr_t", (buf:ref())))
+    local best, pages = -1, {}
+    for line in io.lines "/proc/self/numa_maps" do
+        local first = tonumber(line:match "^(%x+)", 16)
+        if first <= address and first > best then
+            best, pages = first, {}
+            for node, n in line:gmatch "N(%d+)=(%d+)" do
+                pages[tonumber(node)] = tonumber(n)
+            end
+        end
+    end
+    return pages
+end
+]]
+
+describe("on a machine with two nodes", function()
+    local checked = false
+
+    -- A test there, or pending with the reason.
+    local function it_there(what, code)
+        it(what, function()
+            if not checked then
+                checked = true
+                tool, why = find_tool()
+            end
+            if not tool then
+                pending(why)
+                return
+            end
+            assert.matches("well done", on_two_nodes(where .. code))
+        end)
+    end
+
+    for node = 0, 1 do
+        it_there("pages of numa_node = " .. node .. " are on node " .. node,
+            ([[
+            local node = %d
+            local pool = bufpool.new { numa_node = node }
+            for _, n in ipairs { 4096, 65536, 262144, 1048576, 3000000 } do
+                local buf = assert(pool:checkout(n)):fill(1)
+                local pages = nodes_of(buf)
+                assert((pages[node] or 0) > 0, "no page on the node")
+                assert((pages[1 - node] or 0) == 0, "pages elsewhere")
+            end
+            local numa = pool:stats().numa
+            assert(numa.requested == node)
+            assert(numa.available == true)
+            local by_node = numa.pages_by_node
+            assert(by_node[node] > 0)
+            assert((by_node[1 - node] or 0) == 0)
+            print "well done"
+            ]]):format(node))
+    end
+
+    it_there("what was released and taken again stays on its node", [[
+        local pool = bufpool.new { numa_node = 1 }
+        for _ = 1, 20 do
+            local held = {}
+            for i = 1, 40 do
+                held[i] = pool:checkout(65536):fill(1)
+            end
+            for i = 1, 40 do
+                held[i]:release()
+            end
+            pool:trim()
+        end
+        local by_node = pool:stats().numa.pages_by_node
+        assert((by_node[0] or 0) == 0)
+        print "well done"
+        ]])
+
+    it_there("a third node falls back and says so", [[
+        local pool = bufpool.new { numa_node = 2 }
+        assert(#pool:checkout(65536):fill(1) == 65536)
+        local numa = pool:stats().numa
+        assert(numa.requested == 2)
+        assert(numa.available == false)
+        print "well done"
+        ]])
+end)

@@ -1,0 +1,232 @@
+local bufpool = require "bufpool"
+local helper = require "support.helper"
+
+-- Every buffer that exists is in one place.
+local function conserved(stats)
+    local out, cached_bytes = 0, 0
+    for i, class in ipairs(stats.classes) do
+        assert.equal(class.count, class.out + class.cached + class.ready,
+            "class " .. i)
+        out = out + class.out
+        cached_bytes = cached_bytes + class.size * (class.cached + class.ready)
+    end
+    assert.equal(cached_bytes, stats.cached_bytes)
+    return out
+end
+
+describe("stats", function()
+    local pool
+    before_each(function() pool = bufpool.new() end)
+
+    it("has every documented field", function()
+        local stats = pool:stats()
+        for _, name in ipairs {
+            "hits", "misses", "checked_out", "peak_checked_out",
+            "bytes_checked_out", "peak_bytes_checked_out", "committed_bytes",
+            "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
+        } do
+            assert.equal("number", type(stats[name]), name)
+        end
+        assert.equal(4, #stats.classes)
+        for _, class in ipairs(stats.classes) do
+            for _, name in ipairs {
+                "size", "count", "ready", "cached", "out", "hits", "misses",
+            } do
+                assert.equal("number", type(class[name]), name)
+            end
+        end
+        assert.equal("table", type(stats.numa))
+    end)
+
+    it("counts what is out, in buffers and in bytes", function()
+        local a, b = pool:checkout(1), pool:checkout(5000)
+        local c = pool:checkout(70000):freeze()
+        local stats = pool:stats()
+        assert.equal(3, stats.checked_out)
+        assert.equal(4096 + 65536 + 262144, stats.bytes_checked_out)
+        a:release()
+        b:release()
+        assert.equal(1, pool:stats().checked_out)
+        assert.equal(262144, pool:stats().bytes_checked_out)
+        c:release()
+        assert.equal(0, pool:stats().checked_out)
+        assert.equal(0, pool:stats().bytes_checked_out)
+    end)
+
+    it("counts hits and misses", function()
+        local own = bufpool.new {
+            four_kib_count = 2, sixty_four_kib_count = 0,
+        }
+        local a, b = own:checkout(1), own:checkout(1)
+        assert.equal(2, own:stats().hits)
+        assert.equal(0, own:stats().misses)
+        local c = own:checkout(1)
+        assert.equal(2, own:stats().classes[1].hits)
+        assert.equal(1, own:stats().classes[1].misses)
+        a:release() b:release() c:release()
+        own:checkout(1):release()
+        assert.equal(3, own:stats().classes[1].hits)
+        assert.equal(0, own:stats().classes[2].misses)
+        own:checkout(65536):release()
+        assert.equal(1, own:stats().classes[2].misses)
+        local before = own:stats().misses
+        own:checkout(2000000):release()
+        assert.equal(before + 1, own:stats().misses)
+    end)
+
+    it("keeps the released in the class that they joined", function()
+        local held = {}
+        for i = 1, 20 do
+            held[i] = pool:checkout(65536)
+        end
+        assert.equal(20, pool:stats().classes[2].count)
+        for i = 1, 20 do
+            held[i]:release()
+        end
+        local class = pool:stats().classes[2]
+        assert.equal(class.count, class.cached + class.ready)
+        assert.is_true(class.count >= 8)
+    end)
+
+    it("conserves buffers through random use", function()
+        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+        math.randomseed(seed)
+        local sizes = { 0, 1, 4096, 5000, 65536, 70000, 300000, 2000000 }
+        local held = {}
+        for step = 1, 5000 do
+            local i = math.random(40)
+            local x = held[i]
+            if not x then
+                held[i] = assert(pool:checkout(sizes[math.random(#sizes)]))
+            elseif math.random(4) == 1 and bufpool.type(x) == "buffer" then
+                held[i] = x:freeze()
+            elseif math.random(50) == 1 then
+                pool:trim()
+            else
+                x:release()
+                held[i] = nil
+            end
+            if step % 50 == 0 then
+                local exact, number = 0, 0
+                for _, y in pairs(held) do
+                    number = number + 1
+                    exact = exact + (#y > 1048576 and 1 or 0)
+                end
+                local stats = pool:stats()
+                local where = ("seed %d, step %d"):format(seed, step)
+                assert.equal(number, stats.checked_out, where)
+                assert.equal(number - exact, conserved(stats), where)
+            end
+        end
+        for _, x in pairs(held) do
+            x:release()
+        end
+        assert.equal(0, conserved(pool:stats()))
+    end)
+
+    it("has peaks that are never below what is seen out", function()
+        local held = {}
+        for i = 1, 10 do
+            held[i] = pool:checkout(65536)
+        end
+        local stats = pool:stats()
+        assert.is_true(stats.peak_checked_out >= 10)
+        assert.is_true(stats.peak_bytes_checked_out >= 10 * 65536)
+        for i = 1, 10 do
+            held[i]:release()
+        end
+        stats = pool:stats()
+        assert.equal(0, stats.checked_out)
+        assert.equal(10, stats.peak_checked_out)
+        assert.equal(10 * 65536, stats.peak_bytes_checked_out)
+    end)
+
+    it("counts what was wiped, which is what was dirtied", function()
+        local buf = pool:checkout(65536)
+        buf:write(1, ("x"):rep(100))
+        local before = pool:stats().wiped_bytes
+        buf:release()
+        local wiped = pool:stats().wiped_bytes - before
+        assert.is_true(wiped >= 100)
+        assert.is_true(wiped < 65536)
+        before = pool:stats().wiped_bytes
+        pool:checkout(65536):release()
+        assert.equal(before, pool:stats().wiped_bytes)
+        buf = pool:checkout(65536)
+        buf:ref()
+        buf:release()
+        assert.is_true(pool:stats().wiped_bytes - before >= 65536)
+    end)
+
+    it("counts what the collector returned", function()
+        assert.equal(0, pool:stats().gc_returns)
+        helper.apart(function()
+            for _ = 1, 10 do
+                pool:checkout(8)
+            end
+            pool:checkout(8):freeze()
+            pool:checkout(8):release()
+        end)
+        helper.collect()
+        assert.equal(11, pool:stats().gc_returns)
+        assert.equal(0, pool:stats().checked_out)
+    end)
+
+    it("counts all memory as committed and gives it back by trim", function()
+        local base = pool:stats().committed_bytes
+        local held = {}
+        for i = 1, 30 do
+            held[i] = pool:checkout(1048576)
+        end
+        assert.is_true(pool:stats().committed_bytes >= base + 30 * 1048576)
+        for i = 1, 30 do
+            held[i]:release()
+        end
+        local before = pool:stats().committed_bytes
+        local given = pool:trim()
+        assert.equal("number", type(given))
+        assert.equal(before - given, pool:stats().committed_bytes)
+        assert.equal(0, pool:stats().classes[4].count)
+        assert.is_true(pool:stats().committed_bytes <= base)
+    end)
+
+    it("keeps the configured counts through trim", function()
+        pool:trim()
+        local ready = {}
+        for i, class in ipairs(pool:stats().classes) do
+            ready[i] = class.ready + class.cached
+        end
+        assert.same({ 64, 8, 2, 0 }, ready)
+    end)
+
+    it("has nothing in transit and nothing lost", function()
+        local stats = pool:stats()
+        assert.equal(0, stats.in_transit)
+        assert.equal(0, stats.lost)
+    end)
+
+    it("says that no node was asked for", function()
+        assert.is_nil(pool:stats().numa.requested)
+    end)
+end)
+
+describe("bufpool.stats", function()
+    it("adds up all pools and lists the named ones", function()
+        local name = "stats-spec"
+        local before = bufpool.stats()
+        local a = bufpool.new { name = name }
+        local b = bufpool.new()
+        local x, y = a:checkout(1), b:checkout(1)
+        local stats = bufpool.stats()
+        assert.equal(before.checked_out + 2, stats.checked_out)
+        assert.is_true(stats.committed_bytes >= before.committed_bytes
+            + a:stats().committed_bytes + b:stats().committed_bytes)
+        assert.equal(1, stats.pools[name].checked_out)
+        assert.equal(64, stats.pools[name].classes[1].count)
+        x:release()
+        y:release()
+        assert.equal(before.checked_out, bufpool.stats().checked_out)
+        a:close()
+        assert.is_nil(bufpool.stats().pools[name])
+    end)
+end)
