@@ -41,24 +41,24 @@ struct bufpool_buf {
 	struct bufpool *pool;
 	uint32_t number;	/* of this descriptor in its table */
 	uint8_t class;		/* index of the class; see CLASS_ below */
-	uint8_t node;		/* index of the NUMA node in its pool */
 	uint8_t raw;		/* a raw pointer was given: growth raises mark */
-	uint8_t pad;
-	/* second cache line: not needed by checkout and release */
+	uint8_t granted;	/* grant holds */
+	uint8_t align;		/* binary logarithm of the alignment asked for */
+	/* second cache line: not touched by checkout and release */
 	size_t grant;		/* bytes from at that reserve() has granted */
-	size_t alignment;	/* asked for; 0: none beyond the page */
 	size_t span;		/* bytes mapped here; 0: inside another's span */
 	_Atomic uint32_t refs;	/* references while frozen */
 	_Atomic uint32_t next;	/* number of the next one in a free stack */
-	uint64_t pad2[4];
+	uint64_t pad[5];
 };
 /* ffi: end */
 
 /* States. */
 #define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
-#define BUF_IDLE 1	/* ready or cached: every byte zero, nobody's */
-#define BUF_OUT 2	/* one owner */
-#define BUF_FROZEN 3	/* counted owners, immutable */
+#define BUF_READY 1	/* in a depot: every byte zero */
+#define BUF_CACHED 2	/* in a thread's hands, bound to be: every byte zero */
+#define BUF_OUT 3	/* one owner */
+#define BUF_FROZEN 4	/* counted owners, immutable */
 #define BUF_STATE 7
 #define BUF_GENERATION 8	/* one generation, as an addend to the word */
 
@@ -72,6 +72,73 @@ buf_size(const struct bufpool_buf *b)
 {
 	return b->capacity + (size_t)(b->at - b->base);
 }
+
+/* Bytes from base that may be other than zero. */
+static inline size_t
+buf_dirty(const struct bufpool_buf *b)
+{
+	return b->mark + (size_t)(b->at - b->base);
+}
+
+static inline void
+buf_raise_mark(struct bufpool_buf *b, size_t end)
+{
+	if (b->mark < end)
+		b->mark = end;
+}
+
+/* A descriptor without memory, state BLANK; NULL + ENOMEM. And back. */
+struct bufpool_buf *buf_create(struct bufpool *p);
+void buf_destroy(struct bufpool_buf *b);
+struct bufpool_buf *buf_at(uint32_t number);
+/* Descriptors ever made: their numbers are below this. */
+uint32_t buf_table_used(void);
+bool buf_table_init(void);
+
+_Noreturn void buf_corrupt(const struct bufpool_buf *b, const char *phase);
+
+/*
+ * The one way out of `from`: swaps the state for `to`, raising the generation
+ * by `raise`. Aborts, naming the phase, when the state is not `from`: released
+ * twice, or written over.
+ *
+ * Relaxed is enough: whoever hands a buffer to another thread orders its
+ * bytes by the way it hands it over (depot.c, cache.h, or the caller's own).
+ * The word itself only decides who wins.
+ */
+static inline void
+buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
+	 const char *phase)
+{
+	uint64_t old = atomic_load_explicit(&b->word, memory_order_relaxed);
+
+	if (__builtin_expect((old & BUF_STATE) != from, 0) ||
+	    __builtin_expect(!atomic_compare_exchange_strong_explicit(
+		&b->word, &old, (old & ~(uint64_t)BUF_STATE) + raise + to,
+		memory_order_relaxed, memory_order_relaxed), 0))
+		buf_corrupt(b, phase);
+}
+
+/* A state change of a buffer that nobody else can reach. */
+static inline void
+buf_set_state(struct bufpool_buf *b, unsigned to)
+{
+	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+
+	atomic_store_explicit(&b->word, (word & ~(uint64_t)BUF_STATE) | to,
+			      memory_order_relaxed);
+}
+
+/*
+ * A stack of descriptors that any thread may push and pop without waiting: a
+ * Treiber stack whose head carries a tag against ABA. What was popped may
+ * still be looked at by a slower thread, which is why descriptors stay mapped.
+ */
+struct buf_stack {
+	_Atomic uint64_t head;	/* tag << 32 | number + 1; low half 0: empty */
+};
+void buf_push(struct buf_stack *s, struct bufpool_buf *b);
+struct bufpool_buf *buf_pop(struct buf_stack *s);
 
 /*
  * Makes capacity at least `capacity` bytes (counted from at), keeping the

@@ -1,0 +1,272 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "buf.h"
+#include "pool.h"
+#include "table.h"
+#include "wipe.h"
+
+#define BUF_LIMIT ((uint32_t)1 << 24)	/* 64 GiB of the smallest class */
+
+_Static_assert(sizeof(struct bufpool_buf) == 128,
+	       "a descriptor is two cache lines");
+
+static struct table table;
+static struct buf_stack unused;	/* descriptors without a pool */
+
+bool
+buf_table_init(void)
+{
+	return table_init(&table, sizeof(struct bufpool_buf), BUF_LIMIT);
+}
+
+uint32_t
+buf_table_used(void)
+{
+	return table_used(&table);
+}
+
+struct bufpool_buf *
+buf_at(uint32_t number)
+{
+	return table_at(&table, number);
+}
+
+void
+buf_push(struct buf_stack *s, struct bufpool_buf *b)
+{
+	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
+	uint64_t mine;
+
+	do {
+		atomic_store_explicit(&b->next, (uint32_t)head,
+				      memory_order_relaxed);
+		mine = ((head >> 32) + 1) << 32 | (b->number + 1);
+		/* release: pairs with the acquire in buf_pop */
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &s->head, &head, mine, memory_order_release,
+	    memory_order_relaxed));
+}
+
+struct bufpool_buf *
+buf_pop(struct buf_stack *s)
+{
+	uint64_t head = atomic_load_explicit(&s->head, memory_order_acquire);
+	struct bufpool_buf *b;
+	uint64_t mine;
+
+	do {
+		if ((uint32_t)head == 0)
+			return NULL;
+		b = buf_at((uint32_t)head - 1);
+		/* May be stale when another thread has popped b meanwhile: then
+		 * the tag has moved on and the exchange fails. */
+		mine = ((head >> 32) + 1) << 32 |
+		    atomic_load_explicit(&b->next, memory_order_relaxed);
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &s->head, &head, mine, memory_order_acquire,
+	    memory_order_acquire));
+	return b;
+}
+
+struct bufpool_buf *
+buf_create(struct bufpool *p)
+{
+	struct bufpool_buf *b = buf_pop(&unused);
+
+	if (b == NULL) {
+		int64_t n = table_extend(&table);
+
+		if (n < 0)
+			return NULL;
+		b = buf_at((uint32_t)n);
+		b->number = (uint32_t)n;
+	}
+	b->pool = p;
+	b->at = b->base = NULL;
+	b->len = b->capacity = b->mark = b->span = 0;
+	b->class = CLASS_NONE;
+	b->raw = b->granted = b->align = 0;
+	return b;
+}
+
+void
+buf_destroy(struct bufpool_buf *b)
+{
+	buf_set_state(b, BUF_BLANK);
+	b->pool = NULL;
+	buf_push(&unused, b);
+}
+
+_Noreturn void
+buf_corrupt(const struct bufpool_buf *b, const char *phase)
+{
+	static const char *const states[] = { "blank", "ready", "cached", "out",
+					      "frozen", "?", "?", "?" };
+	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+
+	fprintf(stderr,
+		"bufpool: corruption at %s: buffer %u of pool '%s' (%zu bytes) "
+		"is %s, generation %llu\n",
+		phase, b->number, pool_label(b->pool), buf_size(b),
+		states[word & BUF_STATE],
+		(unsigned long long)(word / BUF_GENERATION));
+	abort();
+}
+
+void *
+bufpool_data(struct bufpool_buf *b)
+{
+	b->raw = 1;
+	buf_raise_mark(b, b->len);
+	return b->at;
+}
+
+const void *
+bufpool_peek(const struct bufpool_buf *b)
+{
+	return b->at;
+}
+
+void
+bufpool_wrote(struct bufpool_buf *b, size_t n)
+{
+	if (n < b->mark)
+		b->mark = n;
+}
+
+size_t
+bufpool_len(const struct bufpool_buf *b)
+{
+	return b->len;
+}
+
+size_t
+bufpool_capacity(const struct bufpool_buf *b)
+{
+	return b->capacity;
+}
+
+/* Moves the contents to the start of the memory, over what was consumed. */
+static void
+buf_compact(struct bufpool_buf *b)
+{
+	size_t head = (size_t)(b->at - b->base);
+
+	memmove(b->base, b->at, b->len);
+	b->at = b->base;
+	b->capacity += head;
+	b->mark += head;
+	b->granted = 0;
+}
+
+/* The memory changes owners; who owns the descriptors stays as it is. */
+static void
+buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
+{
+	struct bufpool_buf t = *a;
+
+	a->at = b->at;
+	a->capacity = b->capacity;
+	a->mark = b->mark;
+	a->base = b->base;
+	a->class = b->class;
+	a->span = b->span;
+	b->at = t.at;
+	b->capacity = t.capacity;
+	b->mark = t.mark;
+	b->base = t.base;
+	b->class = t.class;
+	b->span = t.span;
+}
+
+/* A larger buffer for b to move into: twice as large where that can be had, so
+ * that appending in small pieces copies each byte a bounded number of times. */
+static struct bufpool_buf *
+buf_larger(struct bufpool_buf *b, size_t need, ptrdiff_t *fresh)
+{
+	size_t twice = buf_size(b) * 2;
+	struct bufpool_buf *larger;
+
+	if (twice > need && twice <= PTRDIFF_MAX) {
+		larger = pool_checkout_fresh(b->pool, twice, b->align, fresh);
+		if (larger != NULL)
+			return larger;
+	}
+	return pool_checkout_fresh(b->pool, need, b->align, fresh);
+}
+
+ptrdiff_t
+buf_grow(struct bufpool_buf *b, size_t capacity)
+{
+	size_t written = b->len < b->mark ? b->len : b->mark;
+	struct bufpool_buf *larger;
+	ptrdiff_t fresh;
+
+	if (capacity <= b->capacity)
+		return 0;
+	if (capacity <= buf_size(b)) {
+		buf_compact(b);
+		return 0;
+	}
+	larger = buf_larger(b, capacity, &fresh);
+	if (larger == NULL)
+		return -1;
+	/* Past the mark the old contents are zero, as the new memory is. */
+	if (written > 0)
+		memcpy(larger->at, b->at, written);
+	larger->mark = b->raw ? b->len : written;
+	buf_swap_memory(b, larger);
+	b->granted = 0;
+	bufpool_release(larger);
+	return fresh;
+}
+
+int
+bufpool_resize(struct bufpool_buf *b, size_t n)
+{
+	if (n > PTRDIFF_MAX) {
+		errno = EOVERFLOW;
+		return -1;
+	}
+	if (buf_grow(b, n) < 0)
+		return -1;
+	if (n > b->len && b->mark > b->len) {
+		size_t dirty = b->mark < n ? b->mark : n;
+
+		memset(b->at + b->len, 0, dirty - b->len);
+	}
+	b->len = n;
+	if (b->raw)
+		buf_raise_mark(b, n);
+	return 0;
+}
+
+void
+buf_wipe(struct bufpool_buf *b)
+{
+	wipe(b->base, buf_dirty(b));
+	b->capacity = buf_size(b);
+	b->at = b->base;
+	b->len = b->mark = 0;
+	b->granted = 0;
+}
+
+void
+buf_free(struct bufpool_buf *b)
+{
+	struct bufpool_buf *spare;
+
+	if (b->class == CLASS_NONE)
+		return;
+	spare = pool_checkout_bare(b->pool);
+	if (spare == NULL) {
+		buf_wipe(b);
+		return;
+	}
+	buf_swap_memory(b, spare);
+	b->len = 0;
+	b->granted = 0;
+	bufpool_release(spare);
+}

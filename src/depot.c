@@ -1,0 +1,111 @@
+#include <errno.h>
+#include <sys/mman.h>
+
+#include <ck_pr.h>
+
+/*
+ * Up to 0.7.2 the consumer of ck_ring orders its read of the slot before the
+ * exchange of the head by a store-atomic fence, where a load-atomic one is
+ * needed (upstream c7945fe). x86 does not reorder these; elsewhere a full
+ * fence takes its place.
+ */
+#if !defined(__x86_64__) && !defined(__i386__)
+#define ck_pr_fence_store_atomic ck_pr_fence_memory
+#endif
+#include <ck_ring.h>
+
+#include "depot.h"
+#include "sanitize.h"
+#include "table.h"
+
+#define LINE 64
+
+/* ck_ring pads its heads apart; aligned, no two rings share a line either. */
+struct ring {
+	_Alignas(LINE) struct ck_ring ring;
+	struct ck_ring_buffer *slots;
+};
+
+struct depot {
+	size_t bytes;		/* of the whole mapping */
+	unsigned rings;
+	struct ring ring[];
+};
+
+struct depot *
+depot_create(unsigned rings, const uint32_t *sizes)
+{
+	size_t bytes = sizeof(struct depot) + rings * sizeof(struct ring);
+	size_t slots = bytes;
+	struct depot *d;
+
+	for (unsigned i = 0; i < rings; i++)
+		bytes += sizes[i] * sizeof(struct ck_ring_buffer);
+	d = pages_map(bytes);
+	if (d == NULL)
+		return NULL;
+	d->bytes = bytes;
+	d->rings = rings;
+	for (unsigned i = 0; i < rings; i++) {
+		ck_ring_init(&d->ring[i].ring, sizes[i]);
+		d->ring[i].slots = (void *)((char *)d + slots);
+		slots += sizes[i] * sizeof(struct ck_ring_buffer);
+	}
+	return d;
+}
+
+void
+depot_destroy(struct depot *d)
+{
+	if (d != NULL)
+		munmap(d, d->bytes);
+}
+
+/*
+ * The ring publishes: what was written to the buffer and its descriptor before
+ * the push (the wipe) is ordered before ck_ring's store of p_tail, and the
+ * taker's load of p_tail before its own accesses.
+ */
+bool
+depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
+{
+	struct ring *r = &d->ring[ring];
+	bool done;
+
+	buf_turn(b, BUF_CACHED, BUF_READY, 0, "spill");
+	tsan_give(b);
+	tsan_ring_begin();
+	done = ck_ring_enqueue_spmc(&r->ring, r->slots, b);
+	tsan_ring_end();
+	if (!done)
+		buf_turn(b, BUF_READY, BUF_CACHED, 0, "spill");
+	return done;
+}
+
+struct bufpool_buf *
+depot_take(struct depot *d, unsigned ring)
+{
+	struct ring *r = &d->ring[ring];
+	struct bufpool_buf *b = NULL;
+	bool done;
+
+	tsan_ring_begin();
+	done = ck_ring_dequeue_spmc(&r->ring, r->slots, &b);
+	tsan_ring_end();
+	if (!done)
+		return NULL;
+	tsan_take(b);
+	buf_turn(b, BUF_READY, BUF_CACHED, 0, "refill");
+	return b;
+}
+
+uint32_t
+depot_ready(const struct depot *d, unsigned ring)
+{
+	uint32_t n;
+
+	tsan_ring_begin();
+	n = ck_ring_size(&d->ring[ring].ring);
+	tsan_ring_end();
+	return n;
+}

@@ -1,0 +1,103 @@
+/*
+ * pool - policy: which class, which tier next, when to give up; and the life of
+ * the pool itself.
+ *
+ *      checkout:  cache -> own depot -> other depots -> arena
+ *                 -> idle caches -> whatever is idle back to the system, once
+ *                 more the arena -> NULL
+ *      release:   wipe -> cache -> depot -> arena
+ *
+ * Every buffer with memory is in exactly one place, so for each class
+ *
+ *      existing == out + cached + ready + lost
+ *
+ * where out, cached and ready are summed over the threads.
+ *
+ * LIFE. A pool has `handles`, held by its users, and is `alive` once for all of
+ * them and once for each descriptor. When handles reach zero it closes; when
+ * alive does, its memory goes and its place may be used again. Places are
+ * never unmapped, so looking at a pool that is gone is safe, though useless.
+ */
+#ifndef BUFPOOL_POOL_H
+#define BUFPOOL_POOL_H
+
+#include "buf.h"
+#include "cache.h"
+
+#define POOLS_MAX 16384		/* pools of a process at one time */
+#define POOL_ALIGN 12		/* class sizes are multiples of 1 << this */
+
+struct bufpool {
+	/* written at creation only */
+	uint64_t id;		/* never used twice */
+	uint32_t slot;		/* place in the table, and in each thread's */
+	unsigned classes;
+	size_t class_size[BUFPOOL_CLASSES_MAX];	/* bytes, ascending */
+	size_t floor[BUFPOOL_CLASSES_MAX];	/* buffers that trim leaves */
+	uint32_t shelf_limit[BUFPOOL_CLASSES_MAX];
+	uint32_t ring_size[BUFPOOL_CLASSES_MAX];
+	size_t max_bytes;	/* SIZE_MAX: no limit */
+	int numa_node;
+	char name[BUFPOOL_NAME_MAX];		/* "": unnamed */
+
+	/* away from the hot path: changed by misses, closing, the arena */
+	_Alignas(64) _Atomic uint32_t taken;	/* this place is in use */
+	_Atomic uint32_t closed;
+	_Atomic uint64_t handles;
+	_Atomic uint64_t alive;
+	_Atomic int numa_available;
+	_Atomic size_t committed;		/* bytes */
+	_Atomic uint64_t existing[BUFPOOL_CLASSES_MAX];
+	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
+	struct buf_stack blank[BUFPOOL_CLASSES_MAX];
+	_Atomic uint64_t exact_checkouts, exact_out, exact_bytes_out;
+	_Atomic uint64_t exact_gc_returns;
+	struct {	/* counters of threads that could get no cache */
+		_Atomic uint64_t checkouts, releases, misses;
+	} stray[BUFPOOL_CLASSES_MAX];
+	_Atomic uint64_t peak_out, peak_bytes_out;
+};
+
+/* The class that holds n bytes, or CLASS_EXACT. */
+static inline unsigned
+pool_class(const struct bufpool *p, size_t n)
+{
+	for (unsigned c = 0; c < p->classes; c++)
+		if (__builtin_expect(n <= p->class_size[c], 1))
+			return c;
+	return CLASS_EXACT;
+}
+
+/* Drops one of `alive`; the last one takes the pool along. */
+void pool_drop(struct bufpool *p);
+
+/* As bufpool_checkout_aligned, the alignment by its binary logarithm; *fresh
+ * becomes the bytes that had to come from the system. */
+struct bufpool_buf *pool_checkout_fresh(struct bufpool *p, size_t n,
+					unsigned align, ptrdiff_t *fresh);
+/* A descriptor that is out and has no memory. NULL + ENOMEM. */
+struct bufpool_buf *pool_checkout_bare(struct bufpool *p);
+
+/* The first key in which the pool and the configuration differ, or NULL. */
+const char *pool_difference(const struct bufpool *p,
+			    const struct bufpool_config *config);
+
+/* For messages: the name, or what to say instead. Any pointer to a pool. */
+const char *pool_label(const struct bufpool *p);
+
+/* Every open pool in turn, each with a reference for the caller to destroy.
+ * Start with *cursor 0; false when there are no more. */
+bool pool_iterate(unsigned *cursor, struct bufpool **pool);
+
+/* Sums over all threads: buffers in caches, in depots, out. */
+uint64_t pool_cached(const struct bufpool *p, unsigned class);
+uint64_t pool_ready(const struct bufpool *p, unsigned class);
+uint64_t pool_out(const struct bufpool *p, unsigned class);
+
+/* Samples the peaks. */
+void pool_sample(struct bufpool *p);
+
+/* In a fork child: what can no longer be found is lost. */
+void pool_after_fork(void);
+
+#endif

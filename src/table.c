@@ -1,0 +1,68 @@
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "table.h"
+
+#define STEP ((size_t)65536)	/* bytes made accessible at a time */
+
+bool
+table_init(struct table *t, size_t item, uint32_t limit)
+{
+	/* Without access a reservation is not charged to the process, but an
+	 * address space limit may still refuse it: then less has to do. */
+	for (; limit >= 1024; limit /= 2) {
+		void *base = mmap(NULL, item * limit, PROT_NONE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				  -1, 0);
+		if (base != MAP_FAILED) {
+			t->base = base;
+			t->item = item;
+			t->limit = limit;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Opens the step that holds the entry's last byte, and the one of its first.
+ * mprotect is idempotent, so threads that race for one step both succeed and
+ * neither waits; only then may the count pass the entry. The release of the
+ * count pairs with the acquire in table_used.
+ */
+int64_t
+table_extend(struct table *t)
+{
+	uint32_t n = atomic_load_explicit(&t->used, memory_order_relaxed);
+
+	do {
+		size_t start = t->item * n, end = start + t->item;
+		size_t first = start / STEP * STEP;
+		size_t last = (end + STEP - 1) / STEP * STEP;
+		size_t whole = t->item * t->limit;
+
+		if (n >= t->limit) {
+			errno = ENOMEM;
+			return -1;
+		}
+		if (last > whole)
+			last = whole;
+		if ((start == first || end > first + STEP) &&
+		    mprotect(t->base + first, last - first,
+			     PROT_READ | PROT_WRITE) != 0) {
+			errno = ENOMEM;
+			return -1;
+		}
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &t->used, &n, n + 1, memory_order_release, memory_order_relaxed));
+	return n;
+}
+
+void *
+pages_map(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}

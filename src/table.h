@@ -1,0 +1,46 @@
+/*
+ * table - process-wide arrays whose entries are reused but never unmapped.
+ *
+ * The whole range is reserved at the start, without access and so without
+ * cost; entries become accessible in steps as they are taken. An entry's
+ * address never changes, and reading one that was given up is always safe.
+ */
+#ifndef BUFPOOL_TABLE_H
+#define BUFPOOL_TABLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct table {
+	unsigned char *base;
+	size_t item;		/* bytes of an entry */
+	uint32_t limit;		/* entries that fit the reservation */
+	_Atomic uint32_t used;	/* entries below this are accessible */
+};
+
+/* Reserves room for `limit` entries, or for less where the system is tight.
+ * False + errno when there is none at all. Once, before any other thread. */
+bool table_init(struct table *t, size_t item, uint32_t limit);
+
+/* The number of a new entry, all zero, or -1 + ENOMEM. Any thread. */
+int64_t table_extend(struct table *t);
+
+static inline void *
+table_at(const struct table *t, uint32_t number)
+{
+	return t->base + t->item * number;
+}
+
+static inline uint32_t
+table_used(const struct table *t)
+{
+	return atomic_load_explicit(&t->used, memory_order_acquire);
+}
+
+/* Zeroed memory straight from the system, in whole pages; NULL + ENOMEM.
+ * Touched only as it is used. */
+void *pages_map(size_t bytes);
+
+#endif
