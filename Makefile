@@ -36,7 +36,7 @@ ALL_CPPFLAGS = -Isrc -I$(BUILD) -I$(LUA_INC) $(CPPFLAGS) \
 	-MMD -MP -MT $@ -MF $@.d
 ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) \
 	$(CFLAGS) $(VARIANT)
-LIBS = -pthread -ldl
+LIBS = -lm -pthread -ldl
 
 SRC := $(wildcard src/*.c)
 CORE_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter-out src/lua_%,$(SRC)))
@@ -79,7 +79,7 @@ $(SPECS) $(BUILD)/examples/host: $(BUILD)/%: %.c $(ARCHIVES)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
 		$(BUILD)/libbufpool_lua.a $(BUILD)/libbufpool.a \
 		-Wl,--as-needed $(if $(filter spec/%,$<),-lcmocka) \
-		$(LUA_LIBS) -lm $(LIBS)
+		$(LUA_LIBS) $(LIBS)
 
 # Says what is missing before the compiler does, and better.
 $(BUILD)/headers:
