@@ -1,0 +1,151 @@
+-- Argument checks, and errors at the line of whoever called bufpool.
+
+local ffi = require "ffi"
+
+local error, select, tonumber, type = error, select, tonumber, type
+local ceil, floor = math.ceil, math.floor
+local getinfo = debug.getinfo
+local istype = ffi.istype
+
+local check = {}
+
+-- All our files share the beginning of this one's name. Looking for the first
+-- frame that is not ours, instead of counting levels, stays right through tail
+-- calls and helpers. C functions in between (tostring, pcall) have no line.
+local here = getinfo(1, "S").source
+here = here:match("^(.*)check%.lua$") or here
+
+---Raises `message` at the line that called into bufpool.
+function check.raise(message)
+    local level = 2
+    local info = getinfo(level, "S")
+    while info and (info.what == "C" or info.source:sub(1, #here) == here) do
+        level = level + 1
+        info = getinfo(level, "S")
+    end
+    error(message, level)
+end
+
+local raise = check.raise
+
+---@param arg integer number of the argument, self not counted
+function check.bad_argument(arg, name, what)
+    raise(("bad argument #%d to '%s' (%s)"):format(arg, name, what))
+end
+
+local bad_argument = check.bad_argument
+
+local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
+local SIZE_END = 2 ^ 63
+
+---A 64-bit integer of C as a number. One that rounds up to 2^63, beyond the
+---largest size, becomes the number below: it is a size, if one that nobody has.
+---@return number? # nil when it is no such integer
+function check.integer(v)
+    if type(v) ~= "cdata" or not (istype(int64, v) or istype(uint64, v)) then
+        return nil
+    end
+    local n = tonumber(v)
+    if n == SIZE_END and v <= 0x7fffffffffffffffULL then
+        n = SIZE_END - 1024
+    end
+    return n
+end
+
+---A number, from a number or a 64-bit integer of C; never from a string.
+function check.number(v, name, arg)
+    if type(v) == "number" then
+        return v
+    end
+    return check.integer(v) or bad_argument(arg, name,
+        "number expected, got " .. (v == nil and "nil" or type(v)))
+end
+
+local function whole(v, name, arg)
+    local n = check.number(v, name, arg)
+    if n ~= floor(n) then
+        bad_argument(arg, name, ("integer expected, got %.14g"):format(n))
+    end
+    return n
+end
+
+-- As Lua's string library takes them.
+local function truncated(v, name, arg)
+    local n = check.number(v, name, arg)
+    if n ~= n then
+        bad_argument(arg, name, "integer expected, got nan")
+    end
+    return n >= 0 and floor(n) or ceil(n)
+end
+
+---A size or a count.
+function check.size(v, name, arg)
+    local n = check.number(v, name, arg)
+    if not (n >= 0 and n < SIZE_END and n == floor(n)) then
+        bad_argument(arg, name, ("size expected, got %.14g"):format(n))
+    end
+    return n
+end
+
+function check.out_of_range(i, len, name, arg)
+    bad_argument(arg, name,
+        ("position %.14g out of range, length %.14g"):format(i, len))
+end
+
+---A lone position, for `n` bytes that have to fit: 1 to len, and len + 1 where
+---there are no bytes to fit.
+---@return number # counted from the start
+function check.position(v, len, n, name, arg)
+    local given = whole(v, name, arg)
+    local i = given < 0 and len + given + 1 or given
+    if not (i >= 1 and i <= (n == 0 and len + 1 or len)) then
+        check.out_of_range(given, len, name, arg)
+    end
+    if i + n - 1 > len then
+        bad_argument(arg, name, ("%.14g bytes at position %.14g "
+            .. "do not fit, length %.14g"):format(n, given, len))
+    end
+    return i
+end
+
+local function clamp(i, j, len)
+    if i < 0 then
+        i = len + i + 1
+    end
+    if i < 1 then
+        i = 1
+    end
+    if j < 0 then
+        j = len + j + 1
+    elseif j > len then
+        j = len
+    end
+    return i, j
+end
+
+---A range, clamped; empty when the second result is below the first.
+function check.range(i, j, len, name, arg)
+    return clamp(i == nil and 1 or whole(i, name, arg),
+        j == nil and -1 or whole(j, name, arg + 1), len)
+end
+
+---The same, and fractions are cut off, as string.sub does.
+function check.string_range(i, j, len, name, arg)
+    return clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
+end
+
+---The byte that a number stands for, to be stored: an FFI store wraps it.
+function check.byte(v, name, arg)
+    if type(v) == "number" or check.integer(v) then
+        return v
+    end
+    bad_argument(arg, name, "number expected, got "
+        .. (v == nil and "nil" or type(v)))
+end
+
+---True when nothing was passed, as opposed to nil.
+function check.none(...)
+    return select("#", ...) == 0
+end
+
+return check

@@ -1,0 +1,60 @@
+-- Frozen objects: immutable bytes that behave like a string.
+
+local check = require "bufpool.check"
+local core = require "bufpool.core"
+
+local view, range = core.view, check.range
+local calls = core.ffi_calls
+local slice = core.frozen.__index.slice
+
+local frozen = {}
+
+---A frozen object for the bytes i to j. It shares the memory.
+function frozen.slice(self, i, j)
+    if core.type(self) ~= "frozen" then
+        core.reject(self, "slice", "frozen")
+    end
+    local _, len = view(self, "slice")
+    i, j = range(i, j, len, "slice", 1)
+    if i > j then
+        return slice(self, 0, 0)
+    end
+    return slice(self, i - 1, j - i + 1)
+end
+
+---A read-only pointer to the bytes, and their number.
+function frozen.ref(self)
+    if core.type(self) ~= "frozen" then
+        core.reject(self, "ref", "frozen")
+    end
+    return view(self, "ref")
+end
+
+core.frozen_methods = frozen
+
+local meta = core.frozen
+
+local function compare(a, b, name)
+    local a_at, a_len = view(a, name)
+    local b_at, b_len = view(b, name)
+    return calls.compare(a_at, a_len, b_at, b_len)
+end
+
+-- Lua calls these only for two objects that have the same one.
+function meta.__eq(a, b)
+    local _, a_len = view(a, "==")
+    local _, b_len = view(b, "==")
+    return a_len == b_len and compare(a, b, "==") == 0
+end
+
+function meta.__lt(a, b)
+    return compare(a, b, "<") < 0
+end
+
+function meta.__le(a, b)
+    return compare(a, b, "<=") <= 0
+end
+
+core.dead.__lt, core.dead.__le = meta.__lt, meta.__le
+
+return true

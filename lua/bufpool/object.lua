@@ -1,0 +1,295 @@
+-- What buffers and frozen objects have in common: finding the bytes behind a
+-- userdata, safely, and reading them.
+--
+-- Every access checks in this order: our metatable's name, the cookie in the
+-- payload (anyone can make a userdata whose metatable bears that name, nobody
+-- can guess the cookie), whether the object is still alive, and the bounds.
+-- On a trace all of it is a handful of instructions that leave the loop.
+
+local ffi = require "ffi"
+local check = require "bufpool.check"
+local core = require "bufpool.core"
+
+if core.cdef then
+    ffi.cdef(core.cdef)
+    core.cdef = nil
+end
+
+local cast, ffi_string = ffi.cast, ffi.string
+local getmetatable, select, tonumber = getmetatable, select, tonumber
+local tostring, type = tostring, type
+local string_byte, string_find = string.byte, string.find
+local raise, bad_argument = check.raise, check.bad_argument
+local string_range = check.string_range
+
+local cookie = core.cookie
+local box_t = ffi.typeof("struct bufpool_box *")
+local frozen_t = ffi.typeof("struct bufpool_frozen_box *")
+local bytes_t = ffi.typeof("const uint8_t *")
+
+-- The userdata stays referenced by core for as long as this VM lives.
+local calls = ffi.cast("const struct bufpool_calls *", core.calls)
+core.ffi_calls = calls
+core.integer = check.integer
+
+local KINDS = { "pool", "buffer", "frozen" }
+local STATES = { [0] = "released", "released", "frozen", "detached", "closed" }
+local SENTINELS = {
+    ["bufpool.pool"] = true, ["bufpool.buffer"] = true,
+    ["bufpool.frozen"] = true, ["bufpool.dead"] = true,
+}
+
+-- "pool", "buffer" or "frozen", and whether it is alive; false for what only
+-- looks like ours; nil for anything else.
+local function identify(x)
+    if type(x) ~= "userdata" or not SENTINELS[getmetatable(x) or 0] then
+        return nil
+    end
+    local box = cast(box_t, x)
+    if box.cookie ~= cookie and box.cookie ~= -cookie then
+        return false
+    end
+    local kind = KINDS[box.kind]
+    return kind, box.cookie == cookie
+        and (kind ~= "buffer" or box.buf.word == box.word)
+end
+
+---What `x` is to bufpool. Never raises.
+---@param x any
+---@return "pool"|"buffer"|"frozen"|"dead"|nil
+function core.type(x)
+    local kind, alive = identify(x)
+    if kind then
+        return alive and kind or "dead"
+    end
+    return nil
+end
+
+-- Raises what is wrong with x, where `expected` should have been: as self, or
+-- as argument number arg.
+local function reject(x, name, expected, arg)
+    local kind, alive = identify(x)
+    if kind and not alive then
+        raise(("attempt to use a %s %s"):format(STATES[cast(box_t, x).state],
+            kind))
+    end
+    local what
+    if kind == false then
+        what = "this userdata is no object of this copy of bufpool"
+    else
+        what = ("%s expected, got %s"):format(expected,
+            kind or (x == nil and "nil") or type(x))
+    end
+    if arg then
+        bad_argument(arg, name, what)
+    end
+    raise(("bad self to '%s' (%s)"):format(name, what))
+end
+
+---The descriptor of a living buffer.
+local function live(self, name)
+    if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
+        local box = cast(box_t, self)
+        if box.cookie == cookie then
+            local b = box.buf
+            if b.word == box.word then
+                return b
+            end
+        end
+    end
+    return reject(self, name, "buffer")
+end
+
+---Where the bytes of a living object are, and how many.
+local function view(self, name, arg)
+    if type(self) == "userdata" then
+        local sentinel = getmetatable(self)
+        if sentinel == "bufpool.buffer" then
+            local box = cast(box_t, self)
+            if box.cookie == cookie then
+                local b = box.buf
+                if b.word == box.word then
+                    return b.at, tonumber(b.len)
+                end
+            end
+        elseif sentinel == "bufpool.frozen" then
+            local box = cast(frozen_t, self)
+            if box.cookie == cookie then
+                return box.at, tonumber(box.len)
+            end
+        end
+    end
+    return reject(self, name, arg and "string, number, buffer or frozen"
+        or "buffer or frozen", arg)
+end
+
+---The same for a data argument. A string stands for the pointer to its bytes.
+local function data(v, name, arg)
+    if type(v) == "string" then
+        return v, #v
+    elseif type(v) == "number" then
+        v = tostring(v)
+        return v, #v
+    end
+    return view(v, name, arg)
+end
+
+core.identify, core.reject = identify, reject
+core.live, core.view, core.data = live, view, data
+
+---Methods of buffers and of frozen objects.
+local readers = {}
+
+function readers.len(self)
+    local _, len = view(self, "len")
+    return len
+end
+
+function readers.tostring(self)
+    local at, len = view(self, "tostring")
+    return ffi_string(at, len)
+end
+
+function readers.sub(self, i, j)
+    local at, len = view(self, "sub")
+    i, j = string_range(i, j == nil and -1 or j, len, "sub", 1)
+    if i > j then
+        return ""
+    end
+    return ffi_string(at + (i - 1), j - i + 1)
+end
+
+-- Lua's stack ends somewhere above this.
+local BYTES_MAX = 4096
+
+local function bytes(at, n)
+    if n == 1 then
+        return at[0]
+    elseif n == 2 then
+        return at[0], at[1]
+    elseif n == 3 then
+        return at[0], at[1], at[2]
+    elseif n == 4 then
+        return at[0], at[1], at[2], at[3]
+    elseif n > BYTES_MAX then
+        raise("string slice too long")
+    end
+    return string_byte(ffi_string(at, n), 1, n)
+end
+
+function readers.byte(self, i, j)
+    local at, len = view(self, "byte")
+    if j == nil then
+        if i == nil then
+            i = 1
+        end
+        if type(i) == "number" and i >= 1 and i <= len then
+            return at[i - 1]
+        end
+        j = i
+    end
+    i, j = string_range(i == nil and 1 or i, j, len, "byte", 1)
+    if i <= j then
+        return bytes(at + (i - 1), j - i + 1)
+    end
+end
+
+-- An init beyond the end means the end to Lua 5.1, and no match to Lua 5.2,
+-- whichever this VM was built to follow.
+local past_end_matches = string_find("", "", 2) ~= nil
+
+function readers.find(self, needle, init, plain)
+    local at, len = view(self, "find")
+    local text, n = data(needle, "find", 1)
+    if not plain and calls.is_pattern(text, n) ~= 0 then
+        bad_argument(1, "find",
+            "pattern characters need plain to be true: there are no patterns")
+    end
+    local i = string_range(init == nil and 1 or init, -1, len, "find", 2)
+    if i > len + 1 then
+        if not past_end_matches then
+            return nil
+        end
+        i = len + 1
+    end
+    local hit = tonumber(calls.find(at + (i - 1), len - (i - 1), text, n))
+    if hit < 0 then
+        return nil
+    end
+    return i + hit, i + hit + n - 1
+end
+
+function readers.equals(self, other)
+    local at, len = view(self, "equals")
+    local text, n = data(other, "equals", 1)
+    return len == n and calls.compare(at, len, text, n) == 0
+end
+
+function readers.equals_ct(self, other)
+    local at, len = view(self, "equals_ct")
+    local text, n = data(other, "equals_ct", 1)
+    return len == n and calls.equal_ct(at, text, n) ~= 0
+end
+
+core.readers = readers
+
+local function text_of(v)
+    local kind = type(v)
+    if kind == "string" or kind == "number" then
+        return v
+    elseif identify(v) == nil then
+        raise(("attempt to concatenate a %s value"):format(kind))
+    end
+    return readers.tostring(v)
+end
+
+local function concat(a, b)
+    return text_of(a) .. text_of(b)
+end
+
+---Completes the metatable of a class; `methods` are added to those from C.
+function core.complete(class, ...)
+    local meta = core[class]
+    local index = meta.__index
+    for k = 1, select("#", ...) do
+        for name, method in pairs((select(k, ...))) do
+            index[name] = method
+        end
+    end
+    -- buf[i] means a byte in some libraries and here nothing, so say it.
+    setmetatable(index, {
+        __index = function(_, key)
+            if type(key) ~= "string" then
+                raise(("attempt to index a %s with a %s (use its methods)")
+                    :format(class, type(key)))
+            end
+            return nil
+        end,
+    })
+    function meta.__newindex()
+        raise(("attempt to assign to a field of a %s"):format(class))
+    end
+    if class ~= "pool" then
+        meta.__len = readers.len
+        meta.__tostring = readers.tostring
+        meta.__concat = concat
+    end
+end
+
+-- A dead object knows nothing but how it died.
+for _, event in ipairs { "__index", "__newindex", "__len", "__tostring" } do
+    core.dead[event] = function(self)
+        reject(self, event, "living object")
+    end
+end
+core.dead.__concat = concat
+
+---The text of data, for FFI calls that add to a pointer.
+function core.pointer(text)
+    if type(text) == "string" then
+        return cast(bytes_t, text)
+    end
+    return text
+end
+
+return true

@@ -1,0 +1,89 @@
+/*
+ * lua_box - what Lua's userdata hold, and the functions that Lua calls by FFI.
+ *
+ * All boxes begin alike, so that whoever finds the cookie may read the kind
+ * and the state. The cookie is a number that nobody outside this process can
+ * know and that every copy of bufpool draws for itself: a metatable can be
+ * dressed up as ours, a payload cannot. A dead box holds the cookie negated.
+ */
+#ifndef BUFPOOL_LUA_BOX_H
+#define BUFPOOL_LUA_BOX_H
+
+#include "buf.h"
+
+/* ffi: begin */
+struct bufpool_account {	/* of one Lua VM; all in bytes */
+	double held;		/* memory behind the VM's live boxes */
+	double limit;		/* what they may hold before the VM collects */
+	double debt;		/* memory taken that was not paid for yet */
+	double taken;		/* since the last full collection */
+};
+
+struct bufpool_box {		/* a buffer */
+	double cookie;
+	int32_t kind, state;
+	struct bufpool_buf *buf;
+	uint64_t word;		/* buf's while it is ours */
+	struct bufpool_account *account;
+	double charged;		/* this box's part of account->held */
+};
+
+struct bufpool_frozen_box {
+	double cookie;
+	int32_t kind, state;
+	struct bufpool_frozen *frozen;
+	const uint8_t *at;	/* of this slice */
+	size_t len;
+	struct bufpool_account *account;
+	double charged;
+};
+
+struct bufpool_pool_box {
+	double cookie;
+	int32_t kind, state;
+	struct bufpool *pool;
+	int32_t named;		/* collecting the handle closes nothing */
+};
+
+/* They raise nothing and know no Lua state. An int is 0 or an errno; I/O
+ * returns bytes, or an errno negated. */
+struct bufpool_calls {
+	int (*const grow)(struct bufpool_box *, size_t capacity);
+	int (*const resize)(struct bufpool_box *, size_t n);
+	void (*const wipe)(struct bufpool_box *);
+	void (*const free)(struct bufpool_box *);
+	void *(*const move)(void *to, const void *from, size_t n);
+	int (*const compare)(const void *a, size_t a_len,
+			     const void *b, size_t b_len);
+	int (*const equal_ct)(const void *a, const void *b, size_t n);
+	ptrdiff_t (*const find)(const void *hay, size_t hay_len,
+				const void *needle, size_t needle_len);
+	int (*const is_pattern)(const void *text, size_t n);
+	ptrdiff_t (*const read)(int fd, void *to, size_t n);
+	ptrdiff_t (*const write)(int fd, const void *from, size_t n);
+	ptrdiff_t (*const fread)(void *file, void *to, size_t n);
+	ptrdiff_t (*const fwrite)(void *file, const void *from, size_t n);
+	void (*const shortage)(int error, double size, char *to, size_t n);
+	void (*const message)(int error, char *to, size_t n);
+};
+/* ffi: end */
+
+enum lua_kind { KIND_POOL = 1, KIND_BUFFER, KIND_FROZEN };
+
+/* Why a box is dead. The Lua side knows these numbers too. */
+enum lua_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
+
+/* A word that no buffer ever has: its state is none. */
+#define BOX_NOBODY UINT64_MAX
+
+extern const struct bufpool_calls lua_calls;
+
+/* Sets what the box charges to its VM to `bytes`. */
+static inline void
+lua_charge(struct bufpool_account *account, double *charged, double bytes)
+{
+	account->held += bytes - *charged;
+	*charged = bytes;
+}
+
+#endif

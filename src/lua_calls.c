@@ -1,0 +1,202 @@
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lua_box.h"
+
+/* What growth took is owed to the collector: it cannot run in here. */
+static int
+grow(struct bufpool_box *box, size_t capacity)
+{
+	double before = (double)buf_size(box->buf), after;
+
+	if (buf_grow(box->buf, capacity) < 0)
+		return errno;
+	after = (double)buf_size(box->buf);
+	if (after > before) {
+		box->account->debt += after - before;
+		box->account->taken += after - before;
+	}
+	lua_charge(box->account, &box->charged, after);
+	return 0;
+}
+
+static int
+resize(struct bufpool_box *box, size_t n)
+{
+	int error = 0;
+
+	if (n > box->buf->capacity)
+		error = grow(box, n);
+	if (error == 0 && bufpool_resize(box->buf, n) < 0)
+		error = errno;
+	return error;
+}
+
+static void
+wipe(struct bufpool_box *box)
+{
+	buf_wipe(box->buf);
+}
+
+static void
+free_memory(struct bufpool_box *box)
+{
+	buf_free(box->buf);
+	lua_charge(box->account, &box->charged, (double)buf_size(box->buf));
+}
+
+/* NULL stands for no bytes here; string.h would not have it. */
+static void *
+move(void *to, const void *from, size_t n)
+{
+	return n > 0 ? memmove(to, from, n) : to;
+}
+
+static int
+compare(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+	size_t n = a_len < b_len ? a_len : b_len;
+	int order = n > 0 ? memcmp(a, b, n) : 0;
+
+	return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+/* The volatile accumulator keeps the compiler from leaving early. */
+static int
+equal_ct(const void *a, const void *b, size_t n)
+{
+	const uint8_t *p = a, *q = b;
+	volatile uint8_t difference = 0;
+
+	for (size_t i = 0; i < n; i++)
+		difference |= p[i] ^ q[i];
+	return difference == 0;
+}
+
+static ptrdiff_t
+find(const void *hay, size_t hay_len, const void *needle, size_t needle_len)
+{
+	const uint8_t *hit;
+
+	if (needle_len == 0)
+		return 0;
+	if (hay_len < needle_len)
+		return -1;
+	hit = memmem(hay, hay_len, needle, needle_len);
+	return hit == NULL ? -1 : hit - (const uint8_t *)hay;
+}
+
+static int
+is_pattern(const void *text, size_t n)
+{
+	const char *p = text;
+
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != '\0' && strchr("^$*+?.([%-", p[i]) != NULL)
+			return 1;
+	return 0;
+}
+
+static ptrdiff_t
+read_fd(int fd, void *to, size_t n)
+{
+	ssize_t got;
+
+	do
+		got = read(fd, to, n);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got;
+}
+
+static ptrdiff_t
+write_fd(int fd, const void *from, size_t n)
+{
+	ssize_t put;
+
+	do
+		put = write(fd, from, n);
+	while (put < 0 && errno == EINTR);
+	return put < 0 ? -errno : put;
+}
+
+/* errno tells this call's failure from the sticky flag of an earlier one. */
+static ptrdiff_t
+read_file(void *file, void *to, size_t n)
+{
+	size_t got;
+
+	if (n == 0)
+		return 0;
+	errno = 0;
+	got = fread(to, 1, n, file);
+	return got == 0 && ferror((FILE *)file) && errno != 0 ?
+		-errno : (ptrdiff_t)got;
+}
+
+static ptrdiff_t
+write_file(void *file, const void *from, size_t n)
+{
+	size_t put;
+
+	if (n == 0)
+		return 0;
+	errno = 0;
+	put = fwrite(from, 1, n, file);
+	return put < n && errno != 0 ? -errno : (ptrdiff_t)put;
+}
+
+static void
+message(int error, char *to, size_t n)
+{
+	/* The GNU one: may return text of its own and leave `to` alone. */
+	const char *text = strerror_r(error, to, n);
+
+	if (text != to)
+		snprintf(to, n, "%s", text);
+}
+
+static void
+shortage(int error, double size, char *to, size_t n)
+{
+	const char *why;
+	char text[128];
+
+	switch (error) {
+	case EDQUOT:
+		why = "max_bytes of the pool reached";
+		break;
+	case ENOMEM:
+		why = "out of memory";
+		break;
+	case EOVERFLOW:
+		why = "size too large";
+		break;
+	case ESHUTDOWN:
+		why = "the pool is closed";
+		break;
+	default:
+		message(error, text, sizeof text);
+		why = text;
+	}
+	snprintf(to, n, "%s (%.0f bytes asked for)", why, size);
+}
+
+const struct bufpool_calls lua_calls = {
+	.grow = grow,
+	.resize = resize,
+	.wipe = wipe,
+	.free = free_memory,
+	.move = move,
+	.compare = compare,
+	.equal_ct = equal_ct,
+	.find = find,
+	.is_pattern = is_pattern,
+	.read = read_fd,
+	.write = write_fd,
+	.fread = read_file,
+	.fwrite = write_file,
+	.shortage = shortage,
+	.message = message,
+};

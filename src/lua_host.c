@@ -1,0 +1,47 @@
+#include <string.h>
+
+#include "lua_module.h"
+
+#include "lua_sources.h"
+
+#define SOURCE_COUNT (sizeof lua_sources / sizeof *lua_sources)
+
+/* "bufpool.check" -> "@bufpool/check.lua", for messages and tracebacks. */
+static const char *
+chunk_name(lua_State *L, const char *module)
+{
+	const char *dot = strchr(module, '.');
+
+	return lua_pushfstring(L, "@bufpool/%s.lua",
+			       dot != NULL ? dot + 1 : "init");
+}
+
+/* Each file becomes what `require` runs for its name, and "bufpool" is then
+ * required: nothing is looked for in the file system. */
+int
+luaopen_bufpool(lua_State *L)
+{
+	const struct lua_source *s;
+	int preload;
+
+	lua_getglobal(L, "require");
+	lua_getglobal(L, "package");
+	if (!lua_istable(L, -1))
+		luaL_error(L, "bufpool needs Lua's standard libraries open");
+	lua_getfield(L, -1, "preload");
+	lua_replace(L, -2);
+	preload = lua_gettop(L);
+	lua_pushcfunction(L, luaopen_bufpool_core);
+	lua_setfield(L, preload, "bufpool.core");
+	for (s = lua_sources; s < lua_sources + SOURCE_COUNT; s++) {
+		if (luaL_loadbuffer(L, s->text, strlen(s->text),
+				    chunk_name(L, s->name)) != 0)
+			lua_error(L);
+		lua_setfield(L, preload, s->name);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+	lua_pushliteral(L, "bufpool");
+	lua_call(L, 1, 1);
+	return 1;
+}

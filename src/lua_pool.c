@@ -1,0 +1,513 @@
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+#include "lua_module.h"
+#include "pool.h"
+
+/* What a VM may hold before its collector is made to work: so many bytes, or
+ * a part of its Lua heap. Then the largest payment at once, in KiB. */
+#define HELD_FREE (4.0 * 1024 * 1024)
+#define HELD_PART 4
+#define STEP_MAX ((double)(1 << 30))
+
+/*
+ * To Lua's collector a buffer weighs as little as its box, so it would let
+ * garbage buffers pile up. This makes it feel their memory: while the VM holds
+ * more than its limit, each checkout pays for the bytes taken since the last
+ * one by as much collection as the same bytes of Lua objects would have
+ * caused. A finished cycle has returned what was garbage when it began; what
+ * is still held sets the next limit. So garbage stays near HELD_FREE with a
+ * small Lua heap, and below the size of the heap with a large one, while a
+ * program that keeps or releases what it takes pays a few cycles as it grows.
+ *
+ * Runs finalizers and may raise an error of theirs, so: before anything is
+ * acquired, and what was checked before has to be checked again. Leaves a
+ * collector alone that was stopped, or is inside a finalizer.
+ */
+static void
+pay_collector(lua_State *L)
+{
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+	double heap = lua_gc(L, LUA_GCCOUNT, 0) * 1024.0;
+	double least = fmax(HELD_FREE, heap / HELD_PART);
+	double owed = account->debt;
+
+	account->debt = 0;
+	account->limit = fmin(account->limit, 2 * (account->held + least));
+	account->limit = fmax(account->limit, least);
+	if (account->held > account->limit &&
+	    lua_gc(L, LUA_GCISRUNNING, 0) &&
+	    lua_gc(L, LUA_GCSTEP, (int)fmin(ceil(owed / 1024), STEP_MAX)))
+		account->limit = account->held +
+			fmax(least, account->held / 2);
+}
+
+/*
+ * Before a checkout or growth fails: what is garbage may be what it lacks. A
+ * full collection is worth its price only when as much has been taken since
+ * the last one as is held now; a program that runs at its limit on purpose
+ * would otherwise collect at every failure. True: try again.
+ */
+static bool
+reclaim(lua_State *L)
+{
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+
+	if (account->held == 0 || account->taken < account->held ||
+	    !lua_gc(L, LUA_GCISRUNNING, 0))
+		return false;
+	account->taken = 0;
+	lua_gc(L, LUA_GCCOLLECT, 0);
+	return true;
+}
+
+/* core.reclaim(): for growth, which runs where no collection may. */
+static int
+core_reclaim(lua_State *L)
+{
+	lua_pushboolean(L, reclaim(L));
+	return 1;
+}
+
+static int
+shortage(lua_State *L, int error, double size)
+{
+	char text[160];
+
+	lua_pushnil(L);
+	if (error == EAGAIN)
+		lua_pushliteral(L, "exhausted");
+	else {
+		lua_calls.shortage(error, size, text, sizeof text);
+		lua_pushstring(L, text);
+	}
+	return 2;
+}
+
+typedef struct bufpool_buf *take_fn(struct bufpool *, size_t n, size_t align);
+
+/*
+ * The box comes first, so that nothing leaks when there is no memory for it,
+ * and is killed if it stays empty. The handle may have been closed by a
+ * finalizer whenever the collector has run.
+ */
+static int
+checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
+{
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+	struct bufpool_pool_box *pool;
+	struct bufpool_box *box;
+	struct bufpool_buf *buf;
+	int error;
+
+	if (account->debt > 0)
+		pay_collector(L);
+	box = lua_box_new(L, KIND_BUFFER, sizeof *box);
+	pool = lua_box_self(L, KIND_POOL, name);
+	buf = take(pool->pool, (size_t)n, align);
+	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
+		error = errno;
+		if (reclaim(L)) {
+			pool = lua_box_self(L, KIND_POOL, name);
+			buf = take(pool->pool, (size_t)n, align);
+		} else
+			errno = error;
+	}
+	if (buf == NULL) {
+		error = errno;
+		lua_box_kill(L, lua_gettop(L), BOX_RELEASED);
+		return shortage(L, error, n);
+	}
+	lua_box_own(L, box, buf);
+	return 1;
+}
+
+static struct bufpool_buf *
+take(struct bufpool *pool, size_t n, size_t align)
+{
+	(void)align;
+	return bufpool_checkout(pool, n);
+}
+
+static struct bufpool_buf *
+take_zeroed(struct bufpool *pool, size_t n, size_t align)
+{
+	(void)align;
+	return bufpool_checkout_zeroed(pool, n);
+}
+
+static struct bufpool_buf *
+take_ready(struct bufpool *pool, size_t n, size_t align)
+{
+	(void)align;
+	return bufpool_try_checkout(pool, n);
+}
+
+static struct bufpool_buf *
+take_empty(struct bufpool *pool, size_t n, size_t align)
+{
+	struct bufpool_buf *buf = bufpool_checkout(pool, n);
+
+	(void)align;
+	if (buf != NULL)
+		buf->len = 0;
+	return buf;
+}
+
+static int
+pool_checkout(lua_State *L)
+{
+	lua_box_self(L, KIND_POOL, "checkout");
+	return checkout(L, "checkout", take, lua_size(L, 2, 1, "checkout"), 0);
+}
+
+static int
+pool_checkout_zeroed(lua_State *L)
+{
+	lua_box_self(L, KIND_POOL, "checkout_zeroed");
+	return checkout(L, "checkout_zeroed", take_zeroed,
+			lua_size(L, 2, 1, "checkout_zeroed"), 0);
+}
+
+static int
+pool_try_checkout(lua_State *L)
+{
+	lua_box_self(L, KIND_POOL, "try_checkout");
+	return checkout(L, "try_checkout", take_ready,
+			lua_size(L, 2, 1, "try_checkout"), 0);
+}
+
+static int
+pool_checkout_aligned(lua_State *L)
+{
+	double n, align;
+
+	lua_box_self(L, KIND_POOL, "checkout_aligned");
+	n = lua_size(L, 2, 1, "checkout_aligned");
+	align = lua_size(L, 3, 2, "checkout_aligned");
+	if (align == 0 || ((size_t)align & ((size_t)align - 1)) != 0)
+		lua_bad_argument(L, 2, "checkout_aligned",
+			lua_pushfstring(L, "power of two expected, got %f",
+					align));
+	return checkout(L, "checkout_aligned", bufpool_checkout_aligned, n,
+			(size_t)align);
+}
+
+static int
+pool_writer(lua_State *L)
+{
+	double hint = 0;
+
+	lua_box_self(L, KIND_POOL, "writer");
+	if (!lua_isnoneornil(L, 2))
+		hint = lua_size(L, 2, 1, "writer");
+	return checkout(L, "writer", take_empty, hint, 0);
+}
+
+static int
+pool_trim(lua_State *L)
+{
+	struct bufpool_pool_box *box = lua_box_self(L, KIND_POOL, "trim");
+
+	lua_pushnumber(L, (double)bufpool_trim(box->pool));
+	return 1;
+}
+
+/* What is out stays valid: the pool outlives its last handle. */
+static int
+pool_close(lua_State *L)
+{
+	struct bufpool_pool_box *box = lua_box_self(L, KIND_POOL, "close");
+
+	lua_box_kill(L, 1, BOX_CLOSED);
+	bufpool_destroy(box->pool);
+	return 0;
+}
+
+/* A named pool is kept for the rest of the process: collecting its handle
+ * says nothing about who else will ask for it. */
+static int
+pool_gc(lua_State *L)
+{
+	struct bufpool_pool_box *box = lua_box_test(L, 1, KIND_POOL);
+
+	if (box != NULL) {
+		box->cookie = -box->cookie;
+		box->state = BOX_CLOSED;
+		if (box->pool != NULL && !box->named)
+			bufpool_destroy(box->pool);
+	}
+	return 0;
+}
+
+static void
+set_number(lua_State *L, const char *key, uint64_t n)
+{
+	lua_pushnumber(L, (double)n);
+	lua_setfield(L, -2, key);
+}
+
+static void
+push_class(lua_State *L, const struct bufpool_class_stats *c)
+{
+	lua_createtable(L, 0, 7);
+	set_number(L, "size", c->size);
+	set_number(L, "count", c->count);
+	set_number(L, "ready", c->ready);
+	set_number(L, "cached", c->cached);
+	set_number(L, "out", c->out);
+	set_number(L, "hits", c->hits);
+	set_number(L, "misses", c->misses);
+}
+
+static void
+push_numa(lua_State *L, const struct bufpool_stats *s)
+{
+	lua_createtable(L, 0, 3);
+	if (s->numa_requested != BUFPOOL_NUMA_NONE) {
+		lua_pushinteger(L, s->numa_requested);
+		lua_setfield(L, -2, "requested");
+	}
+	lua_pushboolean(L, s->numa_available);
+	lua_setfield(L, -2, "available");
+	lua_newtable(L);
+	for (unsigned node = 0; node < s->node_count; node++) {
+		lua_pushnumber(L, (double)s->pages_by_node[node]);
+		lua_rawseti(L, -2, (int)node);
+	}
+	lua_setfield(L, -2, "pages_by_node");
+}
+
+/* The scalar statistics, by the name that they have in Lua. */
+static const struct { const char *name; size_t offset; } scalars[] = {
+#define SCALAR(name) { #name, offsetof(struct bufpool_stats, name) }
+	SCALAR(hits), SCALAR(misses),
+	SCALAR(checked_out), SCALAR(peak_checked_out),
+	SCALAR(bytes_checked_out), SCALAR(peak_bytes_checked_out),
+	SCALAR(committed_bytes), SCALAR(cached_bytes), SCALAR(in_transit),
+	SCALAR(wiped_bytes), SCALAR(gc_returns), SCALAR(lost)
+#undef SCALAR
+};
+#define SCALAR_COUNT (sizeof scalars / sizeof *scalars)
+
+static uint64_t *
+scalar(struct bufpool_stats *s, size_t i)
+{
+	return (uint64_t *)(void *)((char *)s + scalars[i].offset);
+}
+
+static void
+push_stats(lua_State *L, struct bufpool_stats *s)
+{
+	lua_createtable(L, 0, SCALAR_COUNT + 3);
+	for (size_t i = 0; i < SCALAR_COUNT; i++)
+		set_number(L, scalars[i].name, *scalar(s, i));
+	lua_createtable(L, (int)s->class_count, 0);
+	for (unsigned i = 0; i < s->class_count; i++) {
+		push_class(L, &s->classes[i]);
+		lua_rawseti(L, -2, (int)i + 1);
+	}
+	lua_setfield(L, -2, "classes");
+	push_numa(L, s);
+	lua_setfield(L, -2, "numa");
+}
+
+static int
+pool_stats(lua_State *L)
+{
+	struct bufpool_pool_box *box = lua_box_self(L, KIND_POOL, "stats");
+	struct bufpool_stats s;
+
+	bufpool_get_stats(box->pool, &s);
+	push_stats(L, &s);
+	return 1;
+}
+
+static void
+add_class_stats(struct bufpool_stats *total,
+		const struct bufpool_class_stats *c)
+{
+	struct bufpool_class_stats *t = total->classes;
+	struct bufpool_class_stats *end = t + total->class_count;
+
+	while (t < end && t->size != c->size)
+		t++;
+	if (t == end) {
+		if (total->class_count == BUFPOOL_CLASSES_MAX)
+			return;
+		total->class_count++;
+		t->size = c->size;
+	}
+	t->count += c->count;
+	t->ready += c->ready;
+	t->cached += c->cached;
+	t->out += c->out;
+	t->hits += c->hits;
+	t->misses += c->misses;
+}
+
+static void
+add_stats(struct bufpool_stats *total, struct bufpool_stats *s)
+{
+	for (size_t i = 0; i < SCALAR_COUNT; i++)
+		*scalar(total, i) += *scalar(s, i);
+	for (unsigned i = 0; i < s->class_count; i++)
+		add_class_stats(total, &s->classes[i]);
+	total->numa_available |= s->numa_available;
+	for (unsigned i = 0; i < s->node_count; i++)
+		total->pages_by_node[i] += s->pages_by_node[i];
+	if (total->node_count < s->node_count)
+		total->node_count = s->node_count;
+}
+
+/* core.stats(). No reference is held while Lua may raise. */
+static int
+core_stats(lua_State *L)
+{
+	struct bufpool_stats total = { .numa_requested = BUFPOOL_NUMA_NONE }, s;
+	char name[BUFPOOL_NAME_MAX];
+	struct bufpool *pool;
+	unsigned cursor = 0;
+
+	lua_newtable(L);
+	while (pool_iterate(&cursor, &pool)) {
+		bufpool_get_stats(pool, &s);
+		memcpy(name, pool->name, sizeof name);
+		bufpool_destroy(pool);
+		add_stats(&total, &s);
+		if (name[0] != '\0') {
+			push_stats(L, &s);
+			lua_setfield(L, -2, name);
+		}
+	}
+	push_stats(L, &total);
+	lua_pushvalue(L, -2);
+	lua_setfield(L, -2, "pools");
+	return 1;
+}
+
+void
+lua_pool_own(struct bufpool_pool_box *box, struct bufpool *pool, int named)
+{
+	box->pool = pool;
+	box->named = named;
+}
+
+static size_t
+field_size(lua_State *L, const char *key)
+{
+	double n;
+
+	lua_getfield(L, 1, key);
+	n = lua_size(L, -1, 1, "new");
+	lua_pop(L, 1);
+	return (size_t)n;
+}
+
+/*
+ * core.create(config), the configuration complete and checked: a pool; or nil
+ * and a message; or nil, false and the key in which the pool of that name
+ * differs. That pool may close while we look, and then the name is free.
+ */
+static int
+core_create(lua_State *L)
+{
+	struct bufpool_config config;
+	struct bufpool_pool_box *box;
+	struct bufpool *pool;
+	const char *key;
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	lua_settop(L, 1);
+	bufpool_config_init(&config);
+	config.four_kib_count = field_size(L, "four_kib_count");
+	config.sixty_four_kib_count = field_size(L, "sixty_four_kib_count");
+	config.two_fifty_six_kib_count =
+		field_size(L, "two_fifty_six_kib_count");
+	config.one_mib_count = field_size(L, "one_mib_count");
+	config.max_bytes = field_size(L, "max_bytes");
+	lua_getfield(L, 1, "numa_node");
+	config.numa_node = (int)lua_tointeger(L, -1);
+	lua_getfield(L, 1, "name");
+	config.name = lua_tostring(L, -1);
+	box = lua_box_new(L, KIND_POOL, sizeof *box);
+	while ((pool = bufpool_create(&config)) == NULL) {
+		if (errno != EEXIST)
+			return shortage(L, errno, (double)config.max_bytes);
+		pool = bufpool_get(config.name);
+		if (pool == NULL)
+			continue;
+		key = pool_difference(pool, &config);
+		bufpool_destroy(pool);
+		if (key != NULL) {
+			lua_pushnil(L);
+			lua_pushboolean(L, false);
+			lua_pushstring(L, key);
+			return 3;
+		}
+	}
+	lua_pool_own(box, pool, config.name != NULL);
+	return 1;
+}
+
+static int
+core_default(lua_State *L)
+{
+	struct bufpool_pool_box *box = lua_box_new(L, KIND_POOL, sizeof *box);
+	struct bufpool *pool = bufpool_default();
+
+	if (pool == NULL)
+		return shortage(L, errno, 0);
+	lua_pool_own(box, pool, 1);
+	return 1;
+}
+
+static int
+core_get(lua_State *L)
+{
+	struct bufpool_pool_box *box;
+	struct bufpool *pool;
+	size_t len;
+	const char *name;
+
+	if (lua_type(L, 1) != LUA_TSTRING)
+		return lua_bad_argument(L, 1, "get",
+			lua_pushfstring(L, "string expected, got %s",
+				lua_isnone(L, 1) ? "no value" :
+				luaL_typename(L, 1)));
+	name = lua_tolstring(L, 1, &len);
+	box = lua_box_new(L, KIND_POOL, sizeof *box);
+	pool = len == strlen(name) ? bufpool_get(name) : NULL;
+	if (pool != NULL)
+		lua_pool_own(box, pool, 1);
+	else
+		lua_pushnil(L);
+	return 1;
+}
+
+const luaL_Reg lua_module_functions[] = {
+	{ "create", core_create },
+	{ "default", core_default },
+	{ "get", core_get },
+	{ "stats", core_stats },
+	{ "reclaim", core_reclaim },
+	{ NULL, NULL }
+};
+
+const luaL_Reg lua_pool_methods[] = {
+	{ "checkout", pool_checkout },
+	{ "checkout_zeroed", pool_checkout_zeroed },
+	{ "checkout_aligned", pool_checkout_aligned },
+	{ "try_checkout", pool_try_checkout },
+	{ "writer", pool_writer },
+	{ "stats", pool_stats },
+	{ "trim", pool_trim },
+	{ "close", pool_close },
+	{ NULL, NULL }
+};
+
+const luaL_Reg lua_pool_meta[] = {
+	{ "__gc", pool_gc },
+	{ NULL, NULL }
+};

@@ -1,0 +1,98 @@
+#include "lua_module.h"
+
+/* Pointers travel as numbers: light userdata fail on arm64, and a double holds
+ * any address that a process has. */
+static int
+box_pool(lua_State *L)
+{
+	struct bufpool_pool_box *box = lua_box_new(L, KIND_POOL, sizeof *box);
+
+	lua_pool_own(box, (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
+	return 1;
+}
+
+static int
+box_buf(lua_State *L)
+{
+	struct bufpool_box *box = lua_box_new(L, KIND_BUFFER, sizeof *box);
+
+	lua_box_own(L, box,
+		    (struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
+	return 1;
+}
+
+const luaL_Reg lua_host_functions[] = {
+	{ "pool", box_pool },
+	{ "buffer", box_buf },
+	{ NULL, NULL }
+};
+
+/* Calls one of the above; false, with the message on the stack, if it failed.
+ * Nothing here raises: both strings exist in a state that has opened us. */
+static bool
+box(lua_State *L, const char *kind, const void *what)
+{
+	lua_getfield(L, LUA_REGISTRYINDEX, LUA_BOXES);
+	if (!lua_istable(L, -1)) {
+		lua_pushliteral(L, "bufpool is not open in this Lua state");
+		return false;
+	}
+	lua_getfield(L, -1, kind);
+	lua_remove(L, -2);
+	lua_pushnumber(L, (double)(uintptr_t)what);
+	return lua_pcall(L, 1, 1, 0) == 0;
+}
+
+void
+bufpool_lua_push_pool(lua_State *L, struct bufpool *pool)
+{
+	if (!box(L, "pool", pool)) {
+		bufpool_destroy(pool);
+		lua_error(L);
+	}
+}
+
+void
+bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
+{
+	if (!box(L, "buffer", buf)) {
+		bufpool_release(buf);
+		lua_error(L);
+	}
+}
+
+struct bufpool *
+bufpool_lua_test_pool(lua_State *L, int index)
+{
+	struct bufpool_pool_box *box = lua_box_test(L, index, KIND_POOL);
+
+	return box != NULL ? box->pool : NULL;
+}
+
+struct bufpool_buf *
+bufpool_lua_test_buf(lua_State *L, int index)
+{
+	struct bufpool_box *box = lua_box_test(L, index, KIND_BUFFER);
+
+	return box != NULL ? box->buf : NULL;
+}
+
+struct bufpool *
+bufpool_lua_check_pool(lua_State *L, int index)
+{
+	struct bufpool *pool = bufpool_lua_test_pool(L, index);
+
+	if (pool == NULL)
+		luaL_typerror(L, index, "pool");
+	return pool;
+}
+
+struct bufpool_buf *
+bufpool_lua_check_buf(lua_State *L, int index)
+{
+	struct bufpool_buf *buf = bufpool_lua_test_buf(L, index);
+
+	if (buf == NULL)
+		luaL_typerror(L, index, "buffer");
+	return buf;
+}
