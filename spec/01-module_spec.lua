@@ -31,8 +31,8 @@ describe("the module", function()
         local ok, core = pcall(require, "bufpool.core")
         if ok and type(core) == "table" then
             for name, value in pairs(core) do
-                assert.is_nil(type(value) == "table" and rawget(value, "__gc"),
-                    tostring(name))
+                assert.is_true(type(value) ~= "table"
+                    or rawget(value, "__gc") == nil, tostring(name))
             end
         end
         assert.equal("pool", bufpool.type(bufpool.new()))
@@ -243,7 +243,7 @@ describe("a closed pool", function()
     end)
 
     it("raises on every kind of checkout", function()
-        raises(function() pool:checkout(1) end, "checkout", "closed")
+        raises(function() pool:checkout(1) end, "closed")
         raises(function() pool:checkout_zeroed(1) end, "closed")
         raises(function() pool:checkout_aligned(1, 64) end, "closed")
         raises(function() pool:try_checkout(1) end, "closed")
