@@ -18,27 +18,11 @@ describe("an unknown node", function()
     end)
 end)
 
--- The repository is where this file is.
-local root = debug.getinfo(1, "S").source:match "^@(.*)spec/[^/]*$"
-if root == "" then
-    root = "./"
-end
+local root, quote, shell = helper.root, helper.quote, helper.shell
 
 local function exists(path)
     local file = io.open(path)
     return file and file:close()
-end
-
-local function quote(word)
-    return "'" .. word:gsub("'", "'\\''") .. "'"
-end
-
-local function shell(command)
-    local pipe = assert(io.popen(command .. " 2>&1; echo \"status $?\"", "r"))
-    local output = pipe:read "*a"
-    pipe:close()
-    local text, status = output:match "^(.*)status (%d+)\n$"
-    return text, tonumber(status)
 end
 
 -- The tool that boots a machine with several nodes, or nil and why not.

@@ -57,9 +57,11 @@ local function preamble()
         package.path, package.cpath)
 end
 
-local function quote(word)
+function helper.quote(word)
     return "'" .. word:gsub("'", "'\\''") .. "'"
 end
+
+local quote = helper.quote
 
 -- The interpreter that runs this spec, with the same JIT setting.
 function helper.interpreter()
@@ -69,6 +71,21 @@ function helper.interpreter()
     return quote(ffi.string(path, n)) .. (jit.status() and "" or " -joff")
 end
 
+-- The repository, which is where this file is.
+helper.root = debug.getinfo(1, "S").source
+    :match "^@(.*)spec/support/[^/]*$":gsub("^$", "./")
+
+-- Runs a shell command. Returns what it printed, standard error included, and
+-- its exit status.
+function helper.shell(command)
+    local pipe = assert(io.popen("{ " .. command
+        .. "\n} 2>&1; echo \"status $?\"", "r"))
+    local output = pipe:read "*a"
+    pipe:close()
+    local text, status = output:match "^(.*)status (%d+)\n$"
+    return text, tonumber(status)
+end
+
 -- Runs Lua code in a process of its own. Returns what it printed, standard
 -- error included, and its exit status as the shell sees it.
 function helper.child(code)
@@ -76,13 +93,10 @@ function helper.child(code)
     local file = assert(io.open(name, "w"))
     file:write(preamble(), code, "\n")
     file:close()
-    local pipe = assert(io.popen(helper.interpreter() .. " " .. quote(name)
-        .. " 2>&1; echo \"status $?\"", "r"))
-    local output = pipe:read "*a"
-    pipe:close()
+    local text, status = helper.shell(
+        helper.interpreter() .. " " .. quote(name))
     os.remove(name)
-    local text, status = output:match "^(.*)status (%d+)\n$"
-    return text, tonumber(status)
+    return text, status
 end
 
 -- The same, for code that must end well; returns what it printed.
