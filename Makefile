@@ -157,21 +157,21 @@ test: deps-test
 lint: deps-test
 	@.ci/lint
 
-# Leaks are valgrind's to find: LuaJIT keeps some memory at exit. Not for ASan:
-# a search of all memory, its shadow included, and a write to a free buffer.
+# Leaks are valgrind's to find: LuaJIT keeps some memory at exit. Not for ASan
+# are a search of all memory, its shadow included, and a write to a free buffer.
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 asan: deps-test
 	@$(MAKE) -s BUILD=build/asan VARIANT='$(ASAN)' all specs
 	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED='--filter-out=secret --filter-out=free.memory' \
-		ASAN_OPTIONS=detect_leaks=0 .ci/test \
+		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 .ci/test \
 		$(filter %.c spec/0%.lua,$(SPEC))
 
 # Without address randomization where that may be switched off: some kernels
 # place mappings where ThreadSanitizer does not expect them.
 tsan: deps-test
 	@$(MAKE) -s BUILD=build/tsan VARIANT=-fsanitize=thread all specs
-	@BUILD=build/tsan TSAN_OPTIONS=halt_on_error=1 \
+	@BUILD=build/tsan TSAN_OPTIONS=halt_on_error=1 STRESS_OPS=1000000 \
 		WRAP="$$(setarch -R echo setarch -R 2>/dev/null)" \
 		.ci/test $(STRESS)
 
