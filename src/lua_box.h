@@ -12,11 +12,12 @@
 #include "buf.h"
 
 /* ffi: begin */
-struct bufpool_account {	/* of one Lua VM; all in bytes */
+struct bufpool_account {	/* of one Lua VM; in bytes */
 	double held;		/* memory behind the VM's live boxes */
 	double limit;		/* what they may hold before the VM collects */
 	double debt;		/* memory taken that was not paid for yet */
-	double taken;		/* since the last full collection */
+	double failures;	/* checkouts since the last full collection */
+	double patience;	/* failures before the next */
 };
 
 struct bufpool_box {		/* a buffer */

@@ -8,7 +8,6 @@ lua_box_own(lua_State *L, struct bufpool_box *box, struct bufpool_buf *buf)
 	box->account = lua_touserdata(L, UP_ACCOUNT);
 	lua_charge(box->account, &box->charged, (double)buf_size(buf));
 	box->account->debt += box->charged;
-	box->account->taken += box->charged;
 }
 
 /* Takes the buffer out of its box, which is then nobody's. */

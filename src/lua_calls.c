@@ -14,10 +14,8 @@ grow(struct bufpool_box *box, size_t capacity)
 	if (buf_grow(box->buf, capacity) < 0)
 		return errno;
 	after = (double)buf_size(box->buf);
-	if (after > before) {
+	if (after > before)
 		box->account->debt += after - before;
-		box->account->taken += after - before;
-	}
 	lua_charge(box->account, &box->charged, after);
 	return 0;
 }

@@ -43,9 +43,15 @@ lua_cookie(void)
 int
 lua_misuse(lua_State *L, const char *format, ...)
 {
+	lua_Debug at;
 	va_list list;
+	int level = 1;
 
-	luaL_where(L, 1);
+	/* C functions in between, such as pcall, have no line. */
+	while (lua_getstack(L, level, &at) && lua_getinfo(L, "l", &at) &&
+	       at.currentline <= 0)
+		level++;
+	luaL_where(L, level);
 	va_start(list, format);
 	lua_pushvfstring(L, format, list);
 	va_end(list);

@@ -11,6 +11,9 @@
 #define HELD_PART 4
 #define STEP_MAX ((double)(1 << 30))
 
+/* The most failures that go by before the next full collection. */
+#define PATIENCE_MAX 1024
+
 /*
  * To Lua's collector a buffer weighs as little as its box, so it would let
  * garbage buffers pile up. This makes it feel their memory: while the VM holds
@@ -45,28 +48,36 @@ pay_collector(lua_State *L)
 
 /*
  * Before a checkout or growth fails: what is garbage may be what it lacks. A
- * full collection is worth its price only when as much has been taken since
- * the last one as is held now; a program that runs at its limit on purpose
- * would otherwise collect at every failure. True: try again.
+ * full collection is a high price for a program that runs at its limit on
+ * purpose, so after some that returned nothing, more and more failures go by
+ * before the next. What garbage cannot help does not count. True: try again.
  */
 static bool
-reclaim(lua_State *L)
+reclaim(lua_State *L, const struct bufpool *pool, double n)
 {
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+	double held = account->held;
 
-	if (account->held == 0 || account->taken < account->held ||
+	if (n > (pool->max_bytes == SIZE_MAX ? held : (double)pool->max_bytes))
+		return false;
+	account->failures++;
+	if (held == 0 || account->failures < account->patience ||
 	    !lua_gc(L, LUA_GCISRUNNING, 0))
 		return false;
-	account->taken = 0;
+	account->failures = 0;
 	lua_gc(L, LUA_GCCOLLECT, 0);
+	account->patience = account->held < held ? 0 :
+		fmin(2 * account->patience + 0.25, PATIENCE_MAX);
 	return true;
 }
 
-/* core.reclaim(): for growth, which runs where no collection may. */
+/* core.reclaim(buffer, n): for growth, which runs where no collection may. */
 static int
 core_reclaim(lua_State *L)
 {
-	lua_pushboolean(L, reclaim(L));
+	struct bufpool_box *box = lua_box_self(L, KIND_BUFFER, "reclaim");
+
+	lua_pushboolean(L, reclaim(L, box->buf->pool, lua_tonumber(L, 2)));
 	return 1;
 }
 
@@ -108,7 +119,7 @@ checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
 	buf = take(pool->pool, (size_t)n, align);
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
 		error = errno;
-		if (reclaim(L)) {
+		if (reclaim(L, pool->pool, n)) {
 			pool = lua_box_self(L, KIND_POOL, name);
 			buf = take(pool->pool, (size_t)n, align);
 		} else
@@ -369,14 +380,16 @@ core_stats(lua_State *L)
 	char name[BUFPOOL_NAME_MAX];
 	struct bufpool *pool;
 	unsigned cursor = 0;
+	bool closed;
 
 	lua_newtable(L);
 	while (pool_iterate(&cursor, &pool)) {
 		bufpool_get_stats(pool, &s);
 		memcpy(name, pool->name, sizeof name);
-		bufpool_destroy(pool);
+		closed = atomic_load(&pool->closed) != 0;
+		pool_drop(pool);
 		add_stats(&total, &s);
-		if (name[0] != '\0') {
+		if (name[0] != '\0' && !closed) {
 			push_stats(L, &s);
 			lua_setfield(L, -2, name);
 		}

@@ -29,9 +29,7 @@ function buffer.capacity(self)
 end
 
 local function raise_mark(b, stop)
-    if stop > tonumber(b.mark) then
-        b.mark = stop
-    end
+    b.mark = max(tonumber(b.mark), stop)
 end
 
 -- In place ------------------------------------------------------------------
@@ -139,7 +137,7 @@ local function grow(self, b, stop, name)
     if failure ~= 0 and want > stop then
         failure = calls.grow(self, stop)
     end
-    if failure ~= 0 and core.reclaim() then
+    if failure ~= 0 and core.reclaim(self, stop) then
         live(self, name)
         failure = calls.grow(self, stop)
     end
@@ -162,7 +160,7 @@ function buffer.resize(self, n)
     live(self, "resize")
     n = size(n, "resize", 1)
     local failure = calls.resize(self, n)
-    if failure ~= 0 and core.reclaim() then
+    if failure ~= 0 and core.reclaim(self, n) then
         live(self, "resize")
         failure = calls.resize(self, n)
     end

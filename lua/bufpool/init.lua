@@ -102,12 +102,17 @@ function bufpool.new(config)
     return nil, message
 end
 
+---@alias bufpool.Checkout
+---| fun(self, n?: bufpool.Integer): bufpool.Buffer?, string?
+---@alias bufpool.CheckoutAligned
+---| fun(self, n: integer, alignment: integer): bufpool.Buffer?, string?
+
 ---@class bufpool.Pool
----@field checkout fun(self, n: bufpool.Integer): bufpool.Buffer?, string?
----@field checkout_zeroed fun(self, n: bufpool.Integer): bufpool.Buffer?, string?
----@field checkout_aligned fun(self, n: bufpool.Integer, alignment: bufpool.Integer): bufpool.Buffer?, string?
----@field try_checkout fun(self, n: bufpool.Integer): bufpool.Buffer?, string?
----@field writer fun(self, hint?: bufpool.Integer): bufpool.Buffer?, string?
+---@field checkout bufpool.Checkout full, every byte zero
+---@field checkout_zeroed bufpool.Checkout wiped again at this moment
+---@field checkout_aligned bufpool.CheckoutAligned at a multiple of `alignment`
+---@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
+---@field writer bufpool.Checkout empty; the size is a hint, and optional
 ---@field stats fun(self): bufpool.Stats
 ---@field trim fun(self): integer bytes given back to the system
 ---@field close fun(self) the handle is dead; what is out stays valid
