@@ -1,0 +1,675 @@
+/* The C interface, one thread: what each call promises, and how it fails. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "buf.h"
+#include "bufpool.h"
+
+static struct bufpool *
+pool_of(size_t four, size_t sixty_four, size_t max_bytes)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.four_kib_count = four;
+	config.sixty_four_kib_count = sixty_four;
+	config.two_fifty_six_kib_count = 0;
+	config.max_bytes = max_bytes;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	return p;
+}
+
+static struct bufpool_stats
+stats_of(struct bufpool *p)
+{
+	struct bufpool_stats s;
+
+	bufpool_get_stats(p, &s);
+	return s;
+}
+
+/* The law: each buffer is in exactly one place. */
+static void
+assert_conserved(struct bufpool *p)
+{
+	struct bufpool_stats s = stats_of(p);
+
+	for (unsigned c = 0; c < s.class_count; c++)
+		assert_int_equal(s.classes[c].count,
+				 s.classes[c].ready + s.classes[c].cached +
+				     s.classes[c].out);
+}
+
+/* All memory of the buffer, not only its contents. */
+static void
+assert_all_zero(const struct bufpool_buf *b)
+{
+	for (size_t i = 0; i < buf_size(b); i++)
+		if (b->base[i] != 0)
+			fail_msg("byte %zu of %zu is not zero", i, buf_size(b));
+}
+
+static void
+takes_the_smallest_class_that_holds_it(void **state)
+{
+	static const size_t cases[][2] = {
+		{ 0, 4096 }, { 1, 4096 }, { 4096, 4096 }, { 4097, 65536 },
+		{ 65536, 65536 }, { 65537, 262144 }, { 262144, 262144 },
+		{ 262145, 1048576 }, { 1048576, 1048576 },
+		{ 1048577, 1048577 }, { 5000001, 5000001 },
+	};
+	struct bufpool *p = pool_of(1, 1, 0);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct bufpool_buf *b = bufpool_checkout(p, cases[i][0]);
+
+		assert_non_null(b);
+		assert_int_equal(bufpool_len(b), cases[i][0]);
+		assert_int_equal(bufpool_capacity(b), cases[i][1]);
+		assert_int_equal((uintptr_t)bufpool_peek(b) % 64, 0);
+		assert_all_zero(b);
+		bufpool_release(b);
+	}
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* Ways to dirty a buffer of n bytes and give it back. */
+static void
+by_data(struct bufpool_buf *b, size_t n)
+{
+	memset(bufpool_data(b), 0xa5, n);
+	bufpool_release(b);
+}
+
+static void
+by_promise(struct bufpool_buf *b, size_t n)
+{
+	size_t some = n / 2;
+
+	memset(bufpool_data(b), 0xa5, some);
+	bufpool_wrote(b, some);
+	bufpool_release(b);
+}
+
+static void
+by_raw_growth(struct bufpool_buf *b, size_t n)
+{
+	assert_int_equal(bufpool_resize(b, n / 4), 0);
+	memset(bufpool_data(b), 0xa5, n / 4);
+	/* The pointer stays good as long as nothing moves. */
+	assert_int_equal(bufpool_resize(b, n), 0);
+	memset((uint8_t *)(uintptr_t)bufpool_peek(b), 0xa5, n);
+	bufpool_release(b);
+}
+
+static void
+by_growth(struct bufpool_buf *b, size_t n)
+{
+	memset(bufpool_data(b), 0xa5, n);
+	assert_int_equal(bufpool_resize(b, n * 3), 0);
+	memset(bufpool_data(b), 0xa5, n * 3);
+	bufpool_release(b);
+}
+
+static void
+by_frozen(struct bufpool_buf *b, size_t n)
+{
+	struct bufpool_frozen *f;
+
+	memset(bufpool_data(b), 0xa5, n);
+	f = bufpool_freeze(b);
+	bufpool_frozen_ref(f);
+	bufpool_frozen_unref(f);
+	bufpool_frozen_unref(f);
+}
+
+static void
+by_collector(struct bufpool_buf *b, size_t n)
+{
+	memset(bufpool_data(b), 0xa5, n);
+	buf_release_gc(b);
+}
+
+static void
+by_free(struct bufpool_buf *b, size_t n)
+{
+	memset(bufpool_data(b), 0xa5, n);
+	buf_free(b);
+	assert_int_equal(bufpool_capacity(b), 0);
+	assert_int_equal(bufpool_len(b), 0);
+	bufpool_release(b);
+}
+
+static void
+gives_every_byte_back_as_zero(void **state)
+{
+	void (*const ways[])(struct bufpool_buf *, size_t) = {
+		by_data, by_promise, by_raw_growth, by_growth, by_frozen,
+		by_collector, by_free,
+	};
+	static const size_t sizes[] = { 1, 100, 4096, 5000, 65536, 262144,
+					1048576 };
+	struct bufpool *p = pool_of(1, 1, 0);
+
+	(void)state;
+	for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++)
+		for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+			struct bufpool_buf *held[8];
+
+			ways[w](bufpool_checkout(p, sizes[i]), sizes[i]);
+			/* More than was dirty, so that it is among them. */
+			for (size_t j = 0; j < 8; j++) {
+				held[j] = bufpool_checkout(p, sizes[i]);
+				assert_all_zero(held[j]);
+			}
+			for (size_t j = 0; j < 8; j++)
+				bufpool_release(held[j]);
+		}
+	assert_int_equal(stats_of(p).checked_out, 0);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+wipes_only_what_was_dirtied(void **state)
+{
+	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 4096);
+
+	(void)state;
+	assert_int_equal(((const char *)bufpool_peek(b))[4095], 0);
+	bufpool_release(b);
+	assert_int_equal(stats_of(p).wiped_bytes, 0);
+	b = bufpool_checkout(p, 4096);
+	memset(bufpool_data(b), 1, 64);
+	bufpool_wrote(b, 64);
+	bufpool_release(b);
+	assert_int_equal(stats_of(p).wiped_bytes, 64);
+	bufpool_destroy(p);
+}
+
+static void
+resizing_shows_zeroes_and_keeps_the_contents(void **state)
+{
+	struct bufpool *p = pool_of(1, 1, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 1000);
+	unsigned char *data = bufpool_data(b);
+
+	(void)state;
+	memset(data, 7, 1000);
+	assert_int_equal(bufpool_resize(b, 10), 0);
+	assert_int_equal(bufpool_resize(b, 2000), 0);
+	data = bufpool_data(b);
+	for (size_t i = 0; i < 2000; i++)
+		assert_int_equal(data[i], i < 10 ? 7 : 0);
+	memset(data, 9, 2000);
+	assert_int_equal(bufpool_resize(b, 3000000), 0);
+	assert_int_equal(bufpool_len(b), 3000000);
+	data = bufpool_data(b);
+	for (size_t i = 0; i < 3000000; i++)
+		if (data[i] != (i < 2000 ? 9 : 0))
+			fail_msg("byte %zu is %d", i, data[i]);
+	bufpool_release(b);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+keeps_an_alignment_through_growth(void **state)
+{
+	struct bufpool *p = pool_of(1, 1, 0);
+
+	(void)state;
+	for (size_t a = 1; a <= (size_t)1 << 22; a *= 2) {
+		struct bufpool_buf *b = bufpool_checkout_aligned(p, 100, a);
+
+		assert_non_null(b);
+		assert_int_equal((uintptr_t)bufpool_peek(b) % a, 0);
+		memset(bufpool_data(b), 5, 100);
+		assert_int_equal(bufpool_resize(b, 100000), 0);
+		assert_int_equal((uintptr_t)bufpool_peek(b) % a, 0);
+		assert_int_equal(((const char *)bufpool_peek(b))[99], 5);
+		bufpool_release(b);
+	}
+	errno = 0;
+	assert_null(bufpool_checkout_aligned(p, 1, 0));
+	assert_int_equal(errno, EINVAL);
+	assert_null(bufpool_checkout_aligned(p, 1, 48));
+	assert_int_equal(errno, EINVAL);
+	assert_null(bufpool_checkout_aligned(p, 1, (size_t)1 << 63));
+	assert_int_equal(errno, ENOMEM);
+	bufpool_destroy(p);
+}
+
+static void
+refuses_sizes_that_cannot_be(void **state)
+{
+	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool_buf *b;
+
+	(void)state;
+	assert_null(bufpool_checkout(p, (size_t)PTRDIFF_MAX + 1));
+	assert_int_equal(errno, EOVERFLOW);
+	assert_null(bufpool_checkout(p, SIZE_MAX));
+	assert_int_equal(errno, EOVERFLOW);
+	assert_null(bufpool_checkout(p, PTRDIFF_MAX));
+	assert_int_equal(errno, ENOMEM);
+	assert_null(bufpool_try_checkout(p, SIZE_MAX));
+	assert_int_equal(errno, EOVERFLOW);
+	b = bufpool_checkout(p, 10);
+	memset(bufpool_data(b), 3, 10);
+	assert_int_equal(bufpool_resize(b, SIZE_MAX), -1);
+	assert_int_equal(errno, EOVERFLOW);
+	assert_int_equal(bufpool_resize(b, PTRDIFF_MAX), -1);
+	assert_int_equal(errno, ENOMEM);
+	assert_int_equal(bufpool_len(b), 10);
+	assert_int_equal(((const char *)bufpool_peek(b))[9], 3);
+	bufpool_release(b);
+	bufpool_release(NULL);
+	bufpool_frozen_unref(NULL);
+	bufpool_destroy(NULL);
+	bufpool_destroy(p);
+}
+
+static void
+try_checkout_takes_only_what_is_ready(void **state)
+{
+	struct bufpool *p = pool_of(3, 0, 0);
+	struct bufpool_buf *held[3];
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		assert_non_null(held[i] = bufpool_try_checkout(p, 1));
+	errno = 0;
+	assert_null(bufpool_try_checkout(p, 1));
+	assert_int_equal(errno, EAGAIN);
+	assert_null(bufpool_try_checkout(p, 4097));
+	assert_int_equal(errno, EAGAIN);
+	assert_null(bufpool_try_checkout(p, 2000000));
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(stats_of(p).misses, 0);
+	for (size_t i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	assert_non_null(held[0] = bufpool_try_checkout(p, 1));
+	bufpool_release(held[0]);
+	bufpool_destroy(p);
+}
+
+static void
+recovers_when_max_bytes_is_reached(void **state)
+{
+	struct bufpool *p = pool_of(0, 0, 3 * 65536);
+	struct bufpool_buf *held[3], *small;
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		assert_non_null(held[i] = bufpool_checkout(p, 65536));
+	errno = 0;
+	assert_null(bufpool_checkout(p, 1));
+	assert_int_equal(errno, EDQUOT);
+	assert_null(bufpool_checkout(p, 5000000));
+	assert_int_equal(errno, EDQUOT);
+	assert_int_equal(bufpool_resize(held[0], 70000), -1);
+	assert_int_equal(errno, EDQUOT);
+	bufpool_release(held[0]);
+	/* What lies idle in one class serves another. */
+	assert_non_null(small = bufpool_checkout(p, 1));
+	assert_int_equal(stats_of(p).committed_bytes, 2 * 65536 + 4096);
+	bufpool_release(held[1]);
+	bufpool_release(held[2]);
+	bufpool_release(small);
+	for (size_t i = 0; i < 3; i++)
+		assert_non_null(held[i] = bufpool_checkout(p, 65536));
+	for (size_t i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+trims_down_to_the_configured_counts(void **state)
+{
+	struct bufpool *p = pool_of(10, 0, 0);
+	enum { BURST = 5000 };
+	static struct bufpool_buf *held[BURST];
+	struct bufpool_stats s;
+
+	(void)state;
+	for (size_t i = 0; i < BURST; i++) {
+		assert_non_null(held[i] = bufpool_checkout(p, 4096));
+		memset(bufpool_data(held[i]), 1, 4096);
+	}
+	assert_int_equal(stats_of(p).committed_bytes, BURST * 4096);
+	for (size_t i = 0; i < BURST; i++)
+		bufpool_release(held[i]);
+	assert_conserved(p);
+	s = stats_of(p);
+	assert_int_equal(bufpool_trim(p), s.committed_bytes - 10 * 4096);
+	assert_int_equal(stats_of(p).committed_bytes, 10 * 4096);
+	assert_int_equal(bufpool_trim(p), 0);
+	for (size_t i = 0; i < BURST; i++) {
+		assert_non_null(held[i] = bufpool_checkout(p, 4096));
+		assert_all_zero(held[i]);
+	}
+	for (size_t i = 0; i < BURST; i++)
+		bufpool_release(held[i]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* The last buffer out of the cache is the last one put in: warm. */
+static void
+hands_out_the_buffer_released_last(void **state)
+{
+	struct bufpool *p = pool_of(8, 0, 0);
+	struct bufpool_buf *a = bufpool_checkout(p, 1);
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+	const void *last = bufpool_peek(a);
+
+	(void)state;
+	bufpool_release(b);
+	bufpool_release(a);
+	a = bufpool_checkout(p, 1);
+	assert_ptr_equal(bufpool_peek(a), last);
+	bufpool_release(a);
+	bufpool_destroy(p);
+}
+
+static void
+closing_keeps_what_is_out_and_refuses_more(void **state)
+{
+	struct bufpool *p = pool_of(4, 4, 0);
+	struct bufpool_buf *a = bufpool_checkout(p, 100);
+	struct bufpool_buf *b = bufpool_checkout(p, 100);
+	struct bufpool_frozen *f;
+
+	(void)state;
+	memset(bufpool_data(a), 1, 100);
+	bufpool_close(p);
+	errno = 0;
+	assert_null(bufpool_checkout(p, 1));
+	assert_int_equal(errno, ESHUTDOWN);
+	assert_null(bufpool_try_checkout(p, 1));
+	assert_int_equal(errno, ESHUTDOWN);
+	assert_null(bufpool_checkout(p, 2000000));
+	assert_int_equal(errno, ESHUTDOWN);
+	assert_int_equal(stats_of(p).committed_bytes, 2 * 4096);
+	assert_int_equal(((const char *)bufpool_peek(a))[99], 1);
+	bufpool_release(a);
+	assert_int_equal(stats_of(p).committed_bytes, 4096);
+	f = bufpool_freeze(b);
+	bufpool_destroy(p);
+	assert_int_equal(bufpool_frozen_len(f), 100);
+	bufpool_frozen_unref(f);
+}
+
+static void
+uses_the_place_of_a_pool_that_is_gone(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		struct bufpool *p = pool_of(2, 0, 0);
+		struct bufpool_buf *b = bufpool_checkout(p, 100);
+
+		assert_non_null(b);
+		assert_all_zero(b);
+		memset(bufpool_data(b), 1, 100);
+		if (i % 2)
+			bufpool_destroy(p);
+		bufpool_release(b);
+		if (i % 2 == 0)
+			bufpool_destroy(p);
+	}
+}
+
+static void
+shares_a_pool_by_name(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool *a, *b;
+
+	(void)state;
+	assert_null(bufpool_get("shared"));
+	assert_int_equal(errno, ENOENT);
+	bufpool_config_init(&config);
+	config.name = "shared";
+	config.four_kib_count = 5;
+	a = bufpool_create(&config);
+	assert_non_null(a);
+	assert_ptr_equal(bufpool_create(&config), a);
+	assert_ptr_equal(bufpool_get("shared"), a);
+	config.four_kib_count = 6;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	bufpool_destroy(a);
+	bufpool_destroy(a);
+	bufpool_destroy(a);
+	assert_null(bufpool_get("shared"));
+	b = bufpool_create(&config);
+	assert_non_null(b);
+	bufpool_destroy(b);
+	a = bufpool_default();
+	b = bufpool_default();
+	assert_non_null(a);
+	assert_ptr_equal(a, b);
+	bufpool_destroy(a);
+	bufpool_destroy(b);
+}
+
+static void
+refuses_a_configuration_out_of_range(void **state)
+{
+	struct bufpool_config config;
+	char long_name[BUFPOOL_NAME_MAX + 1];
+
+	(void)state;
+	memset(long_name, 'x', BUFPOOL_NAME_MAX);
+	long_name[BUFPOOL_NAME_MAX] = '\0';
+	bufpool_config_init(&config);
+	config.name = long_name;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+	bufpool_config_init(&config);
+	config.numa_node = -2;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+	bufpool_config_init(&config);
+	config.one_mib_count = SIZE_MAX;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+	bufpool_config_init(&config);
+	config.max_bytes = 100000;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EDQUOT);
+}
+
+/* A host built before max_bytes was added to the struct. */
+static void
+reads_and_fills_the_structs_of_older_callers(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool_stats s;
+	struct bufpool *p;
+
+	(void)state;
+	memset(&config, 0xff, sizeof config);
+	bufpool_config_init_sized(&config,
+				  offsetof(struct bufpool_config, max_bytes));
+	assert_int_equal(config.max_bytes, SIZE_MAX);
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	memset(&s, 0xff, sizeof s);
+	bufpool_get_stats_sized(p, &s,
+				offsetof(struct bufpool_stats, wiped_bytes));
+	assert_int_equal(s.committed_bytes,
+			 64 * 4096 + 8 * 65536 + 2 * 262144);
+	assert_int_equal(s.wiped_bytes, UINT64_MAX);
+	bufpool_destroy(p);
+}
+
+static void
+out_of_memory_is_an_error_and_passes(void **state)
+{
+	struct rlimit old, tight;
+	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool_buf *held[64], *b;
+	size_t n = 0;
+	FILE *statm = fopen("/proc/self/statm", "r");
+	unsigned long pages;
+
+	(void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip();	/* a sanitizer's own mappings exceed any such limit */
+#endif
+	assert_int_equal(fscanf(statm, "%lu", &pages), 1);
+	fclose(statm);
+	getrlimit(RLIMIT_AS, &old);
+	tight = old;
+	tight.rlim_cur = pages * 4096 + ((size_t)20 << 20);
+	setrlimit(RLIMIT_AS, &tight);
+	while (n < 64 && (held[n] = bufpool_checkout(p, 1048576)) != NULL)
+		n++;
+	assert_true(n > 0 && n < 64);
+	assert_int_equal(errno, ENOMEM);
+	assert_int_equal(bufpool_resize(held[0], 40000000), -1);
+	assert_int_equal(errno, ENOMEM);
+	bufpool_release(held[--n]);
+	assert_non_null(b = bufpool_checkout(p, 1048576));
+	setrlimit(RLIMIT_AS, &old);
+	bufpool_release(b);
+	while (n > 0)
+		bufpool_release(held[--n]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* Runs misuse in a child; it must abort and say so. */
+static void
+assert_aborts(void (*misuse)(struct bufpool *), const char *message)
+{
+	char said[512] = "";
+	int fd[2], status;
+	ssize_t n;
+	pid_t child;
+
+	assert_int_equal(pipe(fd), 0);
+	child = fork();
+	if (child == 0) {
+		dup2(fd[1], 2);
+		misuse(pool_of(4, 4, 0));
+		_exit(0);
+	}
+	close(fd[1]);
+	n = read(fd[0], said, sizeof said - 1);
+	said[n > 0 ? n : 0] = '\0';
+	close(fd[0]);
+	waitpid(child, &status, 0);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT ||
+	    strstr(said, message) == NULL)
+		fail_msg("status %x, said: %s", (unsigned)status, said);
+}
+
+static void
+release_twice(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	bufpool_release(b);
+	bufpool_release(b);
+}
+
+static void
+release_frozen(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	bufpool_freeze(b);
+	bufpool_release(b);
+}
+
+static void
+freeze_released(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	bufpool_release(b);
+	bufpool_freeze(b);
+}
+
+static void
+unref_twice(struct bufpool *p)
+{
+	struct bufpool_frozen *f = bufpool_freeze(bufpool_checkout(p, 1));
+
+	bufpool_frozen_unref(f);
+	bufpool_frozen_unref(f);
+}
+
+static void
+aborts_on_proven_corruption(void **state)
+{
+	(void)state;
+	assert_aborts(release_twice, "corruption at release");
+	assert_aborts(release_frozen, "is frozen");
+	assert_aborts(freeze_released, "corruption at freeze");
+	assert_aborts(unref_twice, "corruption at unref");
+}
+
+static void
+release_keeps_errno(void **state)
+{
+	struct bufpool *p = pool_of(0, 0, 0);
+	struct bufpool_buf *held[200];
+
+	(void)state;
+	for (size_t i = 0; i < 200; i++)
+		held[i] = bufpool_checkout(p, 65536);
+	errno = 4711;
+	for (size_t i = 0; i < 200; i++)
+		bufpool_release(held[i]);
+	assert_int_equal(errno, 4711);
+	bufpool_destroy(p);
+	assert_int_equal(errno, 4711);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(takes_the_smallest_class_that_holds_it),
+		cmocka_unit_test(gives_every_byte_back_as_zero),
+		cmocka_unit_test(wipes_only_what_was_dirtied),
+		cmocka_unit_test(resizing_shows_zeroes_and_keeps_the_contents),
+		cmocka_unit_test(keeps_an_alignment_through_growth),
+		cmocka_unit_test(refuses_sizes_that_cannot_be),
+		cmocka_unit_test(try_checkout_takes_only_what_is_ready),
+		cmocka_unit_test(recovers_when_max_bytes_is_reached),
+		cmocka_unit_test(trims_down_to_the_configured_counts),
+		cmocka_unit_test(hands_out_the_buffer_released_last),
+		cmocka_unit_test(closing_keeps_what_is_out_and_refuses_more),
+		cmocka_unit_test(uses_the_place_of_a_pool_that_is_gone),
+		cmocka_unit_test(shares_a_pool_by_name),
+		cmocka_unit_test(refuses_a_configuration_out_of_range),
+		cmocka_unit_test(reads_and_fills_the_structs_of_older_callers),
+		cmocka_unit_test(out_of_memory_is_an_error_and_passes),
+		cmocka_unit_test(aborts_on_proven_corruption),
+		cmocka_unit_test(release_keeps_errno),
+	};
+
+	return cmocka_run_group_tests_name("core", tests, NULL, NULL);
+}

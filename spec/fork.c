@@ -1,0 +1,167 @@
+/*
+ * fork() at any moment, with eight threads busy in the parent. The child uses
+ * the pool, finds no buffer in two hands, accounts for every one, and exits
+ * cleanly; a thousand times (FORKS).
+ *
+ * The oracle is a table of who owns which descriptor, copied by fork with all
+ * else: what it names as owned by a thread must never come out of the pool in
+ * the child. An owner enters itself after checkout and leaves before release,
+ * so that the table may name fewer than are out, but none that is free.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "bufpool.h"
+
+#define THREADS 8
+#define HELD 40
+#define OWNERS (1 << 16)
+#define CHILD_HOLDS 600
+
+static struct bufpool *pool;
+static _Atomic uint32_t owner[OWNERS];
+static _Atomic int stop;
+
+static const size_t sizes[] = { 100, 4096, 60000, 200000 };
+
+#define CHILD_CHECK(what, ...)                                \
+	do {                                                  \
+		if (!(what)) {                                \
+			fprintf(stderr, "fork: " __VA_ARGS__); \
+			fputc('\n', stderr);                  \
+			_exit(1);                             \
+		}                                             \
+	} while (0)
+
+static void *
+keep_busy(void *arg)
+{
+	uint32_t me = (uint32_t)(uintptr_t)arg;
+	struct bufpool_buf *held[HELD];
+	unsigned seed = me;
+
+	while (!atomic_load(&stop)) {
+		unsigned n = 1 + (unsigned)rand_r(&seed) % HELD;
+
+		for (unsigned i = 0; i < n; i++) {
+			held[i] = bufpool_checkout(
+			    pool, sizes[(unsigned)rand_r(&seed) % 4]);
+			if (held[i] == NULL)
+				abort();
+			memcpy(bufpool_data(held[i]), &me, sizeof me);
+			atomic_store(&owner[held[i]->number], me);
+		}
+		if (rand_r(&seed) % 16 == 0)
+			bufpool_trim(pool);
+		for (unsigned i = 0; i < n; i++) {
+			atomic_store(&owner[held[i]->number], 0);
+			bufpool_release(held[i]);
+		}
+	}
+	return NULL;
+}
+
+static void *
+use_in_a_thread(void *arg)
+{
+	struct bufpool_buf *b = bufpool_checkout(pool, 5000);
+
+	CHILD_CHECK(b != NULL, "no memory in the child's thread");
+	bufpool_release(b);
+	return arg;
+}
+
+static void
+child(void)
+{
+	static struct bufpool_buf *held[CHILD_HOLDS];
+	struct bufpool_stats s;
+	pthread_t thread;
+
+	alarm(20);	/* a child that hangs fails */
+	for (int i = 0; i < CHILD_HOLDS; i++) {
+		size_t n = sizes[i % 2];
+		const uint8_t *data;
+
+		held[i] = bufpool_checkout(pool, n);
+		CHILD_CHECK(held[i] != NULL, "no memory");
+		CHILD_CHECK(atomic_load(&owner[held[i]->number]) == 0,
+			    "buffer %u is in two hands", held[i]->number);
+		atomic_store(&owner[held[i]->number], 0xffff);
+		data = bufpool_peek(held[i]);
+		for (size_t j = 0; j < n; j += 50)
+			CHILD_CHECK(data[j] == 0, "byte %zu not zero", j);
+		memset(bufpool_data(held[i]), 1, n);
+	}
+	for (int i = 0; i < CHILD_HOLDS; i++) {
+		atomic_store(&owner[held[i]->number], 0);
+		bufpool_release(held[i]);
+	}
+	pthread_create(&thread, NULL, use_in_a_thread, NULL);
+	pthread_join(thread, NULL);
+	bufpool_trim(pool);
+	bufpool_get_stats(pool, &s);
+	for (unsigned c = 0; c < s.class_count; c++) {
+		uint64_t lost = s.classes[c].count - s.classes[c].ready -
+		    s.classes[c].cached - s.classes[c].out;
+
+		CHILD_CHECK(lost <= s.lost, "class %zu: %lld unaccounted for",
+			    s.classes[c].size, (long long)lost);
+		s.lost -= lost;
+	}
+	CHILD_CHECK(s.lost == 0, "%llu counted as lost but found",
+		    (unsigned long long)s.lost);
+	exit(0);
+}
+
+int
+main(void)
+{
+	const char *count = getenv("FORKS");
+	int forks = count ? atoi(count) : 1000, bad = 0;
+	pthread_t thread[THREADS];
+	struct bufpool_stats s;
+
+	pool = bufpool_create(NULL);
+	if (pool == NULL)
+		abort();
+	for (uintptr_t i = 0; i < THREADS; i++)
+		pthread_create(&thread[i], NULL, keep_busy, (void *)(i + 1));
+	for (int i = 0; i < forks && bad == 0; i++) {
+		int status;
+		pid_t pid;
+
+		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
+		fflush(stdout);
+		pid = fork();
+		if (pid == 0)
+			child();
+		if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
+			fprintf(stderr, "fork %d: child ended with %x\n", i,
+				(unsigned)status);
+			bad++;
+		}
+	}
+	atomic_store(&stop, 1);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	bufpool_get_stats(pool, &s);
+	if (s.checked_out != 0 || s.lost != 0) {
+		fprintf(stderr, "parent: %llu out, %llu lost\n",
+			(unsigned long long)s.checked_out,
+			(unsigned long long)s.lost);
+		bad++;
+	}
+	bufpool_destroy(pool);
+	printf("%d forks\n%d passed, %d failed\n", forks, bad == 0, bad);
+	return bad != 0;
+}
