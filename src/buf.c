@@ -190,11 +190,11 @@ buf_larger(struct bufpool_buf *b, size_t need, ptrdiff_t *fresh)
 	struct bufpool_buf *larger;
 
 	if (twice > need && twice <= PTRDIFF_MAX) {
-		larger = pool_checkout_fresh(b->pool, twice, b->align, fresh);
+		larger = pool_checkout_larger(b->pool, twice, b->align, fresh);
 		if (larger != NULL)
 			return larger;
 	}
-	return pool_checkout_fresh(b->pool, need, b->align, fresh);
+	return pool_checkout_larger(b->pool, need, b->align, fresh);
 }
 
 ptrdiff_t

@@ -11,11 +11,18 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+enum take {
+	TAKE_READY,		/* only what is ready */
+	TAKE_ANY,		/* or fresh memory */
+	TAKE_THOUGH_CLOSED,	/* for what is out already, and grows */
+};
+
 static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
-					 unsigned class, bool only_ready,
+					 unsigned class, enum take take,
 					 ptrdiff_t *fresh);
 static struct bufpool_buf *checkout_exact(struct bufpool *p, size_t n,
-					  unsigned align, ptrdiff_t *fresh);
+					  unsigned align, enum take take,
+					  ptrdiff_t *fresh);
 static void release_slow(struct bufpool_buf *b, size_t wiped, bool by_gc);
 
 /* From the caller's hands into the user's. */
@@ -29,7 +36,7 @@ hand_out(struct bufpool_buf *b, size_t n)
 }
 
 static inline struct bufpool_buf *
-checkout(struct bufpool *p, size_t n, bool only_ready, ptrdiff_t *fresh)
+checkout(struct bufpool *p, size_t n, enum take take, ptrdiff_t *fresh)
 {
 	unsigned class = pool_class(p, n);
 	struct cache *k = thread_own_cache(p);
@@ -44,7 +51,7 @@ checkout(struct bufpool *p, size_t n, bool only_ready, ptrdiff_t *fresh)
 		if (likely(b != NULL))
 			return hand_out(b, n);
 	}
-	return checkout_slow(p, n, class, only_ready, fresh);
+	return checkout_slow(p, n, class, take, fresh);
 }
 
 static inline void
@@ -94,7 +101,7 @@ bufpool_checkout(struct bufpool *p, size_t n)
 {
 	ptrdiff_t fresh;
 
-	return checkout(p, n, false, &fresh);
+	return checkout(p, n, TAKE_ANY, &fresh);
 }
 
 struct bufpool_buf *
@@ -102,7 +109,7 @@ bufpool_try_checkout(struct bufpool *p, size_t n)
 {
 	ptrdiff_t fresh;
 
-	return checkout(p, n, true, &fresh);
+	return checkout(p, n, TAKE_READY, &fresh);
 }
 
 void
@@ -131,21 +138,26 @@ bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 	return b;
 }
 
-struct bufpool_buf *
-pool_checkout_fresh(struct bufpool *p, size_t n, unsigned align,
-		    ptrdiff_t *fresh)
+/* Beyond the classes' own alignment the memory is a mapping of its own, which
+ * no class could take back. */
+static struct bufpool_buf *
+checkout_at(struct bufpool *p, size_t n, unsigned align, enum take take,
+	    ptrdiff_t *fresh)
 {
-	struct bufpool_buf *b;
+	struct bufpool_buf *b = align <= POOL_ALIGN
+	    ? checkout(p, n, take, fresh)
+	    : checkout_exact(p, n, align, take, fresh);
 
-	/* Beyond the classes' own alignment the memory is a mapping of its
-	 * own, which no class could take back. */
-	if (align <= POOL_ALIGN)
-		b = checkout(p, n, false, fresh);
-	else
-		b = checkout_exact(p, n, align, fresh);
 	if (b != NULL)
 		b->align = (uint8_t)align;
 	return b;
+}
+
+struct bufpool_buf *
+pool_checkout_larger(struct bufpool *p, size_t n, unsigned align,
+		     ptrdiff_t *fresh)
+{
+	return checkout_at(p, n, align, TAKE_THOUGH_CLOSED, fresh);
 }
 
 struct bufpool_buf *
@@ -157,8 +169,8 @@ bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
 		errno = EINVAL;
 		return NULL;
 	}
-	return pool_checkout_fresh(
-	    p, n, (unsigned)__builtin_ctzl(alignment), &fresh);
+	return checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
+			   TAKE_ANY, &fresh);
 }
 
 struct bufpool_frozen *
@@ -391,14 +403,17 @@ take_fresh(struct bufpool *p, unsigned class, size_t n, unsigned align)
 }
 
 static struct bufpool_buf *
-checkout_exact(struct bufpool *p, size_t n, unsigned align, ptrdiff_t *fresh)
+checkout_exact(struct bufpool *p, size_t n, unsigned align, enum take take,
+	       ptrdiff_t *fresh)
 {
 	struct bufpool_buf *b;
 
 	if (n > PTRDIFF_MAX)
 		errno = EOVERFLOW;
-	else if (atomic_load(&p->closed))
+	else if (take != TAKE_THOUGH_CLOSED && atomic_load(&p->closed))
 		errno = ESHUTDOWN;
+	else if (take == TAKE_READY)
+		errno = EAGAIN;
 	else if ((b = take_fresh(p, CLASS_EXACT, n, align)) != NULL) {
 		atomic_fetch_add_explicit(&p->exact_checkouts, 1,
 					  memory_order_relaxed);
@@ -426,7 +441,7 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 }
 
 static __attribute__((noinline)) struct bufpool_buf *
-checkout_slow(struct bufpool *p, size_t n, unsigned class, bool only_ready,
+checkout_slow(struct bufpool *p, size_t n, unsigned class, enum take take,
 	      ptrdiff_t *fresh)
 {
 	struct thread *borrowed;
@@ -434,19 +449,15 @@ checkout_slow(struct bufpool *p, size_t n, unsigned class, bool only_ready,
 	struct cache *k;
 	bool miss = false;
 
-	if (class == CLASS_EXACT && !only_ready)
-		return checkout_exact(p, n, 0, fresh);
-	if (atomic_load(&p->closed)) {
+	if (class == CLASS_EXACT)
+		return checkout_exact(p, n, 0, take, fresh);
+	if (take != TAKE_THOUGH_CLOSED && atomic_load(&p->closed)) {
 		errno = ESHUTDOWN;
-		return NULL;
-	}
-	if (class == CLASS_EXACT) {
-		errno = n > PTRDIFF_MAX ? EOVERFLOW : EAGAIN;
 		return NULL;
 	}
 	k = find_cache(p, &borrowed);
 	b = refill(p, k, class);
-	if (b == NULL && only_ready) {
+	if (b == NULL && take == TAKE_READY) {
 		b = claim_one(p, class);
 		errno = EAGAIN;
 	} else if (b == NULL) {

@@ -71,10 +71,11 @@ pool_class(const struct bufpool *p, size_t n)
 /* Drops one of `alive`; the last one takes the pool along. */
 void pool_drop(struct bufpool *p);
 
-/* As bufpool_checkout_aligned, the alignment by its binary logarithm; *fresh
+/* For a buffer that is out and grows, also when its pool is closed: as
+ * bufpool_checkout_aligned, the alignment by its binary logarithm; *fresh
  * becomes the bytes that had to come from the system. */
-struct bufpool_buf *pool_checkout_fresh(struct bufpool *p, size_t n,
-					unsigned align, ptrdiff_t *fresh);
+struct bufpool_buf *pool_checkout_larger(struct bufpool *p, size_t n,
+					 unsigned align, ptrdiff_t *fresh);
 /* A descriptor that is out and has no memory. NULL + ENOMEM. */
 struct bufpool_buf *pool_checkout_bare(struct bufpool *p);
 
@@ -85,8 +86,8 @@ const char *pool_difference(const struct bufpool *p,
 /* For messages: the name, or what to say instead. Any pointer to a pool. */
 const char *pool_label(const struct bufpool *p);
 
-/* Every open pool in turn, each with a reference for the caller to destroy.
- * Start with *cursor 0; false when there are no more. */
+/* Every pool in turn, closed ones too, each held until the caller gives it to
+ * pool_drop. Start with *cursor 0; false when there are no more. */
 bool pool_iterate(unsigned *cursor, struct bufpool **pool);
 
 /* Sums over all threads: buffers in caches, in depots, out. */

@@ -381,9 +381,14 @@ bool
 pool_iterate(unsigned *cursor, struct bufpool **pool)
 {
 	while (*cursor < table_used(&pools)) {
-		*pool = table_at(&pools, (*cursor)++);
-		if (try_ref(*pool))
-			return true;
+		struct bufpool *p = table_at(&pools, (*cursor)++);
+		uint64_t alive = atomic_load(&p->alive);
+
+		*pool = p;
+		while (alive > 0)
+			if (atomic_compare_exchange_weak(&p->alive, &alive,
+							 alive + 1))
+				return true;
 	}
 	return false;
 }
