@@ -14,8 +14,10 @@ local function size()
         return random(0, 600)
     elseif r <= 999 then
         return random(4000, 4200)
+    elseif random(20) > 1 then
+        return random(65000, 66000)
     end
-    return random(65000, 66000)
+    return random(1048000, 1049000)
 end
 
 local function text(n)
