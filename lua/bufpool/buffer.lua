@@ -16,6 +16,7 @@ local pcall, select, tonumber = pcall, select, tonumber
 local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
+local absent = check.absent
 local live, data, calls = core.live, core.data, core.ffi_calls
 local pointer, identify = core.pointer, core.identify
 
@@ -205,7 +206,7 @@ local function text_of(self, v, name, arg)
         text = tostring(text)
     elseif type(text) ~= "string" then
         bad_argument(arg, name, "string, number, buffer, frozen or "
-            .. "__tostring expected, got " .. (v == nil and "nil" or kind))
+            .. "__tostring expected, got " .. kind)
     end
     return text
 end
@@ -274,7 +275,7 @@ local function to_pointer(v, n, name)
     end
     if not ok then
         bad_argument(1, name, "pointer expected, got "
-            .. (v == nil and "nil" or type(v)))
+            .. type(v))
     elseif at == nil and n > 0 then
         bad_argument(1, name, "a null pointer has no bytes")
     end
@@ -325,9 +326,10 @@ function buffer.commit(self, n)
     local b = live(self, "commit")
     n = size(n, "commit", 1)
     local len = tonumber(b.len)
-    if len + n > tonumber(b.grant) then
+    local granted = max(tonumber(b.grant) - len, 0)
+    if n > granted then
         bad_argument(1, "commit", ("%.14g bytes exceed the %.14g reserved")
-            :format(n, max(tonumber(b.grant) - len, 0)))
+            :format(n, granted))
     end
     b.len = len + n
     return self
@@ -354,7 +356,7 @@ local function take(b, n)
 end
 
 local function take_each(b, n, ...)
-    local text = take(b, n == nil and tonumber(b.len) or tonumber(n))
+    local text = take(b, absent(n) and tonumber(b.len) or tonumber(n))
     if select("#", ...) == 0 then
         return text
     end
@@ -365,14 +367,14 @@ function buffer.get(self, ...)
     local b = live(self, "get")
     local n = ...
     local count = select("#", ...)
-    if count <= 1 and n == nil then
+    if count <= 1 and absent(n) then
         return take(b, tonumber(b.len))
     elseif count == 1 then
         return take(b, size(n, "get", 1))
     end
     for k = 1, count do
         n = select(k, ...)
-        if n ~= nil then
+        if not absent(n) then
             size(n, "get", k)
         end
     end

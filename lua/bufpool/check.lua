@@ -2,7 +2,7 @@
 
 local ffi = require "ffi"
 
-local error, select, tonumber, type = error, select, tonumber, type
+local error, tonumber, type = error, tonumber, type
 local ceil, floor = math.ceil, math.floor
 local getinfo = debug.getinfo
 local istype = ffi.istype
@@ -35,6 +35,13 @@ end
 
 local bad_argument = check.bad_argument
 
+---Whether an optional argument was left out. A null pointer equals nil.
+function check.absent(v)
+    return type(v) == "nil"
+end
+
+local absent = check.absent
+
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 local SIZE_END = 2 ^ 63
 
@@ -58,7 +65,7 @@ function check.number(v, name, arg)
         return v
     end
     return check.integer(v) or bad_argument(arg, name,
-        "number expected, got " .. (v == nil and "nil" or type(v)))
+        "number expected, got " .. type(v))
 end
 
 local function whole(v, name, arg)
@@ -125,8 +132,8 @@ end
 
 ---A range, clamped; empty when the second result is below the first.
 function check.range(i, j, len, name, arg)
-    return clamp(i == nil and 1 or whole(i, name, arg),
-        j == nil and -1 or whole(j, name, arg + 1), len)
+    return clamp(absent(i) and 1 or whole(i, name, arg),
+        absent(j) and -1 or whole(j, name, arg + 1), len)
 end
 
 ---The same, and fractions are cut off, as string.sub does.
@@ -140,12 +147,7 @@ function check.byte(v, name, arg)
         return v
     end
     bad_argument(arg, name, "number expected, got "
-        .. (v == nil and "nil" or type(v)))
-end
-
----True when nothing was passed, as opposed to nil.
-function check.none(...)
-    return select("#", ...) == 0
+        .. type(v))
 end
 
 return check

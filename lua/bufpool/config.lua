@@ -116,7 +116,7 @@ return function(given)
     for key, default in pairs(SIZES) do
         config[key] = default
     end
-    if given ~= nil and type(given) ~= "table" then
+    if type(given) ~= "nil" and type(given) ~= "table" then
         check.bad_argument(1, "new", "table expected, got " .. type(given))
     end
     for key, value in pairs(given or {}) do

@@ -148,7 +148,7 @@ function pool.with(self, n, fn, ...)
     n = check.size(n, "with", 1)
     if not callable(fn) then
         check.bad_argument(2, "with", "function expected, got "
-            .. (fn == nil and "nil" or type(fn)))
+            .. type(fn))
     end
     local buf, message = checkout(self, n)
     if not buf then

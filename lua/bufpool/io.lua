@@ -30,7 +30,7 @@ local function target(v, name, arg)
     local fd = type(v) == "number" and v or check.integer(v)
     if not fd then
         check.bad_argument(arg, name, "file or descriptor expected, got "
-            .. (v == nil and "nil" or type(v)))
+            .. type(v))
     elseif not (fd >= 0 and fd <= FD_MAX and fd == floor(fd)) then
         check.bad_argument(arg, name,
             ("%.14g is no file descriptor"):format(fd))
@@ -63,7 +63,7 @@ function readers.readfrom(self, file, n)
     local b = live(self, "readfrom")
     file = target(file, "readfrom", 1)
     local len = tonumber(b.len)
-    if n == nil then
+    if check.absent(n) then
         n = max(tonumber(b.capacity) - len, LEAST)
     else
         n = size(n, "readfrom", 2)
@@ -80,7 +80,7 @@ function readers.readinto(self, i, file, n)
     local b = live(self, "readinto")
     local len = tonumber(b.len)
     file = target(file, "readinto", 2)
-    if n == nil then
+    if check.absent(n) then
         i = position(i, len, 0, "readinto", 1)
         n = len - i + 1
     else

@@ -20,7 +20,7 @@ local getmetatable, select, tonumber = getmetatable, select, tonumber
 local tostring, type = tostring, type
 local string_byte, string_find = string.byte, string.find
 local raise, bad_argument = check.raise, check.bad_argument
-local string_range = check.string_range
+local string_range, absent = check.string_range, check.absent
 
 local cookie = core.cookie
 local box_t = ffi.typeof("struct bufpool_box *")
@@ -78,7 +78,7 @@ local function reject(x, name, expected, arg)
         what = "this userdata is no object of this copy of bufpool"
     else
         what = ("%s expected, got %s"):format(expected,
-            kind or (x == nil and "nil") or type(x))
+            kind or type(x))
     end
     if arg then
         bad_argument(arg, name, what)
@@ -152,7 +152,7 @@ end
 
 function readers.sub(self, i, j)
     local at, len = view(self, "sub")
-    i, j = string_range(i, j == nil and -1 or j, len, "sub", 1)
+    i, j = string_range(i, absent(j) and -1 or j, len, "sub", 1)
     if i > j then
         return ""
     end
@@ -179,8 +179,8 @@ end
 
 function readers.byte(self, i, j)
     local at, len = view(self, "byte")
-    if j == nil then
-        if i == nil then
+    if absent(j) then
+        if absent(i) then
             i = 1
         end
         if type(i) == "number" and i >= 1 and i <= len then
@@ -188,7 +188,7 @@ function readers.byte(self, i, j)
         end
         j = i
     end
-    i, j = string_range(i == nil and 1 or i, j, len, "byte", 1)
+    i, j = string_range(absent(i) and 1 or i, j, len, "byte", 1)
     if i <= j then
         return bytes(at + (i - 1), j - i + 1)
     end
@@ -205,7 +205,7 @@ function readers.find(self, needle, init, plain)
         bad_argument(1, "find",
             "pattern characters need plain to be true: there are no patterns")
     end
-    local i = string_range(init == nil and 1 or init, -1, len, "find", 2)
+    local i = string_range(absent(init) and 1 or init, -1, len, "find", 2)
     if i > len + 1 then
         if not past_end_matches then
             return nil
