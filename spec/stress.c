@@ -260,7 +260,7 @@ main(void)
 	fflush(stdout);
 	pool = bufpool_create(NULL);
 	CHECK(pool != NULL, "no pool");
-	/* Made after the pool's key, so its destructor runs after the pool's. */
+	/* A key made after the pool's is destroyed after it. */
 	bufpool_release(bufpool_checkout(pool, 1));
 	pthread_key_create(&late_key, release_late);
 	pthread_create(&trimmer, NULL, trim_all_the_time, NULL);

@@ -159,6 +159,7 @@ buf_compact(struct bufpool_buf *b)
 	b->capacity += head;
 	b->mark += head;
 	b->granted = 0;
+	b->epoch++;
 }
 
 /* The memory changes owners; who owns the descriptors stays as it is. */
@@ -167,6 +168,7 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
 
+	a->epoch++;
 	a->at = b->at;
 	a->capacity = b->capacity;
 	a->mark = b->mark;
@@ -251,6 +253,7 @@ buf_wipe(struct bufpool_buf *b)
 	b->at = b->base;
 	b->len = b->mark = 0;
 	b->granted = 0;
+	b->epoch++;
 }
 
 void

@@ -17,6 +17,11 @@
  * The word holds the state in its low bits and, above them, a generation that
  * every release raises. Whoever turns OUT into anything else does it by one
  * compare-and-swap, which can succeed once.
+ *
+ * The epoch is for the owner who may be interrupted by code of its own: in Lua
+ * a finalizer can run between a check and the access that it is for. Whatever
+ * makes an address or the mark stale raises the epoch, so that comparing it
+ * last, which allocates nothing, shows that the checks still hold.
  */
 #ifndef BUFPOOL_BUF_H
 #define BUFPOOL_BUF_H
@@ -39,17 +44,18 @@ struct bufpool_buf {
 	size_t mark;		/* bytes from at past which all is zero */
 	uint8_t *base;		/* first byte of the memory; NULL: none */
 	struct bufpool *pool;
-	uint32_t number;	/* of this descriptor in its table */
+	uint32_t epoch;		/* raised when memory moves or is wiped */
 	uint8_t class;		/* index of the class; see CLASS_ below */
-	uint8_t raw;		/* a raw pointer was given: growth raises mark */
+	uint8_t raw;		/* a raw pointer is about: growth is dirt */
 	uint8_t granted;	/* grant holds */
-	uint8_t align;		/* binary logarithm of the alignment asked for */
+	uint8_t align;		/* alignment asked for is 1 << align */
 	/* second cache line: not touched by checkout and release */
-	size_t grant;		/* bytes from at that reserve() has granted */
-	size_t span;		/* bytes mapped here; 0: inside another's span */
+	size_t grant;		/* bytes from at that reserve() granted */
+	size_t span;		/* bytes mapped at base; 0: part of a span */
+	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t refs;	/* references while frozen */
 	_Atomic uint32_t next;	/* number of the next one in a free stack */
-	uint64_t pad[5];
+	uint32_t pad[9];
 };
 /* ffi: end */
 

@@ -64,7 +64,7 @@ struct bufpool_config {
 	size_t sixty_four_kib_count;	/* default 8 */
 	size_t two_fifty_six_kib_count;	/* default 2 */
 	size_t one_mib_count;		/* default 0 */
-	size_t max_bytes;		/* bytes of memory in all; 0: no limit */
+	size_t max_bytes;		/* memory in all; 0: no limit */
 	int numa_node;			/* BUFPOOL_NUMA_NONE, or a node */
 	const char *name;		/* NULL, or shared by this name */
 };
@@ -75,7 +75,8 @@ struct bufpool_class_stats {
 	uint64_t ready;		/* of these: in a depot */
 	uint64_t cached;	/* of these: in a thread's cache */
 	uint64_t out;		/* of these: checked out, frozen included */
-	uint64_t hits, misses;	/* checkouts served from ready or cached; fresh */
+	uint64_t hits;		/* checkouts served from ready or cached */
+	uint64_t misses;	/* checkouts that took fresh memory */
 };
 
 /*
@@ -96,7 +97,7 @@ struct bufpool_stats {
 	uint64_t lost;			/* buffers lost to fork */
 	unsigned class_count;
 	struct bufpool_class_stats classes[BUFPOOL_CLASSES_MAX];
-	int numa_requested;		/* node asked for, or BUFPOOL_NUMA_NONE */
+	int numa_requested;		/* a node, or BUFPOOL_NUMA_NONE */
 	int numa_available;		/* 1: that node has memory here */
 	unsigned node_count;		/* entries below; 0: not asked for */
 	uint64_t pages_by_node[BUFPOOL_NODES_MAX];	/* resident pages */

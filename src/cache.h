@@ -41,7 +41,7 @@
 #include "depot.h"
 
 #define SHELF_MAX 64		/* buffers of one class in a cache, at most */
-#define SHELF_BYTES ((size_t)2 << 20)	/* likewise bytes, but one always fits */
+#define SHELF_BYTES ((size_t)2 << 20)	/* likewise; one always fits */
 
 #define GATE_CLAIMED 1
 #define GATE_CLOSED 2
@@ -169,7 +169,8 @@ void cache_spill(struct cache *k, unsigned class);
 /* Owner only: everything to the depot. */
 void cache_flush(struct cache *k);
 
-/* Marks the cache of a closing pool; empties it, or leaves that to its owner. */
+/* Closes the gate for good, and empties the cache or leaves that to its owner,
+ * who is inside. */
 void cache_close(struct cache *k);
 
 /* In a fork child, for the cache of a thread that is not there any more. */

@@ -6,7 +6,7 @@
 #include "thread.h"
 #include "wipe.h"
 
-#define SAMPLE_EVERY 16	/* refills: a sample reads the counters of all threads */
+#define SAMPLE_EVERY 16	/* refills: a sample reads all threads' counters */
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -74,6 +74,7 @@ take_home(struct bufpool_buf *b, bool by_gc)
 	unsigned class = b->class;
 	size_t dirty = 0;
 
+	b->epoch++;
 	if (likely(class < BUFPOOL_CLASSES_MAX)) {
 		dirty = buf_dirty(b);
 		if (dirty != 0)
@@ -178,6 +179,7 @@ bufpool_freeze(struct bufpool_buf *b)
 {
 	atomic_store_explicit(&b->refs, 1, memory_order_relaxed);
 	buf_turn(b, BUF_OUT, BUF_FROZEN, BUF_GENERATION, "freeze");
+	b->epoch++;
 	return (struct bufpool_frozen *)b;
 }
 

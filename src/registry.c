@@ -148,8 +148,9 @@ take_place(void)
 			continue;
 		}
 		/* acquire: pairs with the release in pool_drop */
-		if (atomic_load_explicit(&p->taken, memory_order_relaxed) == 0 &&
-		    atomic_compare_exchange_strong_explicit(
+		if (atomic_load_explicit(&p->taken, memory_order_relaxed) != 0)
+			continue;
+		if (atomic_compare_exchange_strong_explicit(
 			&p->taken, &unused, 1, memory_order_acquire,
 			memory_order_relaxed)) {
 			p->slot = i;
