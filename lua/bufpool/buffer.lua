@@ -23,8 +23,13 @@ local pointer, identify = core.pointer, core.identify
 local new_pointer = ffi.typeof("const void *")
 local new_text = ffi.typeof("char[?]")
 
+---@class bufpool.Buffer : bufpool.Reader, bufpool.FileReader
+---@field release fun(self) wiped and given back; dead from here on
+---@field freeze fun(self): bufpool.Frozen where it is, without a copy
 local buffer = {}
 
+---Bytes that the contents may grow to without moving.
+---@return integer
 function buffer.capacity(self)
     return tonumber(live(self, "capacity").capacity)
 end
@@ -48,6 +53,10 @@ local function set_bytes(self, b, i, ...)
     return self
 end
 
+---Overwrites bytes; values wrap.
+---@param i bufpool.Integer
+---@param ... integer
+---@return bufpool.Buffer
 function buffer.setbyte(self, i, ...)
     local b = live(self, "setbyte")
     local v = ...
@@ -60,6 +69,10 @@ function buffer.setbyte(self, i, ...)
     return self
 end
 
+---Overwrites the bytes from i on; never grows.
+---@param i bufpool.Integer
+---@param v bufpool.Data
+---@return bufpool.Buffer
 function buffer.write(self, i, v)
     local b = live(self, "write")
     local text, n = data(v, "write", 2)
@@ -77,6 +90,12 @@ function buffer.write(self, i, v)
     return self
 end
 
+---Overwrites the bytes from i on with a range of source; they may overlap.
+---@param i bufpool.Integer
+---@param source bufpool.Data
+---@param from? bufpool.Integer
+---@param to? bufpool.Integer
+---@return bufpool.Buffer
 function buffer.copy(self, i, source, from, to)
     local b = live(self, "copy")
     local text, n = data(source, "copy", 2)
@@ -90,6 +109,10 @@ function buffer.copy(self, i, source, from, to)
     return self
 end
 
+---@param v integer
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@return bufpool.Buffer
 function buffer.fill(self, v, i, j)
     local b = live(self, "fill")
     v = tonumber(check.byte(v, "fill", 1) % 256)
@@ -101,6 +124,8 @@ function buffer.fill(self, v, i, j)
     return self
 end
 
+---Zeroes all memory and empties the buffer.
+---@return bufpool.Buffer
 function buffer.wipe(self)
     live(self, "wipe")
     calls.wipe(self)
@@ -157,6 +182,9 @@ local function make_room(self, b, n, name)
     return stop
 end
 
+---Sets the length; new bytes are zero.
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.resize(self, n)
     live(self, "resize")
     n = size(n, "resize", 1)
@@ -249,6 +277,9 @@ local function put_strings(self, b, n, ...)
     return self
 end
 
+---Appends strings, numbers, buffers, frozen, or what has a __tostring.
+---@param ... any
+---@return bufpool.Buffer
 function buffer.put(self, ...)
     local b = live(self, "put")
     local n, v = select("#", ...), ...
@@ -282,6 +313,10 @@ local function to_pointer(v, n, name)
     return at
 end
 
+---Appends n bytes from a pointer.
+---@param v ffi.cdata*
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.putcdata(self, v, n)
     local b = live(self, "putcdata")
     n = size(n, "putcdata", 2)
@@ -292,6 +327,10 @@ function buffer.putcdata(self, v, n)
     return self
 end
 
+---Replaces the contents by a copy of data, or of n bytes from a pointer.
+---@param v bufpool.Data|ffi.cdata*
+---@param n? bufpool.Integer
+---@return bufpool.Buffer
 function buffer.set(self, v, n)
     local b = live(self, "set")
     local text
@@ -315,6 +354,9 @@ function buffer.set(self, v, n)
 end
 
 ---The bytes past the end, n of them, to be written; commit() then takes them.
+---@param n bufpool.Integer
+---@return ffi.cdata* at
+---@return integer n
 function buffer.reserve(self, n)
     local b = live(self, "reserve")
     n = size(n, "reserve", 1)
@@ -322,6 +364,8 @@ function buffer.reserve(self, n)
     return b.at + tonumber(b.len), n
 end
 
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.commit(self, n)
     local b = live(self, "commit")
     n = size(n, "commit", 1)
@@ -363,6 +407,9 @@ local function take_each(b, n, ...)
     return text, take_each(b, ...)
 end
 
+---Consumes bytes from the front: all, or as many as each length says.
+---@param ... bufpool.Integer?
+---@return string ...
 function buffer.get(self, ...)
     local b = live(self, "get")
     local n = ...
@@ -381,18 +428,25 @@ function buffer.get(self, ...)
     return take_each(b, ...)
 end
 
+---Consumes n bytes, or all there are.
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.skip(self, n)
     local b = live(self, "skip")
     consume(b, min(size(n, "skip", 1), tonumber(b.len)))
     return self
 end
 
+---Empties the buffer and keeps its memory.
+---@return bufpool.Buffer
 function buffer.reset(self)
     rewind(live(self, "reset"))
     return self
 end
 
 ---A pointer to the bytes, to read and to write, and their number.
+---@return ffi.cdata* at
+---@return integer len
 function buffer.ref(self)
     local b = live(self, "ref")
     local len = tonumber(b.len)
@@ -401,6 +455,8 @@ function buffer.ref(self)
     return b.at, len
 end
 
+---Empties the buffer and gives its memory back; it may be used again.
+---@return bufpool.Buffer
 function buffer.free(self)
     live(self, "free")
     calls.free(self)

@@ -7,9 +7,15 @@ local view, range = core.view, check.range
 local calls = core.ffi_calls
 local slice = core.frozen.__index.slice
 
+---@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
+---@field release fun(self) dead; the memory goes with its last owner
+---@field clone fun(self): bufpool.Frozen another owner of the memory
 local frozen = {}
 
 ---A frozen object for the bytes i to j. It shares the memory.
+---@param i bufpool.Integer
+---@param j? bufpool.Integer
+---@return bufpool.Frozen
 function frozen.slice(self, i, j)
     if core.type(self) ~= "frozen" then
         core.reject(self, "slice", "frozen")
@@ -23,6 +29,8 @@ function frozen.slice(self, i, j)
 end
 
 ---A read-only pointer to the bytes, and their number.
+---@return ffi.cdata* at
+---@return integer len
 function frozen.ref(self)
     if core.type(self) ~= "frozen" then
         core.reject(self, "ref", "frozen")

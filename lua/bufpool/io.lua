@@ -54,11 +54,20 @@ local function read(file, at, n)
     return tonumber(calls.fread(file, at, n))
 end
 
-local readers, writers = {}, {}
+---@class bufpool.FileReader : bufpool.FileWriter
+local readers = {}
+---@class bufpool.FileWriter
+local writers = {}
 
 -- A default read is worth its system call.
 local LEAST = 4096
 
+---Appends up to n bytes; by default what there is room for, 4096 at least.
+---@param file bufpool.File
+---@param n? bufpool.Integer
+---@return integer? bytes 0 at the end
+---@return string? message
+---@return integer? errno
 function readers.readfrom(self, file, n)
     local b = live(self, "readfrom")
     file = target(file, "readfrom", 1)
@@ -76,6 +85,13 @@ function readers.readfrom(self, file, n)
     return result(got)
 end
 
+---Overwrites up to n bytes from i on; by default all. Never grows.
+---@param i bufpool.Integer
+---@param file bufpool.File
+---@param n? bufpool.Integer
+---@return integer? bytes 0 at the end
+---@return string? message
+---@return integer? errno
 function readers.readinto(self, i, file, n)
     local b = live(self, "readinto")
     local len = tonumber(b.len)
@@ -91,6 +107,13 @@ function readers.readinto(self, i, file, n)
     return result(read(file, b.at + (i - 1), n))
 end
 
+---Writes a range of the bytes; consumes nothing.
+---@param file bufpool.File
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@return integer? bytes written, possibly fewer
+---@return string? message
+---@return integer? errno
 function writers.writeto(self, file, i, j)
     local at, len = view(self, "writeto")
     file = target(file, "writeto", 1)

@@ -138,18 +138,24 @@ core.identify, core.reject = identify, reject
 core.live, core.view, core.data = live, view, data
 
 ---Methods of buffers and of frozen objects.
+---@class bufpool.Reader
 local readers = {}
 
+---@return integer
 function readers.len(self)
     local _, len = view(self, "len")
     return len
 end
 
+---@return string
 function readers.tostring(self)
     local at, len = view(self, "tostring")
     return ffi_string(at, len)
 end
 
+---@param i bufpool.Integer
+---@param j? bufpool.Integer
+---@return string
 function readers.sub(self, i, j)
     local at, len = view(self, "sub")
     i, j = string_range(i, absent(j) and -1 or j, len, "sub", 1)
@@ -177,6 +183,9 @@ local function bytes(at, n)
     return string_byte(ffi_string(at, n), 1, n)
 end
 
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@return integer ...
 function readers.byte(self, i, j)
     local at, len = view(self, "byte")
     if absent(j) then
@@ -198,6 +207,11 @@ end
 -- whichever this VM was built to follow.
 local past_end_matches = string_find("", "", 2) ~= nil
 
+---@param needle bufpool.Data
+---@param init? bufpool.Integer
+---@param plain? boolean
+---@return integer? first
+---@return integer? last
 function readers.find(self, needle, init, plain)
     local at, len = view(self, "find")
     local text, n = data(needle, "find", 1)
@@ -219,12 +233,17 @@ function readers.find(self, needle, init, plain)
     return i + hit, i + hit + n - 1
 end
 
+---@param other bufpool.Data
+---@return boolean
 function readers.equals(self, other)
     local at, len = view(self, "equals")
     local text, n = data(other, "equals", 1)
     return len == n and calls.compare(at, len, text, n) == 0
 end
 
+---The same in constant time for equal lengths.
+---@param other bufpool.Data
+---@return boolean
 function readers.equals_ct(self, other)
     local at, len = view(self, "equals_ct")
     local text, n = data(other, "equals_ct", 1)
