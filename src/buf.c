@@ -159,7 +159,7 @@ buf_compact(struct bufpool_buf *b)
 	b->capacity += head;
 	b->mark += head;
 	b->granted = 0;
-	b->epoch++;
+	buf_changed(b);
 }
 
 /* The memory changes owners; who owns the descriptors stays as it is. */
@@ -168,7 +168,7 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
 
-	a->epoch++;
+	buf_changed(a);
 	a->at = b->at;
 	a->capacity = b->capacity;
 	a->mark = b->mark;
@@ -208,13 +208,19 @@ buf_grow(struct bufpool_buf *b, size_t capacity)
 
 	if (capacity <= b->capacity)
 		return 0;
-	if (capacity <= buf_size(b)) {
+	/* What was consumed is used again once that moves fewer bytes than
+	 * were consumed, so that a queue costs a bounded time per byte. */
+	if (capacity <= buf_size(b) && b->len <= (size_t)(b->at - b->base)) {
 		buf_compact(b);
 		return 0;
 	}
 	larger = buf_larger(b, capacity, &fresh);
-	if (larger == NULL)
-		return -1;
+	if (larger == NULL) {
+		if (capacity > buf_size(b))
+			return -1;
+		buf_compact(b);
+		return 0;
+	}
 	/* Past the mark the old contents are zero, as the new memory is. */
 	if (written > 0)
 		memcpy(larger->at, b->at, written);
@@ -242,7 +248,28 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 	b->len = n;
 	if (b->raw)
 		buf_raise_mark(b, n);
+	buf_changed(b);
 	return 0;
+}
+
+/* Empty, a buffer has all of its memory ahead of it again. */
+void
+buf_consume(struct bufpool_buf *b, size_t n)
+{
+	b->at += n;
+	b->len -= n;
+	b->capacity -= n;
+	b->mark = b->mark > n ? b->mark - n : 0;
+	b->grant = b->grant > n ? b->grant - n : 0;
+	if (b->len == 0) {
+		size_t head = (size_t)(b->at - b->base);
+
+		b->at = b->base;
+		b->capacity += head;
+		b->mark += head;
+		b->granted = 0;
+	}
+	buf_changed(b);
 }
 
 void
@@ -253,7 +280,7 @@ buf_wipe(struct bufpool_buf *b)
 	b->at = b->base;
 	b->len = b->mark = 0;
 	b->granted = 0;
-	b->epoch++;
+	buf_changed(b);
 }
 
 void

@@ -18,10 +18,11 @@
  * every release raises. Whoever turns OUT into anything else does it by one
  * compare-and-swap, which can succeed once.
  *
- * The epoch is for the owner who may be interrupted by code of its own: in Lua
- * a finalizer can run between a check and the access that it is for. Whatever
- * makes an address or the mark stale raises the epoch, so that comparing it
- * last, which allocates nothing, shows that the checks still hold.
+ * The epoch is for an owner whom code of its own may interrupt: in Lua, where
+ * reading a field can allocate, a finalizer can run between a check and the
+ * access that it is for. Whatever changes the fields of a buffer changes its
+ * epoch, so that comparing it last, which allocates nothing, shows that all
+ * that was read before still holds.
  */
 #ifndef BUFPOOL_BUF_H
 #define BUFPOOL_BUF_H
@@ -44,7 +45,7 @@ struct bufpool_buf {
 	size_t mark;		/* bytes from at past which all is zero */
 	uint8_t *base;		/* first byte of the memory; NULL: none */
 	struct bufpool *pool;
-	uint32_t epoch;		/* raised when memory moves or is wiped */
+	int32_t epoch;		/* changes when any of the above does */
 	uint8_t class;		/* index of the class; see CLASS_ below */
 	uint8_t raw;		/* a raw pointer is about: growth is dirt */
 	uint8_t granted;	/* grant holds */
@@ -84,6 +85,12 @@ static inline size_t
 buf_dirty(const struct bufpool_buf *b)
 {
 	return b->mark + (size_t)(b->at - b->base);
+}
+
+static inline void
+buf_changed(struct bufpool_buf *b)
+{
+	b->epoch = (int32_t)((uint32_t)b->epoch + 1);
 }
 
 static inline void
@@ -153,6 +160,9 @@ struct bufpool_buf *buf_pop(struct buf_stack *s);
  * with the buffer unchanged. Owner only, as everything below.
  */
 ptrdiff_t buf_grow(struct bufpool_buf *b, size_t capacity);
+
+/* Takes n bytes, len at most, off the front of the contents. */
+void buf_consume(struct bufpool_buf *b, size_t n);
 
 /* Wipes all memory of the buffer and empties it. */
 void buf_wipe(struct bufpool_buf *b);

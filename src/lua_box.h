@@ -37,6 +37,7 @@ struct bufpool_frozen_box {
 	size_t len;
 	struct bufpool_account *account;
 	double charged;
+	int32_t epoch;		/* as a buffer's: changes on release */
 };
 
 struct bufpool_pool_box {
@@ -46,24 +47,33 @@ struct bufpool_pool_box {
 	int32_t named;		/* collecting the handle closes nothing */
 };
 
-/* They raise nothing and know no Lua state. An int is 0 or an errno; I/O
- * returns bytes, or an errno negated. */
+/*
+ * They raise nothing and know no Lua state. Those that change a buffer do it
+ * only while its epoch is the given one, and else return ESTALE; box is where
+ * growth is charged, NULL for nowhere. An int is 0 or an errno. Numbers that
+ * can be large are doubles, which Lua need not box; I/O returns bytes, or an
+ * errno negated.
+ */
 struct bufpool_calls {
-	int (*const grow)(struct bufpool_box *, size_t capacity);
-	int (*const resize)(struct bufpool_box *, size_t n);
-	void (*const wipe)(struct bufpool_box *);
-	void (*const free)(struct bufpool_box *);
-	void *(*const move)(void *to, const void *from, size_t n);
+	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
+			  struct bufpool_box *box);
+	int (*const resize)(struct bufpool_buf *, int32_t epoch, size_t n,
+			    struct bufpool_box *box);
+	int (*const free)(struct bufpool_buf *, int32_t epoch,
+			  struct bufpool_box *box);
+	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
+	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
+	void (*const move)(void *to, const void *from, size_t n);
 	int (*const compare)(const void *a, size_t a_len,
 			     const void *b, size_t b_len);
 	int (*const equal_ct)(const void *a, const void *b, size_t n);
-	ptrdiff_t (*const find)(const void *hay, size_t hay_len,
-				const void *needle, size_t needle_len);
+	double (*const find)(const void *hay, size_t hay_len,
+			     const void *needle, size_t needle_len);
 	int (*const is_pattern)(const void *text, size_t n);
-	ptrdiff_t (*const read)(int fd, void *to, size_t n);
-	ptrdiff_t (*const write)(int fd, const void *from, size_t n);
-	ptrdiff_t (*const fread)(void *file, void *to, size_t n);
-	ptrdiff_t (*const fwrite)(void *file, const void *from, size_t n);
+	double (*const read)(int fd, void *to, size_t n);
+	double (*const write)(int fd, const void *from, size_t n);
+	double (*const fread)(void *file, void *to, size_t n);
+	double (*const fwrite)(void *file, const void *from, size_t n);
 	void (*const shortage)(int error, double size, char *to, size_t n);
 	void (*const message)(int error, char *to, size_t n);
 };

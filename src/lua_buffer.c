@@ -80,6 +80,7 @@ disown_frozen(struct bufpool_frozen_box *box)
 	struct bufpool_frozen *frozen = box->frozen;
 
 	box->frozen = NULL;
+	box->epoch++;
 	box->at = NULL;
 	box->len = 0;
 	if (box->account != NULL)

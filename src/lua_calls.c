@@ -7,49 +7,68 @@
 
 /* What growth took is owed to the collector: it cannot run in here. */
 static int
-grow(struct bufpool_box *box, size_t capacity)
+grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
+     struct bufpool_box *box)
 {
-	double before = (double)buf_size(box->buf), after;
+	size_t before = buf_size(b), after;
 
-	if (buf_grow(box->buf, capacity) < 0)
+	if (b->epoch != epoch)
+		return ESTALE;
+	if (buf_grow(b, capacity) < 0)
 		return errno;
-	after = (double)buf_size(box->buf);
-	if (after > before)
-		box->account->debt += after - before;
-	lua_charge(box->account, &box->charged, after);
+	after = buf_size(b);
+	if (box != NULL && after > before) {
+		box->account->debt += (double)(after - before);
+		lua_charge(box->account, &box->charged, (double)after);
+	}
 	return 0;
 }
 
 static int
-resize(struct bufpool_box *box, size_t n)
+resize(struct bufpool_buf *b, int32_t epoch, size_t n, struct bufpool_box *box)
 {
-	int error = 0;
+	int error = grow(b, epoch, n, box);
 
-	if (n > box->buf->capacity)
-		error = grow(box, n);
-	if (error == 0 && bufpool_resize(box->buf, n) < 0)
+	if (error == 0 && bufpool_resize(b, n) < 0)
 		error = errno;
 	return error;
 }
 
-static void
-wipe(struct bufpool_box *box)
+static int
+free_memory(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 {
-	buf_wipe(box->buf);
+	if (b->epoch != epoch)
+		return ESTALE;
+	buf_free(b);
+	if (box != NULL)
+		lua_charge(box->account, &box->charged, (double)buf_size(b));
+	return 0;
 }
 
-static void
-free_memory(struct bufpool_box *box)
+static int
+wipe(struct bufpool_buf *b, int32_t epoch)
 {
-	buf_free(box->buf);
-	lua_charge(box->account, &box->charged, (double)buf_size(box->buf));
+	if (b->epoch != epoch)
+		return ESTALE;
+	buf_wipe(b);
+	return 0;
+}
+
+static int
+consume(struct bufpool_buf *b, int32_t epoch, size_t n)
+{
+	if (b->epoch != epoch)
+		return ESTALE;
+	buf_consume(b, n < b->len ? n : b->len);
+	return 0;
 }
 
 /* NULL stands for no bytes here; string.h would not have it. */
-static void *
+static void
 move(void *to, const void *from, size_t n)
 {
-	return n > 0 ? memmove(to, from, n) : to;
+	if (n > 0)
+		memmove(to, from, n);
 }
 
 static int
@@ -73,7 +92,7 @@ equal_ct(const void *a, const void *b, size_t n)
 	return difference == 0;
 }
 
-static ptrdiff_t
+static double
 find(const void *hay, size_t hay_len, const void *needle, size_t needle_len)
 {
 	const uint8_t *hit;
@@ -83,7 +102,7 @@ find(const void *hay, size_t hay_len, const void *needle, size_t needle_len)
 	if (hay_len < needle_len)
 		return -1;
 	hit = memmem(hay, hay_len, needle, needle_len);
-	return hit == NULL ? -1 : hit - (const uint8_t *)hay;
+	return hit == NULL ? -1 : (double)(hit - (const uint8_t *)hay);
 }
 
 static int
@@ -97,7 +116,7 @@ is_pattern(const void *text, size_t n)
 	return 0;
 }
 
-static ptrdiff_t
+static double
 read_fd(int fd, void *to, size_t n)
 {
 	ssize_t got;
@@ -105,10 +124,10 @@ read_fd(int fd, void *to, size_t n)
 	do
 		got = read(fd, to, n);
 	while (got < 0 && errno == EINTR);
-	return got < 0 ? -errno : got;
+	return got < 0 ? -errno : (double)got;
 }
 
-static ptrdiff_t
+static double
 write_fd(int fd, const void *from, size_t n)
 {
 	ssize_t put;
@@ -116,11 +135,11 @@ write_fd(int fd, const void *from, size_t n)
 	do
 		put = write(fd, from, n);
 	while (put < 0 && errno == EINTR);
-	return put < 0 ? -errno : put;
+	return put < 0 ? -errno : (double)put;
 }
 
 /* errno tells this call's failure from the sticky flag of an earlier one. */
-static ptrdiff_t
+static double
 read_file(void *file, void *to, size_t n)
 {
 	size_t got;
@@ -130,10 +149,10 @@ read_file(void *file, void *to, size_t n)
 	errno = 0;
 	got = fread(to, 1, n, file);
 	return got == 0 && ferror((FILE *)file) && errno != 0 ?
-		-errno : (ptrdiff_t)got;
+		-errno : (double)got;
 }
 
-static ptrdiff_t
+static double
 write_file(void *file, const void *from, size_t n)
 {
 	size_t put;
@@ -142,7 +161,7 @@ write_file(void *file, const void *from, size_t n)
 		return 0;
 	errno = 0;
 	put = fwrite(from, 1, n, file);
-	return put < n && errno != 0 ? -errno : (ptrdiff_t)put;
+	return put < n && errno != 0 ? -errno : (double)put;
 }
 
 static void
@@ -184,8 +203,9 @@ shortage(int error, double size, char *to, size_t n)
 const struct bufpool_calls lua_calls = {
 	.grow = grow,
 	.resize = resize,
-	.wipe = wipe,
 	.free = free_memory,
+	.wipe = wipe,
+	.consume = consume,
 	.move = move,
 	.compare = compare,
 	.equal_ct = equal_ct,

@@ -23,7 +23,7 @@
 
 /* Keys in the registry. */
 #define LUA_OPENED "bufpool"		/* the public module, once it is made */
-#define LUA_BOXES "bufpool.boxes"	/* functions that make boxes for hosts */
+#define LUA_BOXES "bufpool.boxes"	/* what makes boxes for hosts */
 
 extern const luaL_Reg lua_module_functions[], lua_host_functions[];
 extern const luaL_Reg lua_pool_methods[], lua_pool_meta[];

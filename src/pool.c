@@ -74,7 +74,7 @@ take_home(struct bufpool_buf *b, bool by_gc)
 	unsigned class = b->class;
 	size_t dirty = 0;
 
-	b->epoch++;
+	buf_changed(b);
 	if (likely(class < BUFPOOL_CLASSES_MAX)) {
 		dirty = buf_dirty(b);
 		if (dirty != 0)
@@ -179,7 +179,7 @@ bufpool_freeze(struct bufpool_buf *b)
 {
 	atomic_store_explicit(&b->refs, 1, memory_order_relaxed);
 	buf_turn(b, BUF_OUT, BUF_FROZEN, BUF_GENERATION, "freeze");
-	b->epoch++;
+	buf_changed(b);
 	return (struct bufpool_frozen *)b;
 }
 

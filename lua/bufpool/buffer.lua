@@ -1,142 +1,167 @@
 -- Buffers: writing in place, and the vocabulary of LuaJIT's string.buffer.
 --
--- Everything that is written lies below the mark, which is raised first: what
--- is at or past it is zero and will not be wiped. Bytes are touched only as
--- bytes or by ffi.copy, ffi.fill and calls, because LuaJIT assumes that
--- accesses of different types never meet.
+-- Each method that writes first works out everything: where, how much, and the
+-- mark that it needs. Then it compares the epoch (object.lua tells why), raises
+-- the mark, and writes: what is at or past the mark is zero and will not be
+-- wiped. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
+-- because LuaJIT assumes that accesses of different types never meet.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 
-local copy, fill, ffi_string = ffi.copy, ffi.fill, ffi.string
+local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
 local floor, max, min = math.floor, math.max, math.min
 local getmetatable = debug.getmetatable
 local pcall, select, tonumber = pcall, select, tonumber
-local tostring, type = tostring, type
+local tobit, tostring, type = require("bit").tobit, tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
-local absent = check.absent
-local live, data, calls = core.live, core.data, core.ffi_calls
-local pointer, identify = core.pointer, core.identify
+local live, data, holds = core.live, core.data, core.holds
+local calls = core.ffi_calls
+local pointer, identify, box_t = core.pointer, core.identify, core.box_type
+-- Looking a function up allocates; a local does not.
+local move, consume = calls.move, calls.consume
 
 local new_pointer = ffi.typeof("const void *")
 local new_text = ffi.typeof("char[?]")
 
----@class bufpool.Buffer : bufpool.Reader, bufpool.FileReader
----@field release fun(self) wiped and given back; dead from here on
----@field freeze fun(self): bufpool.Frozen where it is, without a copy
+local INT_MAX = 0x7fffffff
+
 local buffer = {}
 
----Bytes that the contents may grow to without moving.
----@return integer
 function buffer.capacity(self)
     return tonumber(live(self, "capacity").capacity)
 end
 
-local function raise_mark(b, stop)
-    b.mark = max(tonumber(b.mark), stop)
-end
-
 -- In place ------------------------------------------------------------------
 
-local function set_bytes(self, b, i, ...)
+-- Single bytes raise the mark by whole cache lines: wiping one costs as much
+-- as wiping a byte of it, and most stores of a loop need not touch the mark.
+local LINE = 64
+
+local function line_end(i, capacity)
+    return min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
+end
+
+-- i has been checked, but a finalizer may have shortened the buffer since.
+local function set_byte(self, i, v)
+    local b, epoch = live(self, "setbyte")
+    local at, len, mark = b.at, tonumber(b.len), tonumber(b.mark)
+    local stop = max(mark, line_end(i, tonumber(b.capacity)))
+    if b.epoch ~= epoch then
+        return set_byte(self, i, v)
+    elseif i <= len then
+        b.mark, b.epoch = stop, epoch + 1
+        at[i - 1] = v
+    end
+end
+
+local function set_bytes(self, i, ...)
     local n = select("#", ...)
-    i = position(i, tonumber(b.len), n, "setbyte", 1)
+    i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
     for k = 1, n do
         check.byte(select(k, ...), "setbyte", k + 1)
     end
-    raise_mark(b, i + n - 1)
     for k = 1, n do
-        b.at[i + k - 2] = (select(k, ...))
+        set_byte(self, i + k - 1, (select(k, ...)))
     end
     return self
 end
 
----Overwrites bytes; values wrap.
----@param i bufpool.Integer
----@param ... integer
----@return bufpool.Buffer
 function buffer.setbyte(self, i, ...)
-    local b = live(self, "setbyte")
-    local v = ...
+    local b, epoch = live(self, "setbyte")
+    local at, len, v = b.at, tobit(min(tonumber(b.len), INT_MAX)), ...
+    local mark = tobit(min(tonumber(b.mark), INT_MAX))
     if select("#", ...) ~= 1 or type(i) ~= "number" or type(v) ~= "number"
-        or not (i >= 1 and i <= tonumber(b.len)) or floor(i) ~= i then
-        return set_bytes(self, b, i, ...)
+        or not (i >= 1 and i <= len) or floor(i) ~= i then
+        return set_bytes(self, i, ...)
+    elseif i > mark then
+        set_byte(self, i, v)
+    elseif b.epoch == epoch then
+        at[i - 1] = v
+    else
+        return buffer.setbyte(self, i, v)
     end
-    raise_mark(b, i)
-    b.at[i - 1] = v
     return self
 end
 
----Overwrites the bytes from i on; never grows.
----@param i bufpool.Integer
----@param v bufpool.Data
----@return bufpool.Buffer
 function buffer.write(self, i, v)
-    local b = live(self, "write")
-    local text, n = data(v, "write", 2)
-    local len = tonumber(b.len)
+    local b, epoch = live(self, "write")
+    local text, n, p, p_epoch = data(v, "write", 2)
+    local len, from = tonumber(b.len), i
     if type(i) ~= "number" or not (i >= 1 and i + n - 1 <= len)
         or floor(i) ~= i then
-        i = position(i, len, n, "write", 1)
+        from = position(i, len, n, "write", 1)
     end
-    raise_mark(b, i + n - 1)
+    local to, mark = b.at + (from - 1), max(tonumber(b.mark), from + n - 1)
+    if not holds(b, epoch, p, p_epoch) then
+        return buffer.write(self, i, v)
+    end
+    b.mark, b.epoch = mark, epoch + 1
     if type(text) == "string" then
-        copy(b.at + (i - 1), text, n)
+        copy(to, text, n)
     else
-        calls.move(b.at + (i - 1), text, n)
+        move(to, text, n)
     end
     return self
 end
 
----Overwrites the bytes from i on with a range of source; they may overlap.
----@param i bufpool.Integer
----@param source bufpool.Data
----@param from? bufpool.Integer
----@param to? bufpool.Integer
----@return bufpool.Buffer
 function buffer.copy(self, i, source, from, to)
-    local b = live(self, "copy")
-    local text, n = data(source, "copy", 2)
-    from, to = range(from, to, n, "copy", 3)
-    n = max(to - from + 1, 0)
-    i = position(i, tonumber(b.len), n, "copy", 1)
-    if n > 0 then
-        raise_mark(b, i + n - 1)
-        calls.move(b.at + (i - 1), pointer(text) + (from - 1), n)
+    local b, epoch = live(self, "copy")
+    local text, n, p, p_epoch = data(source, "copy", 2)
+    local first, last = range(from, to, n, "copy", 3)
+    n = max(last - first + 1, 0)
+    local start = position(i, tonumber(b.len), n, "copy", 1)
+    local at = b.at + (start - 1)
+    local mark = max(tonumber(b.mark), start + n - 1)
+    text = pointer(text) + (first - 1)
+    if not holds(b, epoch, p, p_epoch) then
+        return buffer.copy(self, i, source, from, to)
+    elseif n > 0 then
+        b.mark, b.epoch = mark, epoch + 1
+        move(at, text, n)
     end
     return self
 end
 
----@param v integer
----@param i? bufpool.Integer
----@param j? bufpool.Integer
----@return bufpool.Buffer
 function buffer.fill(self, v, i, j)
-    local b = live(self, "fill")
-    v = tonumber(check.byte(v, "fill", 1) % 256)
-    i, j = range(i, j, tonumber(b.len), "fill", 2)
-    if i <= j then
-        raise_mark(b, j)
-        fill(b.at + (i - 1), j - i + 1, v)
+    local b, epoch = live(self, "fill")
+    local byte = tonumber(check.byte(v, "fill", 1) % 256)
+    local from, to = range(i, j, tonumber(b.len), "fill", 2)
+    if from > to then
+        return self
+    end
+    local at, mark = b.at + (from - 1), max(tonumber(b.mark), to)
+    if b.epoch ~= epoch then
+        return buffer.fill(self, v, i, j)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    fill(at, to - from + 1, byte)
+    return self
+end
+
+-- Calls of the core that change a buffer as a whole. They fail with ESTALE when
+-- the epoch has moved on, and then are made again.
+local ESTALE = 116
+
+function buffer.wipe(self)
+    local b, epoch = live(self, "wipe")
+    if calls.wipe(b, epoch) == ESTALE then
+        return buffer.wipe(self)
     end
     return self
 end
 
----Zeroes all memory and empties the buffer.
----@return bufpool.Buffer
-function buffer.wipe(self)
-    live(self, "wipe")
-    calls.wipe(self)
+function buffer.free(self)
+    local b, epoch = live(self, "free")
+    if calls.free(b, epoch, cast(box_t, self)) == ESTALE then
+        return buffer.free(self)
+    end
     return self
 end
 
 -- Growth --------------------------------------------------------------------
-
--- Above the classes memory grows by half, so that appending n bytes piece by
--- piece copies O(n) of them.
-local EXACT = 1048576
 
 local function shortage(name, failure, n)
     local text = new_text(160)
@@ -144,70 +169,39 @@ local function shortage(name, failure, n)
     raise(("cannot grow in '%s': %s"):format(name, ffi_string(text)))
 end
 
--- What was consumed in front is used again before more memory is taken, once
--- that moves no more bytes than were consumed.
-local function grow(self, b, stop, name)
-    local off, capacity = b.at - b.base, tonumber(b.capacity)
-    local len = tonumber(b.len)
-    if off >= len and off > 0 and stop <= capacity + off then
-        calls.move(b.base, b.at, len)
-        b.at, b.capacity, b.grant = b.base, capacity + off, 0
-        b.mark = tonumber(b.mark) + off
-        return
-    end
-    local want = stop
-    if capacity >= EXACT then
-        want = max(stop, floor(capacity * 1.5))
-    end
-    local failure = calls.grow(self, want)
-    if failure ~= 0 and want > stop then
-        failure = calls.grow(self, stop)
-    end
-    if failure ~= 0 and core.reclaim(self, stop) then
-        live(self, name)
-        failure = calls.grow(self, stop)
-    end
-    if failure ~= 0 then
-        shortage(name, failure, stop)
-    end
+-- Grows by `call`, to n bytes. What is garbage may be what memory lacks, so
+-- before it fails, the collector may run.
+local function grow(self, call, n, name)
+    local failure
+    local collected = false
+    repeat
+        local b, epoch = live(self, name)
+        failure = call(b, epoch, n, cast(box_t, self))
+        if failure ~= 0 and failure ~= ESTALE then
+            if collected or not core.reclaim(self, n) then
+                shortage(name, failure, n)
+            end
+            collected = true
+        end
+    until failure == 0
 end
 
--- Makes room for n bytes at the end and raises the mark over them.
-local function make_room(self, b, n, name)
-    local stop = tonumber(b.len) + n
-    if stop > tonumber(b.capacity) then
-        grow(self, b, stop, name)
+---Room for n bytes at the end. The descriptor, its epoch, where the room is,
+---where it stops, and the mark above it.
+local function room(self, n, name)
+    local b, epoch = live(self, name)
+    local len, capacity = tonumber(b.len), tonumber(b.capacity)
+    if len + n > capacity then
+        grow(self, calls.grow, len + n, name)
+        return room(self, n, name)
     end
-    raise_mark(b, stop)
-    return stop
+    return b, epoch, b.at + len, len + n, max(tonumber(b.mark), len + n)
 end
 
----Sets the length; new bytes are zero.
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.resize(self, n)
     live(self, "resize")
-    n = size(n, "resize", 1)
-    local failure = calls.resize(self, n)
-    if failure ~= 0 and core.reclaim(self, n) then
-        live(self, "resize")
-        failure = calls.resize(self, n)
-    end
-    if failure ~= 0 then
-        shortage("resize", failure, n)
-    end
+    grow(self, calls.resize, size(n, "resize", 1), "resize")
     return self
-end
-
--- An empty buffer has all of its memory ahead of it.
-local function rewind(b)
-    local off = b.at - b.base
-    b.len, b.grant = 0, 0
-    if off > 0 then
-        b.at = b.base
-        b.capacity = tonumber(b.capacity) + off
-        b.mark = tonumber(b.mark) + off
-    end
 end
 
 -- As string.buffer ----------------------------------------------------------
@@ -239,63 +233,64 @@ local function text_of(self, v, name, arg)
     return text
 end
 
+local function put_one(self, v)
+    local text, n, p, p_epoch = data(v, "put", 1)
+    local b, epoch, to, stop, mark = room(self, n, "put")
+    if not holds(b, epoch, p, p_epoch) then
+        return put_one(self, v)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    if type(text) == "string" then
+        copy(to, text, n)
+    else
+        move(to, text, n)
+    end
+    b.len = stop
+    return self
+end
+
 -- All values are looked at before any is put: they may raise, and __tostring
--- may do anything, to this buffer too.
-local function put_values(self, n, ...)
+-- may do anything, to this buffer too. The room is had before any is put, so
+-- that a shortage leaves the buffer as it was.
+local function put_all(self, n, ...)
     local values, total = { ... }, 0
     for k = 1, n do
-        local v = text_of(self, values[k], "put", k)
-        values[k] = v
+        values[k] = text_of(self, values[k], "put", k)
     end
-    local b = live(self, "put")
     for k = 1, n do
         local _, len = data(values[k], "put", k)
         total = total + len
     end
-    make_room(self, b, total, "put")
+    room(self, total, "put")
     for k = 1, n do
-        local text, len = data(values[k], "put", k)
-        calls.move(b.at + tonumber(b.len), text, len)
-        b.len = tonumber(b.len) + len
+        put_one(self, values[k])
     end
     return self
 end
 
--- Strings and numbers, one after the other.
-local function put_strings(self, b, n, ...)
-    local total = 0
-    for k = 1, n do
-        total = total + #tostring((select(k, ...)))
-    end
-    make_room(self, b, total, "put")
-    for k = 1, n do
-        local text = tostring((select(k, ...)))
-        local len = tonumber(b.len)
-        copy(b.at + len, text, #text)
-        b.len = len + #text
-    end
-    return self
+local function is_text(v)
+    return type(v) == "string" or type(v) == "number"
 end
 
----Appends strings, numbers, buffers, frozen, or what has a __tostring.
----@param ... any
----@return bufpool.Buffer
 function buffer.put(self, ...)
-    local b = live(self, "put")
-    local n, v = select("#", ...), ...
+    local n = select("#", ...)
+    local v, w, x = ...
     if n == 1 and type(v) == "string" then
-        local stop = make_room(self, b, #v, "put")
-        copy(b.at + (stop - #v), v, #v)
-        b.len = stop
-        return self
+        return put_one(self, v)
+    elseif n == 2 and is_text(v) and is_text(w) then
+        v, w = tostring(v), tostring(w)
+        room(self, #v + #w, "put")
+        put_one(self, v)
+        return put_one(self, w)
+    elseif n == 3 and is_text(v) and is_text(w) and is_text(x) then
+        v, w, x = tostring(v), tostring(w), tostring(x)
+        room(self, #v + #w + #x, "put")
+        put_one(self, v)
+        put_one(self, w)
+        return put_one(self, x)
     end
-    for k = 1, n do
-        local kind = type((select(k, ...)))
-        if kind ~= "string" and kind ~= "number" then
-            return put_values(self, n, ...)
-        end
-    end
-    return put_strings(self, b, n, ...)
+    live(self, "put")
+    return put_all(self, n, ...)
 end
 
 -- A pointer from whatever C would accept for a `const void *`.
@@ -318,153 +313,144 @@ end
 ---@param n bufpool.Integer
 ---@return bufpool.Buffer
 function buffer.putcdata(self, v, n)
-    local b = live(self, "putcdata")
-    n = size(n, "putcdata", 2)
-    local at = to_pointer(v, n, "putcdata")
-    local stop = make_room(self, b, n, "putcdata")
-    calls.move(b.at + (stop - n), at, n)
+    live(self, "putcdata")
+    local count = size(n, "putcdata", 2)
+    local from = to_pointer(v, count, "putcdata")
+    local b, epoch, to, stop, mark = room(self, count, "putcdata")
+    if b.epoch ~= epoch then
+        return buffer.putcdata(self, v, n)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    move(to, from, count)
     b.len = stop
     return self
 end
 
----Replaces the contents by a copy of data, or of n bytes from a pointer.
----@param v bufpool.Data|ffi.cdata*
----@param n? bufpool.Integer
----@return bufpool.Buffer
+-- Empties only what is sure to be filled again. What is put may be a part of
+-- this buffer, by its address: then it is moved, as the memory stays.
 function buffer.set(self, v, n)
-    local b = live(self, "set")
-    local text
+    local text, count, p, p_epoch
+    live(self, "set")
     if type(v) == "cdata" then
-        n = size(n, "set", 2)
-        text = to_pointer(v, n, "set")
+        count = size(n, "set", 2)
+        text = to_pointer(v, count, "set")
     else
         if rawequal(self, v) then
             bad_argument(1, "set", "a buffer cannot be set to itself")
         end
-        text, n = data(v, "set", 1)
+        text, count, p, p_epoch = data(v, "set", 1)
     end
-    if n > (b.at - b.base) + tonumber(b.capacity) then
-        grow(self, b, n, "set")
+    local b, epoch = live(self, "set")
+    local at, capacity = b.at, tonumber(b.capacity)
+    local mark = max(tonumber(b.mark), count)
+    if count > capacity then
+        grow(self, calls.grow, count, "set")
+        return buffer.set(self, v, n)
+    elseif not holds(b, epoch, p, p_epoch) then
+        return buffer.set(self, v, n)
     end
-    rewind(b)
-    raise_mark(b, n)
-    calls.move(b.at, text, n)
-    b.len = n
+    b.mark, b.epoch = mark, epoch + 1
+    move(at, text, count)
+    b.len, b.granted = count, 0
     return self
 end
 
 ---The bytes past the end, n of them, to be written; commit() then takes them.
----@param n bufpool.Integer
----@return ffi.cdata* at
----@return integer n
 function buffer.reserve(self, n)
-    local b = live(self, "reserve")
-    n = size(n, "reserve", 1)
-    b.grant = make_room(self, b, n, "reserve")
-    return b.at + tonumber(b.len), n
+    local count = size(n, "reserve", 1)
+    local b, epoch, at, stop, mark = room(self, count, "reserve")
+    if b.epoch ~= epoch then
+        return buffer.reserve(self, n)
+    end
+    b.mark, b.grant, b.granted, b.epoch = mark, stop, 1, epoch + 1
+    return at, count
 end
 
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.commit(self, n)
-    local b = live(self, "commit")
-    n = size(n, "commit", 1)
+    local b, epoch = live(self, "commit")
+    local count = size(n, "commit", 1)
     local len = tonumber(b.len)
-    local granted = max(tonumber(b.grant) - len, 0)
-    if n > granted then
+    local grant = b.granted == 1 and max(tonumber(b.grant), len) or len
+    if b.epoch ~= epoch then
+        return buffer.commit(self, n)
+    elseif len + count > grant then
         bad_argument(1, "commit", ("%.14g bytes exceed the %.14g reserved")
-            :format(n, granted))
+            :format(count, grant - len))
     end
-    b.len = len + n
+    b.len, b.epoch = len + count, epoch + 1
     return self
 end
 
--- Takes n bytes off the front.
-local function consume(b, n)
-    local len = tonumber(b.len)
-    if n == len then
-        return rewind(b)
+-- n bytes off the front, or all.
+local function take(self, n)
+    local b, epoch = live(self, "get")
+    local at, len = b.at, tonumber(b.len)
+    n = min(n or len, len)
+    if b.epoch ~= epoch then
+        return take(self, n)
     end
-    b.at = b.at + n
-    b.len = len - n
-    b.capacity = tonumber(b.capacity) - n
-    b.mark = max(tonumber(b.mark) - n, 0)
-    b.grant = max(tonumber(b.grant) - n, 0)
-end
-
-local function take(b, n)
-    n = min(n, tonumber(b.len))
-    local text = ffi_string(b.at, n)
-    consume(b, n)
+    local text = ffi_string(at, n)
+    if consume(b, epoch, n) == ESTALE then
+        return take(self, n)
+    end
     return text
 end
 
-local function take_each(b, n, ...)
-    local text = take(b, absent(n) and tonumber(b.len) or tonumber(n))
+local function take_each(self, n, ...)
+    local text = take(self, n and tonumber(n))
     if select("#", ...) == 0 then
         return text
     end
-    return text, take_each(b, ...)
+    return text, take_each(self, ...)
 end
 
----Consumes bytes from the front: all, or as many as each length says.
----@param ... bufpool.Integer?
----@return string ...
 function buffer.get(self, ...)
-    local b = live(self, "get")
+    live(self, "get")
     local n = ...
     local count = select("#", ...)
-    if count <= 1 and absent(n) then
-        return take(b, tonumber(b.len))
+    if count <= 1 and type(n) == "nil" then
+        return take(self)
     elseif count == 1 then
-        return take(b, size(n, "get", 1))
+        return take(self, size(n, "get", 1))
     end
     for k = 1, count do
         n = select(k, ...)
-        if not absent(n) then
+        if type(n) ~= "nil" then
             size(n, "get", k)
         end
     end
-    return take_each(b, ...)
+    return take_each(self, ...)
 end
 
----Consumes n bytes, or all there are.
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.skip(self, n)
-    local b = live(self, "skip")
-    consume(b, min(size(n, "skip", 1), tonumber(b.len)))
+    local b, epoch = live(self, "skip")
+    if consume(b, epoch, size(n, "skip", 1)) == ESTALE then
+        return buffer.skip(self, n)
+    end
     return self
 end
 
----Empties the buffer and keeps its memory.
----@return bufpool.Buffer
 function buffer.reset(self)
-    rewind(live(self, "reset"))
+    local b, epoch = live(self, "reset")
+    if consume(b, epoch, tonumber(b.len)) == ESTALE then
+        return buffer.reset(self)
+    end
     return self
 end
 
 ---A pointer to the bytes, to read and to write, and their number.
----@return ffi.cdata* at
----@return integer len
 function buffer.ref(self)
-    local b = live(self, "ref")
-    local len = tonumber(b.len)
-    b.raw = 1
-    raise_mark(b, len)
-    return b.at, len
+    local b, epoch = live(self, "ref")
+    local at, len = b.at, tonumber(b.len)
+    local mark = max(tonumber(b.mark), len)
+    if b.epoch ~= epoch then
+        return buffer.ref(self)
+    end
+    b.raw, b.mark, b.epoch = 1, mark, epoch + 1
+    return at, len
 end
 
----Empties the buffer and gives its memory back; it may be used again.
----@return bufpool.Buffer
-function buffer.free(self)
-    live(self, "free")
-    calls.free(self)
-    return self
-end
-
-core.make_room = make_room
-core.raise_mark = raise_mark
+core.room = room
 core.buffer_methods = buffer
 
 return true

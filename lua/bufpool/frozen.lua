@@ -4,7 +4,7 @@ local check = require "bufpool.check"
 local core = require "bufpool.core"
 
 local view, range = core.view, check.range
-local calls = core.ffi_calls
+local order = core.order
 local slice = core.frozen.__index.slice
 
 ---@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
@@ -42,17 +42,16 @@ core.frozen_methods = frozen
 
 local meta = core.frozen
 
-local function compare(a, b, name)
-    local a_at, a_len = view(a, name)
-    local b_at, b_len = view(b, name)
-    return calls.compare(a_at, a_len, b_at, b_len)
+local function compare(a, b, name, equal)
+    if not (core.type(a) == "frozen" and core.type(b) == "frozen") then
+        core.reject(core.type(a) == "frozen" and b or a, name, "frozen")
+    end
+    return order(a, b, name, nil, equal)
 end
 
--- Lua calls these only for two objects that have the same one.
+-- Lua calls this only for two objects that have the same one.
 function meta.__eq(a, b)
-    local _, a_len = view(a, "==")
-    local _, b_len = view(b, "==")
-    return a_len == b_len and compare(a, b, "==") == 0
+    return compare(a, b, "==", true) == 0
 end
 
 function meta.__lt(a, b)

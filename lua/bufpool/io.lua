@@ -14,7 +14,9 @@ local io_type = io.type
 local floor, max = math.floor, math.max
 local size, position, range = check.size, check.position, check.range
 local live, view, calls = core.live, core.view, core.ffi_calls
-local make_room, raise_mark = core.make_room, core.raise_mark
+local room = core.room
+-- Looking a function up allocates; a local does not.
+local read_fd, read_file = calls.read, calls.fread
 
 local FD_MAX = 2 ^ 31 - 1
 local new_text = ffi.typeof("char[?]")
@@ -49,9 +51,9 @@ end
 
 local function read(file, at, n)
     if type(file) == "number" then
-        return tonumber(calls.read(file, at, n))
+        return read_fd(file, at, n)
     end
-    return tonumber(calls.fread(file, at, n))
+    return read_file(file, at, n)
 end
 
 ---@class bufpool.FileReader : bufpool.FileWriter
@@ -69,18 +71,19 @@ local LEAST = 4096
 ---@return string? message
 ---@return integer? errno
 function readers.readfrom(self, file, n)
-    local b = live(self, "readfrom")
-    file = target(file, "readfrom", 1)
-    local len = tonumber(b.len)
-    if check.absent(n) then
-        n = max(tonumber(b.capacity) - len, LEAST)
-    else
-        n = size(n, "readfrom", 2)
+    local free = live(self, "readfrom")
+    free = tonumber(free.capacity) - tonumber(free.len)
+    local from = target(file, "readfrom", 1)
+    local count = check.absent(n) and max(free, LEAST)
+        or size(n, "readfrom", 2)
+    local b, epoch, to, stop, mark = room(self, count, "readfrom")
+    if b.epoch ~= epoch then
+        return readers.readfrom(self, file, n)
     end
-    make_room(self, b, n, "readfrom")
-    local got = read(file, b.at + len, n)
+    b.mark, b.epoch = mark, epoch + 1
+    local got = read(from, to, count)
     if got > 0 then
-        b.len = len + got
+        b.len = stop - count + got
     end
     return result(got)
 end
@@ -93,18 +96,24 @@ end
 ---@return string? message
 ---@return integer? errno
 function readers.readinto(self, i, file, n)
-    local b = live(self, "readinto")
+    local b, epoch = live(self, "readinto")
     local len = tonumber(b.len)
-    file = target(file, "readinto", 2)
+    local from = target(file, "readinto", 2)
+    local count, start
     if check.absent(n) then
-        i = position(i, len, 0, "readinto", 1)
-        n = len - i + 1
+        start = position(i, len, 0, "readinto", 1)
+        count = len - start + 1
     else
-        n = size(n, "readinto", 3)
-        i = position(i, len, n, "readinto", 1)
+        count = size(n, "readinto", 3)
+        start = position(i, len, count, "readinto", 1)
     end
-    raise_mark(b, i + n - 1)
-    return result(read(file, b.at + (i - 1), n))
+    local to = b.at + (start - 1)
+    local mark = max(tonumber(b.mark), start + count - 1)
+    if b.epoch ~= epoch then
+        return readers.readinto(self, i, file, n)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    return result(read(from, to, count))
 end
 
 ---Writes a range of the bytes; consumes nothing.
@@ -115,17 +124,19 @@ end
 ---@return string? message
 ---@return integer? errno
 function writers.writeto(self, file, i, j)
-    local at, len = view(self, "writeto")
-    file = target(file, "writeto", 1)
-    i, j = range(i, j, len, "writeto", 2)
-    if i > j then
+    local at, len, o, epoch = view(self, "writeto")
+    local to = target(file, "writeto", 1)
+    local first, last = range(i, j, len, "writeto", 2)
+    local n = last - first + 1
+    if n < 1 then
         return 0
     end
-    at = at + (i - 1)
-    if type(file) == "number" then
-        return result(tonumber(calls.write(file, at, j - i + 1)))
+    local write = type(to) == "number" and calls.write or calls.fwrite
+    at = at + (first - 1)
+    if o.epoch ~= epoch then
+        return writers.writeto(self, file, i, j)
     end
-    return result(tonumber(calls.fwrite(file, at, j - i + 1)))
+    return result(write(to, at, n))
 end
 
 core.file_readers, core.file_writers = readers, writers

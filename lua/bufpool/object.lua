@@ -21,6 +21,9 @@ local tostring, type = tostring, type
 local string_byte, string_find = string.byte, string.find
 local raise, bad_argument = check.raise, check.bad_argument
 local string_range, absent = check.string_range, check.absent
+local min, tobit = math.min, require("bit").tobit
+
+local INT_MAX = 0x7fffffff
 
 local cookie = core.cookie
 local box_t = ffi.typeof("struct bufpool_box *")
@@ -30,6 +33,9 @@ local bytes_t = ffi.typeof("const uint8_t *")
 -- The userdata stays referenced by core for as long as this VM lives.
 local calls = ffi.cast("const struct bufpool_calls *", core.calls)
 core.ffi_calls = calls
+-- Looking a function up allocates; a local does not.
+local compare, equal_ct = calls.compare, calls.equal_ct
+local find, is_pattern = calls.find, calls.is_pattern
 core.integer = check.integer
 
 local KINDS = { "pool", "buffer", "frozen" }
@@ -86,21 +92,30 @@ local function reject(x, name, expected, arg)
     raise(("bad self to '%s' (%s)"):format(name, what))
 end
 
----The descriptor of a living buffer.
+-- Reading a field of an address or of 64 bits allocates in the interpreter, and
+-- any allocation may run a finalizer, which may release or change the very
+-- object at hand. So whoever looks something up gets the epoch of that moment
+-- too, and compares it once more right before it touches memory; when it has
+-- changed, the method begins anew. On a trace, where no finalizer runs, the
+-- second comparison is the first one, and costs nothing.
+
+---The descriptor of a living buffer, and its epoch.
 local function live(self, name)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
         local box = cast(box_t, self)
         if box.cookie == cookie then
             local b = box.buf
+            local epoch = b.epoch
             if b.word == box.word then
-                return b
+                return b, epoch
             end
         end
     end
     return reject(self, name, "buffer")
 end
 
----Where the bytes of a living object are, and how many.
+---Where the bytes of a living object are, and how many; what has the epoch, and
+---the epoch.
 local function view(self, name, arg)
     if type(self) == "userdata" then
         local sentinel = getmetatable(self)
@@ -108,14 +123,16 @@ local function view(self, name, arg)
             local box = cast(box_t, self)
             if box.cookie == cookie then
                 local b = box.buf
+                local epoch = b.epoch
                 if b.word == box.word then
-                    return b.at, tonumber(b.len)
+                    return b.at, tonumber(b.len), b, epoch
                 end
             end
         elseif sentinel == "bufpool.frozen" then
             local box = cast(frozen_t, self)
+            local epoch = box.epoch
             if box.cookie == cookie then
-                return box.at, tonumber(box.len)
+                return box.at, tonumber(box.len), box, epoch
             end
         end
     end
@@ -123,7 +140,8 @@ local function view(self, name, arg)
         or "buffer or frozen", arg)
 end
 
----The same for a data argument. A string stands for the pointer to its bytes.
+---The same for a data argument. A string stands for the pointer to its bytes,
+---and needs no epoch.
 local function data(v, name, arg)
     if type(v) == "string" then
         return v, #v
@@ -134,35 +152,42 @@ local function data(v, name, arg)
     return view(v, name, arg)
 end
 
+---Whether what view and data found still holds.
+local function holds(o, epoch, p, p_epoch)
+    return o.epoch == epoch and (not p or p.epoch == p_epoch)
+end
+
 core.identify, core.reject = identify, reject
 core.live, core.view, core.data = live, view, data
+core.holds, core.box_type = holds, box_t
 
 ---Methods of buffers and of frozen objects.
----@class bufpool.Reader
 local readers = {}
 
----@return integer
 function readers.len(self)
     local _, len = view(self, "len")
     return len
 end
 
----@return string
 function readers.tostring(self)
-    local at, len = view(self, "tostring")
+    local at, len, o, epoch = view(self, "tostring")
+    if o.epoch ~= epoch then
+        return readers.tostring(self)
+    end
     return ffi_string(at, len)
 end
 
----@param i bufpool.Integer
----@param j? bufpool.Integer
----@return string
 function readers.sub(self, i, j)
-    local at, len = view(self, "sub")
-    i, j = string_range(i, absent(j) and -1 or j, len, "sub", 1)
-    if i > j then
+    local at, len, o, epoch = view(self, "sub")
+    local from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
+    if from > to then
         return ""
     end
-    return ffi_string(at + (i - 1), j - i + 1)
+    at = at + (from - 1)
+    if o.epoch ~= epoch then
+        return readers.sub(self, i, j)
+    end
+    return ffi_string(at, to - from + 1)
 end
 
 -- Lua's stack ends somewhere above this.
@@ -177,29 +202,34 @@ local function bytes(at, n)
         return at[0], at[1], at[2]
     elseif n == 4 then
         return at[0], at[1], at[2], at[3]
-    elseif n > BYTES_MAX then
-        raise("string slice too long")
     end
     return string_byte(ffi_string(at, n), 1, n)
 end
 
----@param i? bufpool.Integer
----@param j? bufpool.Integer
----@return integer ...
 function readers.byte(self, i, j)
-    local at, len = view(self, "byte")
+    local at, len, o, epoch = view(self, "byte")
     if absent(j) then
         if absent(i) then
             i = 1
         end
-        if type(i) == "number" and i >= 1 and i <= len then
+        -- As integers, so that a loop compares integers; what is beyond them
+        -- takes the general way.
+        if type(i) == "number" and i >= 1 and i <= tobit(min(len, INT_MAX))
+            and o.epoch == epoch then
             return at[i - 1]
         end
         j = i
     end
-    i, j = string_range(absent(i) and 1 or i, j, len, "byte", 1)
-    if i <= j then
-        return bytes(at + (i - 1), j - i + 1)
+    local from, to = string_range(absent(i) and 1 or i, j, len, "byte", 1)
+    local n = to - from + 1
+    if n > BYTES_MAX then
+        raise("string slice too long")
+    elseif n >= 1 then
+        at = at + (from - 1)
+        if o.epoch ~= epoch then
+            return readers.byte(self, i, j)
+        end
+        return bytes(at, n)
     end
 end
 
@@ -207,18 +237,9 @@ end
 -- whichever this VM was built to follow.
 local past_end_matches = string_find("", "", 2) ~= nil
 
----@param needle bufpool.Data
----@param init? bufpool.Integer
----@param plain? boolean
----@return integer? first
----@return integer? last
 function readers.find(self, needle, init, plain)
-    local at, len = view(self, "find")
-    local text, n = data(needle, "find", 1)
-    if not plain and calls.is_pattern(text, n) ~= 0 then
-        bad_argument(1, "find",
-            "pattern characters need plain to be true: there are no patterns")
-    end
+    local at, len, o, epoch = view(self, "find")
+    local text, n, p, p_epoch = data(needle, "find", 1)
     local i = string_range(absent(init) and 1 or init, -1, len, "find", 2)
     if i > len + 1 then
         if not past_end_matches then
@@ -226,30 +247,47 @@ function readers.find(self, needle, init, plain)
         end
         i = len + 1
     end
-    local hit = tonumber(calls.find(at + (i - 1), len - (i - 1), text, n))
+    at = at + (i - 1)
+    if not holds(o, epoch, p, p_epoch) then
+        return readers.find(self, needle, init, plain)
+    elseif not plain and is_pattern(text, n) ~= 0 then
+        bad_argument(1, "find",
+            "pattern characters need plain to be true: there are no patterns")
+    end
+    local hit = find(at, len - (i - 1), text, n)
     if hit < 0 then
         return nil
     end
     return i + hit, i + hit + n - 1
 end
 
----@param other bufpool.Data
----@return boolean
+---Below, at or above zero as a is before, equal to or after b; with `equal`,
+---whether it is zero is all that is asked for.
+local function order(a, b, name, arg, equal)
+    local at, len, o, epoch = view(a, name)
+    local text, n, p, p_epoch = data(b, name, arg)
+    if equal and len ~= n then
+        return 1
+    elseif not holds(o, epoch, p, p_epoch) then
+        return order(a, b, name, arg, equal)
+    end
+    return compare(at, len, text, n)
+end
+
 function readers.equals(self, other)
-    local at, len = view(self, "equals")
-    local text, n = data(other, "equals", 1)
-    return len == n and calls.compare(at, len, text, n) == 0
+    return order(self, other, "equals", 1, true) == 0
 end
 
----The same in constant time for equal lengths.
----@param other bufpool.Data
----@return boolean
 function readers.equals_ct(self, other)
-    local at, len = view(self, "equals_ct")
-    local text, n = data(other, "equals_ct", 1)
-    return len == n and calls.equal_ct(at, text, n) ~= 0
+    local at, len, o, epoch = view(self, "equals_ct")
+    local text, n, p, p_epoch = data(other, "equals_ct", 1)
+    if not holds(o, epoch, p, p_epoch) then
+        return readers.equals_ct(self, other)
+    end
+    return len == n and equal_ct(at, text, n) ~= 0
 end
 
+core.order = order
 core.readers = readers
 
 local function text_of(v)

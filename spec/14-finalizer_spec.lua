@@ -1,0 +1,143 @@
+-- A finalizer may run wherever Lua allocates, also in the middle of a method of
+-- ours, and may do anything to the very buffer that the method is at. Nothing
+-- may then land in memory that is no longer that buffer's.
+
+local bufpool = require "bufpool"
+
+local ROUNDS, TRIES, SIZE = 40, 50000, 64
+local zero = ("\0"):rep(4096)
+
+local operations = {
+    write = function(b) b:write(1, "SECRETSECRET") end,
+    write_object = function(b, other) b:write(1, other) end,
+    setbyte = function(b) b:setbyte(1, 65) end,
+    setbyte_several = function(b) b:setbyte(1, 65, 66, 67) end,
+    fill = function(b) b:fill(66) end,
+    copy = function(b, other) b:copy(1, other) end,
+    put = function(b) b:put("x") end,
+    put_several = function(b) b:put("x", 1, 2) end,
+    put_object = function(b, other) b:put(other) end,
+    set = function(b) b:set("abc") end,
+    reserve = function(b) b:reserve(8) b:commit(8) end,
+    get = function(b) b:get(1) end,
+    resize = function(b) b:resize(SIZE) end,
+}
+
+-- Arms a finalizer that does `act` at the next chance the collector has, unless
+-- disarmed before.
+local armed
+local function arm(act)
+    local mine = {}
+    armed = mine
+    getmetatable(newproxy(true)).__gc = function()
+        if armed == mine then
+            armed = nil
+            act()
+        end
+    end
+end
+
+-- Runs the operation until the finalizer has come in between.
+local function interrupt(operation, buf, other, act)
+    local done = false
+    arm(function()
+        done = true
+        act()
+    end)
+    for _ = 1, TRIES do
+        local ok, message = pcall(operation, buf, other)
+        if not ok then
+            assert.matches("released buffer", message)
+        end
+        if not ok or done then
+            return done
+        end
+    end
+    armed = nil
+    return false
+end
+
+describe("a finalizer in the middle of", function()
+    local pause, step
+    local compiling = jit.status()
+
+    -- A collector in a hurry comes in between sooner. On a trace it never does.
+    setup(function()
+        jit.off()
+        pause = collectgarbage("setpause", 100)
+        step = collectgarbage("setstepmul", 4000)
+    end)
+    teardown(function()
+        collectgarbage("setpause", pause)
+        collectgarbage("setstepmul", step)
+        if compiling then
+            jit.on()
+        end
+    end)
+
+    for name, operation in pairs(operations) do
+        it(name .. " may release the buffer", function()
+            local pool = bufpool.new()
+            local other = pool:checkout(SIZE):fill(65)
+            local interrupted = 0
+            for _ = 1, ROUNDS do
+                local buf = pool:checkout(SIZE)
+                if interrupt(operation, buf, other, function()
+                    buf:release()
+                end) then
+                    interrupted = interrupted + 1
+                    -- The memory released last is checked out next.
+                    local heir = pool:checkout(4096)
+                    assert.is_true(tostring(heir) == zero)
+                    heir:release()
+                elseif bufpool.type(buf) == "buffer" then
+                    buf:release()
+                end
+            end
+            assert.is_true(interrupted > ROUNDS / 2)
+            pool:close()
+        end)
+    end
+
+    it("put may put into the same buffer, and nothing is lost", function()
+        local pool = bufpool.new()
+        for _ = 1, ROUNDS do
+            local out, puts, extra = pool:writer(), 0, 0
+            arm(function()
+                out:put("+")
+                extra = extra + 1
+            end)
+            for _ = 1, 50 do
+                out:put("-")
+                puts = puts + 1
+            end
+            armed = nil
+            local text = tostring(out)
+            assert.equal(puts + extra, #text)
+            assert.equal(extra, select(2, text:gsub("+", "")))
+            out:release()
+        end
+        pool:close()
+    end)
+
+    it("put may free and refill the buffer", function()
+        local pool = bufpool.new()
+        for _ = 1, ROUNDS do
+            local out = pool:writer()
+            out:put(("x"):rep(5000))
+            arm(function()
+                out:free()
+                out:put("y")
+            end)
+            for _ = 1, 50 do
+                out:put(("z"):rep(100))
+            end
+            armed = nil
+            local text = tostring(out)
+            assert.is_true(text:match("^x*z*$") ~= nil
+                or text:match("^yz*$") ~= nil)
+            out:release()
+        end
+        pool:close()
+    end)
+end)
