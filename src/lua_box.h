@@ -15,6 +15,7 @@
 struct bufpool_account {	/* of one Lua VM; in bytes */
 	double held;		/* memory behind the VM's live boxes */
 	double limit;		/* what they may hold before the VM collects */
+	double least;		/* below this the limit never sinks for long */
 	double debt;		/* memory taken that was not paid for yet */
 	double failures;	/* checkouts since the last full collection */
 	double patience;	/* failures before the next */

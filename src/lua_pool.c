@@ -29,21 +29,18 @@
  * collector alone that was stopped, or is inside a finalizer.
  */
 static void
-pay_collector(lua_State *L)
+pay_collector(lua_State *L, struct bufpool_account *account)
 {
-	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 	double heap = lua_gc(L, LUA_GCCOUNT, 0) * 1024.0;
-	double least = fmax(HELD_FREE, heap / HELD_PART);
-	double owed = account->debt;
 
-	account->debt = 0;
-	account->limit = fmin(account->limit, 2 * (account->held + least));
-	account->limit = fmax(account->limit, least);
+	account->least = fmax(HELD_FREE, heap / HELD_PART);
+	account->limit = fmax(account->limit, account->least);
 	if (account->held > account->limit &&
 	    lua_gc(L, LUA_GCISRUNNING, 0) &&
-	    lua_gc(L, LUA_GCSTEP, (int)fmin(ceil(owed / 1024), STEP_MAX)))
+	    lua_gc(L, LUA_GCSTEP,
+		   (int)fmin(ceil(account->debt / 1024), STEP_MAX)))
 		account->limit = account->held +
-			fmax(least, account->held / 2);
+			fmax(account->least, account->held / 2);
 }
 
 /*
@@ -112,8 +109,11 @@ checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
 	struct bufpool_buf *buf;
 	int error;
 
-	if (account->debt > 0)
-		pay_collector(L);
+	account->limit = fmin(account->limit,
+			      2 * (account->held + account->least));
+	if (account->held > account->limit)
+		pay_collector(L, account);
+	account->debt = 0;
 	box = lua_box_new(L, KIND_BUFFER, sizeof *box);
 	pool = lua_box_self(L, KIND_POOL, name);
 	buf = take(pool->pool, (size_t)n, align);
