@@ -13,20 +13,21 @@ static const char *const kind_names[] = {
 	[KIND_POOL] = "pool", [KIND_BUFFER] = "buffer", [KIND_FROZEN] = "frozen"
 };
 
+_Atomic uint64_t lua_cookie_drawn;
+
 /*
  * Drawn once. Of two threads that draw at once the first to store wins.
  * Without a source of randomness there is still what the address space
  * randomization and the process number give.
  */
-double
-lua_cookie(void)
+static void
+draw_cookie(void)
 {
-	static _Atomic uint64_t cookie;
-	uint64_t mine = atomic_load(&cookie), none = 0;
+	uint64_t mine, none = 0;
 	int fd;
 
-	if (mine != 0)
-		return (double)mine;
+	if (atomic_load(&lua_cookie_drawn) != 0)
+		return;
 	if (getrandom(&mine, sizeof mine, 0) != (ssize_t)sizeof mine) {
 		fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || read(fd, &mine, sizeof mine) < 0)
@@ -34,10 +35,8 @@ lua_cookie(void)
 		if (fd >= 0)
 			close(fd);
 	}
-	mine = (mine >> 12) | 1;
-	if (!atomic_compare_exchange_strong(&cookie, &none, mine))
-		mine = none;
-	return (double)mine;
+	atomic_compare_exchange_strong(&lua_cookie_drawn, &none,
+				       (mine >> 12) | 1);
 }
 
 int
@@ -67,14 +66,14 @@ lua_bad_argument(lua_State *L, int argument, const char *function,
 			  function, what);
 }
 
-/* All boxes begin alike, and none is smaller than the pool's. */
+/* All boxes begin alike, and none is smaller than the pool's. A light userdata
+ * has no length, so it is none. */
 static struct bufpool_pool_box *
 any_box(lua_State *L, int index)
 {
 	struct bufpool_pool_box *box = lua_touserdata(L, index);
 
-	if (lua_type(L, index) != LUA_TUSERDATA ||
-	    lua_objlen(L, index) < sizeof *box ||
+	if (box == NULL || lua_objlen(L, index) < sizeof *box ||
 	    fabs(box->cookie) != lua_cookie())
 		return NULL;
 	return box;
@@ -242,6 +241,7 @@ luaopen_bufpool_core(lua_State *L)
 	if (!lua_isnil(L, -1))
 		return 1;
 	require_ffi(L);
+	draw_cookie();
 	lua_settop(L, 0);
 	account = lua_newuserdata(L, sizeof *account);
 	memset(account, 0, sizeof *account);

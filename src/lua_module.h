@@ -30,8 +30,15 @@ extern const luaL_Reg lua_pool_methods[], lua_pool_meta[];
 extern const luaL_Reg lua_buffer_methods[], lua_buffer_meta[];
 extern const luaL_Reg lua_frozen_methods[], lua_frozen_meta[];
 
-/* This process's cookie; never 0. */
-double lua_cookie(void);
+/* This process's cookie; never 0 once a state has opened the module. */
+extern _Atomic uint64_t lua_cookie_drawn;
+
+static inline double
+lua_cookie(void)
+{
+	return (double)(int64_t)atomic_load_explicit(&lua_cookie_drawn,
+						     memory_order_relaxed);
+}
 
 /* The box at `index` if it is one of this kind and alive, else NULL. */
 void *lua_box_test(lua_State *L, int index, enum lua_kind kind);

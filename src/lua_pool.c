@@ -97,30 +97,33 @@ typedef struct bufpool_buf *take_fn(struct bufpool *, size_t n, size_t align);
 
 /*
  * The box comes first, so that nothing leaks when there is no memory for it,
- * and is killed if it stays empty. The handle may have been closed by a
- * finalizer whenever the collector has run.
+ * and is killed if it stays empty. The handle, which the caller has checked,
+ * may have been closed by a finalizer whenever the collector has run.
  */
 static int
 checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
 {
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
-	struct bufpool_pool_box *pool;
+	struct bufpool_pool_box *pool = lua_touserdata(L, 1);
 	struct bufpool_box *box;
 	struct bufpool_buf *buf;
+	double sunk;
 	int error;
 
-	account->limit = fmin(account->limit,
-			      2 * (account->held + account->least));
+	sunk = 2 * (account->held + account->least);
+	if (account->limit > sunk)
+		account->limit = sunk;
 	if (account->held > account->limit)
 		pay_collector(L, account);
 	account->debt = 0;
 	box = lua_box_new(L, KIND_BUFFER, sizeof *box);
-	pool = lua_box_self(L, KIND_POOL, name);
+	if (pool->cookie != lua_cookie())
+		lua_box_self(L, KIND_POOL, name);
 	buf = take(pool->pool, (size_t)n, align);
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
 		error = errno;
 		if (reclaim(L, pool->pool, n)) {
-			pool = lua_box_self(L, KIND_POOL, name);
+			lua_box_self(L, KIND_POOL, name);
 			buf = take(pool->pool, (size_t)n, align);
 		} else
 			errno = error;
