@@ -57,8 +57,30 @@ local function set_byte(self, i, v)
     end
 end
 
-local function set_bytes(self, i, ...)
-    local n = select("#", ...)
+-- Up to four without a loop, which a trace would not hold.
+local function set_few(self, i, n, v, w, x, y)
+    i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
+    check.byte(v, "setbyte", 2)
+    check.byte(n < 2 and 0 or w, "setbyte", 3)
+    check.byte(n < 3 and 0 or x, "setbyte", 4)
+    check.byte(n < 4 and 0 or y, "setbyte", 5)
+    set_byte(self, i, v)
+    if n >= 2 then
+        set_byte(self, i + 1, w)
+    end
+    if n >= 3 then
+        set_byte(self, i + 2, x)
+    end
+    if n == 4 then
+        set_byte(self, i + 3, y)
+    end
+    return self
+end
+
+local function set_bytes(self, i, n, ...)
+    if n >= 1 and n <= 4 then
+        return set_few(self, i, n, ...)
+    end
     i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
     for k = 1, n do
         check.byte(select(k, ...), "setbyte", k + 1)
@@ -75,7 +97,7 @@ function buffer.setbyte(self, i, ...)
     local mark = tobit(min(tonumber(b.mark), INT_MAX))
     if select("#", ...) ~= 1 or type(i) ~= "number" or type(v) ~= "number"
         or not (i >= 1 and i <= len) or floor(i) ~= i then
-        return set_bytes(self, i, ...)
+        return set_bytes(self, i, select("#", ...), ...)
     elseif i > mark then
         set_byte(self, i, v)
     elseif b.epoch == epoch then
@@ -171,19 +193,17 @@ end
 
 -- Grows by `call`, to n bytes. What is garbage may be what memory lacks, so
 -- before it fails, the collector may run.
-local function grow(self, call, n, name)
-    local failure
-    local collected = false
-    repeat
-        local b, epoch = live(self, name)
-        failure = call(b, epoch, n, cast(box_t, self))
-        if failure ~= 0 and failure ~= ESTALE then
-            if collected or not core.reclaim(self, n) then
-                shortage(name, failure, n)
-            end
-            collected = true
+local function grow(self, call, n, name, collected)
+    local b, epoch = live(self, name)
+    local failure = call(b, epoch, n, cast(box_t, self))
+    if failure == ESTALE then
+        return grow(self, call, n, name, collected)
+    elseif failure ~= 0 then
+        if collected or not core.reclaim(self, n) then
+            shortage(name, failure, n)
         end
-    until failure == 0
+        return grow(self, call, n, name, true)
+    end
 end
 
 ---Room for n bytes at the end. The descriptor, its epoch, where the room is,
@@ -249,6 +269,23 @@ local function put_one(self, v)
     return self
 end
 
+local function put_strings(self, v, w, x, y)
+    local b, epoch, to, stop, mark = room(self, #v + #w + #x + #y, "put")
+    local second = to + #v
+    local third = second + #w
+    local fourth = third + #x
+    if b.epoch ~= epoch then
+        return put_strings(self, v, w, x, y)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    copy(to, v, #v)
+    copy(second, w, #w)
+    copy(third, x, #x)
+    copy(fourth, y, #y)
+    b.len = stop
+    return self
+end
+
 -- All values are looked at before any is put: they may raise, and __tostring
 -- may do anything, to this buffer too. The room is had before any is put, so
 -- that a shortage leaves the buffer as it was.
@@ -268,26 +305,38 @@ local function put_all(self, n, ...)
     return self
 end
 
-local function is_text(v)
-    return type(v) == "string" or type(v) == "number"
+-- Up to four values without a loop or a table, which a trace would not hold.
+-- Not in put itself: a trace does not return into a vararg function.
+local function put_few(self, n, v, w, x, y)
+    v = type(v) == "number" and tostring(v) or v
+    w = type(w) == "number" and tostring(w) or w
+    x = type(x) == "number" and tostring(x) or x
+    y = type(y) == "number" and tostring(y) or y
+    if n < 4 then
+        y = ""
+    end
+    if n < 3 then
+        x = ""
+    end
+    if type(v) == "string" and type(w) == "string" and type(x) == "string"
+        and type(y) == "string" then
+        return put_strings(self, v, w, x, y)
+    end
+    live(self, "put")
+    return put_all(self, n, v, w, x, y)
 end
 
 function buffer.put(self, ...)
     local n = select("#", ...)
-    local v, w, x = ...
-    if n == 1 and type(v) == "string" then
+    local v = ...
+    if n == 1 then
+        if type(v) ~= "string" then
+            live(self, "put")
+            v = text_of(self, v, "put", 1)
+        end
         return put_one(self, v)
-    elseif n == 2 and is_text(v) and is_text(w) then
-        v, w = tostring(v), tostring(w)
-        room(self, #v + #w, "put")
-        put_one(self, v)
-        return put_one(self, w)
-    elseif n == 3 and is_text(v) and is_text(w) and is_text(x) then
-        v, w, x = tostring(v), tostring(w), tostring(x)
-        room(self, #v + #w + #x, "put")
-        put_one(self, v)
-        put_one(self, w)
-        return put_one(self, x)
+    elseif n >= 2 and n <= 4 then
+        return put_few(self, n, ...)
     end
     live(self, "put")
     return put_all(self, n, ...)
@@ -404,20 +453,32 @@ local function take_each(self, n, ...)
     return text, take_each(self, ...)
 end
 
+local function get_size(n, arg)
+    return type(n) ~= "nil" and size(n, "get", arg) or nil
+end
+
+-- As put_few: up to three lengths. All are checked before any is taken.
+local function get_few(self, count, n, m, o)
+    n, m, o = get_size(n, 1), get_size(m, 2), get_size(o, 3)
+    local first = take(self, n)
+    if count <= 1 then
+        return first
+    end
+    local second = take(self, m)
+    if count == 2 then
+        return first, second
+    end
+    return first, second, take(self, o)
+end
+
 function buffer.get(self, ...)
     live(self, "get")
-    local n = ...
     local count = select("#", ...)
-    if count <= 1 and type(n) == "nil" then
-        return take(self)
-    elseif count == 1 then
-        return take(self, size(n, "get", 1))
+    if count <= 3 then
+        return get_few(self, count, ...)
     end
     for k = 1, count do
-        n = select(k, ...)
-        if type(n) ~= "nil" then
-            size(n, "get", k)
-        end
+        get_size((select(k, ...)), k)
     end
     return take_each(self, ...)
 end
