@@ -1,7 +1,7 @@
 /*
- * fork() at any moment, with eight threads busy in the parent. The child uses
- * the pool, finds no buffer in two hands, accounts for every one, and exits
- * cleanly; a thousand times (FORKS).
+ * fork() at any moment, with eight threads busy in the parent. The child's own
+ * threads adopt what the parent's left, hold buffers together, find none in two
+ * hands, and account for every one; a thousand times (FORKS).
  *
  * The oracle is a table of who owns which descriptor, copied by fork with all
  * else: what it names as owned by a thread must never come out of the pool in
@@ -21,15 +21,17 @@
 
 #include "buf.h"
 #include "bufpool.h"
+#include "thread.h"
 
 #define THREADS 8
-#define HELD 40
+#define HELD 150		/* more than a shelf: spills and refills */
+#define CHILD_HELD 100
 #define OWNERS (1 << 16)
-#define CHILD_HOLDS 600
 
 static struct bufpool *pool;
 static _Atomic uint32_t owner[OWNERS];
 static _Atomic int stop;
+static pthread_barrier_t all_hold;
 
 static const size_t sizes[] = { 100, 4096, 60000, 200000 };
 
@@ -70,44 +72,60 @@ keep_busy(void *arg)
 	return NULL;
 }
 
-static void *
-use_in_a_thread(void *arg)
+static unsigned
+records(void)
 {
-	struct bufpool_buf *b = bufpool_checkout(pool, 5000);
+	unsigned n = 0;
 
-	CHILD_CHECK(b != NULL, "no memory in the child's thread");
-	bufpool_release(b);
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+		n++;
+	return n;
+}
+
+static void *
+hold_together(void *arg)
+{
+	struct bufpool_buf *held[CHILD_HELD];
+
+	for (int i = 0; i < CHILD_HELD; i++) {
+		size_t n = sizes[i % 2];
+		const uint8_t *data;
+		uint32_t was;
+
+		held[i] = bufpool_checkout(pool, n);
+		CHILD_CHECK(held[i] != NULL, "no memory");
+		was = atomic_exchange(&owner[held[i]->number], 0xffff);
+		CHILD_CHECK(was == 0, "buffer %u is in two hands (%u)",
+			    held[i]->number, was);
+		data = bufpool_peek(held[i]);
+		for (size_t j = 0; j < n; j += 50)
+			CHILD_CHECK(data[j] == 0, "byte %zu not zero", j);
+		memset(bufpool_data(held[i]), 1, n);
+	}
+	pthread_barrier_wait(&all_hold);
+	for (int i = 0; i < CHILD_HELD; i++) {
+		atomic_store(&owner[held[i]->number], 0);
+		bufpool_release(held[i]);
+	}
 	return arg;
 }
 
 static void
 child(void)
 {
-	static struct bufpool_buf *held[CHILD_HOLDS];
 	struct bufpool_stats s;
-	pthread_t thread;
+	pthread_t thread[THREADS];
+	unsigned before = records();
 
-	alarm(20);	/* a child that hangs fails */
-	for (int i = 0; i < CHILD_HOLDS; i++) {
-		size_t n = sizes[i % 2];
-		const uint8_t *data;
-
-		held[i] = bufpool_checkout(pool, n);
-		CHILD_CHECK(held[i] != NULL, "no memory");
-		CHILD_CHECK(atomic_load(&owner[held[i]->number]) == 0,
-			    "buffer %u is in two hands", held[i]->number);
-		atomic_store(&owner[held[i]->number], 0xffff);
-		data = bufpool_peek(held[i]);
-		for (size_t j = 0; j < n; j += 50)
-			CHILD_CHECK(data[j] == 0, "byte %zu not zero", j);
-		memset(bufpool_data(held[i]), 1, n);
-	}
-	for (int i = 0; i < CHILD_HOLDS; i++) {
-		atomic_store(&owner[held[i]->number], 0);
-		bufpool_release(held[i]);
-	}
-	pthread_create(&thread, NULL, use_in_a_thread, NULL);
-	pthread_join(thread, NULL);
+	alarm(60);	/* a child that hangs fails */
+	pthread_barrier_init(&all_hold, NULL, THREADS + 1);
+	for (int i = 0; i < THREADS; i++)
+		pthread_create(&thread[i], NULL, hold_together, NULL);
+	hold_together(NULL);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	CHILD_CHECK(records() == before, "%u records became %u: not adopted",
+		    before, records());
 	bufpool_trim(pool);
 	bufpool_get_stats(pool, &s);
 	for (unsigned c = 0; c < s.class_count; c++) {
