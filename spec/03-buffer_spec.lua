@@ -17,6 +17,13 @@ local function frozen(text)
     return with(text):freeze()
 end
 
+-- What string.sub gives when it is not compiled: on trace this LuaJIT gets some
+-- ranges of variable ends wrong, plain Lua strings included.
+local function piece_of(text, i, j)
+    return text:sub(i, j)
+end
+jit.off(piece_of)
+
 describe("a buffer as a string", function()
     -- Everything that reads does so alike for buffers and frozen objects.
     for kind, make in pairs { buffer = with, frozen = frozen } do
@@ -58,9 +65,9 @@ describe("a buffer as a string", function()
                 local text = "hello"
                 local x = make(text)
                 for i = -8, 8 do
-                    assert.equal(text:sub(i), x:sub(i))
+                    assert.equal(piece_of(text, i, -1), x:sub(i))
                     for j = -8, 8 do
-                        assert.equal(text:sub(i, j), x:sub(i, j))
+                        assert.equal(piece_of(text, i, j), x:sub(i, j))
                     end
                 end
                 assert.equal(text:sub(1.9, 2.9), x:sub(1.9, 2.9))
@@ -296,7 +303,7 @@ describe("copy", function()
     it("copies a range of the source, clamped", function()
         for from = -6, 6 do
             for to = -6, 6 do
-                local buf, piece = with ".....", ("abcde"):sub(from, to)
+                local buf, piece = with ".....", piece_of("abcde", from, to)
                 buf:copy(1, "abcde", from, to)
                 assert.equal(piece .. ("."):rep(5 - #piece), tostring(buf))
             end
