@@ -1,5 +1,6 @@
 /* The C interface, one thread: what each call promises, and how it fails. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -558,6 +559,76 @@ out_of_memory_is_an_error_and_passes(void **state)
 	bufpool_destroy(p);
 }
 
+static void *
+use_some(void *pool)
+{
+	struct bufpool_buf *held[10];
+
+	for (int i = 0; i < 10; i++)
+		held[i] = bufpool_checkout(pool, 1);
+	for (int i = 0; i < 10; i++)
+		bufpool_release(held[i]);
+	return NULL;
+}
+
+static void
+an_exiting_thread_leaves_its_cache_to_others(void **state)
+{
+	struct bufpool *p = pool_of(0, 0, 0);
+	pthread_t thread;
+
+	(void)state;
+	pthread_create(&thread, NULL, use_some, p);
+	pthread_join(thread, NULL);
+	assert_int_equal(stats_of(p).classes[0].ready, 10);
+	assert_int_equal(stats_of(p).classes[0].cached, 0);
+	use_some(p);
+	assert_int_equal(stats_of(p).misses, 10);
+	assert_true(stats_of(p).classes[0].cached > 0);
+	bufpool_thread_flush();
+	assert_int_equal(stats_of(p).classes[0].cached, 0);
+	assert_int_equal(stats_of(p).classes[0].ready, 10);
+	bufpool_destroy(p);
+}
+
+static void *
+trim_pool(void *pool)
+{
+	return (void *)bufpool_trim(pool);
+}
+
+static void *
+checkout_one(void *pool)
+{
+	return bufpool_checkout(pool, 65536);
+}
+
+/* This thread caches and then does nothing. */
+static void
+others_reach_what_an_idle_thread_has_cached(void **state)
+{
+	struct bufpool *p = pool_of(0, 0, 3 * 65536);
+	struct bufpool_buf *held[3];
+	pthread_t thread;
+	void *result, *trimmed;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		held[i] = bufpool_checkout(p, 65536);
+	for (int i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	assert_int_equal(stats_of(p).classes[1].cached, 3);
+	pthread_create(&thread, NULL, checkout_one, p);
+	pthread_join(thread, &result);
+	assert_non_null(result);
+	pthread_create(&thread, NULL, trim_pool, p);
+	pthread_join(thread, &trimmed);
+	assert_int_equal((size_t)trimmed, 2 * 65536);
+	assert_int_equal(stats_of(p).committed_bytes, 65536);
+	bufpool_release(result);
+	bufpool_destroy(p);
+}
+
 /* Runs misuse in a child; it must abort and say so. */
 static void
 assert_aborts(void (*misuse)(struct bufpool *), const char *message)
@@ -667,6 +738,8 @@ main(void)
 		cmocka_unit_test(refuses_a_configuration_out_of_range),
 		cmocka_unit_test(reads_and_fills_the_structs_of_older_callers),
 		cmocka_unit_test(out_of_memory_is_an_error_and_passes),
+		cmocka_unit_test(an_exiting_thread_leaves_its_cache_to_others),
+		cmocka_unit_test(others_reach_what_an_idle_thread_has_cached),
 		cmocka_unit_test(aborts_on_proven_corruption),
 		cmocka_unit_test(release_keeps_errno),
 	};
