@@ -30,7 +30,7 @@
 
 static struct bufpool *pool;
 static _Atomic uint32_t owner[OWNERS];
-static _Atomic int stop;
+static _Atomic int stop, started;
 static pthread_barrier_t all_hold;
 
 static const size_t sizes[] = { 100, 4096, 60000, 200000 };
@@ -51,6 +51,8 @@ keep_busy(void *arg)
 	struct bufpool_buf *held[HELD];
 	unsigned seed = me;
 
+	bufpool_release(bufpool_checkout(pool, 1));
+	atomic_fetch_add(&started, 1);
 	while (!atomic_load(&stop)) {
 		unsigned n = 1 + (unsigned)rand_r(&seed) % HELD;
 
@@ -154,6 +156,9 @@ main(void)
 		abort();
 	for (uintptr_t i = 0; i < THREADS; i++)
 		pthread_create(&thread[i], NULL, keep_busy, (void *)(i + 1));
+	/* A sanitizer holds locks of its own while a thread starts. */
+	while (atomic_load(&started) < THREADS)
+		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
 	for (int i = 0; i < forks && bad == 0; i++) {
 		int status;
 		pid_t pid;
