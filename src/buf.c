@@ -27,6 +27,12 @@ buf_table_used(void)
 	return table_used(&table);
 }
 
+const _Atomic uint32_t *
+buf_table_count(void)
+{
+	return &table.used;
+}
+
 struct bufpool_buf *
 buf_at(uint32_t number)
 {
@@ -152,13 +158,8 @@ bufpool_capacity(const struct bufpool_buf *b)
 static void
 buf_compact(struct bufpool_buf *b)
 {
-	size_t head = (size_t)(b->at - b->base);
-
 	memmove(b->base, b->at, b->len);
-	b->at = b->base;
-	b->capacity += head;
-	b->mark += head;
-	b->granted = 0;
+	buf_rewind(b);
 	buf_changed(b);
 }
 
@@ -261,25 +262,17 @@ buf_consume(struct bufpool_buf *b, size_t n)
 	b->capacity -= n;
 	b->mark = b->mark > n ? b->mark - n : 0;
 	b->grant = b->grant > n ? b->grant - n : 0;
-	if (b->len == 0) {
-		size_t head = (size_t)(b->at - b->base);
-
-		b->at = b->base;
-		b->capacity += head;
-		b->mark += head;
-		b->granted = 0;
-	}
+	if (b->len == 0)
+		buf_rewind(b);
 	buf_changed(b);
 }
 
 void
 buf_wipe(struct bufpool_buf *b)
 {
-	wipe(b->base, buf_dirty(b));
-	b->capacity = buf_size(b);
-	b->at = b->base;
+	buf_rewind(b);
+	wipe(b->base, b->mark);
 	b->len = b->mark = 0;
-	b->granted = 0;
 	buf_changed(b);
 }
 

@@ -80,11 +80,17 @@ buf_size(const struct bufpool_buf *b)
 	return b->capacity + (size_t)(b->at - b->base);
 }
 
-/* Bytes from base that may be other than zero. */
-static inline size_t
-buf_dirty(const struct bufpool_buf *b)
+/* Counts from the start of the memory again. The contents stay where they
+ * are, so this is for a buffer that has none, or that the caller moves. */
+static inline void
+buf_rewind(struct bufpool_buf *b)
 {
-	return b->mark + (size_t)(b->at - b->base);
+	size_t head = (size_t)(b->at - b->base);
+
+	b->at = b->base;
+	b->capacity += head;
+	b->mark += head;
+	b->granted = 0;
 }
 
 static inline void
@@ -106,6 +112,7 @@ void buf_destroy(struct bufpool_buf *b);
 struct bufpool_buf *buf_at(uint32_t number);
 /* Descriptors ever made: their numbers are below this. */
 uint32_t buf_table_used(void);
+const _Atomic uint32_t *buf_table_count(void);	/* where that is kept */
 bool buf_table_init(void);
 
 _Noreturn void buf_corrupt(const struct bufpool_buf *b, const char *phase);

@@ -8,12 +8,12 @@
 #include "cache.h"
 #include "pool.h"
 
-bool cache_asymmetric;
+static bool asymmetric;	/* membarrier works here */
 
 void
 cache_init(void)
 {
-	cache_asymmetric =
+	asymmetric =
 	    syscall(SYS_membarrier,
 		    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
@@ -42,7 +42,7 @@ cache_bind(struct cache *k, const struct bufpool *p)
 	memset(k->shelf, 0, p->classes * sizeof k->shelf[0]);
 	for (unsigned c = 0; c < p->classes; c++)
 		k->shelf[c].limit = p->shelf_limit[c];
-	atomic_store(&k->gate, 0);
+	atomic_store(&k->gate, asymmetric ? 0 : GATE_FENCED);
 	atomic_store(&k->pool_id, p->id);
 	return true;
 }
@@ -51,7 +51,7 @@ cache_bind(struct cache *k, const struct bufpool *p)
 static void
 heavy_fence(void)
 {
-	if (cache_asymmetric)
+	if (asymmetric)
 		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0,
 			0);
 }
@@ -103,8 +103,8 @@ cache_unclaim(struct cache *k)
 
 /* The rings need no claim: anyone may take from them. Nothing comes after: the
  * owner looks for CLOSED again each time it has pushed. */
-void
-cache_left_slow(struct cache *k)
+static void
+cache_drain(struct cache *k)
 {
 	struct depot *d = atomic_load(&k->depot);
 	struct bufpool_buf *b;
@@ -116,11 +116,31 @@ cache_left_slow(struct cache *k)
 			arena_give(b);
 }
 
+bool
+cache_enter_slow(struct cache *k)
+{
+	if (atomic_load(&k->gate) & GATE_FENCED)
+		atomic_exchange(&k->busy, 1);
+	if ((atomic_load(&k->gate) & (GATE_CLAIMED | GATE_CLOSED)) == 0)
+		return true;
+	cache_leave(k);
+	return false;
+}
+
+void
+cache_leave_slow(struct cache *k)
+{
+	if (atomic_load(&k->gate) & GATE_FENCED)
+		atomic_exchange(&k->busy, 0);
+	if (atomic_load(&k->gate) & GATE_CLOSED)
+		cache_drain(k);
+}
+
 void
 cache_close(struct cache *k)
 {
 	atomic_fetch_or(&k->gate, GATE_CLOSED);
-	cache_left_slow(k);
+	cache_drain(k);
 }
 
 /* Moves the `count` coldest buffers out; the others close up. */
@@ -169,8 +189,8 @@ cache_abandon(struct cache *k)
 		for (unsigned c = 0; c < k->classes; c++)
 			atomic_store(&k->shelf[c].n, 0);
 	atomic_store(&k->busy, 0);
-	gate &= GATE_CLOSED;
+	gate &= GATE_CLOSED | GATE_FENCED;
 	if (atomic_load(&k->pool_id) == 0)	/* was being bound */
-		gate = GATE_CLOSED;
+		gate |= GATE_CLOSED;
 	atomic_store(&k->gate, gate);
 }

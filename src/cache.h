@@ -23,8 +23,9 @@
  * other: at most one is inside, and neither ever waits. E4 pairs with the
  * acquire load at C3, C4 with the acquire load at E3: whoever gets in sees all
  * that the one before did. The fences are a compiler barrier and membarrier(2),
- * which puts a full barrier into every running thread of the process; where the
- * kernel lacks it, both are sequentially consistent exchanges.
+ * which puts a full barrier into every running thread of the process. Where the
+ * kernel lacks it, FENCED stays in the gate: that sends the owner through the
+ * slow paths, which store `busy` by a sequentially consistent exchange.
  *
  * CLOSED in the gate is set once by bufpool_close and stays: the owner then
  * never gets in again. If it was inside, it finds the bit when it leaves (E4,
@@ -40,11 +41,14 @@
 #include "buf.h"
 #include "depot.h"
 
-#define SHELF_MAX 64		/* buffers of one class in a cache, at most */
+/* Buffers of one class in a cache, at most: so many that a shelf is 512 bytes,
+ * which is found by a shift. */
+#define SHELF_MAX 60
 #define SHELF_BYTES ((size_t)2 << 20)	/* likewise; one always fits */
 
 #define GATE_CLAIMED 1
 #define GATE_CLOSED 2
+#define GATE_FENCED 4
 
 /* Counters have one writer, the owner, and are read by anyone. The law:
  * over all caches, checkouts - releases == buffers out. */
@@ -69,10 +73,9 @@ struct cache {
 	_Alignas(64) struct shelf shelf[BUFPOOL_CLASSES_MAX];
 };
 
-extern bool cache_asymmetric;	/* membarrier works here; set at load */
-
 void cache_init(void);		/* once, before any other thread */
-void cache_left_slow(struct cache *k);
+bool cache_enter_slow(struct cache *k);
+void cache_leave_slow(struct cache *k);
 
 static inline void
 counter_add(_Atomic uint64_t *counter, uint64_t n)
@@ -89,35 +92,25 @@ counter_get(const _Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-static inline void
-cache_set_busy(struct cache *k, uint32_t busy)
-{
-	if (__builtin_expect(cache_asymmetric, 1)) {
-		atomic_store_explicit(&k->busy, busy, memory_order_release);
-		atomic_signal_fence(memory_order_seq_cst);
-	} else {
-		atomic_exchange(&k->busy, busy);
-	}
-}
-
 /* Owner only, once it is done inside, or has pushed into its depot. */
 static inline void
 cache_leave(struct cache *k)
 {
-	cache_set_busy(k, 0);
-	if (__builtin_expect(atomic_load(&k->gate) & GATE_CLOSED, 0))
-		cache_left_slow(k);
+	atomic_store_explicit(&k->busy, 0, memory_order_release);
+	atomic_signal_fence(memory_order_seq_cst);
+	if (__builtin_expect(atomic_load(&k->gate) != 0, 0))
+		cache_leave_slow(k);
 }
 
 /* Owner only. False: claimed or closed, and the shelves are not its own now. */
 static inline bool
 cache_enter(struct cache *k)
 {
-	cache_set_busy(k, 1);
+	atomic_store_explicit(&k->busy, 1, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
 	if (__builtin_expect(atomic_load(&k->gate) == 0, 1))
 		return true;
-	cache_leave(k);
-	return false;
+	return cache_enter_slow(k);
 }
 
 /* Buffers of the class; exact for whoever is inside. Any thread. */

@@ -35,11 +35,11 @@ hand_out(struct bufpool_buf *b, size_t n)
 	return b;
 }
 
-static inline struct bufpool_buf *
+static inline __attribute__((always_inline)) struct bufpool_buf *
 checkout(struct bufpool *p, size_t n, enum take take, ptrdiff_t *fresh)
 {
-	unsigned class = pool_class(p, n);
 	struct cache *k = thread_own_cache(p);
+	unsigned class = pool_class(p, n);
 
 	*fresh = 0;
 	if (likely(k != NULL && class != CLASS_EXACT && cache_enter(k))) {
@@ -58,7 +58,8 @@ static inline void
 count_release(struct cache *k, unsigned class, size_t wiped, bool by_gc)
 {
 	counter_add(&k->shelf[class].releases, 1);
-	counter_add(&k->wiped_bytes, wiped);
+	if (wiped != 0)
+		counter_add(&k->wiped_bytes, wiped);
 	if (by_gc)
 		counter_add(&k->gc_returns, 1);
 }
@@ -67,7 +68,7 @@ count_release(struct cache *k, unsigned class, size_t wiped, bool by_gc)
  * From the user's hands back. The caller has turned the state, so the buffer
  * is its alone, and it is wiped before anyone else can see it.
  */
-static inline void
+static inline __attribute__((always_inline)) void
 take_home(struct bufpool_buf *b, bool by_gc)
 {
 	struct cache *k = thread_own_cache(b->pool);
@@ -76,11 +77,11 @@ take_home(struct bufpool_buf *b, bool by_gc)
 
 	buf_changed(b);
 	if (likely(class < BUFPOOL_CLASSES_MAX)) {
-		dirty = buf_dirty(b);
+		if (unlikely(b->at != b->base))
+			buf_rewind(b);
+		dirty = b->mark;
 		if (dirty != 0)
 			wipe(b->base, dirty);
-		b->capacity = buf_size(b);
-		b->at = b->base;
 		b->mark = 0;
 		b->raw = b->granted = b->align = 0;
 		ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
