@@ -169,7 +169,8 @@ lua_size(lua_State *L, int index, int argument, const char *function)
 		return lua_bad_argument(L, argument, function,
 			lua_pushfstring(L, "number expected, got %s",
 					luaL_typename(L, index)));
-	if (!(n >= 0 && n < 0x1p63) || n != floor(n))
+	/* Not floor(), which is a call: in this range the cast is exact. */
+	if (!(n >= 0 && n < 0x1p63) || n != (double)(int64_t)n)
 		lua_bad_argument(L, argument, function,
 			lua_pushfstring(L, "size expected, got %f", n));
 	return n;
