@@ -134,7 +134,8 @@ install: all install-module
 	done
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps-demo deps-test demo test lint asan tsan memcheck clean
+.PHONY: deps-demo deps-test demo test test-jit bench-lua lint asan tsan
+.PHONY: memcheck clean
 DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
@@ -153,6 +154,25 @@ demo: deps-demo
 test: deps-test
 	@$(MAKE) -s all specs examples
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
+
+# The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
+# of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
+JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua,\
+	$(filter %_spec.lua,$(SPEC)))
+test-jit: deps-test
+	@$(MAKE) -s all
+	@.ci/test-jit $(JIT_SPEC)
+
+# What the documents say about speed comes from here: make bench-lua OUT=doc
+BENCH = $(if $(OUT),--out $(OUT))
+bench-lua: $(CORE) $(BUILD)/bench/access.so
+	@LUA_PATH='bench/?.lua;lua/?.lua;lua/?/init.lua;;' \
+		LUA_CPATH='$(BUILD)/lua/?.so;$(BUILD)/bench/?.so;;' \
+		$(LUAJIT) bench/lua.lua $(BENCH)
+
+$(BUILD)/bench/access.so: bench/access.c | $(BUILD)/headers
+	@mkdir -p $(@D)
+	$(CC) -shared $(ALL_CPPFLAGS) $(ALL_CFLAGS) -o $@ $<
 
 lint: deps-test
 	@.ci/lint

@@ -1,0 +1,459 @@
+-- What buffers cost Lua code, next to what people use instead.
+--
+-- Method. Each row of the table is one job, done by several contenders: ours,
+-- and rivals. A contender is a function that does the job n times in a loop,
+-- the same loop for all of a row, on an object that it gets as an argument;
+-- what it reads is added up and returned. Each sample is taken in a process of
+-- its own, so that neither traces nor the state of an allocator pass from one
+-- contender to another: n is doubled until a run takes a quarter of SAMPLE,
+-- which warms everything, and scaled to SAMPLE; then it runs RUNS times, each
+-- after two full collections, and the fastest counts, for whatever else the
+-- machine does can only slow it down. All contenders of a row take turns,
+-- REPEATS times, with the JIT on and off. The result is the median of these, in
+-- nanoseconds of processor time of the process (garbage collection and the
+-- system included, other programs not) for one operation; and the median of the
+-- largest resident memory of the process.
+--
+-- Targets are ratios of two contenders of one row, in time or memory.
+--
+--   luajit bench/lua.lua [--quick] [--only TEXT] [--out DIRECTORY]
+--
+-- With --out: lua-performance.json, .svg, and the table in the .md there.
+
+local ffi = require "ffi"
+local bufpool = require "bufpool"
+local report = require "report"
+local have_sb, string_buffer = pcall(require, "string.buffer")
+local have_access, access = pcall(require, "access")
+
+ffi.cdef [[
+void *calloc(size_t, size_t);
+void free(void *);
+int isatty(int);
+]]
+
+local SAMPLE, RUNS, REPEATS = 0.02, 5, 5
+local CLASSES = { 4096, 65536, 262144, 1048576 }
+local HEAP_MB, DROPS = 200, 20000
+local LEN = 4096
+
+local options = {}
+do
+    local k = 1
+    while arg[k] do
+        local name = arg[k]:match "^%-%-(%w+)$"
+        if name == "quick" then
+            options.quick = true
+        elseif name == "only" or name == "out" or name == "cell" then
+            k = k + 1
+            options[name] = assert(arg[k], "a value is missing")
+        else
+            error("unknown option " .. arg[k])
+        end
+        k = k + 1
+    end
+    if options.quick then
+        SAMPLE, REPEATS, DROPS = 0.005, 1, 4000
+    end
+end
+
+local pool = bufpool.new { one_mib_count = 1 }
+local can_borrow = pool.borrow ~= nil
+
+-- What contenders may name; upvalues of theirs.
+local tools = {
+    pool = pool,
+    copy = ffi.copy,
+    gc = ffi.gc,
+    calloc = ffi.C.calloc,
+    free = ffi.C.free,
+    new = have_sb and string_buffer.new or false,
+    byte = string.byte,
+    concat = table.concat,
+    clear = require "table.clear",
+    box = have_access and access.box or false,
+    unbox = have_access and access.unbox or false,
+    text = ("x"):rep(64),
+    piece = ("y"):rep(100),
+}
+for _, size in ipairs(CLASSES) do
+    tools["array" .. size] = ffi.typeof(("uint8_t[%d]"):format(size))
+end
+
+local function compile(name, body)
+    local names, values = {}, {}
+    for key, value in pairs(tools) do
+        names[#names + 1] = key
+        values[#values + 1] = value
+    end
+    return assert(loadstring(("local %s = ...\nreturn function(n, o)\n"
+        .. "local x = 0\n%s\nreturn x\nend"):format(
+        table.concat(names, ", "), body), "=" .. name))(unpack(values))
+end
+
+-- Rows ----------------------------------------------------------------------
+
+local rows = {}
+
+-- A row: contenders are { name, body, make = object, per = operations that one
+-- of n stands for, needs = what has to be there }.
+local function row(name, contenders)
+    contenders.name = name
+    rows[#rows + 1] = contenders
+end
+
+local function with(make)
+    return function()
+        return make(pool:checkout(LEN):fill(7))
+    end
+end
+
+local buffer = with(function(buf) return buf end)
+local frozen = with(function(buf) return buf:freeze() end)
+local held = {}
+
+local function handle()
+    return pool:borrow(LEN):fill(7)
+end
+
+local function pointer(ctype)
+    return with(function(buf)
+        held[#held + 1] = buf
+        return ffi.cast(ctype, (buf:ref()))
+    end)
+end
+
+local function has(make, method)
+    return function()
+        return make()[method] ~= nil
+    end
+end
+
+local function borrows()
+    return can_borrow
+end
+
+local function loop(step, body)
+    return ([[
+        for _ = 1, n do
+            for i = 0, %d do
+                %s
+            end
+        end]]):format(LEN / step - 1, body)
+end
+
+local function access_rows(kind, step, reader, writer)
+    local count = LEN / step
+    local at = step == 1 and "i + 1" or ("i * %d + 1"):format(step)
+    local ctype = ("uint%d_t *"):format(step * 8)
+    local read = loop(step, ("x = x + o:%s(%s)"):format(reader, at))
+    local write = loop(step, ("o:%s(%s, i)"):format(writer, at))
+    if step == 8 then
+        read = "x = 0ULL\n" .. read
+    end
+    local raw = step == 8 and "x = 0ULL\n" or ""
+    local reads = {
+        { "buffer", read, make = buffer, per = count,
+            needs = has(buffer, reader) },
+        { "frozen", read, make = frozen, per = count,
+            needs = has(frozen, reader) },
+        { "handle", read, make = handle, per = count, needs = borrows },
+        { "raw pointer", raw .. loop(step, "x = x + o[i]"),
+            make = pointer("const " .. ctype), per = count, rival = true },
+    }
+    local writes = {
+        { "buffer", write, make = buffer, per = count,
+            needs = has(buffer, writer) },
+        { "handle", write, make = handle, per = count, needs = borrows },
+        { "raw pointer", loop(step, "o[i] = i"), make = pointer(ctype),
+            per = count, rival = true },
+    }
+    if step == 1 then
+        reads[#reads + 1] = { "string.byte", loop(1, "x = x + byte(o, i + 1)"),
+            make = function() return ("\7"):rep(LEN) end, per = count,
+            rival = true }
+        reads[#reads + 1] = { "lua_CFunction",
+            loop(1, "x = x + o:byte(i + 1)"),
+            make = function() return access.new() end,
+            per = count, rival = true, needs = function()
+                return have_access
+            end }
+        writes[#writes + 1] = { "lua_CFunction",
+            loop(1, "o:setbyte(i + 1, i)"),
+            make = function() return access.new() end,
+            per = count, rival = true, needs = function()
+                return have_access
+            end }
+    end
+    reads.access, writes.access = true, true
+    row(kind .. " read", reads)
+    row(kind .. " write", writes)
+end
+
+access_rows("byte", 1, "byte", "setbyte")
+access_rows("u32", 4, "u32le", "set_u32le")
+access_rows("u64", 8, "u64le", "set_u64le")
+
+local function each(body)
+    return ("for i = 1, n do\n%s\nend"):format(body)
+end
+
+local function string_buffers()
+    return have_sb
+end
+
+-- Of 64 bytes, and of each class; 64 bytes written.
+local function life_row(name, n, class)
+    local mine = [[
+        local b = pool:%s(%d)
+        b:write(1, text)
+        b:release()]]
+    row(name, {
+        { "checkout", each(mine:format("checkout", n)) },
+        { "borrow", each(mine:format("borrow", n)), needs = borrows },
+        { "string.buffer", each(([[
+            local b = new(%d)
+            b:put(text)
+            b:free()]]):format(class)), rival = true, needs = string_buffers },
+        { "ffi.new", each(([[
+            local b = array%d()
+            copy(b, text, 64)
+            x = x + b[63] ]]):format(class)), rival = true },
+        { "calloc, free", each(([[
+            local b = calloc(1, %d)
+            copy(b, text, 64)
+            free(b)]]):format(class)), rival = true },
+        { "calloc, ffi.gc", each(([[
+            local b = gc(calloc(1, %d), free)
+            copy(b, text, 64)
+            free(gc(b, nil))]]):format(class)), rival = true },
+    })
+end
+
+life_row("take 64 bytes, write, give back", 64, 4096)
+for _, size in ipairs(CLASSES) do
+    life_row(("take %d KiB, write 64, give back"):format(size / 1024), size,
+        size)
+end
+
+row("take 4 KiB and drop it", {
+    { "checkout", each [[
+        local b = pool:checkout(4096)
+        b:setbyte(1, 1)]] },
+    { "ffi.new", each [[
+        local b = array4096()
+        b[0] = 1]], rival = true },
+    { "calloc, ffi.gc", each [[
+        local b = gc(calloc(1, 4096), free)
+        copy(b, text, 1)]], rival = true },
+})
+
+local PIECES = 655
+local function append(body, finish)
+    return ([[
+        for _ = 1, n do
+            %s
+            for i = 1, %d do
+                %s
+            end
+            %s
+        end]]):format(finish[1], PIECES, body, finish[2])
+end
+
+row("append 100 bytes, to 64 KiB", {
+    { "writer", append("o:put(piece)", { "", "x = x + #o o:reset()" }),
+        make = function() return pool:writer(65536) end, per = PIECES },
+    { "handle", append("o:put(piece)", { "", "x = x + #o o:reset()" }),
+        make = function() return pool:borrow(65536):reset() end,
+        per = PIECES, needs = borrows },
+    { "string.buffer", append("o:put(piece)", { "", "x = x + #o o:reset()" }),
+        make = function() return string_buffer.new(65536) end,
+        per = PIECES, rival = true, needs = string_buffers },
+    { "table.concat", append("o[i] = piece",
+        { "clear(o)", "x = x + #concat(o)" }), make = function() return {} end,
+        per = PIECES, rival = true },
+    { "..", append("s = s .. piece", { "local s = ''", "x = x + #s" }),
+        per = PIECES, rival = true },
+})
+
+-- What any userdata costs: the experiment behind the rows of checkout.
+row("floor: a userdata", {
+    { "with __gc, released", each "unbox(box(o[1]), o[2])",
+        make = function()
+            return { { __gc = access.finalizer }, {} }
+        end, rival = true, needs = function() return have_access end },
+    { "with __gc, dropped", each "box(o[1])",
+        make = function()
+            return { { __gc = access.finalizer }, {} }
+        end, rival = true, needs = function() return have_access end },
+    { "without __gc", each "box(o[2])",
+        make = function() return { {}, {} } end, rival = true,
+        needs = function() return have_access end },
+})
+
+-- DROPS times, and one run: it is about what piles up.
+local heap_row = ("take 64 KiB and drop it, %d MB live heap"):format(HEAP_MB)
+row(heap_row, {
+    heap = true,
+    { "checkout", each [[
+        local b = pool:checkout(65536)
+        b:setbyte(1, 1)]] },
+    { "ffi.new", each [[
+        local b = array65536()
+        b[0] = 1]], rival = true },
+    { "calloc, ffi.gc", each [[
+        local b = gc(calloc(1, 65536), free)
+        copy(b, text, 1)]], rival = true },
+})
+
+-- What has to be so: at most `ratio` times the rival.
+local targets = {}
+local function target(what, ours, against, ratio, memory)
+    targets[#targets + 1] = { row = what, ours = ours, rival = against,
+        ratio = ratio, memory = memory }
+end
+for _, ours in ipairs { "buffer", "frozen", "handle" } do
+    target("byte read", ours, "raw pointer", 1.05)
+    target("u32 read", ours, "raw pointer", 2)
+    target("u64 read", ours, "raw pointer", 2)
+end
+for _, ours in ipairs { "buffer", "handle" } do
+    target("byte write", ours, "raw pointer", 3)
+    target("u32 write", ours, "raw pointer", 5)
+    target("u64 write", ours, "raw pointer", 5)
+end
+local small, large = "take 64 bytes, write, give back",
+    "take 1024 KiB, write 64, give back"
+target(small, "checkout", "string.buffer", 1 / 1.6)
+target(small, "checkout", "ffi.new", 1 / 4)
+target(large, "checkout", "string.buffer", 1 / 60)
+target(small, "borrow", "string.buffer", 1 / 10)
+target("take 4 KiB and drop it", "checkout", "ffi.new", 1 / 2)
+target(heap_row, "checkout", "ffi.new", 1 / 5)
+target(heap_row, "checkout", "ffi.new", 1 / 3, true)
+target("append 100 bytes, to 64 KiB", "writer", "string.buffer", 1)
+
+-- A cell, in the child ------------------------------------------------------
+
+local clock = os.clock
+
+local function time(run, n, object)
+    collectgarbage()
+    collectgarbage()
+    local start = clock()
+    assert(run(n, object) ~= nil)
+    return clock() - start
+end
+
+local function calibrated(run, object)
+    local n = 1
+    local took = time(run, n, object)
+    while took < SAMPLE / 4 do
+        n = n * 2
+        took = time(run, n, object)
+    end
+    return math.ceil(n * SAMPLE / took)
+end
+
+local function live_heap()
+    local heap = {}
+    repeat
+        for _ = 1, 1000 do
+            heap[#heap + 1] = { #heap, heap[#heap] }
+        end
+    until collectgarbage "count" > HEAP_MB * 1024
+    return heap
+end
+
+local function peak_mb()
+    for line in io.lines "/proc/self/status" do
+        local kb = line:match "^VmHWM:%s*(%d+) kB"
+        if kb then
+            return kb / 1024
+        end
+    end
+end
+
+local function run_cell(r, c)
+    if c.needs and not c.needs() then
+        return { missing = true }
+    end
+    local heap = r.heap and live_heap()
+    local run, object = compile(c[1], c[2]), c.make and c.make()
+    local n = r.heap and DROPS or calibrated(run, object)
+    local took = time(run, n, object)
+    for _ = 2, r.heap and 1 or RUNS do
+        took = math.min(took, time(run, n, object))
+    end
+    return { ns = took * 1e9 / n / (c.per or 1), mb = peak_mb(),
+        live = heap and #heap }
+end
+
+if options.cell then
+    local r, c = options.cell:match "(%d+),(%d+)"
+    r = rows[tonumber(r)]
+    print(report.literal(run_cell(r, r[tonumber(c)])))
+    return
+end
+
+-- All of them -----------------------------------------------------------------
+
+local interpreter = -1
+while arg[interpreter - 1] do
+    interpreter = interpreter - 1
+end
+
+local function child(jit_on, r, c)
+    local pipe = assert(io.popen(("%s %s %s %s --cell %d,%d"):format(
+        report.quote(arg[interpreter]), jit_on and "" or "-joff",
+        report.quote(arg[0]), options.quick and "--quick" or "", r, c)))
+    local text = pipe:read "*a"
+    pipe:close()
+    return assert(loadstring("return " .. text))()
+        or error(("row %d, contender %d: no result"):format(r, c))
+end
+
+local function median(list)
+    table.sort(list)
+    return list[math.floor((#list + 1) / 2)]
+end
+
+local function measure(k, jit_on)
+    local r = rows[k]
+    local result = { name = r.name, access = r.access, heap = r.heap }
+    local times, peaks = {}, {}
+    for _ = 1, REPEATS do
+        for c in ipairs(r) do
+            local got = child(jit_on, k, c)
+            times[c], peaks[c] = times[c] or {}, peaks[c] or {}
+            table.insert(times[c], got.ns)
+            table.insert(peaks[c], got.mb)
+        end
+    end
+    result.cells = {}
+    for c, contender in ipairs(r) do
+        result.cells[c] = { name = contender[1],
+            rival = contender.rival or false, ns = median(times[c]),
+            mb = median(peaks[c]), missing = #times[c] == 0 }
+    end
+    return result
+end
+
+local results = { on = {}, off = {}, targets = targets, repeats = REPEATS,
+    version = jit.version, arch = jit.arch }
+local terminal = ffi.C.isatty(2) == 1
+for k, r in ipairs(rows) do
+    if not options.only or r.name:find(options.only, 1, true) then
+        for mode, list in pairs { on = results.on, off = results.off } do
+            if terminal then
+                io.stderr:write(("\r\27[K%d of %d: %s, JIT %s"):format(k, #rows,
+                    r.name, mode))
+            end
+            list[#list + 1] = measure(k, mode == "on")
+        end
+    end
+end
+if terminal then
+    io.stderr:write "\r\27[K"
+end
+report.write(results, options.out)

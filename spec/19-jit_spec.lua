@@ -1,0 +1,161 @@
+-- Every accessor compiles: the JIT's own events, recorded while a loop over it
+-- runs in a process of its own.
+--
+-- The first round of each loop does nothing, so that with hotloop=1 the loop is
+-- what becomes hot, and not some function inside it that is called more often:
+-- then all of a method has to fit into the loop's own trace. From there on the
+-- usual thresholds hold.
+local bufpool = require "bufpool"
+local helper = require "support.helper"
+
+local can_borrow = bufpool.default().borrow ~= nil
+
+local child = [[
+local bufpool = require "bufpool"
+local ffi, util = require "ffi", require "jit.util"
+local named, vmdef = pcall(require, "jit.vmdef")
+local pool = bufpool.new()
+local kind = %q
+
+local function make(text, n)
+    local x = (kind == "handle" and pool.borrow or pool.checkout)(pool, n)
+    x:write(1, text)
+    return kind == "frozen" and x:freeze() or x
+end
+local b, w = make("abcdefgh", 4096), nil
+if kind ~= "frozen" then
+    w = make("", 4096):reset()
+end
+local other, small = make("abcdefgh", 4096), make("xyz", 3)
+local pointer, size = ffi.cast("const char *", "abcdef"), 3LL
+
+local roots, problems = 0, {}
+local function watch(what, trace, func, pc, code, reason)
+    if what == "stop" then
+        local info = util.traceinfo(trace)
+        if info.linktype == "loop" then
+            roots = roots + 1
+        elseif info.linktype == "stitch" then
+            problems[#problems + 1] = "stitched"
+        end
+        jit.opt.start("hotloop=1000000")
+    elseif what == "abort" then
+        local at = util.funcinfo(func, pc)
+        if type(reason) == "function" then
+            reason = util.funcinfo(reason).loc or "C function"
+        end
+        local text = named and vmdef.traceerr[code] or "error " .. code
+        problems[#problems + 1] = text:gsub("%%%%[sd]", tostring(reason))
+            .. " at " .. tostring(at.loc)
+    end
+end
+
+local function run(n)
+    local x = 0
+    for i = 0, n do
+        if i > 0 then
+            %s
+        end
+    end
+    return x
+end
+jit.off(watch)
+jit.flush()
+jit.opt.start("hotloop=1")
+jit.attach(watch, "trace")
+run(400)
+jit.attach(watch)
+if roots == 0 then
+    problems[#problems + 1] = "no trace of the loop"
+end
+io.write(table.concat(problems, "\n"))
+]]
+
+-- By method: what a loop does with b, a full buffer, w, an empty one, other,
+-- one like b, and small. More than one line: one loop each.
+local readers = {
+    len = { "x = x + b:len() + #b" },
+    byte = { "x = x + b:byte(i % 64 + 1)", "x = x + b:byte(-(i % 64) - 1)",
+        "x = x + select(2, b:byte(i % 64 + 1, i % 64 + 2))",
+        "x = x + b:byte(size)" },
+    sub = { "x = x + #b:sub(i % 64 + 1, i % 64 + 3)", "x = x + #b:sub(-3)" },
+    tostring = { "x = x + #b:tostring()" },
+    find = { "x = x + b:find('c', i % 3 + 1, true)", "x = x + b:find 'cd'",
+        "x = x + #b:sub(b:find(small, 1, true) or 1)" },
+    equals = { "x = x + (b:equals(other) and 1 or 0)",
+        "x = x + (b:equals 'abc' and 1 or 0)" },
+    equals_ct = { "x = x + (b:equals_ct(other) and 1 or 0)",
+        "x = x + (b:equals_ct 'abc' and 1 or 0)" },
+    ref = { "local p, n = b:ref() x = x + p[i % 64] + n" },
+}
+
+local writers = {
+    capacity = { "x = x + b:capacity()" },
+    write = { "b:write(i % 64 + 1, 'ab')", "b:write(i % 64 + 1, small)",
+        "b:write(i % 64 + 1, i)" },
+    copy = { "b:copy(i % 64 + 1, 'abcd', 2, 3)",
+        "b:copy(i % 64 + 1, small)" },
+    setbyte = { "b:setbyte(i, i)", "b:setbyte(i, i, i)",
+        "b:setbyte(i, i, i, i, i)", "b:setbyte(size, i)" },
+    fill = { "b:fill(i, i % 64 + 1, i % 64 + 9)" },
+    wipe = { "b:wipe()" },
+    resize = { "b:resize(i % 100)" },
+    put = { "w:put 'abc'", "w:put(i)", "w:put(small)", "w:put('a', i)",
+        "w:put('a', i, 'c')", "w:put('a', 'b', i, 'd')" },
+    putcdata = { "w:putcdata(pointer, 3)" },
+    set = { "w:set 'abc'", "w:set(small)", "w:set(pointer, 3)" },
+    reserve = { "local p, n = w:reserve(3) p[0] = n w:commit(2)" },
+    get = { "w:put 'abcd' x = x + #w:get()", "w:put 'abcd' x = x + #w:get(2)",
+        "w:put 'abcd' x = x + #select(2, w:get(1, 2))",
+        "w:put 'abcd' x = x + #select(3, w:get(1, 2, 1))" },
+    skip = { "w:put 'abcd' w:skip(3)" },
+    reset = { "w:put 'abcd' w:reset()" },
+    free = { "w:put 'abcd' w:free()" },
+}
+writers.commit = writers.reserve
+
+for _, width in ipairs { 8, 16, 24, 32, 64 } do
+    for _, form in ipairs { "u", "i", "f" } do
+        for _, order in ipairs(width == 8 and { "" } or { "le", "be" }) do
+            local name = form .. width .. order
+            readers[name] = { ("x = x + tonumber(b:%s(i))"):format(name) }
+            writers["set_" .. name] = { ("b:set_%s(i, i)"):format(name) }
+            writers["put_" .. name] = { ("w:put_%s(i)"):format(name) }
+            writers["get_" .. name] = {
+                ("w:put_%s(i) x = x + tonumber(w:get_%s())"):format(name, name),
+            }
+        end
+    end
+end
+
+local function compiles(kind, x, lists)
+    for _, list in ipairs(lists) do
+        for method, bodies in pairs(list) do
+            if x[method] then
+                it(method .. " of a " .. kind, function()
+                    for _, body in ipairs(bodies) do
+                        local said = helper.child_ok(child:format(kind, body))
+                        assert.equal("", said, body)
+                    end
+                end)
+            end
+        end
+    end
+end
+
+describe("a loop on trace, nothing aborted or stitched:", function()
+    if not jit.status() then
+        pending "the JIT is off"
+        return
+    end
+    local pool = bufpool.new()
+    compiles("buffer", pool:checkout(1), { readers, writers })
+    compiles("frozen", pool:checkout(1):freeze(), { readers })
+    if can_borrow then
+        local handle = pool:borrow(1)
+        compiles("handle", handle, { readers, writers })
+        handle:release()
+    else
+        pending "handles: this build has none"
+    end
+end)
