@@ -48,12 +48,20 @@ struct bufpool_pool_box {
 	int32_t named;		/* collecting the handle closes nothing */
 };
 
+/* A borrowed buffer: a value, and no box. It is alive while its number is that
+ * of a descriptor that is out and has this word; so any numbers are safe. */
+struct bufpool_handle {
+	const int32_t _number;
+	const uint64_t _generation;	/* the word at checkout, whole */
+};
+
 /*
  * They raise nothing and know no Lua state. Those that change a buffer do it
  * only while its epoch is the given one, and else return ESTALE; box is where
  * growth is charged, NULL for nowhere. An int is 0 or an errno. Numbers that
  * can be large are doubles, which Lua need not box; I/O returns bytes, or an
- * errno negated.
+ * errno negated. borrow returns the number of a descriptor, or an errno
+ * negated; freeze fills a box that has nothing inside.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
@@ -64,6 +72,12 @@ struct bufpool_calls {
 			  struct bufpool_box *box);
 	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
 	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
+	int (*const borrow)(struct bufpool_pool_box *, size_t n);
+	int (*const release)(struct bufpool_buf *, int32_t epoch);
+	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
+			    struct bufpool_frozen_box *to);
+	struct bufpool_buf *(*const descriptor)(uint32_t number);
+	const _Atomic uint32_t *(*const descriptors)(void);
 	void (*const move)(void *to, const void *from, size_t n);
 	int (*const compare)(const void *a, size_t a_len,
 			     const void *b, size_t b_len);

@@ -63,6 +63,41 @@ consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 	return 0;
 }
 
+/* A finalizer may have closed the pool since Lua looked. */
+static int
+borrow(struct bufpool_pool_box *box, size_t n)
+{
+	struct bufpool_buf *b;
+
+	if (box->state != BOX_LIVE)
+		return -ESTALE;
+	b = bufpool_checkout(box->pool, n);
+	return b != NULL ? (int)b->number : -errno;
+}
+
+static int
+release(struct bufpool_buf *b, int32_t epoch)
+{
+	if (b->epoch != epoch)
+		return ESTALE;
+	bufpool_release(b);
+	return 0;
+}
+
+/* From here on the collector returns it, and so has to feel it. */
+static int
+freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
+{
+	if (b->epoch != epoch)
+		return ESTALE;
+	lua_charge(to->account, &to->charged, (double)buf_size(b));
+	to->account->debt += to->charged;
+	to->frozen = bufpool_freeze(b);
+	to->at = bufpool_frozen_data(to->frozen);
+	to->len = bufpool_frozen_len(to->frozen);
+	return 0;
+}
+
 /* NULL stands for no bytes here; string.h would not have it. */
 static void
 move(void *to, const void *from, size_t n)
@@ -206,6 +241,11 @@ const struct bufpool_calls lua_calls = {
 	.free = free_memory,
 	.wipe = wipe,
 	.consume = consume,
+	.borrow = borrow,
+	.release = release,
+	.freeze = freeze,
+	.descriptor = buf_at,
+	.descriptors = buf_table_count,
 	.move = move,
 	.compare = compare,
 	.equal_ct = equal_ct,

@@ -68,13 +68,30 @@ reclaim(lua_State *L, const struct bufpool *pool, double n)
 	return true;
 }
 
-/* core.reclaim(buffer, n): for growth, which runs where no collection may. */
+/* core.reclaim(x, n): for calls by FFI, in which no collection may run. x is
+ * the pool, or the number of the descriptor that is to grow. */
 static int
 core_reclaim(lua_State *L)
 {
-	struct bufpool_box *box = lua_box_self(L, KIND_BUFFER, "reclaim");
+	const struct bufpool *pool;
 
-	lua_pushboolean(L, reclaim(L, box->buf->pool, lua_tonumber(L, 2)));
+	if (lua_type(L, 1) == LUA_TNUMBER)
+		pool = buf_at((uint32_t)lua_tonumber(L, 1))->pool;
+	else
+		pool = ((struct bufpool_pool_box *)
+			lua_box_self(L, KIND_POOL, "borrow"))->pool;
+	lua_pushboolean(L, reclaim(L, pool, lua_tonumber(L, 2)));
+	return 1;
+}
+
+/* core.frozen_box(): one with nothing inside, which calls.freeze fills. */
+static int
+core_frozen_box(lua_State *L)
+{
+	struct bufpool_frozen_box *box =
+		lua_box_new(L, KIND_FROZEN, sizeof *box);
+
+	box->account = lua_touserdata(L, UP_ACCOUNT);
 	return 1;
 }
 
@@ -508,6 +525,7 @@ const luaL_Reg lua_module_functions[] = {
 	{ "get", core_get },
 	{ "stats", core_stats },
 	{ "reclaim", core_reclaim },
+	{ "frozen_box", core_frozen_box },
 	{ NULL, NULL }
 };
 

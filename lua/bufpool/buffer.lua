@@ -13,18 +13,19 @@ local core = require "bufpool.core"
 local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
 local floor, max, min = math.floor, math.max, math.min
 local getmetatable = debug.getmetatable
-local pcall, select, tonumber = pcall, select, tonumber
+local error, pcall, select, tonumber = error, pcall, select, tonumber
+local string_format = string.format
 local tobit, tostring, type = require("bit").tobit, tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
 local live, data, holds = core.live, core.data, core.holds
 local calls = core.ffi_calls
 local pointer, identify, box_t = core.pointer, core.identify, core.box_type
+local is_handle, same = core.is_handle, core.same
 -- Looking a function up allocates; a local does not.
 local move, consume = calls.move, calls.consume
 
 local new_pointer = ffi.typeof("const void *")
-local new_text = ffi.typeof("char[?]")
 
 local INT_MAX = 0x7fffffff
 
@@ -163,6 +164,14 @@ function buffer.fill(self, v, i, j)
     return self
 end
 
+-- What memory is charged to: a handle's is not the collector's to return.
+local function charged(self)
+    if type(self) == "userdata" then
+        return cast(box_t, self)
+    end
+    return nil
+end
+
 -- Calls of the core that change a buffer as a whole. They fail with ESTALE when
 -- the epoch has moved on, and then are made again.
 local ESTALE = 116
@@ -177,7 +186,7 @@ end
 
 function buffer.free(self)
     local b, epoch = live(self, "free")
-    if calls.free(b, epoch, cast(box_t, self)) == ESTALE then
+    if calls.free(b, epoch, charged(self)) == ESTALE then
         return buffer.free(self)
     end
     return self
@@ -185,22 +194,17 @@ end
 
 -- Growth --------------------------------------------------------------------
 
-local function shortage(name, failure, n)
-    local text = new_text(160)
-    calls.shortage(failure, n, text, 160)
-    raise(("cannot grow in '%s': %s"):format(name, ffi_string(text)))
-end
-
 -- Grows by `call`, to n bytes. What is garbage may be what memory lacks, so
 -- before it fails, the collector may run.
 local function grow(self, call, n, name, collected)
     local b, epoch = live(self, name)
-    local failure = call(b, epoch, n, cast(box_t, self))
+    local failure = call(b, epoch, n, charged(self))
     if failure == ESTALE then
         return grow(self, call, n, name, collected)
     elseif failure ~= 0 then
-        if collected or not core.reclaim(self, n) then
-            shortage(name, failure, n)
+        if collected or not core.reclaim(b.number, n) then
+            raise(("cannot grow in '%s': %s"):format(name,
+                core.shortage(failure, n)))
         end
         return grow(self, call, n, name, true)
     end
@@ -234,7 +238,7 @@ local function text_of(self, v, name, arg)
     elseif kind == "number" then
         return tostring(v)
     elseif identify(v) ~= nil then
-        if rawequal(self, v) then
+        if same(self, v) then
             bad_argument(arg, name, "a buffer cannot be put into itself")
         end
         data(v, name, arg)
@@ -267,6 +271,21 @@ local function put_one(self, v)
     end
     b.len = stop
     return self
+end
+
+-- What string.format raises itself bears no line, for it was called by pcall;
+-- what an object's __tostring raises passes unchanged.
+local function format_failed(message)
+    if type(message) == "string" then
+        local arg, what = message:match(
+            "^bad argument #(%d+) to '[^']*' %((.*)%)$")
+        if arg then
+            bad_argument(tonumber(arg), "putf", what)
+        elseif message:find("^invalid option '[^']*' to 'format'$") then
+            raise((message:gsub("'format'$", "'putf'")))
+        end
+    end
+    error(message, 0)
 end
 
 local function put_strings(self, v, w, x, y)
@@ -342,10 +361,22 @@ function buffer.put(self, ...)
     return put_all(self, n, ...)
 end
 
+---Appends what string.format makes of the arguments.
+---@param fmt string
+---@return bufpool.Buffer
+function buffer.putf(self, fmt, ...)
+    live(self, "putf")
+    local ok, text = pcall(string_format, fmt, ...)
+    if not ok then
+        format_failed(text)
+    end
+    return put_one(self, text)
+end
+
 -- A pointer from whatever C would accept for a `const void *`.
 local function to_pointer(v, n, name)
     local ok, at
-    if type(v) == "cdata" then
+    if type(v) == "cdata" and not is_handle(v) then
         ok, at = pcall(new_pointer, v)
     end
     if not ok then
@@ -380,11 +411,11 @@ end
 function buffer.set(self, v, n)
     local text, count, p, p_epoch
     live(self, "set")
-    if type(v) == "cdata" then
+    if type(v) == "cdata" and not is_handle(v) then
         count = size(n, "set", 2)
         text = to_pointer(v, count, "set")
     else
-        if rawequal(self, v) then
+        if same(self, v) then
             bad_argument(1, "set", "a buffer cannot be set to itself")
         end
         text, count, p, p_epoch = data(v, "set", 1)

@@ -13,15 +13,18 @@ local complete_config = require "bufpool.config"
 require "bufpool.object"
 require "bufpool.buffer"
 require "bufpool.io"
+require "bufpool.handle"
 require "bufpool.frozen"
 
+local ffi = require "ffi"
 local error, pcall, type = error, pcall, type
 local getmetatable = debug.getmetatable
 
 ---A size, count or position: a number, or an integer that C returned.
 ---@alias bufpool.Integer integer|ffi.cdata*
 ---What can be written, put, searched for and compared with.
----@alias bufpool.Data string|number|bufpool.Buffer|bufpool.Frozen
+---@alias bufpool.Data
+---| string|number|bufpool.Buffer|bufpool.Handle|bufpool.Frozen
 ---An open file, or the number of a file descriptor.
 ---@alias bufpool.File file*|integer
 
@@ -81,7 +84,7 @@ local bufpool = {
 
 ---What `x` is to bufpool: "dead" for what was released. Never raises.
 ---@param x any
----@return "pool"|"buffer"|"frozen"|"dead"|nil
+---@return "pool"|"buffer"|"frozen"|"handle"|"dead"|nil
 function bufpool.type(x)
     return core.type(x)
 end
@@ -157,10 +160,13 @@ function pool.with(self, n, fn, ...)
     return finish(buf, pcall(fn, buf, ...))
 end
 
-core.complete("pool", pool)
+core.complete("pool", pool, core.pool_borrow)
 core.complete("buffer", core.readers, core.buffer_methods, core.file_readers,
     core.file_writers)
 core.complete("frozen", core.readers, core.frozen_methods, core.file_writers)
+core.complete("handle", core.readers, core.buffer_methods, core.file_readers,
+    core.file_writers, core.handle_methods)
+ffi.metatype(core.handle_type, core.handle)
 core.publish(bufpool)
 package.loaded["bufpool.core"] = bufpool
 

@@ -15,7 +15,8 @@ if core.cdef then
     core.cdef = nil
 end
 
-local cast, ffi_string = ffi.cast, ffi.string
+local cast, ffi_string, istype = ffi.cast, ffi.string, ffi.istype
+local band = require("bit").band
 local getmetatable, select, tonumber = getmetatable, select, tonumber
 local tostring, type = tostring, type
 local string_byte, string_find = string.byte, string.find
@@ -27,8 +28,10 @@ local INT_MAX = 0x7fffffff
 
 local cookie = core.cookie
 local box_t = ffi.typeof("struct bufpool_box *")
+local handle_t = ffi.typeof("struct bufpool_handle")
 local frozen_t = ffi.typeof("struct bufpool_frozen_box *")
 local bytes_t = ffi.typeof("const uint8_t *")
+local new_text = ffi.typeof("char[?]")
 
 -- The userdata stays referenced by core for as long as this VM lives.
 local calls = ffi.cast("const struct bufpool_calls *", core.calls)
@@ -38,6 +41,11 @@ local compare, equal_ct = calls.compare, calls.equal_ct
 local find, is_pattern = calls.find, calls.is_pattern
 core.integer = check.integer
 
+-- Descriptors are never unmapped; those below descriptors[0] can be read.
+local descriptor = calls.descriptor(0)
+local descriptors = cast("const int32_t *", calls.descriptors())
+local STATE, OUT = 7, 3
+
 local KINDS = { "pool", "buffer", "frozen" }
 local STATES = { [0] = "released", "released", "frozen", "detached", "closed" }
 local SENTINELS = {
@@ -45,10 +53,37 @@ local SENTINELS = {
     ["bufpool.frozen"] = true, ["bufpool.dead"] = true,
 }
 
--- "pool", "buffer" or "frozen", and whether it is alive; false for what only
--- looks like ours; nil for anything else.
+local function is_handle(x)
+    return type(x) == "cdata" and istype(handle_t, x)
+end
+
+---The descriptor that a handle stands for, and its epoch; nil when the handle
+---is stale, or forged. Whoever made up the word of a buffer that is in the
+---pool has not made it theirs.
+local function borrowed(h)
+    local number = h._number
+    if number >= 0 and number < descriptors[0] then
+        local b = descriptor + number
+        local epoch = b.epoch
+        local word = b.word
+        if word == h._generation and band(word, STATE) == OUT then
+            return b, epoch
+        end
+    end
+end
+
+---Whether both are the same object: a handle is a value, and may be copied.
+local function same(a, b)
+    return rawequal(a, b) or is_handle(a) and is_handle(b)
+        and a._number == b._number and a._generation == b._generation
+end
+
+-- "pool", "buffer", "frozen" or "handle", and whether it is alive; false for
+-- what only looks like ours; nil for anything else.
 local function identify(x)
-    if type(x) ~= "userdata" or not SENTINELS[getmetatable(x) or 0] then
+    if is_handle(x) then
+        return "handle", borrowed(x) ~= nil
+    elseif type(x) ~= "userdata" or not SENTINELS[getmetatable(x) or 0] then
         return nil
     end
     local box = cast(box_t, x)
@@ -62,7 +97,7 @@ end
 
 ---What `x` is to bufpool. Never raises.
 ---@param x any
----@return "pool"|"buffer"|"frozen"|"dead"|nil
+---@return "pool"|"buffer"|"frozen"|"handle"|"dead"|nil
 function core.type(x)
     local kind, alive = identify(x)
     if kind then
@@ -76,8 +111,8 @@ end
 local function reject(x, name, expected, arg)
     local kind, alive = identify(x)
     if kind and not alive then
-        raise(("attempt to use a %s %s"):format(STATES[cast(box_t, x).state],
-            kind))
+        local state = kind == "handle" and 1 or cast(box_t, x).state
+        raise(("attempt to use a %s %s"):format(STATES[state], kind))
     end
     local what
     if kind == false then
@@ -110,6 +145,11 @@ local function live(self, name)
                 return b, epoch
             end
         end
+    elseif is_handle(self) then
+        local b, epoch = borrowed(self)
+        if b then
+            return b, epoch
+        end
     end
     return reject(self, name, "buffer")
 end
@@ -134,6 +174,11 @@ local function view(self, name, arg)
             if box.cookie == cookie then
                 return box.at, tonumber(box.len), box, epoch
             end
+        end
+    elseif is_handle(self) then
+        local b, epoch = borrowed(self)
+        if b then
+            return b.at, tonumber(b.len), b, epoch
         end
     end
     return reject(self, name, arg and "string, number, buffer or frozen"
@@ -160,6 +205,7 @@ end
 core.identify, core.reject = identify, reject
 core.live, core.view, core.data = live, view, data
 core.holds, core.box_type = holds, box_t
+core.is_handle, core.same, core.handle_type = is_handle, same, handle_t
 
 ---Methods of buffers and of frozen objects.
 local readers = {}
@@ -340,6 +386,13 @@ for _, event in ipairs { "__index", "__newindex", "__len", "__tostring" } do
     end
 end
 core.dead.__concat = concat
+
+---Why there are no n bytes.
+function core.shortage(failure, n)
+    local text = new_text(160)
+    calls.shortage(failure, n, text, 160)
+    return ffi_string(text)
+end
 
 ---The text of data, for FFI calls that add to a pointer.
 function core.pointer(text)
