@@ -1,0 +1,300 @@
+-- Typed access: four methods for each kind of number, made from one template.
+--
+-- LuaJIT assumes that accesses of different types never meet: it may take a
+-- load from before a store of another type, and drop a store that repeats an
+-- earlier one although another type has written between. So numbers of up to
+-- three bytes are composed of bytes, and all others of 32-bit words, which
+-- keep two rules:
+--
+-- A reader stores what it has read into the cell below. That store is of the
+-- same type, may for all that LuaJIT knows have changed any word, and its value
+-- is new each time; so no later load is taken from before it.
+--
+-- A writer ends with a store to a word and one to a byte, of a value that is
+-- new each time; so nothing later, of words or of bytes, is taken from before
+-- it or dropped for being there already.
+--
+-- Words and not anything wider, for the descriptor's sizes are 64 bits wide:
+-- they would be read again after each store.
+
+local ffi = require "ffi"
+local bit = require "bit"
+local check = require "bufpool.check"
+local core = require "bufpool.core"
+
+local select = select
+local live, room = core.live, core.room
+
+local little = ffi.abi("le")
+
+-- Numbers change their type in here. Nothing that allocates may stand between
+-- a store and the load that it is for: a finalizer may use the cell, too.
+local cell = ffi.new [[
+    union {
+        uint8_t u8; int8_t i8; uint16_t u16; int16_t i16;
+        uint32_t u32; int32_t i32; uint64_t u64; int64_t i64;
+        float f32; double f64;
+    }]]
+
+-- Where writers store what is new each time.
+local ticks = ffi.new("int32_t[1]")
+local tick_byte = ffi.new("uint8_t[1]")
+
+-- LuaJIT keeps its types where a double has negative quiet NaNs: one of those
+-- would be taken for a table or a string, wherever it came from.
+local nan = 0 / 0
+
+local LINE = 64
+
+-- Where a single store raises the mark to, as in buffer.lua.
+local function line_end(i, capacity)
+    return math.min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
+end
+
+local function put_each(put, self, size, name, ...)
+    local n = select("#", ...)
+    for k = 1, n do
+        check.byte(select(k, ...), name, k)
+    end
+    room(self, size * n, name)
+    for k = 1, n do
+        put(self, (select(k, ...)))
+    end
+    return self
+end
+
+local function too_short(name, len, size)
+    check.raise(("too few bytes for '%s' (length %.14g, needs %d)"):format(
+        name, len, size))
+end
+
+-- $read and $write use `at`, which points in front of position 1, and `from`,
+-- a position; $write comes after the comparison and so allocates nothing.
+local template = [[
+local e = ...
+local cast, number = e.cast, e.number
+local cell, ticks, tick_byte, nan = e.cell, e.ticks, e.tick_byte, e.nan
+local consume, live, line_end, position = e.consume, e.live, e.line_end,
+    e.position
+local put_each, room, too_short, view = e.put_each, e.room, e.too_short, e.view
+local bor, bswap, bxor, lshift, rshift = e.bor, e.bswap, e.bxor, e.lshift,
+    e.rshift
+local floor, max, min, tobit = e.floor, e.max, e.min, e.tobit
+local select, tonumber, type = e.select, e.tonumber, e.type
+local int64, uint64, words = e.int64, e.uint64, e.words
+local INT_MAX, ESTALE = 0x7fffffff, 116
+
+local function read(self, i)
+    local at, len, o, epoch = view(self, "$kind")
+    local from = i
+    if type(i) ~= "number"
+        or not (i >= 1 and i <= tobit(min(len, INT_MAX)) - $more)
+        or floor(i) ~= i then
+        from = position(i, len, $size, "$kind", 1)
+    end
+    at = at - 1
+    $point
+    if o.epoch ~= epoch then
+        return read(self, i)
+    end
+    $read
+end
+
+local function get(self)
+    local b, epoch = live(self, "get_$kind")
+    local len = tonumber(b.len)
+    if len < $size then
+        too_short("get_$kind", len, $size)
+    end
+    local v = read(self, 1)
+    if consume(b, epoch, $size) == ESTALE then
+        return get(self)
+    end
+    return v
+end
+
+-- What lies above the mark takes the general way, which raises the mark.
+local function set(self, i, v)
+    local b, epoch = live(self, "set_$kind")
+    local len, mark = tonumber(b.len), tonumber(b.mark)
+    local from, stop = i, mark
+    if type(i) ~= "number"
+        or not (i >= 1 and i <= tobit(min(len, mark, INT_MAX)) - $more)
+        or floor(i) ~= i then
+        from = position(i, len, $size, "set_$kind", 1)
+        stop = max(mark, line_end(from + $more, tonumber(b.capacity)))
+    end
+    if type(v) ~= "number" then
+        number(v, "set_$kind", 2)
+    end
+    local at = b.at - 1
+    $point
+    $convert
+    if b.epoch ~= epoch then
+        return set(self, i, v)
+    elseif stop > mark then
+        b.mark, b.epoch = stop, epoch + 1
+    end
+    $write
+    return self
+end
+
+local function put(self, ...)
+    local v = ...
+    if select("#", ...) ~= 1 then
+        return put_each(put, self, $size, "put_$kind", ...)
+    elseif type(v) ~= "number" then
+        number(v, "put_$kind", 1)
+    end
+    local b, epoch, at, stop, mark = room(self, $size, "put_$kind")
+    local from = 1
+    at = at - 1
+    $point
+    $convert
+    if b.epoch ~= epoch then
+        return put(self, v)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    $write
+    b.len = stop
+    return self
+end
+
+return read, get, set, put
+]]
+
+local environment = {
+    number = check.byte, position = check.position,
+    view = core.view, live = live, room = room,
+    consume = core.ffi_calls.consume,
+    line_end = line_end, put_each = put_each, too_short = too_short,
+    cell = cell, ticks = ticks, tick_byte = tick_byte, nan = nan,
+    words = ffi.typeof("int32_t *"), cast = ffi.cast,
+    int64 = ffi.typeof("int64_t"), uint64 = ffi.typeof("uint64_t"),
+    bor = bit.bor, bswap = bit.bswap, bxor = bit.bxor,
+    lshift = bit.lshift, rshift = bit.rshift, tobit = bit.tobit,
+    floor = math.floor, max = math.max, min = math.min,
+    select = select, tonumber = tonumber, type = type,
+}
+
+-- The parts of the template that differ.
+local function byte_parts(kind)
+    local size = kind.size
+    local sum, stores = {}, {}
+    for k = 0, size - 1 do
+        local byte = ("at[from + %d]"):format(
+            kind.order == "be" and size - 1 - k or k)
+        sum[#sum + 1] = ("lshift(%s, %d)"):format(byte, 8 * k)
+        stores[#stores + 1] = ("%s = rshift(x, %d)"):format(byte, 8 * k)
+    end
+    local read = "local x = bor(" .. table.concat(sum, ", ") .. ")\n"
+    if kind.signed then
+        local sign = 2 ^ (8 * size - 1)
+        read = read .. ("return bxor(x, %d) - %d"):format(sign, sign)
+    else
+        read = read .. "return x"
+    end
+    return {
+        point = "",
+        read = read,
+        convert = ("cell.%s = v\nlocal x = cell.%s"):format(kind.field,
+            kind.field),
+        write = table.concat(stores, "\n"),
+    }
+end
+
+local TICK_FIRST = "local tick = tobit(ticks[0] + 1)\n"
+local TICK_LAST = "\nticks[0], tick_byte[0] = tick, tick"
+
+local function word_parts(kind)
+    local swap = kind.swap and "bswap" or ""
+    local read = ("cell.i32 = %s(p[0])\n"):format(swap)
+    if kind.float then
+        -- Signalling ones, too: becoming a double makes them quiet.
+        read = read .. "if cell.u32 > 0xff800000 then return nan end\n"
+    end
+    return {
+        point = "local p = cast(words, at + from)",
+        read = read .. "return cell." .. kind.field,
+        convert = ("cell.%s = v\nlocal x = %s(cell.i32)"):format(kind.field,
+            swap),
+        write = TICK_FIRST .. "p[0] = x" .. TICK_LAST,
+    }
+end
+
+local function double_word_parts(kind)
+    local swap = kind.swap and "bswap" or ""
+    local low = kind.order == "le" and 0 or 1
+    local read = ([[
+cell.i32 = %s(p[%d])
+local low = cell.u32
+cell.i32 = %s(p[%d])
+]]):format(swap, low, swap, 1 - low)
+    local convert
+    if kind.float then
+        read = read .. [[
+if cell.u32 >= 0xfff80000 then return nan end
+cell.u64 = cell.u32 * 0x100000000ULL + low
+return cell.f64]]
+        convert = "cell.f64 = v\nlocal x = cell.u64\n"
+    elseif kind.signed then
+        read = read .. "return cell.i32 * 0x100000000LL + low"
+        convert = "local x = int64(v)\n"
+    else
+        read = read .. "return cell.u32 * 0x100000000ULL + low"
+        -- The interpreter would turn negative numbers into 2^63.
+        convert = [[
+local x
+if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
+]]
+    end
+    return {
+        point = "local p = cast(words, at + from)",
+        read = read,
+        convert = convert .. ("x = %s(x)\nlocal y = rshift(x, 32)"):format(
+            swap),
+        write = TICK_FIRST .. ("p[%d], p[%d] = x, y"):format(
+            little and 0 or 1, little and 1 or 0) .. TICK_LAST,
+    }
+end
+
+local readers, writers = core.readers, core.buffer_methods
+local chunk_name = debug.getinfo(1, "S").source
+
+local function define(kind)
+    local parts
+    if kind.size <= 3 then
+        parts = byte_parts(kind)
+    elseif kind.size == 4 then
+        parts = word_parts(kind)
+    else
+        parts = double_word_parts(kind)
+    end
+    local name = kind.name
+    parts.kind, parts.size, parts.more = name, kind.size, kind.size - 1
+    -- Names of our own file, so that errors are told at the caller's line.
+    local make = assert(load(template:gsub("$(%a+)", parts), chunk_name))
+    readers[name], writers["get_" .. name], writers["set_" .. name],
+        writers["put_" .. name] = make(environment)
+end
+
+for _, letter in ipairs { "u", "i", "f" } do
+    for _, bits in ipairs { 8, 16, 24, 32, 64 } do
+        for _, order in ipairs { "le", "be" } do
+            local kind = {
+                name = letter .. bits .. order, order = order,
+                size = bits / 8, signed = letter == "i",
+                float = letter == "f", swap = (order == "le") ~= little,
+                field = letter .. (bits == 24 and 32 or bits),
+            }
+            if bits == 8 then
+                kind.name = letter .. bits
+            end
+            if not kind.float or bits >= 32 then
+                define(kind)
+            end
+        end
+    end
+end
+
+return true

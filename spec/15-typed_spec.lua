@@ -1,0 +1,510 @@
+-- Typed access against a slow model: a table of bytes, and arithmetic.
+-- BUFPOOL_SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
+
+local bufpool = require "bufpool"
+local ffi = require "ffi"
+local helper = require "support.helper"
+
+local floor, random = math.floor, math.random
+local raises = helper.raises
+
+local kinds = {}
+for _, letter in ipairs { "u", "i", "f" } do
+    for _, bits in ipairs { 8, 16, 24, 32, 64 } do
+        for _, order in ipairs(bits == 8 and { "" } or { "le", "be" }) do
+            if letter ~= "f" or bits >= 32 then
+                kinds[#kinds + 1] = {
+                    name = letter .. bits .. order, size = bits / 8,
+                    letter = letter, bits = bits, order = order,
+                }
+            end
+        end
+    end
+end
+
+-- The low and the high 32 bits of a float whose value is `v`, an integer or
+-- an integer and some quarters.
+local function float_halves(v, bits)
+    if v == 0 then
+        return 0, 0
+    end
+    local fraction_bits = bits == 32 and 23 or 52
+    local bias = bits == 32 and 127 or 1023
+    local m, e = math.frexp(math.abs(v))
+    local fraction = (m * 2 - 1) * 2 ^ fraction_bits
+    local sign = v < 0 and 2 ^ 31 or 0
+    if bits == 32 then
+        return sign + (e - 1 + bias) * 2 ^ 23 + fraction, 0
+    end
+    return fraction % 2 ^ 32,
+        sign + (e - 1 + bias) * 2 ^ 20 + floor(fraction / 2 ^ 32)
+end
+
+local function float_value(low, high, bits)
+    local fraction_bits = bits == 32 and 23 or 52
+    local bias = bits == 32 and 127 or 1023
+    local top = bits == 32 and low or high
+    local sign = top >= 2 ^ 31 and -1 or 1
+    local exponent = floor(top % 2 ^ 31 / 2 ^ (fraction_bits % 32))
+    local fraction = bits == 32 and low % 2 ^ 23
+        or high % 2 ^ 20 * 2 ^ 32 + low
+    if exponent == 2 * bias + 1 then
+        return fraction == 0 and sign / 0 or 0 / 0
+    elseif exponent == 0 then
+        return sign * math.ldexp(fraction, 1 - bias - fraction_bits)
+    end
+    return sign * math.ldexp(1 + fraction / 2 ^ fraction_bits, exponent - bias)
+end
+
+local function encode(kind, v)
+    local low, high
+    if kind.letter == "f" then
+        low, high = float_halves(v, kind.bits)
+    else
+        low, high = v % 2 ^ 32, floor(v / 2 ^ 32) % 2 ^ 32
+    end
+    local bytes = {}
+    for k = 0, kind.size - 1 do
+        local half = k < 4 and low or high
+        local at = kind.order == "be" and kind.size - k or k + 1
+        bytes[at] = floor(half / 256 ^ (k % 4)) % 256
+    end
+    return bytes
+end
+
+local function decode(kind, bytes, i)
+    local halves = { [0] = 0, 0 }
+    for k = 0, kind.size - 1 do
+        local at = kind.order == "be" and kind.size - 1 - k or k
+        local half = floor(k / 4)
+        halves[half] = halves[half] + bytes[i + at] * 256 ^ (k % 4)
+    end
+    local low, high = halves[0], halves[1]
+    if kind.letter == "f" then
+        return float_value(low, high, kind.bits)
+    elseif kind.bits == 64 then
+        local v = high * 0x100000000ULL + low
+        return kind.letter == "u" and v or ffi.cast("int64_t", v)
+    elseif kind.letter == "i" and low >= 2 ^ (kind.bits - 1) then
+        return low - 2 ^ kind.bits
+    end
+    return low
+end
+
+-- The model: an array of bytes with the methods that the programs below use.
+local model = {}
+model.__index = model
+
+function model:setbyte(i, v)
+    self[i] = v % 256
+end
+
+function model:byte(i)
+    return self[i]
+end
+
+function model:write(i, text)
+    for k = 1, #text do
+        self[i + k - 1] = text:byte(k)
+    end
+end
+
+function model:copy(i, _, from, to)
+    local piece = { unpack(self, from, to) }
+    for k = 1, #piece do
+        self[i + k - 1] = piece[k]
+    end
+end
+
+function model:fill(v, i, j)
+    for k = i, j do
+        self[k] = v
+    end
+end
+
+function model:put(text)
+    self:write(#self + 1, text)
+end
+
+function model:skip(n)
+    for _ = 1, n do
+        table.remove(self, 1)
+    end
+end
+
+for _, kind in ipairs(kinds) do
+    local function set(self, i, v)
+        for k, byte in ipairs(encode(kind, v)) do
+            self[i + k - 1] = byte
+        end
+    end
+    model["set_" .. kind.name] = set
+    model["put_" .. kind.name] = function(self, v)
+        set(self, #self + 1, v)
+    end
+    model[kind.name] = function(self, i)
+        return decode(kind, self, i)
+    end
+    model["get_" .. kind.name] = function(self)
+        local v = decode(kind, self, 1)
+        self:skip(kind.size)
+        return v
+    end
+end
+
+local function same(a, b)
+    return a == b and type(a) == type(b) or a ~= a and b ~= b
+end
+
+local function contents(m)
+    return string.char(unpack(m))
+end
+
+-- Programs ------------------------------------------------------------------
+
+local SIZE, ROUNDS, LINES = 64, 200, 8
+
+-- A position: one that varies, with some distance to it, or one that stays.
+local function place()
+    if random(3) == 1 then
+        return ("%d"):format(random(1, 12))
+    end
+    return ("i + %d"):format(random(0, 6))
+end
+
+local function value(kind)
+    local r = random(4)
+    if r == 1 then
+        return ("%d"):format(random(-2, 2))
+    elseif r == 2 then
+        return kind.letter == "f" and "0.25" or "0x01020304"
+    end
+    return "v"
+end
+
+local function any_kind()
+    return kinds[random(#kinds)]
+end
+
+local lines = {
+    function()
+        return ("x:setbyte(%s, %d)"):format(place(), random(0, 3))
+    end,
+    function()
+        return ("x:setbyte(%s, v)"):format(place())
+    end,
+    function()
+        return ("log[#log + 1] = x:byte(%s)"):format(place())
+    end,
+    function()
+        return ("x:write(%s, %q)"):format(place(), ("abcdefgh"):sub(
+            random(1, 4), random(4, 8)))
+    end,
+    function()
+        local from = random(1, 12)
+        return ("x:copy(%s, x, %d, %d)"):format(place(), from,
+            from + random(0, 8))
+    end,
+    function()
+        local from = random(1, 12)
+        return ("x:fill(%d, %d, %d)"):format(random(0, 3), from,
+            from + random(0, 8))
+    end,
+    function()
+        local text = ("01234567"):sub(1, random(1, 8))
+        return ("x:put(%q) x:skip(%d)"):format(text, #text)
+    end,
+}
+
+local function typed_line()
+    local kind = any_kind()
+    local r = random(9)
+    if r <= 4 then
+        return ("log[#log + 1] = x:%s(%s)"):format(kind.name, place())
+    elseif r <= 8 then
+        return ("x:set_%s(%s, %s)"):format(kind.name, place(), value(kind))
+    end
+    local same_size
+    repeat
+        same_size = any_kind()
+    until same_size.size == kind.size
+    return ("x:put_%s(%s) log[#log + 1] = x:get_%s()"):format(kind.name,
+        value(kind), same_size.name)
+end
+
+-- Kinds of one size class meet more often when there are few of them.
+local function program()
+    local body, few = {}, random(2) == 1 and {}
+    for k = 1, LINES do
+        if few and #few >= 4 then
+            body[k] = few[random(4)]
+        else
+            body[k] = random(4) == 1 and lines[random(#lines)]()
+                or typed_line()
+        end
+        if few then
+            few[#few + 1] = body[k]
+        end
+    end
+    return ([[
+        local x, log, places, values = ...
+        for k = 1, #places do
+            local i, v = places[k], values[k]
+            %s
+        end]]):format(table.concat(body, "\n            "))
+end
+
+local function compare_logs(mine, theirs)
+    if #mine ~= #theirs then
+        return "the number of results"
+    end
+    for k = 1, #mine do
+        if not same(mine[k], theirs[k]) then
+            return ("result %d of %d: %s, not %s"):format(k, #mine,
+                tostring(mine[k]), tostring(theirs[k]))
+        end
+    end
+end
+
+local function oracle(source, ...)
+    local run = assert(load(source))
+    jit.off(run)
+    run(...)
+end
+jit.off(oracle)
+for _, method in pairs(model) do
+    if type(method) == "function" then
+        jit.off(method, true)
+    end
+end
+jit.off(encode)
+jit.off(decode)
+jit.off(float_halves)
+jit.off(float_value)
+
+describe("typed access", function()
+    local pool
+
+    setup(function()
+        pool = bufpool.new()
+    end)
+    teardown(function()
+        pool:close()
+    end)
+
+    it("of all widths, mixed on trace, does what a slow model does", function()
+        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+        local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
+        io.write("seed ", seed, "\n")
+        math.randomseed(seed)
+        local programs = math.ceil(steps / ROUNDS / LINES)
+        local compiled = 0
+        local function on_trace(what)
+            if what == "stop" then
+                compiled = compiled + 1
+            end
+        end
+        jit.attach(on_trace, "trace")
+        local failure
+        for n = 1, programs do
+            local source = program()
+            local places, values = {}, {}
+            for k = 1, ROUNDS do
+                places[k] = random(1, 20)
+                values[k] = random(4) == 1 and random(-2 ^ 23, 2 ^ 23) * 256
+                    or random(-3, 3)
+            end
+            local text = {}
+            for k = 1, SIZE do
+                text[k] = random(0, 255)
+            end
+            local expected = setmetatable(text, model)
+            local buf = pool:writer(SIZE):put(contents(expected))
+            local mine, theirs = {}, {}
+            load(source)(buf, mine, places, values)
+            oracle(source, expected, theirs, places, values)
+            failure = compare_logs(mine, theirs)
+                or not buf:equals(contents(expected)) and "contents"
+            if failure then
+                failure = ("seed %d, program %d, %s:\n%s"):format(seed, n,
+                    failure, source)
+                break
+            end
+            buf:release()
+            -- Each program is to be compiled, also when many have been.
+            jit.flush()
+        end
+        jit.attach(on_trace)
+        assert(not failure, failure)
+        if jit.status() then
+            assert.is_true(compiled >= programs)
+        end
+    end)
+
+    it("reads, sets, puts and gets each kind at each position", function()
+        local bytes = setmetatable({}, model)
+        for k = 1, 40 do
+            bytes[k] = k * 37 % 256
+        end
+        local text = contents(bytes)
+        local values = { 0, 1, -1, 127, 128, -128, 255, 65535, -32768,
+            8388607, -2 ^ 31, 1234567 }
+        for _, kind in ipairs(kinds) do
+            local name = kind.name
+            local buf = pool:writer():put(text)
+            local frozen = pool:writer():put(text):freeze()
+            for i = 1, 40 - kind.size + 1 do
+                local expected = decode(kind, bytes, i)
+                assert(same(expected, buf[name](buf, i)), name)
+                assert(same(expected, buf[name](buf, i - 41)), name)
+                assert(same(expected, frozen[name](frozen, i + 0LL)), name)
+            end
+            for n, v in ipairs(values) do
+                local i = n * 2
+                local copy = setmetatable({ unpack(bytes) }, model)
+                model["set_" .. name](copy, i, v)
+                buf:set(text)
+                assert.equal(buf, buf["set_" .. name](buf, i, v))
+                assert(buf:equals(contents(copy)), name)
+                buf["set_" .. name](buf:set(text), i - 41, v + 0LL)
+                assert(buf:equals(contents(copy)), name)
+                buf:reset()
+                assert.equal(buf, buf["put_" .. name](buf, v, v + 0LL, v))
+                local one = contents(encode(kind, v))
+                assert(buf:equals(one:rep(3)), name)
+                for k = 2, 0, -1 do
+                    local got = buf["get_" .. name](buf)
+                    assert(same(got, decode(kind, encode(kind, v), 1)), name)
+                    assert.equal(k * kind.size, #buf)
+                end
+            end
+            buf:release()
+        end
+    end)
+
+    it("wraps integers as an FFI store does", function()
+        local buf = pool:checkout(8)
+        local cell = ffi.new("union { uint16_t u16; int16_t i16;"
+            .. "uint32_t u32; int32_t i32; uint64_t u64; int64_t i64;"
+            .. "uint8_t u8; int8_t i8; }")
+        local values = { 256, -129, 65536, 70000, 1.75, -1.75, 2 ^ 31, 2 ^ 32,
+            2 ^ 32 - 1, 2 ^ 40 + 5, -2 ^ 40, 2 ^ 53, 0x123456789abcdefLL,
+            -1LL, 0xffffffffffffffffULL, 2 ^ 63, -2 ^ 63 }
+        for _, field in ipairs { "u8", "i8", "u16", "i16", "u32", "i32",
+            "u64", "i64" } do
+            local name = field .. (field:match "8$" and "" or "le")
+            for _, v in ipairs(values) do
+                -- Not a negative number: LuaJIT's interpreter makes 2^63 of
+                -- it, its compiler wraps it, and so does bufpool.
+                cell[field] = field == "u64" and type(v) == "number" and v < 0
+                    and ffi.cast("int64_t", v) or v
+                buf["set_" .. name](buf, 1, v)
+                assert(same(cell[field], buf[name](buf, 1)),
+                    name .. " " .. tostring(v))
+            end
+        end
+        buf:set_u24le(1, 2 ^ 24 + 3):set_i24le(4, 2 ^ 23)
+        assert.equal(3, buf:u24le(1))
+        assert.equal(-2 ^ 23, buf:i24le(4))
+    end)
+
+    it("keeps the payload of a NaN", function()
+        local buf = pool:checkout(8)
+        local words = { 0x7ff80000, 0x7ff81234, 0x7fffffff, 0x7ff00001,
+            0xfff00001 }
+        for _, high in ipairs(words) do
+            for _, low in ipairs { 0, 1, 0xfffffffe } do
+                buf:set_u32le(1, low):set_u32le(5, high)
+                local v = buf:f64le(1)
+                assert.is_true(v ~= v)
+                buf:fill(0):set_f64be(1, v)
+                assert.equal(high, buf:u32be(1))
+                assert.equal(low, buf:u32be(5))
+            end
+        end
+        -- A quiet one: turning a float into a double quiets it.
+        buf:set_u32be(1, 0x7fc12345):set_f32le(5, buf:f32be(1))
+        assert.equal(0x7fc12345, buf:u32le(5))
+    end)
+
+    it("never takes a NaN for something else", function()
+        local buf = pool:checkout(8)
+        for _, top in ipairs { 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe,
+            0xff } do
+            buf:fill(0xff):setbyte(2, top)
+            local v = buf:f64be(1)
+            assert.equal("number", type(v))
+            assert.is_true(v ~= v)
+        end
+        for _, top in ipairs { 0x80, 0xbf, 0xc0, 0xff } do
+            buf:fill(0xff):setbyte(2, top)
+            local v = buf:f32be(1)
+            assert.equal("number", type(v))
+            assert.is_true(v ~= v)
+        end
+    end)
+
+    it("raises for what does not fit, and changes nothing", function()
+        local buf = pool:writer():put("abc")
+        raises(function() buf:u32le(1) end, "bad argument #1 to 'u32le'")
+        raises(function() buf:u16le(3) end, "bad argument #1 to 'u16le'")
+        raises(function() buf:u8(0) end, "bad argument #1 to 'u8'")
+        raises(function() buf:u8(4) end, "position 4 out of range, length 3")
+        raises(function() buf:u8(1.5) end, "integer expected")
+        raises(function() buf:u16be(helper.nan) end, "integer expected")
+        raises(function() buf:u16be(helper.inf) end, "'u16be'")
+        raises(function() buf:u16be("1") end, "number expected, got string")
+        raises(function() buf:set_u16be(3, 1) end, "argument #1 to 'set_u16be'")
+        raises(function() buf:set_u8(1, "1") end, "argument #2 to 'set_u8'")
+        raises(function() buf:set_f64le(1, 1) end, "'set_f64le'")
+        raises(function() buf:set_f32le(1) end, "'set_f32le'")
+        raises(function() buf:put_i64le(1, {}) end,
+            "bad argument #2 to 'put_i64le'")
+        raises(function() buf:put_f64be(nil) end,
+            "bad argument #1 to 'put_f64be'")
+        raises(function() buf:get_u32le() end, "'get_u32le'", "length 3")
+        assert.equal("abc", tostring(buf))
+        assert.equal(buf, buf:put_u32le())
+        assert.equal("abc", tostring(buf))
+        local frozen = buf:freeze()
+        assert.is_nil(frozen.set_u8)
+        assert.is_nil(frozen.put_u8)
+        assert.is_nil(frozen.get_u8)
+        raises(function() buf:u8(1) end, "attempt to use a frozen buffer")
+        raises(function() pool:checkout(1).u8(io.stdout, 1) end, "bad self")
+        frozen:release()
+        raises(function() frozen.u8(frozen, 1) end, "released frozen")
+    end)
+
+    it("leaves the buffer as it was when memory is short", function()
+        local small = bufpool.new { max_bytes = 4096, four_kib_count = 0,
+            sixty_four_kib_count = 0, two_fifty_six_kib_count = 0 }
+        local buf = small:checkout(4090)
+        raises(function() buf:put_u32le(1, 2) end, "'put_u32le'")
+        assert.is_true(buf:equals(helper.zeros(4090)))
+        buf:put_u32le(1)
+        raises(function() buf:put_u32le(1) end, "'put_u32le'")
+        assert.equal(4094, #buf)
+        buf:release()
+        small:close()
+    end)
+
+    it("leaves nothing behind in what is released", function()
+        local zero = helper.zeros(4096)
+        for _, kind in ipairs(kinds) do
+            for _, i in ipairs { 1, 60, 64, 65, 4089 } do
+                local buf = pool:checkout(4096)
+                buf["set_" .. kind.name](buf, i, -1)
+                buf:release()
+                buf = pool:checkout(4096)
+                assert.is_true(buf:equals(zero))
+                buf:resize(0)
+                buf["put_" .. kind.name](buf, -1)
+                buf:release()
+                buf = pool:checkout(4096)
+                assert.is_true(buf:equals(zero))
+                buf:release()
+            end
+        end
+    end)
+end)
