@@ -94,7 +94,9 @@ describe("a finalizer in the middle of", function()
                     buf:release()
                 end
             end
-            assert.is_true(interrupted > ROUNDS / 2)
+            -- Where the JIT never was on, some methods are C functions, and
+            -- nothing comes in between.
+            assert.is_true(not compiling or interrupted > ROUNDS / 2)
             pool:close()
         end)
     end

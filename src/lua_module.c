@@ -186,7 +186,9 @@ publish(lua_State *L)
 	return 0;
 }
 
-static const luaL_Reg publishers[] = { { "publish", publish }, { NULL, NULL } };
+static const luaL_Reg publishers[] = {
+	{ "publish", publish }, { "plain", lua_plain }, { NULL, NULL }
+};
 
 /* Adds functions to the table on top. The upvalues are at 1 to UP_COUNT. */
 static void

@@ -59,6 +59,9 @@ void lua_pool_own(struct bufpool_pool_box *, struct bufpool *, int named);
 /* A size, as a number below 2^63 without a fraction; raises. */
 double lua_size(lua_State *L, int index, int argument, const char *function);
 
+/* Methods for when the JIT is off. */
+int lua_plain(lua_State *L);
+
 int lua_misuse(lua_State *L, const char *format, ...);
 int lua_bad_argument(lua_State *L, int argument, const char *function,
 		     const char *what);

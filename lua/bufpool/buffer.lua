@@ -28,6 +28,7 @@ local move, consume = calls.move, calls.consume
 local new_pointer = ffi.typeof("const void *")
 
 local INT_MAX = 0x7fffffff
+local ITSELF = "a buffer cannot be put into itself"
 
 local buffer = {}
 
@@ -239,7 +240,7 @@ local function text_of(self, v, name, arg)
         return tostring(v)
     elseif identify(v) ~= nil then
         if same(self, v) then
-            bad_argument(arg, name, "a buffer cannot be put into itself")
+            bad_argument(arg, name, ITSELF)
         end
         data(v, name, arg)
         return v
@@ -283,6 +284,8 @@ local function format_failed(message)
             bad_argument(tonumber(arg), "putf", what)
         elseif message:find("^invalid option '[^']*' to 'format'$") then
             raise((message:gsub("'format'$", "'putf'")))
+        elseif message == ITSELF then
+            raise(message)
         end
     end
     error(message, 0)
@@ -361,11 +364,34 @@ function buffer.put(self, ...)
     return put_all(self, n, ...)
 end
 
+local function among(self, n, v, ...)
+    return n > 0 and (same(self, v) or among(self, n - 1, ...))
+end
+
+-- Stands for the buffer that is written to, which may be an argument as long as
+-- the format makes nothing of it.
+local itself = setmetatable({}, {
+    __tostring = function() error(ITSELF, 0) end,
+})
+
+local function without(self, n, v, ...)
+    if n == 0 then
+        return
+    elseif same(self, v) then
+        v = itself
+    end
+    return v, without(self, n - 1, ...)
+end
+
 ---Appends what string.format makes of the arguments.
 ---@param fmt string
 ---@return bufpool.Buffer
 function buffer.putf(self, fmt, ...)
     live(self, "putf")
+    local n = select("#", ...)
+    if among(self, n, ...) then
+        return buffer.putf(self, fmt, without(self, n, ...))
+    end
     local ok, text = pcall(string_format, fmt, ...)
     if not ok then
         format_failed(text)
