@@ -342,12 +342,23 @@ describe("putf", function()
             tostring(w))
     end)
 
-    it("takes buffers, frozen objects, handles and itself for %s", function()
+    it("takes buffers, frozen objects and handles for %s", function()
         local w, h = pool:writer():put "w", pool:borrow(0):put "h"
-        w:putf("%s%s%s", h, pool:writer():put "f":freeze(), w)
-        assert.equal("whfw", tostring(w))
-        h:putf("%s", h)
-        assert.equal("hh", tostring(h))
+        w:putf("%s%s", h, pool:writer():put "f":freeze())
+        assert.equal("whf", tostring(w))
+        h:putf("%s%s", w, "x")
+        assert.equal("hwhfx", tostring(h))
+        h:release()
+    end)
+
+    it("does not put a buffer into itself", function()
+        local h = pool:borrow(0):put "h"
+        for _, x in ipairs { pool:writer(), h } do
+            raises(function() x:putf("%s", x) end, "itself")
+            raises(function() x:putf("%s%s", 1, x) end, "itself")
+            x:reset():putf("%s", "a", x)
+            assert.equal("a", tostring(x))
+        end
         h:release()
     end)
 
