@@ -32,7 +32,7 @@ void free(void *);
 int isatty(int);
 ]]
 
-local SAMPLE, RUNS, REPEATS = 0.02, 5, 5
+local SAMPLE, RUNS, REPEATS = 0.02, 5, 3
 local CLASSES = { 4096, 65536, 262144, 1048576 }
 local HEAP_MB, DROPS = 200, 20000
 local LEN = 4096

@@ -95,19 +95,15 @@ end
 
 function buffer.setbyte(self, i, ...)
     local b, epoch = live(self, "setbyte")
-    local at, len, v = b.at, tobit(min(tonumber(b.len), INT_MAX)), ...
-    local mark = tobit(min(tonumber(b.mark), INT_MAX))
-    if select("#", ...) ~= 1 or type(i) ~= "number" or type(v) ~= "number"
-        or not (i >= 1 and i <= len) or floor(i) ~= i then
-        return set_bytes(self, i, select("#", ...), ...)
-    elseif i > mark then
-        set_byte(self, i, v)
-    elseif b.epoch == epoch then
+    local at, v = b.at, ...
+    -- One comparison, in a loop, for what is inside and below the mark.
+    local stop = tobit(min(tonumber(b.len), tonumber(b.mark), INT_MAX))
+    if select("#", ...) == 1 and type(i) == "number" and type(v) == "number"
+        and i >= 1 and i <= stop and floor(i) == i and b.epoch == epoch then
         at[i - 1] = v
-    else
-        return buffer.setbyte(self, i, v)
+        return self
     end
-    return self
+    return set_bytes(self, i, select("#", ...), ...)
 end
 
 function buffer.write(self, i, v)
@@ -566,6 +562,15 @@ function buffer.ref(self)
     end
     b.raw, b.mark, b.epoch = 1, mark, epoch + 1
     return at, len
+end
+
+-- FFI is fast on trace and slow in the interpreter.
+if not jit.status() then
+    for _, methods in ipairs { core.readers, buffer } do
+        for name, method in pairs(methods) do
+            methods[name] = core.plain(name, method)
+        end
+    end
 end
 
 core.room = room
