@@ -51,7 +51,7 @@ struct bufpool_pool_box {
 /* A borrowed buffer: a value, and no box. It is alive while its number is that
  * of a descriptor that is out and has this word; so any numbers are safe. */
 struct bufpool_handle {
-	const int32_t _number;
+	const double _number;	/* stores of integers leave doubles alone */
 	const uint64_t _generation;	/* the word at checkout, whole */
 };
 
