@@ -142,12 +142,22 @@ local function loop(step, body)
         end]]):format(LEN / step - 1, body)
 end
 
+-- Ours count bytes and a pointer counts what it points to: each loop is the
+-- one that a program would have.
+local function positions(step, body)
+    return ([[
+        for _ = 1, n do
+            for i = 1, %d, %d do
+                %s
+            end
+        end]]):format(LEN, step, body)
+end
+
 local function access_rows(kind, step, reader, writer)
     local count = LEN / step
-    local at = step == 1 and "i + 1" or ("i * %d + 1"):format(step)
     local ctype = ("uint%d_t *"):format(step * 8)
-    local read = loop(step, ("x = x + o:%s(%s)"):format(reader, at))
-    local write = loop(step, ("o:%s(%s, i)"):format(writer, at))
+    local read = positions(step, ("x = x + o:%s(i)"):format(reader))
+    local write = positions(step, ("o:%s(i, i)"):format(writer))
     if step == 8 then
         read = "x = 0ULL\n" .. read
     end
@@ -169,17 +179,17 @@ local function access_rows(kind, step, reader, writer)
             per = count, rival = true },
     }
     if step == 1 then
-        reads[#reads + 1] = { "string.byte", loop(1, "x = x + byte(o, i + 1)"),
+        reads[#reads + 1] = { "string.byte", positions(1, "x = x + byte(o, i)"),
             make = function() return ("\7"):rep(LEN) end, per = count,
             rival = true }
         reads[#reads + 1] = { "lua_CFunction",
-            loop(1, "x = x + o:byte(i + 1)"),
+            positions(1, "x = x + o:byte(i)"),
             make = function() return access.new() end,
             per = count, rival = true, needs = function()
                 return have_access
             end }
         writes[#writes + 1] = { "lua_CFunction",
-            loop(1, "o:setbyte(i + 1, i)"),
+            positions(1, "o:setbyte(i, i)"),
             make = function() return access.new() end,
             per = count, rival = true, needs = function()
                 return have_access
