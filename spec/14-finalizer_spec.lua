@@ -21,6 +21,11 @@ local operations = {
     reserve = function(b) b:reserve(8) b:commit(8) end,
     get = function(b) b:get(1) end,
     resize = function(b) b:resize(SIZE) end,
+    set_u24be = function(b) b:set_u24be(1, 0x414243) end,
+    set_u32le = function(b) b:set_u32le(1, 0x41424344) end,
+    set_f64be = function(b) b:set_f64be(1, 1.5) end,
+    put_u64le = function(b) b:put_u64le(0x4142434445464748ULL) end,
+    pack = function(b) b:pack(1, "<I4z", 0x41424344, "text") end,
 }
 
 -- Arms a finalizer that does `act` at the next chance the collector has, unless
