@@ -184,8 +184,8 @@ asan: deps-test
 	@$(MAKE) -s BUILD=build/asan VARIANT='$(ASAN)' all specs
 	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED='--filter-out=secret --filter-out=free.memory' \
-		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 .ci/test \
-		$(filter %.c spec/0%.lua,$(SPEC))
+		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 FORKS=200 \
+		.ci/test $(filter %.c spec/0%.lua,$(SPEC))
 
 # Without address randomization where that may be switched off: some kernels
 # place mappings where ThreadSanitizer does not expect them.
@@ -199,7 +199,8 @@ VALGRIND = valgrind -q --leak-check=full --error-exitcode=99 \
 	--errors-for-leak-kinds=definite,possible
 memcheck: deps-test
 	@$(MAKE) -s all specs
-	@WRAP='$(VALGRIND)' .ci/test $(filter-out $(SLOW),$(filter %.c,$(SPEC)))
+	@WRAP='$(VALGRIND)' ROUNDS=4 .ci/test \
+		$(filter-out $(SLOW),$(filter %.c,$(SPEC)))
 
 clean:
 	rm -rf build
