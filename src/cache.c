@@ -192,5 +192,7 @@ cache_abandon(struct cache *k)
 	gate &= GATE_CLOSED | GATE_FENCED;
 	if (atomic_load(&k->pool_id) == 0)	/* was being bound */
 		gate |= GATE_CLOSED;
+	if (!asymmetric)	/* the parent could, and this process cannot */
+		gate |= GATE_FENCED;
 	atomic_store(&k->gate, gate);
 }

@@ -55,6 +55,9 @@ reclaim(lua_State *L, const struct bufpool *pool, double n)
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 	double held = account->held;
 
+	/* A finalizer may have released what was to grow. */
+	if (pool == NULL)
+		return false;
 	if (n > (pool->max_bytes == SIZE_MAX ? held : (double)pool->max_bytes))
 		return false;
 	account->failures++;

@@ -38,6 +38,14 @@ end
 
 -- In place ------------------------------------------------------------------
 
+local function place(to, text, n)
+    if type(text) == "string" then
+        copy(to, text, n)
+    else
+        move(to, text, n)
+    end
+end
+
 -- Single bytes raise the mark by whole cache lines: wiping one costs as much
 -- as wiping a byte of it, and most stores of a loop need not touch the mark.
 local LINE = 64
@@ -119,11 +127,7 @@ function buffer.write(self, i, v)
         return buffer.write(self, i, v)
     end
     b.mark, b.epoch = mark, epoch + 1
-    if type(text) == "string" then
-        copy(to, text, n)
-    else
-        move(to, text, n)
-    end
+    place(to, text, n)
     return self
 end
 
@@ -261,11 +265,7 @@ local function put_one(self, v)
         return put_one(self, v)
     end
     b.mark, b.epoch = mark, epoch + 1
-    if type(text) == "string" then
-        copy(to, text, n)
-    else
-        move(to, text, n)
-    end
+    place(to, text, n)
     b.len = stop
     return self
 end
