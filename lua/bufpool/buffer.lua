@@ -25,13 +25,19 @@ local is_handle, same = core.is_handle, core.same
 -- Looking a function up allocates; a local does not.
 local move, consume = calls.move, calls.consume
 
+---@type any
 local new_pointer = ffi.typeof("const void *")
 
 local INT_MAX = 0x7fffffff
 local ITSELF = "a buffer cannot be put into itself"
 
+---@class bufpool.Buffer : bufpool.Reader, bufpool.FileReader
+---@field release fun(self) wiped and given back; dead from here on
+---@field freeze fun(self): bufpool.Frozen where it is, without a copy
 local buffer = {}
 
+---Bytes that the contents may grow to without moving.
+---@return integer
 function buffer.capacity(self)
     return tonumber(live(self, "capacity").capacity)
 end
@@ -101,6 +107,10 @@ local function set_bytes(self, i, n, ...)
     return self
 end
 
+---Overwrites the bytes from i on; values wrap.
+---@param i bufpool.Integer
+---@param ... bufpool.Number
+---@return bufpool.Buffer
 function buffer.setbyte(self, i, ...)
     local b, epoch = live(self, "setbyte")
     local at, v = b.at, ...
@@ -114,6 +124,10 @@ function buffer.setbyte(self, i, ...)
     return set_bytes(self, i, select("#", ...), ...)
 end
 
+---Overwrites the bytes from i on; never grows.
+---@param i bufpool.Integer
+---@param v bufpool.Data
+---@return bufpool.Buffer
 function buffer.write(self, i, v)
     local b, epoch = live(self, "write")
     local text, n, p, p_epoch = data(v, "write", 2)
@@ -131,6 +145,12 @@ function buffer.write(self, i, v)
     return self
 end
 
+---Overwrites the bytes from i on with a range of source; they may overlap.
+---@param i bufpool.Integer
+---@param source bufpool.Data
+---@param from? bufpool.Integer
+---@param to? bufpool.Integer
+---@return bufpool.Buffer
 function buffer.copy(self, i, source, from, to)
     local b, epoch = live(self, "copy")
     local text, n, p, p_epoch = data(source, "copy", 2)
@@ -149,6 +169,11 @@ function buffer.copy(self, i, source, from, to)
     return self
 end
 
+---Overwrites a range with one byte; it wraps.
+---@param v bufpool.Number
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@return bufpool.Buffer
 function buffer.fill(self, v, i, j)
     local b, epoch = live(self, "fill")
     local byte = tonumber(check.byte(v, "fill", 1) % 256)
@@ -177,6 +202,8 @@ end
 -- the epoch has moved on, and then are made again.
 local ESTALE = 116
 
+---Zeroes all memory and empties the buffer.
+---@return bufpool.Buffer
 function buffer.wipe(self)
     local b, epoch = live(self, "wipe")
     if calls.wipe(b, epoch) == ESTALE then
@@ -185,6 +212,8 @@ function buffer.wipe(self)
     return self
 end
 
+---Empties the buffer and gives its memory back; it may be used again.
+---@return bufpool.Buffer
 function buffer.free(self)
     local b, epoch = live(self, "free")
     if calls.free(b, epoch, charged(self)) == ESTALE then
@@ -223,6 +252,9 @@ local function room(self, n, name)
     return b, epoch, b.at + len, len + n, max(tonumber(b.mark), len + n)
 end
 
+---Sets the length; new bytes are zero.
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.resize(self, n)
     live(self, "resize")
     grow(self, calls.resize, size(n, "resize", 1), "resize")
@@ -248,6 +280,7 @@ local function text_of(self, v, name, arg)
         return tostring(v)
     end
     local meta = (kind == "table" or kind == "userdata") and getmetatable(v)
+    ---@type any
     local text = meta and meta.__tostring and meta.__tostring(v)
     if type(text) == "number" then
         text = tostring(text)
@@ -344,6 +377,9 @@ local function put_few(self, n, v, w, x, y)
     return put_all(self, n, v, w, x, y)
 end
 
+---Appends what is data, or has a __tostring.
+---@param ... bufpool.Data|table|userdata
+---@return bufpool.Buffer
 function buffer.put(self, ...)
     local n = select("#", ...)
     local v = ...
@@ -381,6 +417,7 @@ end
 
 ---Appends what string.format makes of the arguments.
 ---@param fmt string
+---@param ... any
 ---@return bufpool.Buffer
 function buffer.putf(self, fmt, ...)
     live(self, "putf")
@@ -430,6 +467,10 @@ end
 
 -- Empties only what is sure to be filled again. What is put may be a part of
 -- this buffer, by its address: then it is moved, as the memory stays.
+---Replaces the contents by a copy of data, or of n bytes from a pointer.
+---@param v bufpool.Data|ffi.cdata*
+---@param n? bufpool.Integer
+---@return bufpool.Buffer
 function buffer.set(self, v, n)
     local text, count, p, p_epoch
     live(self, "set")
@@ -458,6 +499,9 @@ function buffer.set(self, v, n)
 end
 
 ---The bytes past the end, n of them, to be written; commit() then takes them.
+---@param n bufpool.Integer
+---@return ffi.cdata* at
+---@return integer n
 function buffer.reserve(self, n)
     local count = size(n, "reserve", 1)
     local b, epoch, at, stop, mark = room(self, count, "reserve")
@@ -468,6 +512,9 @@ function buffer.reserve(self, n)
     return at, count
 end
 
+---Takes n of the bytes that reserve() gave.
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.commit(self, n)
     local b, epoch = live(self, "commit")
     local count = size(n, "commit", 1)
@@ -524,6 +571,9 @@ local function get_few(self, count, n, m, o)
     return first, second, take(self, o)
 end
 
+---Consumes bytes from the front: all, or as many as each length says.
+---@param ... bufpool.Integer?
+---@return string ...
 function buffer.get(self, ...)
     live(self, "get")
     local count = select("#", ...)
@@ -536,6 +586,9 @@ function buffer.get(self, ...)
     return take_each(self, ...)
 end
 
+---Consumes n bytes, or all there are.
+---@param n bufpool.Integer
+---@return bufpool.Buffer
 function buffer.skip(self, n)
     local b, epoch = live(self, "skip")
     if consume(b, epoch, size(n, "skip", 1)) == ESTALE then
@@ -544,6 +597,8 @@ function buffer.skip(self, n)
     return self
 end
 
+---Empties the buffer and keeps its memory.
+---@return bufpool.Buffer
 function buffer.reset(self)
     local b, epoch = live(self, "reset")
     if consume(b, epoch, tonumber(b.len)) == ESTALE then
@@ -553,6 +608,8 @@ function buffer.reset(self)
 end
 
 ---A pointer to the bytes, to read and to write, and their number.
+---@return ffi.cdata* at
+---@return integer len
 function buffer.ref(self)
     local b, epoch = live(self, "ref")
     local at, len = b.at, tonumber(b.len)

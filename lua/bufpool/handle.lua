@@ -37,6 +37,7 @@ local function take(self, box, n, collected)
     return nil, core.shortage(-number, n)
 end
 
+---@class bufpool.Pool
 local pool = {}
 
 ---A handle for n zero bytes; or nil and a message when memory is short. Only
@@ -46,6 +47,7 @@ local pool = {}
 ---@return string? message
 function pool.borrow(self, n)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
+        ---@type any
         local box = cast(pool_box_t, self)
         if box.cookie == cookie then
             return take(self, box, check.size(n, "borrow", 1))
@@ -82,6 +84,7 @@ function handle.freeze(self)
     return to
 end
 
+---@type table<string, any>
 local meta = { __index = {}, __eq = core.same }
 
 -- The FFI would compare and add addresses.

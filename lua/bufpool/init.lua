@@ -24,6 +24,8 @@ local getmetatable = debug.getmetatable
 
 ---A size, count or position: a number, or an integer that C returned.
 ---@alias bufpool.Integer integer|ffi.cdata*
+---What can be stored: an FFI store wraps it.
+---@alias bufpool.Number number|ffi.cdata*
 ---What can be written, put, searched for and compared with.
 ---@alias bufpool.Data
 ---| string|number|bufpool.Buffer|bufpool.Handle|bufpool.Frozen
@@ -108,16 +110,18 @@ function bufpool.new(config)
 end
 
 ---@alias bufpool.Checkout
----| fun(self, n?: bufpool.Integer): bufpool.Buffer?, string?
+---| fun(self, n: bufpool.Integer): bufpool.Buffer?, string?
 ---@alias bufpool.CheckoutAligned
----| fun(self, n: integer, alignment: integer): bufpool.Buffer?, string?
+---| fun(self, n: bufpool.Integer, alignment: integer): bufpool.Buffer?, string?
+---@alias bufpool.Writer
+---| fun(self, hint?: bufpool.Integer): bufpool.Buffer?, string?
 
 ---@class bufpool.Pool
 ---@field checkout bufpool.Checkout full, every byte zero
 ---@field checkout_zeroed bufpool.Checkout wiped again at this moment
 ---@field checkout_aligned bufpool.CheckoutAligned at a multiple of `alignment`
 ---@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
----@field writer bufpool.Checkout empty; the size is a hint, and optional
+---@field writer bufpool.Writer empty, to append to
 ---@field stats fun(self): bufpool.Stats
 ---@field trim fun(self): integer bytes given back to the system
 ---@field close fun(self) the handle is dead; what is out stays valid
@@ -145,6 +149,7 @@ end
 ---returns or raises, unless fn gave it away.
 ---@param n bufpool.Integer
 ---@param fn fun(buf: bufpool.Buffer, ...): ...
+---@param ... any
 ---@return any ...
 function pool.with(self, n, fn, ...)
     if core.type(self) ~= "pool" then

@@ -6,6 +6,9 @@
 -- can guess the cookie), whether the object is still alive, and the bounds.
 -- On a trace all of it is a handful of instructions that leave the loop.
 
+---Language servers do not know the fields of C structs.
+---@diagnostic disable: undefined-field
+
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
@@ -156,6 +159,10 @@ end
 
 ---Where the bytes of a living object are, and how many; what has the epoch, and
 ---the epoch.
+---@return any at
+---@return integer len
+---@return any o
+---@return integer epoch
 local function view(self, name, arg)
     if type(self) == "userdata" then
         local sentinel = getmetatable(self)
@@ -208,13 +215,18 @@ core.holds, core.box_type = holds, box_t
 core.is_handle, core.same, core.handle_type = is_handle, same, handle_t
 
 ---Methods of buffers and of frozen objects.
+---@class bufpool.Reader
+---@operator len: integer
+---@operator concat(bufpool.Data): string
 local readers = {}
 
+---@return integer
 function readers.len(self)
     local _, len = view(self, "len")
     return len
 end
 
+---@return string
 function readers.tostring(self)
     local at, len, o, epoch = view(self, "tostring")
     if o.epoch ~= epoch then
@@ -223,6 +235,9 @@ function readers.tostring(self)
     return ffi_string(at, len)
 end
 
+---@param i bufpool.Integer
+---@param j? bufpool.Integer
+---@return string
 function readers.sub(self, i, j)
     local at, len, o, epoch = view(self, "sub")
     local from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
@@ -252,6 +267,10 @@ local function bytes(at, n)
     return string_byte(ffi_string(at, n), 1, n)
 end
 
+---The bytes i to j as numbers; by default the first, or the one at i.
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@return integer ...
 function readers.byte(self, i, j)
     local at, len, o, epoch = view(self, "byte")
     if absent(j) then
@@ -283,6 +302,12 @@ end
 -- whichever this VM was built to follow.
 local past_end_matches = string_find("", "", 2) ~= nil
 
+---As string.find, without patterns: pattern characters need `plain`.
+---@param needle bufpool.Data
+---@param init? bufpool.Integer
+---@param plain? boolean
+---@return integer? first
+---@return integer? last
 function readers.find(self, needle, init, plain)
     local at, len, o, epoch = view(self, "find")
     local text, n, p, p_epoch = data(needle, "find", 1)
@@ -320,10 +345,15 @@ local function order(a, b, name, arg, equal)
     return compare(at, len, text, n)
 end
 
+---@param other bufpool.Data
+---@return boolean
 function readers.equals(self, other)
     return order(self, other, "equals", 1, true) == 0
 end
 
+---The same in constant time for equal lengths.
+---@param other bufpool.Data
+---@return boolean
 function readers.equals_ct(self, other)
     local at, len, o, epoch = view(self, "equals_ct")
     local text, n, p, p_epoch = data(other, "equals_ct", 1)

@@ -20,6 +20,7 @@ local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 
 -- Numbers change their type in here. Between the store and the load that it is
 -- for, nothing may allocate: a finalizer may pack, too.
+---@type any
 local cell = ffi.new("union { uint64_t u; int64_t i; float f; double d; }")
 
 -- The formats -----------------------------------------------------------------
@@ -233,13 +234,15 @@ local texts = {
     padding = function() return "\0" end, align = nothing,
 }
 
+---@alias bufpool.Pack
+---| fun(self, i: bufpool.Integer, fmt: string, ...: any): bufpool.Buffer
+
+---@class bufpool.Buffer
 ---Writes values by a format of Lua 5.3's string.pack from position i on, over
 ---what is there, and past the end, where the buffer grows. Alignment counts
 ---from position 1.
----@param i bufpool.Integer
----@param fmt string
----@param ... any
----@return bufpool.Buffer
+---@field pack bufpool.Pack
+
 function buffer.pack(self, i, fmt, ...)
     local len = tonumber(live(self, "pack").len)
     local first = position(i, len, 0, "pack", 1)
@@ -350,11 +353,12 @@ local function unpack_from(self, items, k, at)
     return v, unpack_from(self, items, k + 1, at)
 end
 
----Reads values by a format of Lua 5.3's string.unpack from position i on.
----Integers of up to four bytes are numbers, wider ones int64_t or uint64_t.
----@param i bufpool.Integer
----@param fmt string
----@return any ... the values, and then the position after them
+---@class bufpool.Reader
+---Reads values by a format of Lua 5.3's string.unpack from position i on, and
+---gives the position after them last. Integers of up to four bytes are numbers,
+---wider ones int64_t or uint64_t.
+---@field unpack fun(self, i: bufpool.Integer, fmt: string): ...any
+
 function readers.unpack(self, i, fmt)
     local _, len = view(self, "unpack")
     local first = position(i, len, 0, "unpack", 1)

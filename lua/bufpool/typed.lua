@@ -278,6 +278,110 @@ local function define(kind)
         writers["put_" .. name] = make(environment)
 end
 
+---@alias bufpool.ReadInteger fun(self, i: bufpool.Integer): integer
+---@alias bufpool.ReadInt64 fun(self, i: bufpool.Integer): ffi.cdata*
+---@alias bufpool.ReadFloat fun(self, i: bufpool.Integer): number
+---@alias bufpool.GetInteger fun(self): integer
+---@alias bufpool.GetInt64 fun(self): ffi.cdata*
+---@alias bufpool.GetFloat fun(self): number
+---@alias bufpool.SetNumber
+---| fun(self, i: bufpool.Integer, v: bufpool.Number): bufpool.Buffer
+---@alias bufpool.PutNumbers fun(self, ...: bufpool.Number): bufpool.Buffer
+
+---Made by the loop below.
+---@class bufpool.Reader
+---@field u8 bufpool.ReadInteger
+---@field i8 bufpool.ReadInteger
+---@field u16le bufpool.ReadInteger
+---@field u16be bufpool.ReadInteger
+---@field i16le bufpool.ReadInteger
+---@field i16be bufpool.ReadInteger
+---@field u24le bufpool.ReadInteger
+---@field u24be bufpool.ReadInteger
+---@field i24le bufpool.ReadInteger
+---@field i24be bufpool.ReadInteger
+---@field u32le bufpool.ReadInteger
+---@field u32be bufpool.ReadInteger
+---@field i32le bufpool.ReadInteger
+---@field i32be bufpool.ReadInteger
+---@field u64le bufpool.ReadInt64
+---@field u64be bufpool.ReadInt64
+---@field i64le bufpool.ReadInt64
+---@field i64be bufpool.ReadInt64
+---@field f32le bufpool.ReadFloat
+---@field f32be bufpool.ReadFloat
+---@field f64le bufpool.ReadFloat
+---@field f64be bufpool.ReadFloat
+
+---Made by the loop below.
+---@class bufpool.Buffer
+---@field get_u8 bufpool.GetInteger
+---@field get_i8 bufpool.GetInteger
+---@field get_u16le bufpool.GetInteger
+---@field get_u16be bufpool.GetInteger
+---@field get_i16le bufpool.GetInteger
+---@field get_i16be bufpool.GetInteger
+---@field get_u24le bufpool.GetInteger
+---@field get_u24be bufpool.GetInteger
+---@field get_i24le bufpool.GetInteger
+---@field get_i24be bufpool.GetInteger
+---@field get_u32le bufpool.GetInteger
+---@field get_u32be bufpool.GetInteger
+---@field get_i32le bufpool.GetInteger
+---@field get_i32be bufpool.GetInteger
+---@field get_u64le bufpool.GetInt64
+---@field get_u64be bufpool.GetInt64
+---@field get_i64le bufpool.GetInt64
+---@field get_i64be bufpool.GetInt64
+---@field get_f32le bufpool.GetFloat
+---@field get_f32be bufpool.GetFloat
+---@field get_f64le bufpool.GetFloat
+---@field get_f64be bufpool.GetFloat
+---@field set_u8 bufpool.SetNumber
+---@field set_i8 bufpool.SetNumber
+---@field set_u16le bufpool.SetNumber
+---@field set_u16be bufpool.SetNumber
+---@field set_i16le bufpool.SetNumber
+---@field set_i16be bufpool.SetNumber
+---@field set_u24le bufpool.SetNumber
+---@field set_u24be bufpool.SetNumber
+---@field set_i24le bufpool.SetNumber
+---@field set_i24be bufpool.SetNumber
+---@field set_u32le bufpool.SetNumber
+---@field set_u32be bufpool.SetNumber
+---@field set_i32le bufpool.SetNumber
+---@field set_i32be bufpool.SetNumber
+---@field set_u64le bufpool.SetNumber
+---@field set_u64be bufpool.SetNumber
+---@field set_i64le bufpool.SetNumber
+---@field set_i64be bufpool.SetNumber
+---@field set_f32le bufpool.SetNumber
+---@field set_f32be bufpool.SetNumber
+---@field set_f64le bufpool.SetNumber
+---@field set_f64be bufpool.SetNumber
+---@field put_u8 bufpool.PutNumbers
+---@field put_i8 bufpool.PutNumbers
+---@field put_u16le bufpool.PutNumbers
+---@field put_u16be bufpool.PutNumbers
+---@field put_i16le bufpool.PutNumbers
+---@field put_i16be bufpool.PutNumbers
+---@field put_u24le bufpool.PutNumbers
+---@field put_u24be bufpool.PutNumbers
+---@field put_i24le bufpool.PutNumbers
+---@field put_i24be bufpool.PutNumbers
+---@field put_u32le bufpool.PutNumbers
+---@field put_u32be bufpool.PutNumbers
+---@field put_i32le bufpool.PutNumbers
+---@field put_i32be bufpool.PutNumbers
+---@field put_u64le bufpool.PutNumbers
+---@field put_u64be bufpool.PutNumbers
+---@field put_i64le bufpool.PutNumbers
+---@field put_i64be bufpool.PutNumbers
+---@field put_f32le bufpool.PutNumbers
+---@field put_f32be bufpool.PutNumbers
+---@field put_f64le bufpool.PutNumbers
+---@field put_f64be bufpool.PutNumbers
+
 for _, letter in ipairs { "u", "i", "f" } do
     for _, bits in ipairs { 8, 16, 24, 32, 64 } do
         for _, order in ipairs { "le", "be" } do
