@@ -134,8 +134,8 @@ install: all install-module
 	done
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps-demo deps-test demo test test-jit bench-lua lint asan tsan
-.PHONY: memcheck clean
+.PHONY: deps-demo deps-test deps-bench demo test test-jit lint asan tsan
+.PHONY: memcheck clean bench-lua bench-core bench-rivals bench-instructions
 DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
@@ -143,7 +143,7 @@ SLOW = %stress.c %fork.c
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
-deps-demo deps-test:
+deps-demo deps-test deps-bench:
 	@$(DEPS) $(@:deps-%=%)
 
 # Another make, for what was just installed has to be found.
@@ -163,7 +163,8 @@ test-jit: deps-test
 	@$(MAKE) -s all
 	@.ci/test-jit $(JIT_SPEC)
 
-# What the documents say about speed comes from here: make bench-lua OUT=doc
+# What the documents say about speed comes from here: make bench-lua OUT=doc,
+# make bench-core OUT=doc. BENCH= gives other options, as the files tell.
 BENCH = $(if $(OUT),--out $(OUT))
 bench-lua: $(CORE) $(BUILD)/bench/access.so
 	@LUA_PATH='bench/?.lua;lua/?.lua;lua/?/init.lua;;' \
@@ -173,6 +174,33 @@ bench-lua: $(CORE) $(BUILD)/bench/access.so
 $(BUILD)/bench/access.so: bench/access.c | $(BUILD)/headers
 	@mkdir -p $(@D)
 	$(CC) -shared $(ALL_CPPFLAGS) $(ALL_CFLAGS) -o $@ $<
+
+bench-core: deps-bench
+	@$(MAKE) -s bench-rivals
+	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/core.lua \
+		--core $(BUILD)/bench/core $(BENCH)
+
+$(BUILD)/bench/core $(BUILD)/bench/instructions: $(BUILD)/bench/%: bench/%.c \
+		$(BUILD)/libbufpool.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
+		$(BUILD)/libbufpool.a $(LIBS)
+
+# Beside the program, which finds out by itself what is there. What is lent by
+# DPDK has no part in our warnings.
+bench-rivals: $(BUILD)/bench/core
+	@pkg-config --exists libdpdk && $(CC) -shared $(ALL_CFLAGS) \
+		$$(pkg-config --cflags libdpdk | sed 's/-I/-isystem /g') \
+		-o $(BUILD)/bench/dpdk.so bench/dpdk.c \
+		-Wl,--no-as-needed -lrte_mempool_ring -Wl,--as-needed \
+		-lrte_mempool -lrte_ring -lrte_eal || \
+		echo "bufpool: rte_mempool is left out: no libdpdk" >&2
+	@CARGO_TARGET_DIR=$(abspath $(BUILD))/bench/rust \
+		cargo build -q --release --manifest-path bench/rust/Cargo.toml && \
+		cp $(BUILD)/bench/rust/release/librivals.so \
+		$(BUILD)/bench/rust.so || \
+		echo "bufpool: the Rust pools are left out: no cargo, no" \
+		"crates registry, or a cargo too old" >&2
 
 lint: deps-test
 	@.ci/lint

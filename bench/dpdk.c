@@ -1,0 +1,131 @@
+/*
+ * rte_mempool for bench/core: without huge pages, with a cache for each thread
+ * (DPDK has one for threads that it knows: enter and leave), and large enough
+ * from the start, for it does not grow.
+ *
+ * As `mempool` it is wiped in full when it is handed out, where malloc and
+ * memset would do it: the pool does not know what is dirty. As `mempool_d` it
+ * relies on a program that does, and wipes that before it gives back.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_eal.h>
+#include <rte_lcore.h>
+#include <rte_mempool.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define OVERHEAD 256		/* of an object in memory, at most */
+
+EXPORT bool mempool_start(size_t, size_t, size_t, unsigned);
+EXPORT void mempool_enter(void);
+EXPORT void mempool_leave(void);
+EXPORT uint8_t *mempool_take(void **state);
+EXPORT void mempool_give(void **state, size_t dirty);
+EXPORT bool mempool_d_start(size_t, size_t, size_t, unsigned);
+EXPORT void mempool_d_enter(void);
+EXPORT void mempool_d_leave(void);
+EXPORT uint8_t *mempool_d_take(void **state);
+EXPORT void mempool_d_give(void **state, size_t dirty);
+
+static struct rte_mempool *pool;
+static size_t bytes;
+
+/* A cache is flushed when it holds more than it should by half. */
+bool
+mempool_start(size_t class, size_t buffers, size_t cached, unsigned threads)
+{
+	size_t n = buffers + threads * (cached + cached / 2 + 1);
+	char memory[16];
+	char *argv[] = { "bench", "--no-huge", "--no-pci",
+	    "--no-telemetry", "--no-shconf", "--iova-mode=va", "-l", "0",
+	    "--log-level=error", "-m", memory, NULL };
+	cpu_set_t mine;
+	bool started;
+
+	snprintf(memory, sizeof memory, "%zu",
+		 (n * (class + OVERHEAD) >> 20) + 16);
+	sched_getaffinity(0, sizeof mine, &mine);
+	started = rte_eal_init((int)(sizeof argv / sizeof *argv) - 1, argv) >= 0;
+	/* It has bound this thread, and so all that come, to one processor. */
+	sched_setaffinity(0, sizeof mine, &mine);
+	bytes = class;
+	if (started)
+		pool = rte_mempool_create("bench", (unsigned)n, (unsigned)class,
+		    (unsigned)cached, 0, NULL, NULL, NULL, NULL, SOCKET_ID_ANY,
+		    RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	return pool != NULL;
+}
+
+void
+mempool_enter(void)
+{
+	if (rte_thread_register() < 0)
+		abort();
+}
+
+void
+mempool_leave(void)
+{
+	rte_thread_unregister();
+}
+
+/* What another thread has begun to put and not finished cannot be had: then
+ * the pool is empty for a moment, though it is not. */
+static inline uint8_t *
+take(void **state)
+{
+	while (rte_mempool_get(pool, state) != 0)
+		sched_yield();
+	return *state;
+}
+
+uint8_t *
+mempool_take(void **state)
+{
+	return memset(take(state), 0, bytes);
+}
+
+void
+mempool_give(void **state, size_t dirty)
+{
+	(void)dirty;
+	rte_mempool_put(pool, *state);
+}
+
+/* Objects are zero when they are new, for pages of the system are. */
+bool
+mempool_d_start(size_t class, size_t buffers, size_t cached, unsigned threads)
+{
+	return mempool_start(class, buffers, cached, threads);
+}
+
+void
+mempool_d_enter(void)
+{
+	mempool_enter();
+}
+
+void
+mempool_d_leave(void)
+{
+	mempool_leave();
+}
+
+uint8_t *
+mempool_d_take(void **state)
+{
+	return take(state);
+}
+
+void
+mempool_d_give(void **state, size_t dirty)
+{
+	memset(*state, 0, dirty);
+	rte_mempool_put(pool, *state);
+}
