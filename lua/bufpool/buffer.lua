@@ -31,7 +31,9 @@ local new_pointer = ffi.typeof("const void *")
 local INT_MAX = 0x7fffffff
 local ITSELF = "a buffer cannot be put into itself"
 
----@class bufpool.Buffer : bufpool.Reader, bufpool.FileReader
+---@class (partial) bufpool.Buffer : bufpool.Reader, bufpool.FileReader
+---@operator len: integer
+---@operator concat(bufpool.Data): string
 ---@field release fun(self) wiped and given back; dead from here on
 ---@field freeze fun(self): bufpool.Frozen where it is, without a copy
 local buffer = {}

@@ -37,7 +37,7 @@ local function take(self, box, n, collected)
     return nil, core.shortage(-number, n)
 end
 
----@class bufpool.Pool
+---@class (partial) bufpool.Pool
 local pool = {}
 
 ---A handle for n zero bytes; or nil and a message when memory is short. Only

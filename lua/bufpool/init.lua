@@ -5,6 +5,7 @@ local core = require "bufpool.core"
 -- Opened before in this VM: then this is the module itself, for its metatables
 -- and its C types exist once.
 if core._VERSION then
+    ---@cast core bufpool
     return core
 end
 
@@ -27,8 +28,7 @@ local getmetatable = debug.getmetatable
 ---What can be stored: an FFI store wraps it.
 ---@alias bufpool.Number number|ffi.cdata*
 ---What can be written, put, searched for and compared with.
----@alias bufpool.Data
----| string|number|bufpool.Buffer|bufpool.Handle|bufpool.Frozen
+---@alias bufpool.Data string|number|bufpool.Reader
 ---An open file, or the number of a file descriptor.
 ---@alias bufpool.File file*|integer
 
@@ -109,14 +109,14 @@ function bufpool.new(config)
     return nil, message
 end
 
----@alias bufpool.Checkout
----| fun(self, n: bufpool.Integer): bufpool.Buffer?, string?
----@alias bufpool.CheckoutAligned
----| fun(self, n: bufpool.Integer, alignment: integer): bufpool.Buffer?, string?
----@alias bufpool.Writer
----| fun(self, hint?: bufpool.Integer): bufpool.Buffer?, string?
+---@alias bufpool.Checkout fun(self, n: bufpool.Integer):
+---bufpool.Buffer?, string?
+---@alias bufpool.CheckoutAligned fun(self, n: bufpool.Integer,
+---alignment: bufpool.Integer): bufpool.Buffer?, string?
+---@alias bufpool.Writer fun(self, hint?: bufpool.Integer):
+---bufpool.Buffer?, string?
 
----@class bufpool.Pool
+---@class (partial) bufpool.Pool
 ---@field checkout bufpool.Checkout full, every byte zero
 ---@field checkout_zeroed bufpool.Checkout wiped again at this moment
 ---@field checkout_aligned bufpool.CheckoutAligned at a multiple of `alignment`

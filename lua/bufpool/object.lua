@@ -215,7 +215,7 @@ core.holds, core.box_type = holds, box_t
 core.is_handle, core.same, core.handle_type = is_handle, same, handle_t
 
 ---Methods of buffers and of frozen objects.
----@class bufpool.Reader
+---@class (partial) bufpool.Reader
 ---@operator len: integer
 ---@operator concat(bufpool.Data): string
 local readers = {}

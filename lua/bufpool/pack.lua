@@ -234,14 +234,12 @@ local texts = {
     padding = function() return "\0" end, align = nothing,
 }
 
----@alias bufpool.Pack
----| fun(self, i: bufpool.Integer, fmt: string, ...: any): bufpool.Buffer
-
----@class bufpool.Buffer
+---@class (partial) bufpool.Buffer
 ---Writes values by a format of Lua 5.3's string.pack from position i on, over
 ---what is there, and past the end, where the buffer grows. Alignment counts
 ---from position 1.
----@field pack bufpool.Pack
+---@field pack fun(self, i: bufpool.Integer, fmt: string, ...: any):
+---bufpool.Buffer
 
 function buffer.pack(self, i, fmt, ...)
     local len = tonumber(live(self, "pack").len)
@@ -353,7 +351,7 @@ local function unpack_from(self, items, k, at)
     return v, unpack_from(self, items, k + 1, at)
 end
 
----@class bufpool.Reader
+---@class (partial) bufpool.Reader
 ---Reads values by a format of Lua 5.3's string.unpack from position i on, and
 ---gives the position after them last. Integers of up to four bytes are numbers,
 ---wider ones int64_t or uint64_t.

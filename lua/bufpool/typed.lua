@@ -284,12 +284,12 @@ end
 ---@alias bufpool.GetInteger fun(self): integer
 ---@alias bufpool.GetInt64 fun(self): ffi.cdata*
 ---@alias bufpool.GetFloat fun(self): number
----@alias bufpool.SetNumber
----| fun(self, i: bufpool.Integer, v: bufpool.Number): bufpool.Buffer
+---@alias bufpool.SetNumber fun(self, i: bufpool.Integer, v: bufpool.Number):
+---bufpool.Buffer
 ---@alias bufpool.PutNumbers fun(self, ...: bufpool.Number): bufpool.Buffer
 
 ---Made by the loop below.
----@class bufpool.Reader
+---@class (partial) bufpool.Reader
 ---@field u8 bufpool.ReadInteger
 ---@field i8 bufpool.ReadInteger
 ---@field u16le bufpool.ReadInteger
@@ -314,7 +314,7 @@ end
 ---@field f64be bufpool.ReadFloat
 
 ---Made by the loop below.
----@class bufpool.Buffer
+---@class (partial) bufpool.Buffer
 ---@field get_u8 bufpool.GetInteger
 ---@field get_i8 bufpool.GetInteger
 ---@field get_u16le bufpool.GetInteger
