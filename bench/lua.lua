@@ -29,7 +29,6 @@ local have_access, access = pcall(require, "access")
 ffi.cdef [[
 void *calloc(size_t, size_t);
 void free(void *);
-int isatty(int);
 ]]
 
 local SAMPLE, RUNS, REPEATS = 0.02, 5, 3
@@ -37,24 +36,10 @@ local CLASSES = { 4096, 65536, 262144, 1048576 }
 local HEAP_MB, DROPS = 200, 20000
 local LEN = 4096
 
-local options = {}
-do
-    local k = 1
-    while arg[k] do
-        local name = arg[k]:match "^%-%-(%w+)$"
-        if name == "quick" then
-            options.quick = true
-        elseif name == "only" or name == "out" or name == "cell" then
-            k = k + 1
-            options[name] = assert(arg[k], "a value is missing")
-        else
-            error("unknown option " .. arg[k])
-        end
-        k = k + 1
-    end
-    if options.quick then
-        SAMPLE, REPEATS, DROPS = 0.005, 1, 4000
-    end
+local options = report.options(arg,
+    { quick = false, only = true, out = true, cell = true })
+if options.quick then
+    SAMPLE, REPEATS, DROPS = 0.005, 1, 4000
 end
 
 local pool = bufpool.new { one_mib_count = 1 }
@@ -423,11 +408,6 @@ local function child(jit_on, r, c)
         or error(("row %d, contender %d: no result"):format(r, c))
 end
 
-local function median(list)
-    table.sort(list)
-    return list[math.floor((#list + 1) / 2)]
-end
-
 local function measure(k, jit_on)
     local r = rows[k]
     local result = { name = r.name, access = r.access, heap = r.heap }
@@ -443,27 +423,178 @@ local function measure(k, jit_on)
     result.cells = {}
     for c, contender in ipairs(r) do
         result.cells[c] = { name = contender[1],
-            rival = contender.rival or false, ns = median(times[c]),
-            mb = median(peaks[c]), missing = #times[c] == 0 }
+            rival = contender.rival or false, ns = report.median(times[c]),
+            mb = report.median(peaks[c]), missing = #times[c] == 0 }
     end
     return result
 end
 
 local results = { on = {}, off = {}, targets = targets, repeats = REPEATS,
     version = jit.version, arch = jit.arch }
-local terminal = ffi.C.isatty(2) == 1
 for k, r in ipairs(rows) do
     if not options.only or r.name:find(options.only, 1, true) then
         for mode, list in pairs { on = results.on, off = results.off } do
-            if terminal then
-                io.stderr:write(("\r\27[K%d of %d: %s, JIT %s"):format(k, #rows,
-                    r.name, mode))
-            end
+            report.progress(("%d of %d: %s, JIT %s"):format(k, #rows, r.name,
+                mode))
             list[#list + 1] = measure(k, mode == "on")
         end
     end
 end
-if terminal then
-    io.stderr:write "\r\27[K"
+report.progress()
+
+-- The report ------------------------------------------------------------------
+
+local number = report.number
+
+local function find(list, of, name)
+    for _, r in ipairs(list) do
+        for _, cell in ipairs(r.name == of and r.cells or {}) do
+            if cell.name == name and not cell.missing then
+                return cell
+            end
+        end
+    end
 end
-report.write(results, options.out)
+
+-- Ours as so many times each rival, in the order of the row.
+local function ratios(r, cell)
+    local parts = {}
+    for _, other in ipairs(r.cells) do
+        if other.rival and not other.missing and not cell.rival then
+            parts[#parts + 1] = number(cell.ns / other.ns)
+        end
+    end
+    return table.concat(parts, " / ")
+end
+
+local function rivals(r)
+    local names = {}
+    for _, cell in ipairs(r.cells) do
+        if cell.rival and not cell.missing then
+            names[#names + 1] = cell.name
+        end
+    end
+    return table.concat(names, " / ")
+end
+
+local function text(data)
+    for _, mode in ipairs { "on", "off" } do
+        print(("JIT %s: ns per operation, and ratio to each rival"):format(
+            mode))
+        for _, r in ipairs(data[mode]) do
+            print("  " .. r.name)
+            for _, cell in ipairs(r.cells) do
+                if cell.missing then
+                    print(("    %-22s not there, skipped"):format(cell.name))
+                else
+                    print(("    %-22s %10s %12s  %s"):format(cell.name,
+                        number(cell.ns), r.heap
+                        and ("%.0f MB peak"):format(cell.mb) or "",
+                        ratios(r, cell)))
+                end
+            end
+        end
+    end
+end
+
+-- With the JIT off: not slower than the rival, accessors apart.
+local function verdicts(data)
+    local list = {}
+    local function judge(mode, t, ratio)
+        local ours = find(data[mode], t.row, t.ours)
+        local rival = find(data[mode], t.row, t.rival)
+        if ours and rival then
+            local field = t.memory and "mb" or "ns"
+            local got = ours[field] / rival[field]
+            list[#list + 1] = { what = ("%s: %s%s%s"):format(t.row, t.ours,
+                t.memory and ", peak memory" or "",
+                mode == "off" and ", JIT off" or ""), against = t.rival,
+                got = got, want = ratio, met = got <= ratio }
+        end
+    end
+    for _, t in ipairs(data.targets) do
+        judge("on", t, t.ratio)
+    end
+    local seen = {}
+    for _, t in ipairs(data.targets) do
+        local key = t.row .. t.ours .. t.rival
+        local r = t.row
+        if not (seen[key] or t.memory or r:find "^%w+ read$"
+            or r:find "^%w+ write$") then
+            seen[key] = true
+            judge("off", t, 1)
+        end
+    end
+    return list
+end
+
+local function markdown(data)
+    local out = {}
+    local function add(...)
+        out[#out + 1] = string.format(...)
+    end
+    add("Machine: %s. %s, %s; median of %d.", report.machine(), data.version,
+        data.arch, data.repeats)
+    add ""
+    add "Targets, as time (or memory) of ours over that of the rival:"
+    add ""
+    add "| what | against | at most | measured | |"
+    add "|---|---|---|---|---|"
+    for _, v in ipairs(verdicts(data)) do
+        add("| %s | %s | %s | %s | %s |", v.what, v.against, ("%.3g"):format(
+            v.want), ("%.3g"):format(v.got), v.met and "met" or "**missed**")
+    end
+    for _, mode in ipairs { "on", "off" } do
+        add ""
+        add("JIT %s, ns per operation; ratios to the rivals of the row:", mode)
+        for _, r in ipairs(data[mode]) do
+            add ""
+            add("| %s | ns | | ratio to %s |", r.name, rivals(r))
+            add "|---|---|---|---|"
+            for _, cell in ipairs(r.cells) do
+                if not cell.missing then
+                    add("| %s | %s | %s | %s |", cell.rival and cell.name
+                        or "**" .. cell.name .. "**", number(cell.ns), r.heap
+                        and ("%.0f MB peak"):format(cell.mb) or "",
+                        ratios(r, cell))
+                end
+            end
+        end
+    end
+    return table.concat(out, "\n")
+end
+
+-- A bar for each cell; the JIT off in outline.
+local function svg(data)
+    local groups = {}
+    for _, r in ipairs(data.on) do
+        local group = { name = r.name }
+        for _, cell in ipairs(r.cells) do
+            if not cell.missing then
+                local off = find(data.off, r.name, cell.name)
+                group[#group + 1] = { cell.name, cell.ns, rival = cell.rival,
+                    outline = off and off.ns }
+            end
+        end
+        groups[#groups + 1] = group
+    end
+    return report.bars("ns per operation, logarithmic. Green: ours. Grey: "
+        .. "rivals.\nThe figure is with the JIT on, the red outline with the "
+        .. "JIT off.", { from = 0.1, decades = 8, value = number,
+            label = report.time_label }, groups)
+end
+
+text(results)
+for _, v in ipairs(verdicts(results)) do
+    print(("%-8s %s, against %s: %.3g, at most %.3g"):format(
+        v.met and "met" or "MISSED", v.what, v.against, v.got, v.want))
+end
+if options.out then
+    local path = options.out .. "/lua-performance"
+    report.save_json(path .. ".json", { machine = report.machine(),
+        luajit = results.version, repeats = results.repeats,
+        jit_on = results.on, jit_off = results.off,
+        targets = verdicts(results) })
+    report.save(path .. ".svg", svg(results))
+    report.insert(path .. ".md", markdown(results))
+end
