@@ -849,7 +849,7 @@ main(int argc, char **argv)
 	ns = (double)(nanoseconds() - from) / (double)(ticks() - tick);
 	h = merged();
 	printf("rate=%.0f p50=%.1f p99=%.1f p999=%.1f p9999=%.1f worst=%.0f"
-	       " samples=%llu clock=%.1f peak_kib=%ld after_kib=%ld\n",
+	       " samples=%llu clock=%.1f peak=%ld after=%ld\n",
 	       rate, ns * percentile(h, 0.5), ns * percentile(h, 0.99),
 	       ns * percentile(h, 0.999), ns * percentile(h, 0.9999),
 	       ns * (double)h->worst, (unsigned long long)samples(h),

@@ -113,7 +113,7 @@ function report.bars(title, axis, groups)
     end
     local function x_of(value)
         local at = math.log10(value / axis.from) / axis.decades
-        return LEFT + math.max(0, at) * (WIDTH - LEFT - 60)
+        return LEFT + math.min(1, math.max(0, at)) * (WIDTH - LEFT - 60)
     end
     for _, group in ipairs(groups) do
         add('<text x="8" y="%d" class="row">%s</text>', y + 11, group.name)
@@ -161,6 +161,84 @@ line { stroke: #ddd; }
 %s
 </svg>
 ]]):format(WIDTH, y + 10, title, table.concat(grid, "\n"),
+        table.concat(parts, "\n"))
+end
+
+---Panels, two in a row, of lines: each a list of { x, y } with a name and a
+---color. The x are those of `ticks`, evenly apart; y is logarithmic.
+function report.lines(title, ticks, panels)
+    local W, H, LEFT, RIGHT, TOP, BOTTOM = 430, 300, 46, 100, 40, 24
+    local low, high = math.huge, -math.huge
+    for _, panel in ipairs(panels) do
+        for _, series in ipairs(panel) do
+            for _, point in ipairs(series) do
+                if point[2] > 0 then
+                    low = math.min(low, point[2])
+                    high = math.max(high, point[2])
+                end
+            end
+        end
+    end
+    low, high = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    local parts = {}
+    local function add(...)
+        parts[#parts + 1] = string.format(...)
+    end
+    for k, panel in ipairs(panels) do
+        local x0 = (k - 1) % 2 * W + LEFT
+        local y0 = 24 + math.floor((k - 1) / 2) * H + TOP
+        local width, height = W - LEFT - RIGHT, H - TOP - BOTTOM
+        local at = {}
+        add('<text x="%d" y="%d" class="row">%s</text>', x0, y0 - 10,
+            panel.name)
+        for i, tick in ipairs(ticks) do
+            at[tick] = x0 + (i - 1) / (#ticks - 1) * width
+            add('<text x="%.1f" y="%d" text-anchor="middle">%d</text>',
+                at[tick], y0 + height + 16, tick)
+        end
+        local function y_of(y)
+            local part = (math.log10(y) - low) / (high - low)
+            return y0 + (1 - math.max(0, part)) * height
+        end
+        for decade = low, high do
+            local y = y_of(10 ^ decade)
+            add('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>', x0, x0 + width,
+                y, y)
+            add('<text x="%d" y="%.1f" text-anchor="end">%g</text>', x0 - 6,
+                y + 4, 10 ^ decade)
+        end
+        -- Names at the ends of the lines, moved apart.
+        local names = {}
+        for _, series in ipairs(panel) do
+            local points = {}
+            for i, point in ipairs(series) do
+                points[i] = ("%.1f,%.1f"):format(at[point[1]], y_of(point[2]))
+            end
+            add('<polyline points="%s" stroke="%s"/>',
+                table.concat(points, " "), series.color)
+            names[#names + 1] = { y = y_of(series[#series][2]), of = series }
+        end
+        table.sort(names, function(a, b) return a.y < b.y end)
+        local y = -math.huge
+        for _, name in ipairs(names) do
+            y = math.max(y + 12, name.y)
+            add('<text x="%d" y="%.1f" style="fill: %s">%s</text>',
+                x0 + width + 6, y + 4, name.of.color, name.of.name)
+        end
+    end
+    return ([[
+<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d">
+<style>
+text { font: 11px sans-serif; fill: #222; }
+.row { font-weight: bold; }
+line { stroke: #ddd; }
+polyline { fill: none; stroke-width: 2; }
+</style>
+<rect width="100%%" height="100%%" fill="white"/>
+<text x="8" y="16">%s</text>
+%s
+</svg>
+]]):format(2 * W, 30 + math.ceil(#panels / 2) * H, title,
         table.concat(parts, "\n"))
 end
 
