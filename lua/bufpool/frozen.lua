@@ -10,6 +10,8 @@ local slice = core.frozen.__index.slice
 ---@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
 ---@field release fun(self) dead; the memory goes with its last owner
 ---@field clone fun(self): bufpool.Frozen another owner of the memory
+---@operator len: integer
+---@operator concat(bufpool.Data): string
 local frozen = {}
 
 ---A frozen object for the bytes i to j. It shares the memory.

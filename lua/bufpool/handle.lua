@@ -57,6 +57,8 @@ function pool.borrow(self, n)
 end
 
 ---@class bufpool.Handle : bufpool.Buffer
+---@operator len: integer
+---@operator concat(bufpool.Data): string
 local handle = {}
 
 ---Gives the memory back; every copy of the handle is stale from here on.

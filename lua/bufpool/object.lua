@@ -216,8 +216,6 @@ core.is_handle, core.same, core.handle_type = is_handle, same, handle_t
 
 ---Methods of buffers and of frozen objects.
 ---@class (partial) bufpool.Reader
----@operator len: integer
----@operator concat(bufpool.Data): string
 local readers = {}
 
 ---@return integer
