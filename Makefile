@@ -34,8 +34,13 @@ LUA_LIBS ?= $(or $(shell pkg-config --libs luajit 2>/dev/null),\
 WARN = -Wall -Wextra -Wshadow -Wconversion
 ALL_CPPFLAGS = -Isrc -I$(BUILD) -I$(LUA_INC) $(CPPFLAGS) \
 	-MMD -MP -MT $@ -MF $@.d
-ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) \
+ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) $(TLS) \
 	$(CFLAGS) $(VARIANT)
+
+# Where thread-local variables can be found by descriptors, x86 compilers have
+# to be told: the hot paths then call nothing and need no stack frame.
+TLS := $(shell echo 'int x;' | $(CC) -mtls-dialect=gnu2 -c -x c \
+	-o /dev/null - 2>/dev/null && echo -mtls-dialect=gnu2)
 LIBS = -lm -pthread -ldl
 
 SRC := $(wildcard src/*.c)
@@ -195,12 +200,24 @@ bench-rivals: $(BUILD)/bench/core
 		-Wl,--no-as-needed -lrte_mempool_ring -Wl,--as-needed \
 		-lrte_mempool -lrte_ring -lrte_eal || \
 		echo "bufpool: rte_mempool is left out: no libdpdk" >&2
-	@CARGO_TARGET_DIR=$(abspath $(BUILD))/bench/rust \
-		cargo build -q --release --manifest-path bench/rust/Cargo.toml && \
+	@CARGO_TARGET_DIR=$(abspath $(BUILD))/bench/rust cargo build -q \
+		--release --manifest-path bench/rust/Cargo.toml && \
 		cp $(BUILD)/bench/rust/release/librivals.so \
 		$(BUILD)/bench/rust.so || \
 		echo "bufpool: the Rust pools are left out: no cargo, no" \
 		"crates registry, or a cargo too old" >&2
+
+# In instructions. What is not the fast path's is in both runs alike.
+bench-instructions: deps-bench
+	@$(MAKE) -s $(BUILD)/bench/instructions
+	@count() { valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+		--toggle-collect=bufpool_$$1 $(BUILD)/bench/instructions $$2 \
+		2>&1 | sed -n 's/.*Collected : //p'; }; \
+	sum=0; for name in checkout release; do \
+		few=$$(count $$name 10000); many=$$(count $$name 20000); \
+		n=$$(((many - few) / 10000)); \
+		echo "$$name: $$n instructions"; sum=$$((sum + n)); \
+	done; echo "both: $$sum instructions"
 
 lint: deps-test
 	@.ci/lint

@@ -486,7 +486,7 @@ refuses_a_configuration_out_of_range(void **state)
 	assert_null(bufpool_create(&config));
 	assert_int_equal(errno, EINVAL);
 	bufpool_config_init(&config);
-	config.numa_node = -2;
+	config.numa_node = -3;
 	assert_null(bufpool_create(&config));
 	assert_int_equal(errno, EINVAL);
 	bufpool_config_init(&config);

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "table.h"
 
 #define SPAN ((size_t)256 << 10)	/* bytes carved at a time */
+#define HUGE ((size_t)2 << 20)		/* the same, with huge pages */
 #define QUERY 512			/* pages asked about at a time */
 
 static size_t page;
@@ -46,22 +48,52 @@ arena_init(void)
 	    numa.mbind && numa.move_pages && numa.available() >= 0;
 }
 
-bool
-arena_node_available(int node)
+static bool
+node_available(int node)
 {
 	long long free_bytes;
 
-	return numa_works && node >= 0 && node < BUFPOOL_NODES_MAX &&
+	return node >= 0 && node < BUFPOOL_NODES_MAX &&
 	    node <= numa.max_node() && numa.node_size64(node, &free_bytes) > 0;
+}
+
+int
+arena_create(struct bufpool *p)
+{
+	bool local = p->numa_node == BUFPOOL_NUMA_LOCAL;
+
+	atomic_store(&p->numa_available,
+		     numa_works && (local || node_available(p->numa_node)));
+	p->nodes = 1;
+	p->blank = p->blank_alone;
+	if (!local || !numa_works || numa.max_node() == 0)
+		return 0;
+	p->nodes = numa.max_node() < BUFPOOL_NODES_MAX
+	    ? (unsigned)numa.max_node() + 1 : BUFPOOL_NODES_MAX;
+	p->blank = pages_map(p->nodes * p->classes * sizeof *p->blank);
+	if (p->blank != NULL)
+		return 0;
+	errno = ENOMEM;
+	return -1;
+}
+
+unsigned
+arena_node(const struct bufpool *p)
+{
+	unsigned cpu, node;
+
+	if (p->nodes == 1 || getcpu(&cpu, &node) != 0 || node >= p->nodes)
+		return 0;
+	return node;
 }
 
 /* Preferred, not bound: on a full node memory from elsewhere beats none, and
  * the statistics tell where it is. */
 static void
-place(struct bufpool *p, void *base, size_t bytes)
+place(struct bufpool *p, void *base, size_t bytes, unsigned own_node)
 {
 	unsigned long mask[BUFPOOL_NODES_MAX / (8 * sizeof(long)) + 1] = { 0 };
-	size_t node = (size_t)p->numa_node;
+	size_t node = p->numa_node >= 0 ? (size_t)p->numa_node : own_node;
 
 	if (!atomic_load_explicit(&p->numa_available, memory_order_relaxed))
 		return;
@@ -70,6 +102,17 @@ place(struct bufpool *p, void *base, size_t bytes)
 		       8 * sizeof(mask), 0) != 0)
 		atomic_store_explicit(&p->numa_available, 0,
 				      memory_order_relaxed);
+}
+
+/* Kernels before 5.14 know no such advice: then the pages are touched. They
+ * are zero and stay so. */
+static void
+populate(void *base, size_t bytes)
+{
+	if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
+		return;
+	for (size_t i = 0; i < bytes; i += page)
+		((volatile uint8_t *)base)[i] = 0;
 }
 
 static bool
@@ -94,15 +137,38 @@ uncommit(struct bufpool *p, size_t bytes)
 	atomic_fetch_sub_explicit(&p->committed, bytes, memory_order_relaxed);
 }
 
+/* A mapping of `bytes` at a multiple of `alignment`: maps more, then cuts. */
 static void *
-map(struct bufpool *p, size_t bytes)
+map_aligned(size_t bytes, size_t alignment)
 {
-	void *base = pages_map(bytes);
+	size_t more = alignment > page ? alignment - page : 0;
+	uint8_t *base = pages_map(bytes + more), *start;
 
-	if (base != NULL)
-		place(p, base, bytes);
-	else
+	if (base == NULL || more == 0)
+		return base;
+	start = (uint8_t *)(((uintptr_t)base + alignment - 1) &
+			    ~(uintptr_t)(alignment - 1));
+	if (start > base)
+		munmap(base, (size_t)(start - base));
+	if (start < base + more)
+		munmap(start + bytes, (size_t)(base + more - start));
+	return start;
+}
+
+static void *
+map(struct bufpool *p, size_t bytes, size_t alignment, unsigned node)
+{
+	bool huge = p->huge_pages && bytes >= HUGE;
+	void *base = map_aligned(bytes, huge && alignment < HUGE
+				 ? HUGE : alignment);
+
+	if (base == NULL) {
 		errno = ENOMEM;
+		return NULL;
+	}
+	place(p, base, bytes, node);
+	if (huge)
+		madvise(base, bytes, MADV_HUGEPAGE);
 	return base;
 }
 
@@ -117,11 +183,12 @@ unmap(void *base, size_t bytes)
 /* Maps a span and carves it. The first buffer, whose descriptor knows the
  * span, is the caller's, the others become blanks. */
 static struct bufpool_buf *
-carve(struct bufpool *p, unsigned class)
+carve(struct bufpool *p, unsigned class, unsigned node)
 {
 	size_t size = p->class_size[class];
-	size_t count = size < SPAN ? SPAN / size : 1;
-	uint8_t *base = map(p, count * size);
+	size_t span = p->huge_pages ? HUGE : SPAN;
+	size_t count = size < span ? span / size : 1;
+	uint8_t *base = map(p, count * size, 0, node);
 	struct bufpool_buf *first = NULL;
 
 	if (base == NULL)
@@ -134,11 +201,12 @@ carve(struct bufpool *p, unsigned class)
 		b->at = b->base = base + i * size;
 		b->capacity = size;
 		b->class = (uint8_t)class;
+		b->node = (uint8_t)node;
 		if (i == 0) {
 			b->span = count * size;
 			first = b;
 		} else {
-			buf_push(&p->blank[class], b);
+			buf_push(&p->blank[pool_ring(p, node, class)], b);
 		}
 	}
 	if (first == NULL)
@@ -147,15 +215,15 @@ carve(struct bufpool *p, unsigned class)
 }
 
 struct bufpool_buf *
-arena_take(struct bufpool *p, unsigned class)
+arena_take(struct bufpool *p, unsigned class, unsigned node)
 {
 	struct bufpool_buf *b;
 
 	if (!commit(p, p->class_size[class]))
 		return NULL;
-	b = buf_pop(&p->blank[class]);
+	b = buf_pop(&p->blank[pool_ring(p, node, class)]);
 	if (b == NULL)
-		b = carve(p, class);
+		b = carve(p, class, node);
 	if (b == NULL) {
 		uncommit(p, p->class_size[class]);
 		errno = ENOMEM;
@@ -166,25 +234,9 @@ arena_take(struct bufpool *p, unsigned class)
 	atomic_fetch_add_explicit(&p->existing[class], 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&p->alive, 1, memory_order_relaxed);
 	buf_set_state(b, BUF_CACHED);
+	if (p->prefault)
+		populate(b->base, b->capacity);
 	return b;
-}
-
-/* A mapping of `bytes` at a multiple of `alignment`: maps more, then cuts. */
-static void *
-map_aligned(struct bufpool *p, size_t bytes, size_t alignment)
-{
-	size_t more = alignment > page ? alignment - page : 0;
-	uint8_t *base = map(p, bytes + more), *start;
-
-	if (base == NULL || more == 0)
-		return base;
-	start = (uint8_t *)(((uintptr_t)base + alignment - 1) &
-			    ~(uintptr_t)(alignment - 1));
-	if (start > base)
-		munmap(base, (size_t)(start - base));
-	if (start < base + more)
-		munmap(start + bytes, (size_t)(base + more - start));
-	return start;
 }
 
 struct bufpool_buf *
@@ -202,9 +254,11 @@ arena_take_exact(struct bufpool *p, size_t n, size_t alignment)
 	b = buf_create(p);
 	if (b == NULL)
 		goto fail;
-	b->base = map_aligned(p, bytes, alignment);
+	b->base = map(p, bytes, alignment, arena_node(p));
 	if (b->base == NULL)
 		goto fail;
+	if (p->prefault)
+		populate(b->base, bytes);
 	b->at = b->base;
 	b->capacity = n;
 	b->span = bytes;
@@ -242,7 +296,7 @@ arena_give(struct bufpool_buf *b)
 		atomic_fetch_sub_explicit(&p->existing[b->class], 1,
 					  memory_order_relaxed);
 		uncommit(p, size);
-		buf_push(&p->blank[b->class], b);
+		buf_push(&p->blank[pool_ring(p, b->node, b->class)], b);
 	}
 	pool_drop(p);
 }
@@ -252,12 +306,15 @@ arena_destroy(struct bufpool *p)
 {
 	struct bufpool_buf *b;
 
-	for (unsigned c = 0; c < p->classes; c++)
-		while ((b = buf_pop(&p->blank[c])) != NULL) {
+	for (unsigned r = 0; p->blank != NULL && r < p->nodes * p->classes; r++)
+		while ((b = buf_pop(&p->blank[r])) != NULL) {
 			if (b->span != 0)
 				unmap(b->base, b->span);
 			buf_destroy(b);
 		}
+	if (p->blank != NULL && p->blank != p->blank_alone)
+		munmap(p->blank, p->nodes * p->classes * sizeof *p->blank);
+	p->blank = NULL;
 }
 
 static void

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "buf.h"
+#include "cache.h"
 #include "pool.h"
 #include "table.h"
 #include "wipe.h"
@@ -93,7 +94,9 @@ buf_create(struct bufpool *p)
 	b->at = b->base = NULL;
 	b->len = b->capacity = b->mark = b->span = 0;
 	b->class = CLASS_NONE;
-	b->raw = b->granted = b->align = 0;
+	b->node = 0;
+	b->shelf = &cache_no_shelf;
+	b->extras = 0;
 	return b;
 }
 
@@ -175,37 +178,42 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	a->mark = b->mark;
 	a->base = b->base;
 	a->class = b->class;
+	a->node = b->node;
 	a->span = b->span;
+	a->shelf = b->shelf;
+	a->consumed = b->consumed;
 	b->at = t.at;
 	b->capacity = t.capacity;
 	b->mark = t.mark;
 	b->base = t.base;
 	b->class = t.class;
+	b->node = t.node;
 	b->span = t.span;
+	b->shelf = t.shelf;
+	b->consumed = t.consumed;
 }
 
 /* A larger buffer for b to move into: twice as large where that can be had, so
  * that appending in small pieces copies each byte a bounded number of times. */
 static struct bufpool_buf *
-buf_larger(struct bufpool_buf *b, size_t need, ptrdiff_t *fresh)
+buf_larger(struct bufpool_buf *b, size_t need)
 {
 	size_t twice = buf_size(b) * 2;
 	struct bufpool_buf *larger;
 
 	if (twice > need && twice <= PTRDIFF_MAX) {
-		larger = pool_checkout_larger(b->pool, twice, b->align, fresh);
+		larger = pool_checkout_larger(b->pool, twice, b->align);
 		if (larger != NULL)
 			return larger;
 	}
-	return pool_checkout_larger(b->pool, need, b->align, fresh);
+	return pool_checkout_larger(b->pool, need, b->align);
 }
 
-ptrdiff_t
+int
 buf_grow(struct bufpool_buf *b, size_t capacity)
 {
 	size_t written = b->len < b->mark ? b->len : b->mark;
 	struct bufpool_buf *larger;
-	ptrdiff_t fresh;
 
 	if (capacity <= b->capacity)
 		return 0;
@@ -215,7 +223,7 @@ buf_grow(struct bufpool_buf *b, size_t capacity)
 		buf_compact(b);
 		return 0;
 	}
-	larger = buf_larger(b, capacity, &fresh);
+	larger = buf_larger(b, capacity);
 	if (larger == NULL) {
 		if (capacity > buf_size(b))
 			return -1;
@@ -229,7 +237,7 @@ buf_grow(struct bufpool_buf *b, size_t capacity)
 	buf_swap_memory(b, larger);
 	b->granted = 0;
 	bufpool_release(larger);
-	return fresh;
+	return 0;
 }
 
 int
@@ -258,6 +266,7 @@ void
 buf_consume(struct bufpool_buf *b, size_t n)
 {
 	b->at += n;
+	b->consumed = 1;
 	b->len -= n;
 	b->capacity -= n;
 	b->mark = b->mark > n ? b->mark - n : 0;

@@ -16,7 +16,7 @@
  *
  * The word holds the state in its low bits and, above them, a generation that
  * every release raises. Whoever turns OUT into anything else does it by one
- * compare-and-swap, which can succeed once.
+ * atomic operation, which can find OUT once.
  *
  * The epoch is for an owner whom code of its own may interrupt: in Lua, where
  * reading a field can allocate, a finalizer can run between a check and the
@@ -44,19 +44,28 @@ struct bufpool_buf {
 	size_t capacity;	/* bytes from at to the end of the memory */
 	size_t mark;		/* bytes from at past which all is zero */
 	uint8_t *base;		/* first byte of the memory; NULL: none */
-	struct bufpool *pool;
+	struct bufpool_shelf *shelf;	/* where release puts it, if that is its own */
 	int32_t epoch;		/* changes when any of the above does */
-	uint8_t class;		/* index of the class; see CLASS_ below */
-	uint8_t raw;		/* a raw pointer is about: growth is dirt */
-	uint8_t granted;	/* grant holds */
-	uint8_t align;		/* alignment asked for is 1 << align */
+	union {
+		uint32_t extras;	/* all four, to find that none is set */
+		struct {
+			uint8_t raw;	/* a raw pointer is about: growth is
+					 * dirt */
+			uint8_t granted;	/* grant holds */
+			uint8_t align;	/* alignment asked for: 1 << align */
+			uint8_t consumed;	/* at is past base */
+		};
+	};
 	/* second cache line: not touched by checkout and release */
+	struct bufpool *pool;
 	size_t grant;		/* bytes from at that reserve() granted */
 	size_t span;		/* bytes mapped at base; 0: part of a span */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t refs;	/* references while frozen */
 	_Atomic uint32_t next;	/* number of the next one in a free stack */
-	uint32_t pad[9];
+	uint8_t class;		/* index of the class; see CLASS_ below */
+	uint8_t node;		/* of the memory; 0 where nodes do not matter */
+	uint8_t pad[26];
 };
 /* ffi: end */
 
@@ -90,7 +99,7 @@ buf_rewind(struct bufpool_buf *b)
 	b->at = b->base;
 	b->capacity += head;
 	b->mark += head;
-	b->granted = 0;
+	b->granted = b->consumed = 0;
 }
 
 static inline void
@@ -139,6 +148,24 @@ buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
 		buf_corrupt(b, phase);
 }
 
+/*
+ * The turn from OUT to CACHED by one addition, which is shorter than a
+ * comparison and an exchange and as safe: of two that release at once, the
+ * second finds a state that is no longer OUT.
+ */
+static inline void
+buf_turn_home(struct bufpool_buf *b)
+{
+	const uint64_t turn = BUF_GENERATION + BUF_CACHED - BUF_OUT;
+	uint64_t old = atomic_fetch_add_explicit(&b->word, turn,
+						 memory_order_relaxed);
+
+	if (__builtin_expect((old & BUF_STATE) != BUF_OUT, 0)) {
+		atomic_fetch_sub(&b->word, turn);
+		buf_corrupt(b, "release");
+	}
+}
+
 /* A state change of a buffer that nobody else can reach. */
 static inline void
 buf_set_state(struct bufpool_buf *b, unsigned to)
@@ -162,11 +189,10 @@ struct bufpool_buf *buf_pop(struct buf_stack *s);
 
 /*
  * Makes capacity at least `capacity` bytes (counted from at), keeping the
- * contents and the descriptor; the memory may move. Returns the bytes of fresh
- * memory that this took from the system (0: it was ready), or -1 and errno
- * with the buffer unchanged. Owner only, as everything below.
+ * contents and the descriptor; the memory may move. 0, or -1 and errno with the
+ * buffer unchanged. Owner only, as everything below.
  */
-ptrdiff_t buf_grow(struct bufpool_buf *b, size_t capacity);
+int buf_grow(struct bufpool_buf *b, size_t capacity);
 
 /* Takes n bytes, len at most, off the front of the contents. */
 void buf_consume(struct bufpool_buf *b, size_t n);

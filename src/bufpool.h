@@ -49,6 +49,7 @@ extern "C" {
 #define BUFPOOL_NODES_MAX 64	/* NUMA nodes that statistics tell apart */
 #define BUFPOOL_NAME_MAX 64	/* bytes of a pool's name, its NUL included */
 #define BUFPOOL_NUMA_NONE (-1)	/* no placement: the kernel's default */
+#define BUFPOOL_NUMA_LOCAL (-2)	/* each thread's buffers from its own node */
 
 struct bufpool;
 struct bufpool_buf;
@@ -58,6 +59,11 @@ struct bufpool_frozen;
  * What a pool is made of. Fill it with bufpool_config_init, then change what
  * should differ. The counts are buffers kept ready: trimming never goes below.
  */
+struct bufpool_class_config {
+	size_t size;			/* bytes; a multiple of the page's */
+	size_t count;			/* buffers kept ready */
+};
+
 struct bufpool_config {
 	size_t struct_size;		/* set by bufpool_config_init */
 	size_t four_kib_count;		/* default 64 */
@@ -65,8 +71,14 @@ struct bufpool_config {
 	size_t two_fifty_six_kib_count;	/* default 2 */
 	size_t one_mib_count;		/* default 0 */
 	size_t max_bytes;		/* memory in all; 0: no limit */
-	int numa_node;			/* BUFPOOL_NUMA_NONE, or a node */
+	int numa_node;			/* BUFPOOL_NUMA_NONE, _LOCAL, a node */
 	const char *name;		/* NULL, or shared by this name */
+	/* Own classes instead of the four, BUFPOOL_CLASSES_MAX at most, in any
+	 * order; copied. 0: the four, with the counts above. */
+	size_t class_count;
+	const struct bufpool_class_config *classes;
+	int prefault;			/* memory has its pages when handed out */
+	int huge_pages;			/* ask the kernel for huge pages */
 };
 
 struct bufpool_class_stats {
@@ -97,8 +109,8 @@ struct bufpool_stats {
 	uint64_t lost;			/* buffers lost to fork */
 	unsigned class_count;
 	struct bufpool_class_stats classes[BUFPOOL_CLASSES_MAX];
-	int numa_requested;		/* a node, or BUFPOOL_NUMA_NONE */
-	int numa_available;		/* 1: that node has memory here */
+	int numa_requested;		/* as configured */
+	int numa_available;		/* 1: memory can be placed so here */
 	unsigned node_count;		/* entries below; 0: not asked for */
 	uint64_t pages_by_node[BUFPOOL_NODES_MAX];	/* resident pages */
 };

@@ -5,32 +5,45 @@
  * buffer released last, which is warm, is checked out next. A full shelf
  * spills its cold half to the depot, an empty one refills half from there.
  *
- *      slot[0]  ...  slot[n/2]  ...  slot[n-1]   slot[n] ... slot[limit-1]
+ *      slot[0]  ...  slot[n/2]  ...  slot[n-1]   slot[n] ... slot[full-1]
  *      `---- cold half: spills ----'   hot end:      empty
  *                                      push, pop
  *
- * THE OWNER WORD is two halves, so that the owner's side needs no atomic
- * read-modify-write. The owner writes `busy`, all others write `gate`:
+ * Each buffer knows the shelf that it was last on. Its release asks first
+ * whether that is one of the calling thread's own, and then needs to find
+ * neither thread, nor pool, nor class.
+ *
+ * THE OWNER WORD of a shelf is two halves, so that the owner's side needs no
+ * atomic read-modify-write. The owner writes `busy`, all others write `gate`:
  *
  *      owner                              another thread
- *      E1  busy = 1                       C1  gate |= CLAIMED
+ *      E1  busy = 1                       C1  gate |= CLAIMED, shut the shelf
  *      E2  light fence                    C2  heavy fence
- *      E3  if gate: leave, go elsewhere   C3  if busy: undo, go elsewhere
- *          use the shelves                    use the shelves
- *      E4  busy = 0 (release)             C4  gate &= ~CLAIMED (release)
+ *      E3  if shut: leave, go elsewhere   C3  if busy, or not shut any more:
+ *          use the shelf                      undo, go elsewhere
+ *      E4  busy = 0 (release)                 use the shelf
+ *                                         C4  gate &= ~CLAIMED (release)
+ *
+ * A shelf is shut by a `least` above and a `limit` below every count, so the
+ * comparison that finds a shelf empty, or full, finds it shut as well, and the
+ * fast paths never look at the gate. Only the owner opens it again, in a slow
+ * path: between E1 and E4, when it has found the gate without CLAIMED.
  *
  * Both sides store, fence and load (Dekker), so they cannot both miss the
- * other: at most one is inside, and neither ever waits. E4 pairs with the
- * acquire load at C3, C4 with the acquire load at E3: whoever gets in sees all
- * that the one before did. The fences are a compiler barrier and membarrier(2),
- * which puts a full barrier into every running thread of the process. Where the
- * kernel lacks it, FENCED stays in the gate: that sends the owner through the
- * slow paths, which store `busy` by a sequentially consistent exchange.
+ * other: at most one is inside, and neither ever waits. Should the owner open
+ * the shelf between C1 and C2, for it was inside before C1, then the claimer
+ * finds it busy, or, if it has left, open. E4 pairs with the acquire load at
+ * C3, C4 with the acquire load of the gate before opening: whoever gets in sees
+ * all that the one before did. The fences are a compiler barrier and
+ * membarrier(2), which puts a full barrier into every running thread of the
+ * process. Where the kernel lacks it, FENCED stays in the gate and the shelf
+ * shut: that sends the owner through the slow paths, which store `busy` by a
+ * sequentially consistent exchange.
  *
  * CLOSED in the gate is set once by bufpool_close and stays: the owner then
  * never gets in again. If it was inside, it finds the bit when it leaves (E4,
  * fence, load; against close's store, fence, load of busy) and empties the
- * cache itself.
+ * shelf itself.
  *
  * The cache of a closed pool stays where it is until its thread, and no other,
  * binds it to a new pool: so a thread can always look at its own caches.
@@ -40,50 +53,95 @@
 
 #include "buf.h"
 #include "depot.h"
+#include "hook.h"
 
-/* Buffers of one class in a cache, at most: so many that a shelf is 512 bytes,
- * which is found by a shift. */
+/* Buffers of one class in a cache, at most. */
 #define SHELF_MAX 60
 #define SHELF_BYTES ((size_t)2 << 20)	/* likewise; one always fits */
+#define SHELF_CHECKOUTS 1024	/* before the owner looks around; see left */
 
 #define GATE_CLAIMED 1
 #define GATE_CLOSED 2
 #define GATE_FENCED 4
+#define SHUT UINT32_MAX
 
-/* Counters have one writer, the owner, and are read by anyone. The law:
- * over all caches, checkouts - releases == buffers out. */
-struct shelf {
-	_Atomic uint32_t n;
-	uint32_t limit;
-	_Atomic uint64_t checkouts;
+/*
+ * Counters have one writer, the owner, and are read by anyone. The law: over
+ * all shelves, (allowance - left) - releases == buffers out.
+ *
+ * left counts down the checkouts until the owner leaves the fast path once, to
+ * look whether memory has lain idle, and which node it runs on.
+ */
+struct bufpool_shelf {
+	/* one cache line: all that checkout and release touch */
+	_Alignas(64) _Atomic uint32_t n;
+	_Atomic uint32_t busy;
+	_Atomic uint32_t gate;
+	_Atomic uint32_t least;		/* 0; SHUT */
+	_Atomic uint32_t limit;		/* full; 0: shut */
+	_Atomic int32_t left;
+	size_t size;			/* bytes of a buffer */
+	const struct thread *thread;	/* whose */
+	_Atomic uint64_t allowance;	/* checkouts, plus what is left */
 	_Atomic uint64_t releases;
+	struct cache *cache;
+	/* the rest */
 	_Atomic uint64_t misses;	/* of the checkouts: not ready */
+	uint32_t full;
+	uint32_t class;
 	struct bufpool_buf *slot[SHELF_MAX];
 };
 
 struct cache {
-	_Atomic uint32_t busy;
-	_Atomic uint32_t gate;
 	_Atomic uint64_t pool_id;	/* whose; 0: nobody's */
 	_Atomic uint64_t wiped_bytes;
 	_Atomic uint64_t gc_returns;
 	_Atomic(struct depot *) depot;
 	unsigned classes;
-	unsigned refills;
-	_Alignas(64) struct shelf shelf[BUFPOOL_CLASSES_MAX];
+	unsigned moves;			/* refills and spills */
+	unsigned node;			/* whose buffers it holds */
+	/* Those past the last class are shut, and of boundless size. */
+	struct bufpool_shelf shelf[BUFPOOL_CLASSES_MAX + 1];
 };
 
-void cache_init(void);		/* once, before any other thread */
-bool cache_enter_slow(struct cache *k);
-void cache_leave_slow(struct cache *k);
+/* Nobody's, and shut: where buffers belong that are of no shelf. */
+extern struct bufpool_shelf cache_no_shelf;
 
+void cache_init(void);		/* once, before any other thread */
+void shelf_leave_slow(struct bufpool_shelf *s);
+
+/*
+ * Adds to what only this thread writes, and others may read at any time. No
+ * read-modify-write is needed; but x86 has one instruction for it, which
+ * compilers do not use for atomic objects.
+ */
 static inline void
-counter_add(_Atomic uint64_t *counter, uint64_t n)
+own_add(_Atomic uint64_t *to, uint64_t n)
 {
-	/* One writer: no read-modify-write needed. Relaxed: statistics. */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+	__asm__("addq %1, %0" : "+m"(*to) : "er"(n) : "cc");
+#else
 	atomic_store_explicit(
-	    counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+	    to, atomic_load_explicit(to, memory_order_relaxed) + n,
 	    memory_order_relaxed);
+#endif
+}
+
+/* The same, minus one; true when the result is negative. */
+static inline bool
+own_count_down(_Atomic int32_t *from)
+{
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+	bool negative;
+
+	__asm__("subl $1, %0" : "+m"(*from), "=@ccs"(negative));
+	return negative;
+#else
+	int32_t n = atomic_load_explicit(from, memory_order_relaxed) - 1;
+
+	atomic_store_explicit(from, n, memory_order_relaxed);
+	return n < 0;
+#endif
 }
 
 static inline uint64_t
@@ -92,78 +150,112 @@ counter_get(const _Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Owner only, once it is done inside, or has pushed into its depot. */
+/* Never too many: the allowance grows after left does. Any thread. */
+static inline uint64_t
+shelf_checkouts(const struct bufpool_shelf *s)
+{
+	uint64_t allowance = atomic_load_explicit(&s->allowance,
+						  memory_order_acquire);
+
+	return allowance - (uint64_t)(int64_t)atomic_load_explicit(
+	    &s->left, memory_order_relaxed);
+}
+
+/* Owner only: E1 and E2. */
 static inline void
-cache_leave(struct cache *k)
+shelf_enter(struct bufpool_shelf *s)
 {
-	atomic_store_explicit(&k->busy, 0, memory_order_release);
+	atomic_store_explicit(&s->busy, 1, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
-	if (__builtin_expect(atomic_load(&k->gate) != 0, 0))
-		cache_leave_slow(k);
+	hook("entered");
 }
 
-/* Owner only. False: claimed or closed, and the shelves are not its own now. */
+/* Owner only: E4. True when shelf_leave_slow has to be called then. */
 static inline bool
-cache_enter(struct cache *k)
+shelf_exit(struct bufpool_shelf *s)
 {
-	atomic_store_explicit(&k->busy, 1, memory_order_relaxed);
+	hook("leaving");
+	atomic_store_explicit(&s->busy, 0, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst);
-	if (__builtin_expect(atomic_load(&k->gate) == 0, 1))
-		return true;
-	return cache_enter_slow(k);
+	return __builtin_expect(atomic_load_explicit(
+	    &s->gate, memory_order_acquire) != 0, 0);
 }
 
-/* Buffers of the class; exact for whoever is inside. Any thread. */
-static inline uint32_t
-cache_count(const struct cache *k, unsigned class)
+/* Both, once it is done inside, or has pushed into its depot. */
+static inline void
+shelf_leave(struct bufpool_shelf *s)
 {
-	return atomic_load_explicit(&k->shelf[class].n, memory_order_relaxed);
+	if (shelf_exit(s))
+		shelf_leave_slow(s);
 }
 
-/* Owner inside, or claimer. The hottest buffer, NULL when there is none. */
+/* Whoever is inside. The hottest buffer, NULL when there is none. */
 static inline struct bufpool_buf *
-cache_pop(struct cache *k, unsigned class)
+shelf_pop(struct bufpool_shelf *s, uint32_t least)
 {
-	struct shelf *s = &k->shelf[class];
-	uint32_t n = cache_count(k, class);
+	uint32_t n = atomic_load_explicit(&s->n, memory_order_relaxed);
+	struct bufpool_buf *b;
 
-	if (__builtin_expect(n == 0, 0))
+	if (n <= least)
 		return NULL;
 	atomic_store_explicit(&s->n, n - 1, memory_order_relaxed);
-	return s->slot[n - 1];
+	hook("popped");
+	b = s->slot[n - 1];
+	if (b == NULL)
+		__builtin_unreachable();
+	return b;
 }
 
-/* Owner inside. False when the shelf is full. */
+/* Whoever is inside. False when the shelf is full. */
 static inline bool
-cache_push(struct cache *k, unsigned class, struct bufpool_buf *b)
+shelf_push(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t limit)
 {
-	struct shelf *s = &k->shelf[class];
-	uint32_t n = cache_count(k, class);
+	uint32_t n = atomic_load_explicit(&s->n, memory_order_relaxed);
 
-	if (__builtin_expect(n >= s->limit, 0))
+	if (__builtin_expect(n >= limit, 0))
 		return false;
 	s->slot[n] = b;
+	hook("pushed");
 	atomic_store_explicit(&s->n, n + 1, memory_order_relaxed);
 	return true;
 }
 
+/* Buffers on it; exact for whoever is inside. Any thread. */
+static inline uint32_t
+shelf_count(const struct bufpool_shelf *s)
+{
+	return atomic_load_explicit(&s->n, memory_order_relaxed);
+}
+
+/* Nobody's yet, and closed; never destroyed. NULL + ENOMEM. */
+struct cache *cache_create(void);
+
 /* Owner only: makes it the cache of p, unless it is; false when there is no
  * memory. Whatever pool it had before is gone. */
-bool cache_bind(struct cache *k, const struct bufpool *p);
+bool cache_bind(struct cache *k, const struct bufpool *p,
+		const struct thread *t);
+
+/* Owner only, in slow paths: enters, and opens the shelf if it was shut. False
+ * when it is claimed or closed: it has left again. */
+bool shelf_open(struct bufpool_shelf *s);
+
+/* Owner only: another SHELF_CHECKOUTS until it looks around. */
+void shelf_renew(struct bufpool_shelf *s);
 
 /* Another thread's way in and out. False when the owner is inside, or another
- * claimer. Unclaiming empties the cache if its pool was closed meanwhile. */
-bool cache_claim(struct cache *k);
-void cache_unclaim(struct cache *k);
+ * claimer. Unclaiming empties the shelf if its pool was closed meanwhile. */
+bool shelf_claim(struct bufpool_shelf *s);
+void shelf_unclaim(struct bufpool_shelf *s);
 
-/* Owner only: the cold half to the depot, or to the arena when that is full. */
-void cache_spill(struct cache *k, unsigned class);
+/* Owner inside: the cold half to the depot, or to the arena when that is
+ * full. */
+void shelf_spill(struct bufpool_shelf *s);
 
 /* Owner only: everything to the depot. */
 void cache_flush(struct cache *k);
 
-/* Closes the gate for good, and empties the cache or leaves that to its owner,
- * who is inside. */
+/* Closes the gates for good, and empties the shelves or leaves that to the
+ * owner, who is inside. */
 void cache_close(struct cache *k);
 
 /* In a fork child, for the cache of a thread that is not there any more. */

@@ -33,25 +33,32 @@ struct depot {
 };
 
 struct depot *
-depot_create(unsigned rings, const uint32_t *sizes)
+depot_create(unsigned nodes, unsigned classes, const uint32_t *sizes)
 {
+	unsigned rings = nodes * classes;
 	size_t bytes = sizeof(struct depot) + rings * sizeof(struct ring);
 	size_t slots = bytes;
 	struct depot *d;
 
 	for (unsigned i = 0; i < rings; i++)
-		bytes += sizes[i] * sizeof(struct ck_ring_buffer);
+		bytes += sizes[i % classes] * sizeof(struct ck_ring_buffer);
 	d = pages_map(bytes);
 	if (d == NULL)
 		return NULL;
 	d->bytes = bytes;
 	d->rings = rings;
 	for (unsigned i = 0; i < rings; i++) {
-		ck_ring_init(&d->ring[i].ring, sizes[i]);
+		ck_ring_init(&d->ring[i].ring, sizes[i % classes]);
 		d->ring[i].slots = (void *)((char *)d + slots);
-		slots += sizes[i] * sizeof(struct ck_ring_buffer);
+		slots += sizes[i % classes] * sizeof(struct ck_ring_buffer);
 	}
 	return d;
+}
+
+unsigned
+depot_rings(const struct depot *d)
+{
+	return d->rings;
 }
 
 void

@@ -1,8 +1,8 @@
 /*
  * depot - where buffers wait for whichever thread needs them next.
  *
- * Each thread has one depot for each pool it uses: a ck_ring per size class,
- * into which only that thread puts and from which everyone takes.
+ * Each thread has one depot for each pool it uses: a ck_ring per size class
+ * (and NUMA node, where the pool tells them apart), into which only that thread puts and from which everyone takes.
  *
  *      owner --push--> [ ring ] --take--> owner, by refill
  *                               --take--> any other thread, by stealing
@@ -26,12 +26,15 @@
 struct depot;
 
 /*
- * A depot of `rings` rings, ring i with room for sizes[i] - 1 buffers; sizes
- * are powers of two. NULL + ENOMEM. Its owner, or whoever is certain that no
- * other thread reaches it, may destroy it; NULL does nothing.
+ * A depot with rings for each class of each node, those of a node together;
+ * that of a class with room for sizes[class] - 1 buffers. Sizes are powers of
+ * two. NULL + ENOMEM. Its owner, or whoever is certain that no other thread
+ * reaches it, may destroy it; NULL does nothing.
  */
-struct depot *depot_create(unsigned rings, const uint32_t *sizes);
+struct depot *depot_create(unsigned nodes, unsigned classes,
+			   const uint32_t *sizes);
 void depot_destroy(struct depot *d);
+unsigned depot_rings(const struct depot *d);
 
 /* Owner only. Turns CACHED into READY. False when the ring is full: the buffer
  * is still the caller's. */

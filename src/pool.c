@@ -1,4 +1,5 @@
 #include <string.h>
+#include <time.h>
 
 #include "arena.h"
 #include "pool.h"
@@ -6,7 +7,7 @@
 #include "thread.h"
 #include "wipe.h"
 
-#define SAMPLE_EVERY 16	/* refills: a sample reads all threads' counters */
+#define LOOK_EVERY 16	/* refills and spills: looking reads all caches */
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -18,50 +19,73 @@ enum take {
 };
 
 static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
-					 unsigned class, enum take take,
-					 ptrdiff_t *fresh);
+					 enum take take);
+static struct bufpool_buf *checkout_empty(struct bufpool_shelf *s,
+					  struct bufpool *p, size_t n,
+					  enum take take);
+static struct bufpool_buf *checkout_called(struct bufpool_shelf *s,
+					   struct bufpool_buf *b, size_t n);
+static struct bufpool_buf *checkout_due(struct bufpool_shelf *s,
+					struct bufpool_buf *b, size_t n);
 static struct bufpool_buf *checkout_exact(struct bufpool *p, size_t n,
-					  unsigned align, enum take take,
-					  ptrdiff_t *fresh);
-static void release_slow(struct bufpool_buf *b, size_t wiped, bool by_gc);
+					  unsigned align, enum take take);
+static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
+			  bool by_gc);
+static void release_full(struct bufpool_buf *b, struct bufpool_shelf *s,
+			 bool by_gc);
+static void release_slow(struct bufpool_buf *b, bool by_gc);
 
 /* From the caller's hands into the user's. */
 static inline struct bufpool_buf *
 hand_out(struct bufpool_buf *b, size_t n)
 {
 	ASAN_UNPOISON_MEMORY_REGION(b->base, b->capacity);
-	buf_set_state(b, BUF_OUT);
+	own_add(&b->word, BUF_OUT - BUF_CACHED);
 	b->len = n;
 	return b;
 }
 
+/*
+ * The hot path. Whatever is not the common case ends in a call that returns for
+ * it, so that the common case needs no stack frame.
+ */
 static inline __attribute__((always_inline)) struct bufpool_buf *
-checkout(struct bufpool *p, size_t n, enum take take, ptrdiff_t *fresh)
+checkout(struct bufpool *p, size_t n, enum take take)
 {
 	struct cache *k = thread_own_cache(p);
-	unsigned class = pool_class(p, n);
+	struct bufpool_shelf *s;
+	struct bufpool_buf *b;
 
-	*fresh = 0;
-	if (likely(k != NULL && class != CLASS_EXACT && cache_enter(k))) {
-		struct bufpool_buf *b = cache_pop(k, class);
-
-		if (likely(b != NULL))
-			counter_add(&k->shelf[class].checkouts, 1);
-		cache_leave(k);
-		if (likely(b != NULL))
-			return hand_out(b, n);
-	}
-	return checkout_slow(p, n, class, take, fresh);
+	if (unlikely(k == NULL))
+		return checkout_slow(p, n, take);
+	s = pool_shelf(p, k, n);
+	shelf_enter(s);
+	b = shelf_pop(s, atomic_load_explicit(&s->least, memory_order_acquire));
+	if (unlikely(b == NULL))
+		return checkout_empty(s, p, n, take);
+	if (unlikely(shelf_exit(s)))
+		return checkout_called(s, b, n);
+	if (unlikely(own_count_down(&s->left)))
+		return checkout_due(s, b, n);
+	return hand_out(b, n);
 }
 
-static inline void
-count_release(struct cache *k, unsigned class, size_t wiped, bool by_gc)
+/* A wiped buffer that belongs on this shelf of the caller's. */
+static inline __attribute__((always_inline)) void
+release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
-	counter_add(&k->shelf[class].releases, 1);
-	if (wiped != 0)
-		counter_add(&k->wiped_bytes, wiped);
+	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
+	shelf_enter(s);
+	if (unlikely(!shelf_push(s, b, atomic_load_explicit(
+				     &s->limit, memory_order_acquire)))) {
+		release_full(b, s, by_gc);
+		return;
+	}
+	own_add(&s->releases, 1);
 	if (by_gc)
-		counter_add(&k->gc_returns, 1);
+		own_add(&s->cache->gc_returns, 1);
+	if (unlikely(shelf_exit(s)))
+		shelf_leave_slow(s);
 }
 
 /*
@@ -71,47 +95,27 @@ count_release(struct cache *k, unsigned class, size_t wiped, bool by_gc)
 static inline __attribute__((always_inline)) void
 take_home(struct bufpool_buf *b, bool by_gc)
 {
-	struct cache *k = thread_own_cache(b->pool);
-	unsigned class = b->class;
-	size_t dirty = 0;
+	struct bufpool_shelf *s = b->shelf;
 
 	buf_changed(b);
-	if (likely(class < BUFPOOL_CLASSES_MAX)) {
-		if (unlikely(b->at != b->base))
-			buf_rewind(b);
-		dirty = b->mark;
-		if (dirty != 0)
-			wipe(b->base, dirty);
-		b->mark = 0;
-		b->raw = b->granted = b->align = 0;
-		ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
-		if (likely(k != NULL && cache_enter(k))) {
-			bool kept = cache_push(k, class, b);
-
-			if (likely(kept))
-				count_release(k, class, dirty, by_gc);
-			cache_leave(k);
-			if (likely(kept))
-				return;
-		}
-	}
-	release_slow(b, dirty, by_gc);
+	if (unlikely(s->thread != thread_self))
+		release_slow(b, by_gc);
+	else if (b->mark != 0 || b->extras != 0)
+		release_dirty(b, s, by_gc);
+	else
+		release_wiped(b, s, by_gc);
 }
 
 struct bufpool_buf *
 bufpool_checkout(struct bufpool *p, size_t n)
 {
-	ptrdiff_t fresh;
-
-	return checkout(p, n, TAKE_ANY, &fresh);
+	return checkout(p, n, TAKE_ANY);
 }
 
 struct bufpool_buf *
 bufpool_try_checkout(struct bufpool *p, size_t n)
 {
-	ptrdiff_t fresh;
-
-	return checkout(p, n, TAKE_READY, &fresh);
+	return checkout(p, n, TAKE_READY);
 }
 
 void
@@ -119,14 +123,14 @@ bufpool_release(struct bufpool_buf *b)
 {
 	if (b == NULL)
 		return;
-	buf_turn(b, BUF_OUT, BUF_CACHED, BUF_GENERATION, "release");
+	buf_turn_home(b);
 	take_home(b, false);
 }
 
 void
 buf_release_gc(struct bufpool_buf *b)
 {
-	buf_turn(b, BUF_OUT, BUF_CACHED, BUF_GENERATION, "release");
+	buf_turn_home(b);
 	take_home(b, true);
 }
 
@@ -143,12 +147,11 @@ bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 /* Beyond the classes' own alignment the memory is a mapping of its own, which
  * no class could take back. */
 static struct bufpool_buf *
-checkout_at(struct bufpool *p, size_t n, unsigned align, enum take take,
-	    ptrdiff_t *fresh)
+checkout_at(struct bufpool *p, size_t n, unsigned align, enum take take)
 {
 	struct bufpool_buf *b = align <= POOL_ALIGN
-	    ? checkout(p, n, take, fresh)
-	    : checkout_exact(p, n, align, take, fresh);
+	    ? checkout(p, n, take)
+	    : checkout_exact(p, n, align, take);
 
 	if (b != NULL)
 		b->align = (uint8_t)align;
@@ -156,23 +159,20 @@ checkout_at(struct bufpool *p, size_t n, unsigned align, enum take take,
 }
 
 struct bufpool_buf *
-pool_checkout_larger(struct bufpool *p, size_t n, unsigned align,
-		     ptrdiff_t *fresh)
+pool_checkout_larger(struct bufpool *p, size_t n, unsigned align)
 {
-	return checkout_at(p, n, align, TAKE_THOUGH_CLOSED, fresh);
+	return checkout_at(p, n, align, TAKE_THOUGH_CLOSED);
 }
 
 struct bufpool_buf *
 bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
 {
-	ptrdiff_t fresh;
-
 	if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
 		errno = EINVAL;
 		return NULL;
 	}
 	return checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
-			   TAKE_ANY, &fresh);
+			   TAKE_ANY);
 }
 
 struct bufpool_frozen *
@@ -247,29 +247,103 @@ buf_unref_gc(struct bufpool_frozen *f)
 static struct cache *
 find_cache(struct bufpool *p, struct thread **borrowed)
 {
-	struct thread *t = thread_self;
+	struct thread *t = thread_enrolled() ? thread_self : thread_enroll();
 
 	*borrowed = NULL;
-	if (t == NULL)
-		t = thread_enroll();
 	if (t == NULL)
 		t = *borrowed = thread_borrow();
 	return t != NULL ? thread_bind(t, p) : NULL;
 }
 
-/* Takes a ready buffer, the caller's own ring first; *from becomes the depot
- * that had it. Others are asked in an order that differs by thread, so that
- * not all empty the same one. */
-static struct bufpool_buf *
-steal(struct bufpool *p, struct cache *own, unsigned class,
-      struct depot **from)
+/* Wipes what was written: from here on all of the memory is zero. */
+static inline void
+clean(struct bufpool_buf *b, _Atomic uint64_t *wiped)
 {
-	struct thread *start = thread_self, *t = start;
+	if (unlikely(b->consumed))
+		buf_rewind(b);
+	wipe_lines(b->base, b->mark);
+	if (wiped != NULL)
+		own_add(wiped, b->mark);
+	b->mark = 0;
+	b->extras = 0;
+}
+
+static __attribute__((noinline)) void
+release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+{
+	clean(b, &s->cache->wiped_bytes);
+	release_wiped(b, s, by_gc);
+}
+
+/* A thread that has moved to another node takes its buffers from there, and
+ * leaves those of the old one where that node's threads look first. */
+static void
+find_node(struct bufpool *p, struct cache *k)
+{
+	unsigned node;
+
+	if (p->nodes == 1)
+		return;
+	node = arena_node(p);
+	if (node != k->node) {
+		cache_flush(k);
+		k->node = node;
+	}
+}
+
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_empty(struct bufpool_shelf *s, struct bufpool *p, size_t n,
+	       enum take take)
+{
+	shelf_leave(s);
+	return checkout_slow(p, n, take);
+}
+
+static __attribute__((noinline)) void
+release_full(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+{
+	shelf_leave(s);
+	release_slow(b, by_gc);
+}
+
+/* The pool was closed meanwhile, or the shelf is claimed. */
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_called(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
+{
+	shelf_leave_slow(s);
+	own_count_down(&s->left);
+	return hand_out(b, n);
+}
+
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_due(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
+{
+	shelf_renew(s);
+	find_node(b->pool, s->cache);
+	pool_look_around(b->pool);
+	return hand_out(b, n);
+}
+
+static void
+look_now_and_then(struct bufpool *p, struct cache *k)
+{
+	if (k->moves++ % LOOK_EVERY == 0)
+		pool_look_around(p);
+}
+
+/* Takes a ready buffer of a node, the caller's own ring first; *from becomes
+ * the depot that had it. Others are asked in an order that differs by thread,
+ * so that not all empty the same one. */
+static struct bufpool_buf *
+steal(struct bufpool *p, struct cache *own, unsigned ring, struct depot **from)
+{
+	struct thread *start = thread_enrolled() ? thread_self : NULL;
+	struct thread *t = start;
 	struct bufpool_buf *b;
 
 	if (own != NULL) {
 		*from = atomic_load(&own->depot);
-		b = depot_take(*from, class);
+		b = depot_take(*from, ring);
 		if (b != NULL)
 			return b;
 	}
@@ -284,37 +358,68 @@ steal(struct bufpool *p, struct cache *own, unsigned class,
 		k = thread_cache(t, p);
 		if (k == NULL || k == own)
 			continue;
+		hook("stealing");
 		*from = atomic_load(&k->depot);
-		b = depot_take(*from, class);
+		b = depot_take(*from, ring);
 		if (b != NULL)
 			return b;
 	} while (t != start);
 	return NULL;
 }
 
-/* One buffer for the caller, and half a shelf more for its next checkouts. */
+/* Onto a shelf of the caller's own, who is inside. Where nodes are kept apart
+ * the buffer does not remember it: its next release has to compare nodes. */
+static bool
+put_on_shelf(struct bufpool_shelf *s, struct bufpool_buf *b)
+{
+	b->shelf = b->pool->nodes == 1 ? s : &cache_no_shelf;
+	return shelf_push(s, b, s->full);
+}
+
+/* One buffer for the caller, and half a shelf more for its next checkouts. A
+ * shelf that was shut may still have some. */
 static struct bufpool_buf *
 refill(struct bufpool *p, struct cache *k, unsigned class)
 {
-	struct bufpool_buf *b, *more;
+	unsigned ring = pool_ring(p, k ? k->node : arena_node(p), class);
+	struct bufpool_shelf *s = k ? &k->shelf[class] : NULL;
+	struct bufpool_buf *b = NULL, *more;
 	struct depot *from;
 
-	b = steal(p, k, class, &from);
-	if (b == NULL || k == NULL || !cache_enter(k))
+	if (s != NULL && shelf_count(s) > 0 && shelf_open(s)) {
+		b = shelf_pop(s, 0);
+		shelf_leave(s);
+	}
+	if (b == NULL)
+		b = steal(p, k, ring, &from);
+	else
 		return b;
-	while (cache_count(k, class) + 1 < (k->shelf[class].limit + 1) / 2) {
-		more = depot_take(from, class);
+	if (b == NULL || s == NULL || !shelf_open(s))
+		return b;
+	while (shelf_count(s) + 1 < (s->full + 1) / 2) {
+		more = depot_take(from, ring);
 		if (more == NULL)
 			break;
-		cache_push(k, class, more);
+		put_on_shelf(s, more);
 	}
-	if (k->refills++ % SAMPLE_EVERY == 0)
-		pool_sample(p);
-	cache_leave(k);
+	shelf_leave(s);
+	look_now_and_then(p, k);
 	return b;
 }
 
-/* From a cache whose owner is not inside. */
+/* A ready buffer from whatever node, the caller's own but for others' lack. */
+static struct bufpool_buf *
+take_elsewhere(struct bufpool *p, unsigned class)
+{
+	struct bufpool_buf *b = NULL;
+	struct depot *from;
+
+	for (unsigned node = 0; node < p->nodes && b == NULL; node++)
+		b = steal(p, NULL, pool_ring(p, node, class), &from);
+	return b;
+}
+
+/* From a shelf whose owner is not inside. */
 static struct bufpool_buf *
 claim_one(struct bufpool *p, unsigned class)
 {
@@ -323,45 +428,53 @@ claim_one(struct bufpool *p, unsigned class)
 	for (struct thread *t = thread_next(NULL); t && !b;
 	     t = thread_next(t)) {
 		struct cache *k = thread_cache(t, p);
+		struct bufpool_shelf *s = k ? &k->shelf[class] : NULL;
 
-		if (k == NULL || cache_count(k, class) == 0 || !cache_claim(k))
+		if (s == NULL || shelf_count(s) == 0 || !shelf_claim(s))
 			continue;
-		b = cache_pop(k, class);
-		cache_unclaim(k);
+		b = shelf_pop(s, 0);
+		shelf_unclaim(s);
 	}
 	return b;
 }
 
-/* Gives idle buffers of a class back until `excess` have gone. */
+/* Gives idle buffers of a class back until `excess` have gone, those that have
+ * waited longest first. */
 static size_t
 give_back_class(struct bufpool *p, unsigned class, uint64_t excess)
 {
+	uint64_t left = excess;
 	struct bufpool_buf *b;
-	size_t bytes = 0;
 
 	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
 		struct cache *k = thread_cache(t, p);
-		struct depot *d;
+		struct bufpool_shelf *s;
 
 		if (k == NULL)
 			continue;
-		d = atomic_load(&k->depot);
-		while (excess > 0 && (b = depot_take(d, class)) != NULL) {
-			arena_give(b);
-			excess--;
-			bytes += p->class_size[class];
-		}
-		if (excess == 0 || cache_count(k, class) == 0 ||
-		    !cache_claim(k))
+		for (unsigned node = 0; node < p->nodes; node++)
+			while (left > 0 &&
+			       (b = depot_take(atomic_load(&k->depot),
+				    pool_ring(p, node, class))) != NULL) {
+				arena_give(b);
+				left--;
+			}
+		s = &k->shelf[class];
+		if (left == 0 || shelf_count(s) == 0 || !shelf_claim(s))
 			continue;
-		while (excess > 0 && (b = cache_pop(k, class)) != NULL) {
+		while (left > 0 && (b = shelf_pop(s, 0)) != NULL) {
 			arena_give(b);
-			excess--;
-			bytes += p->class_size[class];
+			left--;
 		}
-		cache_unclaim(k);
+		shelf_unclaim(s);
 	}
-	return bytes;
+	return (size_t)(excess - left) * p->class_size[class];
+}
+
+static uint64_t
+idle(const struct bufpool *p, unsigned class)
+{
+	return pool_cached(p, class) + pool_ready(p, class);
 }
 
 static size_t
@@ -370,11 +483,10 @@ give_back(struct bufpool *p, bool keep_floor)
 	size_t bytes = 0;
 
 	for (unsigned c = 0; c < p->classes; c++) {
-		uint64_t idle = pool_cached(p, c) + pool_ready(p, c);
-		uint64_t floor = keep_floor ? p->floor[c] : 0;
+		uint64_t n = idle(p, c), floor = keep_floor ? p->floor[c] : 0;
 
-		if (idle > floor)
-			bytes += give_back_class(p, c, idle - floor);
+		if (n > floor)
+			bytes += give_back_class(p, c, n - floor);
 	}
 	return bytes;
 }
@@ -385,18 +497,74 @@ bufpool_trim(struct bufpool *p)
 	return give_back(p, true);
 }
 
+/*
+ * Decay. Once in a while, at DECAY_EVERY milliseconds or more, each class gives
+ * back an eighth of what has lain idle above its floor since the last time, and
+ * no more than DECAY_BYTES. A class that has missed since then has been short,
+ * and keeps what it has. Whoever moves the time on does the work.
+ */
+#define DECAY_EVERY 1000
+#define DECAY_PART 8
+#define DECAY_BYTES ((size_t)16 << 20)
+
+static void
+decay(struct bufpool *p)
+{
+	int64_t at = atomic_load_explicit(&p->decay_at, memory_order_relaxed);
+	struct timespec t;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	if (now < at || !atomic_compare_exchange_strong(&p->decay_at, &at,
+							now + DECAY_EVERY))
+		return;
+	for (unsigned c = 0; c < p->classes; c++) {
+		uint64_t n = idle(p, c), least, excess;
+		uint64_t most = DECAY_BYTES / p->class_size[c] + 1;
+
+		least = atomic_exchange(&p->was_idle[c], n);
+		if (least > n)
+			least = n;
+		if (atomic_exchange(&p->was_short[c], 0) ||
+		    least <= p->floor[c])
+			continue;
+		excess = (least - p->floor[c] + DECAY_PART - 1) / DECAY_PART;
+		give_back_class(p, c, excess < most ? excess : most);
+	}
+}
+
+/* Pools that nobody calls any more decay with the others. */
+void
+pool_look_around(struct bufpool *p)
+{
+	static _Atomic unsigned cursor;
+	unsigned at = atomic_load_explicit(&cursor, memory_order_relaxed);
+	struct bufpool *other;
+
+	pool_sample(p);
+	decay(p);
+	if (pool_iterate(&at, &other)) {
+		decay(other);
+		pool_drop(other);
+	} else
+		at = 0;
+	atomic_store_explicit(&cursor, at, memory_order_relaxed);
+}
+
 /* Fresh memory, and when that fails, memory that lies idle in other classes
  * and in other threads' caches. */
 static struct bufpool_buf *
-take_fresh(struct bufpool *p, unsigned class, size_t n, unsigned align)
+take_fresh(struct bufpool *p, unsigned class, unsigned node, bool *miss)
 {
 	for (;;) {
-		struct bufpool_buf *b = class == CLASS_EXACT
-		    ? arena_take_exact(p, n, (size_t)1 << align)
-		    : arena_take(p, class);
+		struct bufpool_buf *b = arena_take(p, class, node);
 		int failed = errno;
 
-		if (b == NULL && class != CLASS_EXACT)
+		*miss = b != NULL;
+		if (b == NULL)
+			b = take_elsewhere(p, class);
+		if (b == NULL)
 			b = claim_one(p, class);
 		if (b != NULL || give_back(p, false) == 0) {
 			errno = failed;
@@ -406,8 +574,22 @@ take_fresh(struct bufpool *p, unsigned class, size_t n, unsigned align)
 }
 
 static struct bufpool_buf *
-checkout_exact(struct bufpool *p, size_t n, unsigned align, enum take take,
-	       ptrdiff_t *fresh)
+take_exact(struct bufpool *p, size_t n, unsigned align)
+{
+	for (;;) {
+		struct bufpool_buf *b = arena_take_exact(p, n,
+							 (size_t)1 << align);
+		int failed = errno;
+
+		if (b != NULL || give_back(p, false) == 0) {
+			errno = failed;
+			return b;
+		}
+	}
+}
+
+static struct bufpool_buf *
+checkout_exact(struct bufpool *p, size_t n, unsigned align, enum take take)
 {
 	struct bufpool_buf *b;
 
@@ -417,14 +599,13 @@ checkout_exact(struct bufpool *p, size_t n, unsigned align, enum take take,
 		errno = ESHUTDOWN;
 	else if (take == TAKE_READY)
 		errno = EAGAIN;
-	else if ((b = take_fresh(p, CLASS_EXACT, n, align)) != NULL) {
+	else if ((b = take_exact(p, n, align)) != NULL) {
 		atomic_fetch_add_explicit(&p->exact_checkouts, 1,
 					  memory_order_relaxed);
 		atomic_fetch_add_explicit(&p->exact_out, 1,
 					  memory_order_relaxed);
 		atomic_fetch_add_explicit(&p->exact_bytes_out, b->span,
 					  memory_order_relaxed);
-		*fresh = (ptrdiff_t)b->span;
 		pool_sample(p);
 		return hand_out(b, n);
 	}
@@ -434,9 +615,12 @@ checkout_exact(struct bufpool *p, size_t n, unsigned align, enum take take,
 static void
 count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 {
+	if (miss)
+		atomic_store_explicit(&p->was_short[class], 1,
+				      memory_order_relaxed);
 	if (k != NULL) {
-		counter_add(&k->shelf[class].checkouts, 1);
-		counter_add(&k->shelf[class].misses, miss);
+		own_count_down(&k->shelf[class].left);
+		own_add(&k->shelf[class].misses, miss);
 	} else {
 		atomic_fetch_add(&p->stray[class].checkouts, 1);
 		atomic_fetch_add(&p->stray[class].misses, miss);
@@ -444,32 +628,37 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 }
 
 static __attribute__((noinline)) struct bufpool_buf *
-checkout_slow(struct bufpool *p, size_t n, unsigned class, enum take take,
-	      ptrdiff_t *fresh)
+checkout_slow(struct bufpool *p, size_t n, enum take take)
 {
+	unsigned class = pool_class(p, n);
 	struct thread *borrowed;
 	struct bufpool_buf *b;
 	struct cache *k;
 	bool miss = false;
 
 	if (class == CLASS_EXACT)
-		return checkout_exact(p, n, 0, take, fresh);
+		return checkout_exact(p, n, 0, take);
 	if (take != TAKE_THOUGH_CLOSED && atomic_load(&p->closed)) {
 		errno = ESHUTDOWN;
 		return NULL;
 	}
 	k = find_cache(p, &borrowed);
+	if (k != NULL)
+		find_node(p, k);
 	b = refill(p, k, class);
 	if (b == NULL && take == TAKE_READY) {
-		b = claim_one(p, class);
+		b = take_elsewhere(p, class);
+		if (b == NULL)
+			b = claim_one(p, class);
 		errno = EAGAIN;
 	} else if (b == NULL) {
-		b = take_fresh(p, class, 0, 0);
-		miss = b != NULL;
-		*fresh = miss ? (ptrdiff_t)p->class_size[class] : 0;
+		b = take_fresh(p, class, k ? k->node : arena_node(p), &miss);
 	}
-	if (b != NULL)
+	if (b != NULL) {
 		count_checkout(p, k, class, miss);
+		b->shelf = k && borrowed == NULL && p->nodes == 1 ?
+			&k->shelf[class] : &cache_no_shelf;
+	}
 	if (borrowed != NULL)
 		thread_give_up(borrowed);
 	if (b == NULL)
@@ -491,56 +680,70 @@ pool_checkout_bare(struct bufpool *p)
 	return b;
 }
 
-/* A full shelf spills; a cache that is not the owner's now is passed by, into
- * the depot; a full depot is passed by, into the arena. */
+/* A full shelf spills; a shelf that is not the owner's now, and a buffer of
+ * another node, are passed by, into the depot; a full depot is passed by, into
+ * the arena. */
 static void
-put_away(struct cache *k, unsigned class, struct bufpool_buf *b, bool borrowed)
+put_away(struct cache *k, struct bufpool_buf *b, bool borrowed)
 {
-	if (k == NULL || (atomic_load(&k->gate) & GATE_CLOSED)) {
+	struct bufpool_shelf *s = &k->shelf[b->class];
+
+	if (atomic_load(&s->gate) & GATE_CLOSED) {
 		arena_give(b);
-	} else if (!borrowed && cache_enter(k)) {
-		if (!cache_push(k, class, b)) {
-			cache_spill(k, class);
-			cache_push(k, class, b);
+	} else if (!borrowed && b->node == k->node && shelf_open(s)) {
+		bool full = !put_on_shelf(s, b);
+
+		if (full) {
+			shelf_spill(s);
+			put_on_shelf(s, b);
 		}
-		cache_leave(k);
+		shelf_leave(s);
+		if (full)
+			look_now_and_then(b->pool, k);
 	} else {
-		if (!depot_push(atomic_load(&k->depot), class, b))
+		if (!depot_push(atomic_load(&k->depot),
+				pool_ring(b->pool, b->node, b->class), b))
 			arena_give(b);
-		cache_leave(k);
+		shelf_leave(s);
 	}
 }
 
+static void
+release_exact(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
+{
+	atomic_fetch_sub_explicit(&p->exact_out, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&p->exact_bytes_out, b->span,
+				  memory_order_relaxed);
+	if (by_gc)
+		atomic_fetch_add_explicit(&p->exact_gc_returns, 1,
+					  memory_order_relaxed);
+	arena_give(b);
+}
+
 static __attribute__((noinline)) void
-release_slow(struct bufpool_buf *b, size_t wiped, bool by_gc)
+release_slow(struct bufpool_buf *b, bool by_gc)
 {
 	struct bufpool *p = b->pool;
-	unsigned class = b->class;
 	struct thread *borrowed;
 	int saved = errno;
 	struct cache *k;
 
-	if (class == CLASS_NONE) {
+	if (b->class == CLASS_NONE) {
 		buf_destroy(b);
 		pool_drop(p);
-	} else if (class == CLASS_EXACT) {
-		atomic_fetch_sub_explicit(&p->exact_out, 1,
-					  memory_order_relaxed);
-		atomic_fetch_sub_explicit(&p->exact_bytes_out, b->span,
-					  memory_order_relaxed);
-		if (by_gc)
-			atomic_fetch_add_explicit(&p->exact_gc_returns, 1,
-						  memory_order_relaxed);
-		arena_give(b);
-	} else {
-		k = find_cache(p, &borrowed);
-		if (k != NULL)
-			count_release(k, class, wiped, by_gc);
-		else
-			atomic_fetch_add(&p->stray[class].releases, 1);
-		put_away(k, class, b, borrowed != NULL);
+	} else if (b->class == CLASS_EXACT) {
+		release_exact(p, b, by_gc);
+	} else if ((k = find_cache(p, &borrowed)) != NULL) {
+		clean(b, &k->wiped_bytes);
+		own_add(&k->shelf[b->class].releases, 1);
+		own_add(&k->gc_returns, by_gc);
+		put_away(k, b, borrowed != NULL);
 		if (borrowed != NULL)
 			thread_give_up(borrowed);
+	} else {
+		clean(b, NULL);
+		atomic_fetch_add(&p->stray[b->class].releases, 1);
+		arena_give(b);
 	}
 	errno = saved;
 }

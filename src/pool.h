@@ -3,8 +3,8 @@
  * the pool itself.
  *
  *      checkout:  cache -> own depot -> other depots -> arena
- *                 -> idle caches -> whatever is idle back to the system, once
- *                 more the arena -> NULL
+ *                 -> other nodes' depots -> idle caches -> whatever is idle
+ *                 back to the system, once more the arena -> NULL
  *      release:   wipe -> cache -> depot -> arena
  *
  * Every buffer with memory is in exactly one place, so for each class
@@ -32,12 +32,17 @@ struct bufpool {
 	uint64_t id;		/* never used twice */
 	uint32_t slot;		/* place in the table, and in each thread's */
 	unsigned classes;
+	/* where in a cache the shelf is whose class is the first that holds
+	 * 2^i bytes; n bytes are held by it or one soon after */
+	uint16_t first[64];
 	size_t class_size[BUFPOOL_CLASSES_MAX];	/* bytes, ascending */
 	size_t floor[BUFPOOL_CLASSES_MAX];	/* buffers that trim leaves */
 	uint32_t shelf_limit[BUFPOOL_CLASSES_MAX];
 	uint32_t ring_size[BUFPOOL_CLASSES_MAX];
 	size_t max_bytes;	/* SIZE_MAX: no limit */
 	int numa_node;
+	unsigned nodes;		/* kept apart; 1 unless numa_node is local */
+	bool prefault, huge_pages;
 	char name[BUFPOOL_NAME_MAX];		/* "": unnamed */
 
 	/* away from the hot path: changed by misses, closing, the arena */
@@ -49,33 +54,56 @@ struct bufpool {
 	_Atomic size_t committed;		/* bytes */
 	_Atomic uint64_t existing[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
-	struct buf_stack blank[BUFPOOL_CLASSES_MAX];
+	struct buf_stack *blank;	/* by node and class, as a depot */
+	struct buf_stack blank_alone[BUFPOOL_CLASSES_MAX];	/* one node's */
 	_Atomic uint64_t exact_checkouts, exact_out, exact_bytes_out;
 	_Atomic uint64_t exact_gc_returns;
 	struct {	/* counters of threads that could get no cache */
 		_Atomic uint64_t checkouts, releases, misses;
 	} stray[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
+	/* what decay goes by: see pool_look_around */
+	_Atomic int64_t decay_at;		/* milliseconds */
+	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
+	_Atomic uint32_t was_short[BUFPOOL_CLASSES_MAX];
 };
+
+/* The shelf that holds n bytes; shut when n is above every class. */
+static inline struct bufpool_shelf *
+pool_shelf(const struct bufpool *p, struct cache *k, size_t n)
+{
+	unsigned log = 63 - (unsigned)__builtin_clzl(n | 1);
+	struct bufpool_shelf *s = (void *)((char *)k + p->first[log]);
+
+	while (__builtin_expect(n > s->size, 0))
+		s++;
+	return s;
+}
 
 /* The class that holds n bytes, or CLASS_EXACT. */
 static inline unsigned
 pool_class(const struct bufpool *p, size_t n)
 {
 	for (unsigned c = 0; c < p->classes; c++)
-		if (__builtin_expect(n <= p->class_size[c], 1))
+		if (n <= p->class_size[c])
 			return c;
 	return CLASS_EXACT;
+}
+
+/* The place of a class of a node in depots, and among the blanks. */
+static inline unsigned
+pool_ring(const struct bufpool *p, unsigned node, unsigned class)
+{
+	return node * p->classes + class;
 }
 
 /* Drops one of `alive`; the last one takes the pool along. */
 void pool_drop(struct bufpool *p);
 
 /* For a buffer that is out and grows, also when its pool is closed: as
- * bufpool_checkout_aligned, the alignment by its binary logarithm; *fresh
- * becomes the bytes that had to come from the system. */
+ * bufpool_checkout_aligned, the alignment by its binary logarithm. */
 struct bufpool_buf *pool_checkout_larger(struct bufpool *p, size_t n,
-					 unsigned align, ptrdiff_t *fresh);
+					 unsigned align);
 /* A descriptor that is out and has no memory. NULL + ENOMEM. */
 struct bufpool_buf *pool_checkout_bare(struct bufpool *p);
 
@@ -97,6 +125,10 @@ uint64_t pool_out(const struct bufpool *p, unsigned class);
 
 /* Samples the peaks. */
 void pool_sample(struct bufpool *p);
+
+/* What threads do now and then, in a slow path: sample the peaks, and let some
+ * of what lies idle decay, here and in one other pool. */
+void pool_look_around(struct bufpool *p);
 
 /* In a fork child: what can no longer be found is lost. */
 void pool_after_fork(void);

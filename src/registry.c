@@ -12,6 +12,7 @@
 #define RING_MIN 16
 #define RING_MAX 4096
 #define FLOOR_MAX ((size_t)1 << 20)	/* buffers kept ready of one class */
+#define CLASS_MAX ((size_t)1 << 40)	/* bytes of a buffer of a class */
 
 /* A name is listed once and for good; its pool may change. */
 struct name {
@@ -48,16 +49,57 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 		.max_bytes = 0,
 		.numa_node = BUFPOOL_NUMA_NONE,
 		.name = NULL,
+		.class_count = 0,
+		.classes = NULL,
+		.prefault = 0,
+		.huge_pages = 0,
 	};
 
 	memcpy(config, &defaults,
 	       struct_size < sizeof defaults ? struct_size : sizeof defaults);
 }
 
+/* The classes of a configuration, in a table of ours and sorted; returns how
+ * many, or 0 when one is out of range or given twice. */
+static unsigned
+read_classes(const struct bufpool_config *config,
+	     struct bufpool_class_config to[BUFPOOL_CLASSES_MAX])
+{
+	const struct bufpool_class_config four[] = {
+		{ (size_t)4 << 10, config->four_kib_count },
+		{ (size_t)64 << 10, config->sixty_four_kib_count },
+		{ (size_t)256 << 10, config->two_fifty_six_kib_count },
+		{ (size_t)1 << 20, config->one_mib_count },
+	};
+	const struct bufpool_class_config *from = config->class_count
+	    ? config->classes : four;
+	size_t count = config->class_count ? config->class_count : 4;
+
+	if (count > BUFPOOL_CLASSES_MAX || from == NULL)
+		return 0;
+	for (unsigned i = 0; i < count; i++) {
+		unsigned at = i;
+
+		if (from[i].size == 0 || from[i].size > CLASS_MAX ||
+		    from[i].size % ARENA_GRAIN != 0 ||
+		    from[i].count > FLOOR_MAX)
+			return 0;
+		for (; at > 0 && to[at - 1].size >= from[i].size; at--) {
+			if (to[at - 1].size == from[i].size)
+				return 0;
+			to[at] = to[at - 1];
+		}
+		to[at] = from[i];
+	}
+	return (unsigned)count;
+}
+
 /* The caller's configuration in today's layout; 0, or -1 + EINVAL. */
 static int
 read_config(struct bufpool_config *config, const struct bufpool_config *given)
 {
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+
 	bufpool_config_init(config);
 	if (given != NULL)
 		memcpy(config, given, given->struct_size < sizeof *config
@@ -67,11 +109,8 @@ read_config(struct bufpool_config *config, const struct bufpool_config *given)
 	else if (config->name[0] == '\0')
 		goto invalid;
 	if (strlen(config->name) >= BUFPOOL_NAME_MAX ||
-	    config->four_kib_count > FLOOR_MAX ||
-	    config->sixty_four_kib_count > FLOOR_MAX ||
-	    config->two_fifty_six_kib_count > FLOOR_MAX ||
-	    config->one_mib_count > FLOOR_MAX ||
-	    config->numa_node < BUFPOOL_NUMA_NONE)
+	    read_classes(config, classes) == 0 ||
+	    config->numa_node < BUFPOOL_NUMA_LOCAL)
 		goto invalid;
 	return 0;
 invalid:
@@ -109,24 +148,35 @@ add_class(struct bufpool *p, size_t size, size_t floor)
 static void
 configure(struct bufpool *p, const struct bufpool_config *config)
 {
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+	unsigned count = read_classes(config, classes), next = 0;
+
 	p->classes = 0;
-	add_class(p, (size_t)4 << 10, config->four_kib_count);
-	add_class(p, (size_t)64 << 10, config->sixty_four_kib_count);
-	add_class(p, (size_t)256 << 10, config->two_fifty_six_kib_count);
-	add_class(p, (size_t)1 << 20, config->one_mib_count);
+	for (unsigned c = 0; c < count; c++)
+		add_class(p, classes[c].size, classes[c].count);
+	for (unsigned log = 0; log < 64; log++) {
+		while (next < count && classes[next].size >> log == 0)
+			next++;
+		p->first[log] = (uint16_t)(offsetof(struct cache, shelf) +
+					   next * sizeof(struct bufpool_shelf));
+	}
 	p->max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
 	p->numa_node = config->numa_node;
+	p->prefault = config->prefault != 0;
+	p->huge_pages = config->huge_pages != 0;
 	strcpy(p->name, config->name);
 	for (unsigned c = 0; c < BUFPOOL_CLASSES_MAX; c++) {
 		p->existing[c] = p->lost[c] = 0;
 		p->stray[c].checkouts = p->stray[c].releases = 0;
 		p->stray[c].misses = 0;
+		p->was_idle[c] = 0;
+		p->was_short[c] = 0;
 	}
 	p->exact_checkouts = p->exact_out = p->exact_bytes_out = 0;
 	p->exact_gc_returns = 0;
 	p->peak_out = p->peak_bytes_out = 0;
 	p->committed = 0;
-	p->numa_available = arena_node_available(config->numa_node);
+	p->decay_at = 0;
 	p->closed = 0;
 	p->id = atomic_fetch_add(&last_id, 1) + 1;
 	p->alive = 1;
@@ -176,7 +226,7 @@ pool_drop(struct bufpool *p)
 static int
 stock(struct bufpool *p)
 {
-	struct thread *t = thread_self ? thread_self : thread_enroll();
+	struct thread *t = thread_enrolled() ? thread_self : thread_enroll();
 	struct thread *borrowed = t ? NULL : thread_borrow();
 	struct cache *k = NULL;
 	int failed = 0;
@@ -187,11 +237,12 @@ stock(struct bufpool *p)
 		failed = ENOMEM;
 	for (unsigned c = 0; c < p->classes && !failed; c++)
 		for (size_t i = 0; i < p->floor[c] && !failed; i++) {
-			struct bufpool_buf *b = arena_take(p, c);
+			struct bufpool_buf *b = arena_take(p, c, k->node);
 
 			if (b == NULL)
 				failed = errno;
-			else if (!depot_push(atomic_load(&k->depot), c, b))
+			else if (!depot_push(atomic_load(&k->depot),
+					     pool_ring(p, k->node, c), b))
 				arena_give(b);
 		}
 	if (borrowed != NULL)
@@ -210,7 +261,7 @@ create(const struct bufpool_config *config)
 		return NULL;
 	}
 	configure(p, config);
-	if (stock(p) != 0) {
+	if (arena_create(p) != 0 || stock(p) != 0) {
 		int saved = errno;
 
 		bufpool_destroy(p);
@@ -394,25 +445,45 @@ pool_iterate(unsigned *cursor, struct bufpool **pool)
 	return false;
 }
 
-const char *
-pool_difference(const struct bufpool *p, const struct bufpool_config *config)
+/* With the same sizes a difference in a count has a key of its own, if the
+ * configuration named the four. */
+static const char *
+class_difference(const struct bufpool *p, const struct bufpool_config *config)
 {
 	static const char *const keys[] = { "four_kib_count",
 					    "sixty_four_kib_count",
 					    "two_fifty_six_kib_count",
 					    "one_mib_count" };
-	const size_t counts[] = { config->four_kib_count,
-				  config->sixty_four_kib_count,
-				  config->two_fifty_six_kib_count,
-				  config->one_mib_count };
-	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+	unsigned count = read_classes(config, classes);
+	const char *key = NULL;
 
-	for (unsigned c = 0; c < 4; c++)
-		if (p->floor[c] != counts[c])
-			return keys[c];
+	if (p->classes != count)
+		return "classes";
+	for (unsigned c = count; c-- > 0;) {
+		if (p->class_size[c] != classes[c].size)
+			return "classes";
+		if (p->floor[c] != classes[c].count)
+			key = config->class_count ? "classes" : keys[c];
+	}
+	return key;
+}
+
+const char *
+pool_difference(const struct bufpool *p, const struct bufpool_config *config)
+{
+	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
+	const char *key = class_difference(p, config);
+
+	if (key != NULL)
+		return key;
 	if (p->max_bytes != max_bytes)
 		return "max_bytes";
-	return p->numa_node != config->numa_node ? "numa_node" : NULL;
+	if (p->numa_node != config->numa_node)
+		return "numa_node";
+	if (p->prefault != (config->prefault != 0))
+		return "prefault";
+	return p->huge_pages != (config->huge_pages != 0) ? "huge_pages" : NULL;
 }
 
 const char *

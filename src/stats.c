@@ -15,7 +15,7 @@ pool_cached(const struct bufpool *p, unsigned class)
 	struct cache *k;
 	uint64_t n = 0;
 
-	SUM_OVER_CACHES(n, k, p, cache_count(k, class));
+	SUM_OVER_CACHES(n, k, p, shelf_count(&k->shelf[class]));
 	return n;
 }
 
@@ -25,21 +25,26 @@ pool_ready(const struct bufpool *p, unsigned class)
 	struct cache *k;
 	uint64_t n = 0;
 
-	SUM_OVER_CACHES(n, k, p, depot_ready(atomic_load(&k->depot), class));
+	for (unsigned node = 0; node < p->nodes; node++)
+		SUM_OVER_CACHES(n, k, p,
+				depot_ready(atomic_load(&k->depot),
+					    pool_ring(p, node, class)));
 	return n;
 }
 
-/* Releases are read first: what goes on meanwhile can make the difference too
- * large, never negative. */
+/* Checkouts are read first: what goes on meanwhile can make the difference too
+ * small, never larger than what was out when the last of them was read. So the
+ * peaks are lower bounds. */
 uint64_t
 pool_out(const struct bufpool *p, unsigned class)
 {
-	uint64_t in = counter_get(&p->stray[class].releases);
-	uint64_t out = counter_get(&p->stray[class].checkouts);
+	uint64_t out = counter_get(&p->stray[class].checkouts), in = 0;
 	struct cache *k;
 
+	SUM_OVER_CACHES(out, k, p, shelf_checkouts(&k->shelf[class]));
+	atomic_thread_fence(memory_order_acquire);
 	SUM_OVER_CACHES(in, k, p, counter_get(&k->shelf[class].releases));
-	SUM_OVER_CACHES(out, k, p, counter_get(&k->shelf[class].checkouts));
+	in += counter_get(&p->stray[class].releases);
 	return out > in ? out - in : 0;
 }
 
@@ -79,7 +84,7 @@ class_stats(const struct bufpool *p, unsigned c, struct bufpool_class_stats *s)
 
 	s->misses = counter_get(&p->stray[c].misses);
 	SUM_OVER_CACHES(s->misses, k, p, counter_get(&k->shelf[c].misses));
-	SUM_OVER_CACHES(checkouts, k, p, counter_get(&k->shelf[c].checkouts));
+	SUM_OVER_CACHES(checkouts, k, p, shelf_checkouts(&k->shelf[c]));
 	s->hits = checkouts - s->misses;
 	s->size = p->class_size[c];
 	s->count = counter_get(&p->existing[c]);

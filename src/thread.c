@@ -5,7 +5,8 @@
 #include "table.h"
 #include "thread.h"
 
-__thread struct thread *thread_self;
+struct thread thread_nobody;
+__thread struct thread *thread_self = &thread_nobody;
 
 static _Atomic(struct thread *) threads;
 static pthread_key_t exit_key;
@@ -29,8 +30,10 @@ adopt(void)
 		 * which the last owner touches nothing of it */
 		if (atomic_compare_exchange_strong_explicit(
 			&t->owned, &orphan, 1, memory_order_acquire,
-			memory_order_relaxed))
+			memory_order_relaxed)) {
+			hook("adopted");
 			return t;
+		}
 	}
 	return NULL;
 }
@@ -92,8 +95,7 @@ flush(struct thread *t)
 void
 bufpool_thread_flush(void)
 {
-	if (thread_self != NULL)
-		flush(thread_self);
+	flush(thread_self);
 }
 
 /*
@@ -108,8 +110,10 @@ thread_exit(void *value)
 	pthread_setspecific(exit_key, &dying);
 	if (value == &dying)
 		return;
-	thread_self = NULL;
+	thread_self = &thread_nobody;
+	hook("exiting");
 	flush(t);
+	hook("flushed");
 	thread_give_up(t);
 }
 
@@ -125,19 +129,18 @@ thread_bind(struct thread *t, struct bufpool *p)
 					       memory_order_relaxed);
 
 	if (k == NULL) {
-		k = pages_map(sizeof *k);
+		k = cache_create();
 		if (k == NULL)
 			return NULL;
-		atomic_store_explicit(&k->gate, GATE_CLOSED,
-				      memory_order_relaxed);
 		if (atomic_load_explicit(&t->slots, memory_order_relaxed) <=
 		    p->slot)
 			atomic_store_explicit(&t->slots, p->slot + 1,
 					      memory_order_relaxed);
 		atomic_store(&t->caches[p->slot], k);
 	}
-	if (!cache_bind(k, p))
+	if (!cache_bind(k, p, t))
 		return NULL;
+	hook("bound");
 	if (atomic_load(&p->closed))
 		cache_close(k);
 	return k;

@@ -12,13 +12,24 @@
 #include "pool.h"
 
 struct thread {
+	_Atomic(struct cache *) caches[POOLS_MAX];	/* by the pool's slot */
 	struct thread *next;		/* written before it is listed */
 	_Atomic uint32_t owned;		/* 0: an orphan */
 	_Atomic uint32_t slots;		/* caches at and past this are NULL */
-	_Atomic(struct cache *) caches[POOLS_MAX];	/* by the pool's slot */
 };
 
+/*
+ * The calling thread's record; thread_nobody, which has no caches, before it
+ * has one and after it has given it up.
+ */
 extern __thread struct thread *thread_self;
+extern struct thread thread_nobody;
+
+static inline bool
+thread_enrolled(void)
+{
+	return thread_self != &thread_nobody;
+}
 
 bool thread_init(void);		/* once, before any other thread */
 
@@ -61,11 +72,8 @@ thread_cache(struct thread *t, const struct bufpool *p)
 static inline struct cache *
 thread_own_cache(const struct bufpool *p)
 {
-	struct thread *t = thread_self;
-
-	if (__builtin_expect(t == NULL, 0))
-		return NULL;
-	return atomic_load_explicit(&t->caches[p->slot], memory_order_relaxed);
+	return atomic_load_explicit(&thread_self->caches[p->slot],
+				    memory_order_relaxed);
 }
 
 #endif
