@@ -8,6 +8,7 @@
 #include <linux/mempolicy.h>
 
 #include "arena.h"
+#include "hook.h"
 #include "pool.h"
 #include "sanitize.h"
 #include "table.h"
@@ -236,6 +237,7 @@ arena_take(struct bufpool *p, unsigned class, unsigned node)
 	buf_set_state(b, BUF_CACHED);
 	if (p->prefault)
 		populate(b->base, b->capacity);
+	hook("arena: taken");
 	return b;
 }
 
@@ -292,6 +294,7 @@ arena_give(struct bufpool_buf *b)
 		size_t size = p->class_size[b->class];
 
 		madvise(b->base, size, MADV_DONTNEED);
+		hook("arena: giving back");
 		buf_set_state(b, BUF_BLANK);
 		atomic_fetch_sub_explicit(&p->existing[b->class], 1,
 					  memory_order_relaxed);

@@ -132,13 +132,13 @@ shelf_claim(struct bufpool_shelf *s)
 		if (!atomic_compare_exchange_weak(&s->gate, &gate,
 						  gate | GATE_CLAIMED))
 			continue;
-		hook("claimed");
+		hook("claim: claimed");
 		shut(s);
 		if (deserted(s))
 			return true;
 		gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_CLAIMED) &
 		    ~(uint32_t)GATE_CLAIMED;
-		hook("unclaimed");
+		hook("claim: undone");
 		if (!(gate & GATE_CLOSED))
 			return false;
 		shut(s);
@@ -156,7 +156,7 @@ shelf_unclaim(struct bufpool_shelf *s)
 	struct bufpool_buf *b;
 
 	do {
-		hook("unclaiming");
+		hook("claim: leaving");
 		while ((gate & GATE_CLOSED) && (b = shelf_pop(s, 0)) != NULL)
 			arena_give(b);
 	} while (!atomic_compare_exchange_strong(
@@ -225,7 +225,7 @@ cache_close(struct cache *k)
 {
 	for (unsigned c = 0; c < k->classes; c++) {
 		atomic_fetch_or(&k->shelf[c].gate, GATE_CLOSED);
-		hook("closed");
+		hook("close: closed");
 		shelf_drain(&k->shelf[c]);
 	}
 }
@@ -241,7 +241,7 @@ shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 	memcpy(out, s->slot, count * sizeof *out);
 	memmove(s->slot, s->slot + count, (n - count) * sizeof *out);
 	atomic_store_explicit(&s->n, n - count, memory_order_relaxed);
-	hook("spilling");
+	hook("spill: moved out");
 	for (uint32_t i = 0; i < count; i++)
 		if (!depot_push(k->depot, k->node * k->classes + s->class,
 				out[i]))

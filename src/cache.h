@@ -167,14 +167,14 @@ shelf_enter(struct bufpool_shelf *s)
 {
 	atomic_store_explicit(&s->busy, 1, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
-	hook("entered");
+	hook("shelf: entered");
 }
 
 /* Owner only: E4. True when shelf_leave_slow has to be called then. */
 static inline bool
 shelf_exit(struct bufpool_shelf *s)
 {
-	hook("leaving");
+	hook("shelf: leaving");
 	atomic_store_explicit(&s->busy, 0, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst);
 	return __builtin_expect(atomic_load_explicit(
@@ -199,7 +199,7 @@ shelf_pop(struct bufpool_shelf *s, uint32_t least)
 	if (n <= least)
 		return NULL;
 	atomic_store_explicit(&s->n, n - 1, memory_order_relaxed);
-	hook("popped");
+	hook("shelf: popped");
 	b = s->slot[n - 1];
 	if (b == NULL)
 		__builtin_unreachable();
@@ -215,7 +215,7 @@ shelf_push(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t limit)
 	if (__builtin_expect(n >= limit, 0))
 		return false;
 	s->slot[n] = b;
-	hook("pushed");
+	hook("shelf: pushed");
 	atomic_store_explicit(&s->n, n + 1, memory_order_relaxed);
 	return true;
 }

@@ -15,6 +15,7 @@
 #include <ck_ring.h>
 
 #include "depot.h"
+#include "hook.h"
 #include "sanitize.h"
 #include "table.h"
 
@@ -81,9 +82,11 @@ depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
 
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "spill");
 	tsan_give(b);
+	hook("depot: pushing");
 	tsan_ring_begin();
 	done = ck_ring_enqueue_spmc(&r->ring, r->slots, b);
 	tsan_ring_end();
+	hook("depot: pushed");
 	if (!done)
 		buf_turn(b, BUF_READY, BUF_CACHED, 0, "spill");
 	return done;
@@ -102,6 +105,7 @@ depot_take(struct depot *d, unsigned ring)
 	if (!done)
 		return NULL;
 	tsan_take(b);
+	hook("depot: taken");
 	buf_turn(b, BUF_READY, BUF_CACHED, 0, "refill");
 	return b;
 }

@@ -299,10 +299,13 @@ static void
 push_numa(lua_State *L, const struct bufpool_stats *s)
 {
 	lua_createtable(L, 0, 3);
-	if (s->numa_requested != BUFPOOL_NUMA_NONE) {
+	if (s->numa_requested == BUFPOOL_NUMA_LOCAL)
+		lua_pushliteral(L, "local");
+	else if (s->numa_requested != BUFPOOL_NUMA_NONE)
 		lua_pushinteger(L, s->numa_requested);
-		lua_setfield(L, -2, "requested");
-	}
+	else
+		lua_pushnil(L);
+	lua_setfield(L, -2, "requested");
 	lua_pushboolean(L, s->numa_available);
 	lua_setfield(L, -2, "available");
 	lua_newtable(L);
@@ -430,15 +433,48 @@ lua_pool_own(struct bufpool_pool_box *box, struct bufpool *pool, int named)
 	box->named = named;
 }
 
+/* Of the table at `index`. */
 static size_t
-field_size(lua_State *L, const char *key)
+field_size(lua_State *L, int index, const char *key)
 {
 	double n;
 
-	lua_getfield(L, 1, key);
+	lua_getfield(L, index, key);
 	n = lua_size(L, -1, 1, "new");
 	lua_pop(L, 1);
 	return (size_t)n;
+}
+
+static int
+field_true(lua_State *L, const char *key)
+{
+	int is_true;
+
+	lua_getfield(L, 1, key);
+	is_true = lua_toboolean(L, -1);
+	lua_pop(L, 1);
+	return is_true;
+}
+
+/* The field "classes", if there is one: how many there are. */
+static size_t
+read_classes(lua_State *L, struct bufpool_class_config *to)
+{
+	size_t count = 0;
+
+	lua_getfield(L, 1, "classes");
+	if (lua_istable(L, 2))
+		count = lua_objlen(L, 2);
+	if (count > BUFPOOL_CLASSES_MAX)
+		count = BUFPOOL_CLASSES_MAX;
+	for (size_t i = 0; i < count; i++) {
+		lua_rawgeti(L, 2, (int)i + 1);
+		to[i].size = field_size(L, 3, "size");
+		to[i].count = field_size(L, 3, "count");
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+	return count;
 }
 
 /*
@@ -449,6 +485,7 @@ field_size(lua_State *L, const char *key)
 static int
 core_create(lua_State *L)
 {
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
 	struct bufpool_config config;
 	struct bufpool_pool_box *box;
 	struct bufpool *pool;
@@ -457,12 +494,16 @@ core_create(lua_State *L)
 	luaL_checktype(L, 1, LUA_TTABLE);
 	lua_settop(L, 1);
 	bufpool_config_init(&config);
-	config.four_kib_count = field_size(L, "four_kib_count");
-	config.sixty_four_kib_count = field_size(L, "sixty_four_kib_count");
+	config.four_kib_count = field_size(L, 1, "four_kib_count");
+	config.sixty_four_kib_count = field_size(L, 1, "sixty_four_kib_count");
 	config.two_fifty_six_kib_count =
-		field_size(L, "two_fifty_six_kib_count");
-	config.one_mib_count = field_size(L, "one_mib_count");
-	config.max_bytes = field_size(L, "max_bytes");
+		field_size(L, 1, "two_fifty_six_kib_count");
+	config.one_mib_count = field_size(L, 1, "one_mib_count");
+	config.max_bytes = field_size(L, 1, "max_bytes");
+	config.class_count = read_classes(L, classes);
+	config.classes = classes;
+	config.prefault = field_true(L, "prefault");
+	config.huge_pages = field_true(L, "huge_pages");
 	lua_getfield(L, 1, "numa_node");
 	config.numa_node = (int)lua_tointeger(L, -1);
 	lua_getfield(L, 1, "name");

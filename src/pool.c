@@ -40,6 +40,7 @@ static inline struct bufpool_buf *
 hand_out(struct bufpool_buf *b, size_t n)
 {
 	ASAN_UNPOISON_MEMORY_REGION(b->base, b->capacity);
+	hook("checkout: handing out");
 	own_add(&b->word, BUF_OUT - BUF_CACHED);
 	b->len = n;
 	return b;
@@ -97,6 +98,7 @@ take_home(struct bufpool_buf *b, bool by_gc)
 {
 	struct bufpool_shelf *s = b->shelf;
 
+	hook("release: turned");
 	buf_changed(b);
 	if (unlikely(s->thread != thread_self))
 		release_slow(b, by_gc);
@@ -262,6 +264,7 @@ clean(struct bufpool_buf *b, _Atomic uint64_t *wiped)
 	if (unlikely(b->consumed))
 		buf_rewind(b);
 	wipe_lines(b->base, b->mark);
+	hook("release: wiped");
 	if (wiped != NULL)
 		own_add(wiped, b->mark);
 	b->mark = 0;
@@ -358,7 +361,7 @@ steal(struct bufpool *p, struct cache *own, unsigned ring, struct depot **from)
 		k = thread_cache(t, p);
 		if (k == NULL || k == own)
 			continue;
-		hook("stealing");
+		hook("steal: found a cache");
 		*from = atomic_load(&k->depot);
 		b = depot_take(*from, ring);
 		if (b != NULL)
@@ -433,6 +436,7 @@ claim_one(struct bufpool *p, unsigned class)
 		if (s == NULL || shelf_count(s) == 0 || !shelf_claim(s))
 			continue;
 		b = shelf_pop(s, 0);
+		hook("claim: popped");
 		shelf_unclaim(s);
 	}
 	return b;
@@ -523,6 +527,7 @@ decay(struct bufpool *p)
 		uint64_t n = idle(p, c), least, excess;
 		uint64_t most = DECAY_BYTES / p->class_size[c] + 1;
 
+		hook("decay: counted");
 		least = atomic_exchange(&p->was_idle[c], n);
 		if (least > n)
 			least = n;

@@ -31,7 +31,7 @@ adopt(void)
 		if (atomic_compare_exchange_strong_explicit(
 			&t->owned, &orphan, 1, memory_order_acquire,
 			memory_order_relaxed)) {
-			hook("adopted");
+			hook("enroll: adopted");
 			return t;
 		}
 	}
@@ -50,6 +50,7 @@ thread_borrow(void)
 		return NULL;
 	atomic_store_explicit(&t->owned, 1, memory_order_relaxed);
 	t->next = atomic_load(&threads);
+	hook("enroll: made");
 	while (!atomic_compare_exchange_weak(&threads, &t->next, t))
 		;
 	return t;
@@ -111,9 +112,9 @@ thread_exit(void *value)
 	if (value == &dying)
 		return;
 	thread_self = &thread_nobody;
-	hook("exiting");
+	hook("exit: begun");
 	flush(t);
-	hook("flushed");
+	hook("exit: flushed");
 	thread_give_up(t);
 }
 
@@ -140,7 +141,7 @@ thread_bind(struct thread *t, struct bufpool *p)
 	}
 	if (!cache_bind(k, p, t))
 		return NULL;
-	hook("bound");
+	hook("enroll: bound");
 	if (atomic_load(&p->closed))
 		cache_close(k);
 	return k;

@@ -12,12 +12,13 @@ local SIZES = {
     one_mib_count = 0,
     max_bytes = 0,
 }
-local LATER = {
-    classes = true, prefault = true, huge_pages = true, hardened = true,
-    leak_detection = true, ticket_ttl = true,
-}
+local COUNTS = { "four_kib_count", "sixty_four_kib_count",
+    "two_fifty_six_kib_count", "one_mib_count" }
+local LATER = { hardened = true, leak_detection = true, ticket_ttl = true }
 local NAME_MAX = 63
 local NODE_MAX = 2 ^ 31 - 1
+local CLASSES_MAX, GRAIN, CLASS_MAX, COUNT_MAX = 16, 4096, 2 ^ 40, 2 ^ 20
+local NUMA_LOCAL = -2
 
 -- Edit distance, by rows.
 local function distance(a, b)
@@ -51,8 +52,10 @@ local function nearest(key)
     for name in pairs(LATER) do
         try(name)
     end
-    try("numa_node")
-    try("name")
+    for _, name in ipairs { "classes", "huge_pages", "name", "numa_node",
+        "prefault" } do
+        try(name)
+    end
     return best
 end
 
@@ -79,14 +82,79 @@ end
 
 function checks.numa_node(value)
     if value == "local" then
-        raise "numa_node = 'local' is not built yet"
+        return NUMA_LOCAL
     end
     local node = check.integer(value) or value
     if type(node) ~= "number" or not (node >= 0 and node <= NODE_MAX)
         or node ~= floor(node) then
-        wrong("numa_node", "number of a node", value)
+        wrong("numa_node", "number of a node or 'local'", value)
     end
     return node
+end
+
+local function boolean(key)
+    return function(value)
+        if type(value) ~= "boolean" then
+            wrong(key, "boolean", value)
+        end
+        return value
+    end
+end
+
+checks.prefault, checks.huge_pages = boolean "prefault", boolean "huge_pages"
+
+local function class_number(key, value, low, high)
+    local n = check.integer(value) or value
+    if type(n) ~= "number" or not (n >= low and n <= high)
+        or n ~= floor(n) then
+        wrong(key, ("integer from %.14g to %.14g"):format(low, high), value)
+    end
+    return n
+end
+
+local function class(value, where)
+    if type(value) ~= "table" then
+        wrong(where, "table", value)
+    end
+    for key in pairs(value) do
+        if key ~= "size" and key ~= "count" then
+            raise(("unknown key '%s' in '%s' in 'new' (it has 'size' and "
+                .. "'count')"):format(tostring(key), where))
+        end
+    end
+    local size = class_number(where .. ".size", value.size, GRAIN, CLASS_MAX)
+    if size % GRAIN ~= 0 then
+        wrong(where .. ".size", ("multiple of %d"):format(GRAIN), size)
+    end
+    local count = value.count
+    return { size = size, count = type(count) == "nil" and 0
+        or class_number(where .. ".count", count, 0, COUNT_MAX) }
+end
+
+function checks.classes(value)
+    if type(value) ~= "table" then
+        wrong("classes", "list of tables", value)
+    end
+    local list, seen, others = {}, {}, 0
+    for k, each in ipairs(value) do
+        local where = ("classes[%d]"):format(k)
+        list[k] = class(each, where)
+        local size = list[k].size
+        if seen[size] then
+            raise(("bad value for '%s.size' in 'new' (%.14g is also the size "
+                .. "of %s)"):format(where, size, seen[size]))
+        end
+        seen[size] = where
+    end
+    for _ in pairs(value) do
+        others = others + 1
+    end
+    if #list < 1 or #list > CLASSES_MAX or others ~= #list then
+        raise(("bad value for 'classes' in 'new' (list of 1 to %d tables "
+            .. "expected, got %d entries, %d of them in a list)"):format(
+            CLASSES_MAX, others, #list))
+    end
+    return list
 end
 
 local function checked(key, value)
@@ -121,6 +189,12 @@ return function(given)
     end
     for key, value in pairs(given or {}) do
         config[key] = checked(key, value)
+    end
+    for _, key in ipairs(config.classes and COUNTS or {}) do
+        if type(given[key]) ~= "nil" then
+            raise(("both 'classes' and '%s' in 'new': with classes of its own "
+                .. "a pool has no others"):format(key))
+        end
     end
     return config
 end

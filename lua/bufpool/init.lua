@@ -37,9 +37,16 @@ local getmetatable = debug.getmetatable
 ---@field sixty_four_kib_count? integer the same, of 64 KiB (8)
 ---@field two_fifty_six_kib_count? integer the same, of 256 KiB (2)
 ---@field one_mib_count? integer the same, of 1 MiB (0)
+---@field classes? bufpool.ClassConfig[] instead of the four; up to 16
 ---@field max_bytes? integer limit on all memory of the pool (none)
----@field numa_node? integer where its memory should be
+---@field numa_node? integer|"local" where its memory should be
+---@field prefault? boolean memory has its pages when handed out
+---@field huge_pages? boolean ask the kernel for huge pages
 ---@field name? string opens the pool of this name, or makes it
+
+---@class bufpool.ClassConfig
+---@field size integer bytes; a multiple of 4096
+---@field count? integer buffers kept ready (0)
 
 ---@class bufpool.ClassStats
 ---@field size integer bytes of one buffer
@@ -51,7 +58,7 @@ local getmetatable = debug.getmetatable
 ---@field misses integer
 
 ---@class bufpool.NumaStats
----@field requested? integer
+---@field requested? integer|"local"
 ---@field available boolean the node asked for has memory here
 ---@field pages_by_node table<integer, integer>
 
