@@ -35,12 +35,16 @@
  *           one is created
  *
  * First throughput: the threads run freely, and their counters are read twice,
- * SECONDS apart, after a warm-up. Then memory: the peak so far and what is left
+ * SECONDS apart, after a warm-up of as many rounds as there are buffers, twice,
+ * unless that takes too long. Then memory: the peak so far and what is left
  * when the threads have ended, above what the process had before the rival was
  * started. Then, in new threads, latency: each take and each give is timed,
  * what is between them is not, and both together make one sample, of one
- * buffer. The figures include two readings of the clock; `clock` is what these
+ * buffer. The figures include four readings of the clock; `clock` is what these
  * cost alone. One line is printed: name=number, times in nanoseconds.
+ *
+ * The pools may have the same number of buffers: all that the pattern holds,
+ * and four for each thread. Those that can be told have them from the start.
  *
  * With `check` every buffer is read in full when taken, and must be zero, and
  * what was written must still be there when it is given back.
@@ -71,7 +75,8 @@
 #define HELD_MAX 128		/* so many buffers at most, */
 #define HELD_MIN 8		/* at least */
 #define SPINS 64		/* looks at a ring before the processor is left */
-#define WARM 0.3		/* warm-up, of SECONDS */
+#define WARM 0.3		/* warm-up: of SECONDS, */
+#define WARM_MAX 4.0		/* and longer if most buffers are still new */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -432,13 +437,23 @@ wait_for(const _Atomic size_t *side, size_t from, const _Atomic bool *end)
 	}
 }
 
+/* Each side tells the other of a quarter of the ring at once, or else their two
+ * words would be most of what is measured. So a ring is found full or empty
+ * only where both have told all. */
+INLINE void
+tell(_Atomic size_t *side, size_t at)
+{
+	if (at % (held_count / 4) == 0)
+		atomic_store_explicit(side, at, memory_order_release);
+}
+
 INLINE void
 produce(struct worker *w, take_fn take, bool time)
 {
 	struct ring *r = w->ring;
-	size_t got = 0;
+	size_t put = 0, got = 0;
 
-	for (size_t put = 0; !stopped(); put++) {
+	while (!stopped()) {
 		if (put - got == held_count) {
 			if (!wait_for(&r->got, got, &stop))
 				break;
@@ -446,8 +461,9 @@ produce(struct worker *w, take_fn take, bool time)
 						   memory_order_acquire);
 		}
 		use(w, &r->slot[put % HELD_MAX], take, time);
-		atomic_store_explicit(&r->put, put + 1, memory_order_release);
+		tell(&r->put, ++put);
 	}
+	atomic_store(&r->put, put);
 	atomic_store(&r->ended, true);
 }
 
@@ -455,9 +471,9 @@ INLINE void
 consume(struct worker *w, give_fn give, bool time)
 {
 	struct ring *r = w->ring;
-	size_t put = 0;
+	size_t put = 0, got = 0;
 
-	for (size_t got = 0;; got++) {
+	for (;;) {
 		if (put == got) {
 			if (!wait_for(&r->put, put, &r->ended))
 				break;
@@ -465,7 +481,7 @@ consume(struct worker *w, give_fn give, bool time)
 						   memory_order_acquire);
 		}
 		back(w, &r->slot[got % HELD_MAX], give, time);
-		atomic_store_explicit(&r->got, got + 1, memory_order_release);
+		tell(&r->got, ++got);
 	}
 }
 
@@ -658,6 +674,7 @@ pause_for(double seconds)
 static double
 phase(double seconds, bool with_clock)
 {
+	uint64_t begun = count().done;
 	struct count from, to;
 
 	timed = with_clock;
@@ -674,7 +691,11 @@ phase(double seconds, bool with_clock)
 				   w) != 0)
 			die("no thread");
 	}
-	pause_for(seconds * WARM);
+	for (double part = WARM; part < WARM_MAX; part += WARM) {
+		pause_for(seconds * WARM);
+		if (count().done - begun >= 2 * buffers)
+			break;
+	}
 	recording = true;
 	from = count();
 	pause_for(seconds);

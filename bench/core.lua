@@ -326,6 +326,15 @@ local function columns()
     return names
 end
 
+-- The least time of a cell is bold; a memset is no pool.
+local function fastest(cell)
+    local best = 0
+    for name, f in pairs(cell.rivals) do
+        best = name == "memset" and best or math.max(best, f.rate)
+    end
+    return best
+end
+
 -- Time per buffer; two figures where there are calloc and malloc.
 local function throughput_table(add, pattern, threads)
     local names = columns()
@@ -347,7 +356,8 @@ local function throughput_table(add, pattern, threads)
                 for _, rival in ipairs(RIVALS) do
                     local f = cell.rivals[rival[1]]
                     if rival[2] == name and f then
-                        parts[#parts + 1] = time(1e9 / f.rate)
+                        parts[#parts + 1] = (f.rate == fastest(cell)
+                            and "**%s**" or "%s"):format(time(1e9 / f.rate))
                     end
                 end
                 values[k + 1] = table.concat(parts, " / ")
