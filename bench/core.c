@@ -74,7 +74,7 @@
 #define HELD_BYTES (8u << 20)	/* in a burst or a ring: so many bytes, */
 #define HELD_MAX 128		/* so many buffers at most, */
 #define HELD_MIN 8		/* at least */
-#define SPINS 64		/* looks at a ring before the processor is left */
+#define SPINS 64		/* looks at a ring before a yield */
 #define WARM 0.3		/* warm-up: of SECONDS, */
 #define WARM_MAX 4.0		/* and longer if most buffers are still new */
 

@@ -3,9 +3,9 @@
 -- Method. bench/core.c measures one cell for one rival: throughput, memory and
 -- latency, in a process of its own, on two processors. This program runs the
 -- matrix: classes, bytes dirtied, threads, patterns. The rivals of a cell take
--- turns, REPEATS times, so that what else the machine does meets all alike, and
--- the median of each figure counts. A rival that is not there is named and left
--- out.
+-- turns, REPEATS times (three times that with one thread alone, where targets
+-- are nanoseconds), so that what else the machine does meets all alike, and the
+-- median of each figure counts. A rival that is not there is named and left out.
 --
 -- Targets are ratios within one run.
 --
@@ -99,7 +99,7 @@ end
 
 local function measure(cell, rivals)
     local got = {}
-    for _ = 1, REPEATS do
+    for _ = 1, REPEATS * (alone(cell) and 3 or 1) do
         for _, rival in ipairs(rivals) do
             if not rival.when or rival.when(cell) then
                 local figures = run(rival, cell,
@@ -126,9 +126,14 @@ local function packages()
     local pipe = io.popen("dpkg-query -W -f '${Package} ${Version}, ' libc6"
         .. " libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 librte-mempool23"
         .. " 2>/dev/null")
-    local text = pipe:read "*a":gsub(", $", "")
+    local text = pipe:read "*a"
     pipe:close()
-    return text
+    local file = io.open "/sys/kernel/mm/transparent_hugepage/enabled"
+    local huge = file and file:read "*a":match "%[(%w+)%]" or "not there"
+    if file then
+        file:close()
+    end
+    return text .. "transparent huge pages: " .. huge
 end
 
 local function measure_all()

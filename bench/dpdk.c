@@ -46,16 +46,16 @@ mempool_start(size_t class, size_t buffers, size_t cached, unsigned threads)
 	    "--no-telemetry", "--no-shconf", "--iova-mode=va", "-l", "0",
 	    "--log-level=error", "-m", memory, NULL };
 	cpu_set_t mine;
-	bool started;
+	int rc;
 
 	snprintf(memory, sizeof memory, "%zu",
 		 (n * (class + OVERHEAD) >> 20) + 16);
 	sched_getaffinity(0, sizeof mine, &mine);
-	started = rte_eal_init((int)(sizeof argv / sizeof *argv) - 1, argv) >= 0;
+	rc = rte_eal_init((int)(sizeof argv / sizeof *argv) - 1, argv);
 	/* It has bound this thread, and so all that come, to one processor. */
 	sched_setaffinity(0, sizeof mine, &mine);
 	bytes = class;
-	if (started)
+	if (rc >= 0)
 		pool = rte_mempool_create("bench", (unsigned)n, (unsigned)class,
 		    (unsigned)cached, 0, NULL, NULL, NULL, NULL, SOCKET_ID_ANY,
 		    RTE_MEMPOOL_F_NO_IOVA_CONTIG);

@@ -25,7 +25,12 @@ fn started<T>(cell: &'static OnceLock<Pool<T>>) -> &'static Pool<T> {
 }
 
 #[no_mangle]
-pub extern "C" fn santh_start(class: usize, buffers: usize, _: usize, _: u32) -> bool {
+pub extern "C" fn santh_start(
+    class: usize,
+    buffers: usize,
+    _cached: usize,
+    _threads: u32,
+) -> bool {
     let of = |size| if size == class { buffers } else { 0 };
     let pool = BufferPool::new(PoolConfig {
         four_kib_count: of(4 << 10),
@@ -56,7 +61,12 @@ pub unsafe extern "C" fn santh_give(state: *mut PoolBuffer, _: usize) {
 }
 
 #[no_mangle]
-pub extern "C" fn zeropool_start(class: usize, buffers: usize, _: usize, _: u32) -> bool {
+pub extern "C" fn zeropool_start(
+    class: usize,
+    buffers: usize,
+    _cached: usize,
+    _threads: u32,
+) -> bool {
     let pool = ZeroPool::new().max_buffers_per_class(buffers);
     ZEROPOOL.set(Pool { pool, class }).is_ok()
 }
