@@ -3,9 +3,10 @@
 -- Method. bench/core.c measures one cell for one rival: throughput, memory and
 -- latency, in a process of its own, on two processors. This program runs the
 -- matrix: classes, bytes dirtied, threads, patterns. The rivals of a cell take
--- turns, REPEATS times (three times that with one thread alone, where targets
--- are nanoseconds), so that what else the machine does meets all alike, and the
--- median of each figure counts. A rival that is not there is named and left out.
+-- turns, REPEATS times, so that what else the machine does meets all alike, and
+-- the median of each figure counts. With one thread alone, where targets are
+-- nanoseconds, they do so three times as often. A rival that is not there is
+-- named and left out.
 --
 -- Targets are ratios within one run.
 --
