@@ -9,6 +9,12 @@ local function frozen(text)
     return pool:writer():put(text):freeze()
 end
 
+describe("ref of a frozen object", function()
+    it("gives the pointer and the length, and nothing else", function()
+        assert.equal(2, select("#", frozen "abc":ref()))
+    end)
+end)
+
 describe("freeze", function()
     it("moves nothing", function()
         local buf = pool:writer():put "contents"

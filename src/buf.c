@@ -8,7 +8,7 @@
 #include "table.h"
 #include "wipe.h"
 
-#define BUF_LIMIT ((uint32_t)1 << 24)	/* 64 GiB of the smallest class */
+#define BUF_LIMIT ((uint32_t)1 << BUF_NUMBER)	/* 64 GiB of 4 KiB each */
 
 _Static_assert(sizeof(struct bufpool_buf) == 128,
 	       "a descriptor is two cache lines");
@@ -28,10 +28,10 @@ buf_table_used(void)
 	return table_used(&table);
 }
 
-const _Atomic uint32_t *
-buf_table_count(void)
+uint32_t
+buf_table_limit(void)
 {
-	return &table.used;
+	return table.limit;
 }
 
 struct bufpool_buf *
@@ -105,7 +105,8 @@ buf_destroy(struct bufpool_buf *b)
 {
 	buf_set_state(b, BUF_BLANK);
 	b->pool = NULL;
-	buf_push(&unused, b);
+	if (!buf_outgrown(b))
+		buf_push(&unused, b);
 }
 
 _Noreturn void
@@ -191,6 +192,14 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	b->span = t.span;
 	b->shelf = t.shelf;
 	b->consumed = t.consumed;
+}
+
+void
+buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
+{
+	buf_swap_memory(to, b);
+	to->len = b->len;
+	b->len = 0;
 }
 
 /* A larger buffer for b to move into: twice as large where that can be had, so

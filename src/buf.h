@@ -78,6 +78,9 @@ struct bufpool_buf {
 #define BUF_STATE 7
 #define BUF_GENERATION 8	/* one generation, as an addend to the word */
 
+/* Bits of a descriptor's number. */
+#define BUF_NUMBER 24
+
 /* Values of `class` that are no index. */
 #define CLASS_EXACT 254	/* a mapping of its own, unmapped on release */
 #define CLASS_NONE 255	/* no memory: a buffer that was freed from Lua */
@@ -102,6 +105,15 @@ buf_rewind(struct bufpool_buf *b)
 	b->granted = b->consumed = 0;
 }
 
+/* After 2^37 releases the word no longer fits a handle of Lua, which has room
+ * for it and a descriptor's number. */
+static inline bool
+buf_outgrown(const struct bufpool_buf *b)
+{
+	return atomic_load_explicit(&b->word, memory_order_relaxed) >>
+	    (64 - BUF_NUMBER) != 0;
+}
+
 static inline void
 buf_changed(struct bufpool_buf *b)
 {
@@ -121,7 +133,8 @@ void buf_destroy(struct bufpool_buf *b);
 struct bufpool_buf *buf_at(uint32_t number);
 /* Descriptors ever made: their numbers are below this. */
 uint32_t buf_table_used(void);
-const _Atomic uint32_t *buf_table_count(void);	/* where that is kept */
+/* A power of two: descriptors of numbers below this can be looked at. */
+uint32_t buf_table_limit(void);
 bool buf_table_init(void);
 
 _Noreturn void buf_corrupt(const struct bufpool_buf *b, const char *phase);
@@ -193,6 +206,9 @@ struct bufpool_buf *buf_pop(struct buf_stack *s);
  * buffer unchanged. Owner only, as everything below.
  */
 int buf_grow(struct bufpool_buf *b, size_t capacity);
+
+/* Gives b's memory and contents to `to`, which has none. */
+void buf_move(struct bufpool_buf *to, struct bufpool_buf *b);
 
 /* Takes n bytes, len at most, off the front of the contents. */
 void buf_consume(struct bufpool_buf *b, size_t n);

@@ -46,22 +46,24 @@ struct bufpool_pool_box {
 	int32_t kind, state;
 	struct bufpool *pool;
 	int32_t named;		/* collecting the handle closes nothing */
+	int32_t error;		/* why the last borrow failed */
 };
 
-/* A borrowed buffer: a value, and no box. It is alive while its number is that
- * of a descriptor that is out and has this word; so any numbers are safe. */
-struct bufpool_handle {
-	const double _number;	/* stores of integers leave doubles alone */
-	const uint64_t _generation;	/* the word at checkout, whole */
-};
+/*
+ * A borrowed buffer: a value, and no box. As an address, which it is not, it is
+ * one machine word, which a trace never stores anywhere: the descriptor's word
+ * at checkout above the 24 bits of its number. It is alive while that
+ * descriptor is out and has this word, so any value is safe.
+ */
+struct bufpool_handle;
 
 /*
  * They raise nothing and know no Lua state. Those that change a buffer do it
  * only while its epoch is the given one, and else return ESTALE; box is where
  * growth is charged, NULL for nowhere. An int is 0 or an errno. Numbers that
  * can be large are doubles, which Lua need not box; I/O returns bytes, or an
- * errno negated. borrow returns the number of a descriptor, or an errno
- * negated; freeze fills a box that has nothing inside.
+ * errno negated. borrow returns NULL when it fails; freeze fills a box that has
+ * nothing inside.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
@@ -72,12 +74,13 @@ struct bufpool_calls {
 			  struct bufpool_box *box);
 	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
 	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
-	int (*const borrow)(struct bufpool_pool_box *, size_t n);
+	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
+					       size_t n);
 	int (*const release)(struct bufpool_buf *, int32_t epoch);
 	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
 			    struct bufpool_frozen_box *to);
 	struct bufpool_buf *(*const descriptor)(uint32_t number);
-	const _Atomic uint32_t *(*const descriptors)(void);
+	uint32_t (*const descriptors)(void);
 	void (*const move)(void *to, const void *from, size_t n);
 	int (*const compare)(const void *a, size_t a_len,
 			     const void *b, size_t b_len);
@@ -98,6 +101,24 @@ enum lua_kind { KIND_POOL = 1, KIND_BUFFER, KIND_FROZEN };
 
 /* Why a box is dead. The Lua side knows these numbers too. */
 enum lua_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
+
+/* The descriptor of a handle, or NULL when the handle is stale, or forged:
+ * whoever makes up the word of a buffer that is in the pool has not made it
+ * theirs. */
+static inline struct bufpool_buf *
+lua_handle_buf(const struct bufpool_handle *h)
+{
+	uint64_t v = (uintptr_t)h;
+	uint32_t number = (uint32_t)v & (((uint32_t)1 << BUF_NUMBER) - 1);
+	struct bufpool_buf *b;
+
+	if (number >= buf_table_limit())
+		return NULL;
+	b = buf_at(number);
+	return atomic_load_explicit(&b->word, memory_order_relaxed) ==
+	    v >> BUF_NUMBER && (v >> BUF_NUMBER & BUF_STATE) == BUF_OUT
+	    ? b : NULL;
+}
 
 /* A word that no buffer ever has: its state is none. */
 #define BOX_NOBODY UINT64_MAX

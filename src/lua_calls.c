@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "lua_box.h"
+#include "pool.h"
 
 /* What growth took is owed to the collector: it cannot run in here. */
 static int
@@ -63,16 +64,44 @@ consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 	return 0;
 }
 
+/* The memory moves on to a descriptor that was released less often; the old one
+ * is not used again. */
+static struct bufpool_buf *
+renew(struct bufpool_buf *b)
+{
+	struct bufpool_buf *young = pool_checkout_bare(b->pool);
+
+	if (young == NULL) {
+		bufpool_release(b);
+		errno = ENOMEM;
+		return NULL;
+	}
+	buf_move(young, b);
+	bufpool_release(b);
+	return young;
+}
+
 /* A finalizer may have closed the pool since Lua looked. */
-static int
+static struct bufpool_handle *
 borrow(struct bufpool_pool_box *box, size_t n)
 {
 	struct bufpool_buf *b;
+	uint64_t word;
 
-	if (box->state != BOX_LIVE)
-		return -ESTALE;
+	if (box->state != BOX_LIVE) {
+		box->error = ESTALE;
+		return NULL;
+	}
 	b = bufpool_checkout(box->pool, n);
-	return b != NULL ? (int)b->number : -errno;
+	if (b != NULL && buf_outgrown(b))
+		b = renew(b);
+	if (b == NULL) {
+		box->error = errno;
+		return NULL;
+	}
+	word = atomic_load_explicit(&b->word, memory_order_relaxed);
+	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
+						    b->number);
 }
 
 static int
@@ -245,7 +274,7 @@ const struct bufpool_calls lua_calls = {
 	.release = release,
 	.freeze = freeze,
 	.descriptor = buf_at,
-	.descriptors = buf_table_count,
+	.descriptors = buf_table_limit,
 	.move = move,
 	.compare = compare,
 	.equal_ct = equal_ct,

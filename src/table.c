@@ -8,10 +8,10 @@
 bool
 table_init(struct table *t, size_t item, uint32_t limit)
 {
-	/* Without access a reservation is not charged to the process, but an
+	/* Read only, a reservation is not charged to the process, but an
 	 * address space limit may still refuse it: then less has to do. */
 	for (; limit >= 1024; limit /= 2) {
-		void *base = mmap(NULL, item * limit, PROT_NONE,
+		void *base = mmap(NULL, item * limit, PROT_READ,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 				  -1, 0);
 		if (base != MAP_FAILED) {
@@ -25,7 +25,7 @@ table_init(struct table *t, size_t item, uint32_t limit)
 }
 
 /*
- * Opens the step that holds the entry's last byte, and the one of its first.
+ * Opens for writing the step that holds the entry's last byte, and the one of its first.
  * mprotect is idempotent, so threads that race for one step both succeed and
  * neither waits; only then may the count pass the entry. The release of the
  * count pairs with the acquire in table_used.

@@ -1,9 +1,10 @@
 /*
  * table - process-wide arrays whose entries are reused but never unmapped.
  *
- * The whole range is reserved at the start, without access and so without
- * cost; entries become accessible in steps as they are taken. An entry's
- * address never changes, and reading one that was given up is always safe.
+ * The whole range is reserved at the start, to be read only and so without
+ * cost; entries can be written in steps as they are taken. An entry's address
+ * never changes, and reading one is always safe, also one that was given up, or
+ * never taken: that is all zero.
  */
 #ifndef BUFPOOL_TABLE_H
 #define BUFPOOL_TABLE_H
@@ -17,7 +18,7 @@ struct table {
 	unsigned char *base;
 	size_t item;		/* bytes of an entry */
 	uint32_t limit;		/* entries that fit the reservation */
-	_Atomic uint32_t used;	/* entries below this are accessible */
+	_Atomic uint32_t used;	/* entries below this were taken */
 };
 
 /* Reserves room for `limit` entries, or for less where the system is tight.

@@ -37,7 +37,8 @@ function frozen.ref(self)
     if core.type(self) ~= "frozen" then
         core.reject(self, "ref", "frozen")
     end
-    return view(self, "ref")
+    local at, len = view(self, "ref")
+    return at, len
 end
 
 core.frozen_methods = frozen

@@ -3,6 +3,10 @@
 -- A handle is a value of the FFI and no object with a finalizer: while it does
 -- not leave a trace it is never even made, and borrowing and releasing are one
 -- call into C each. The price is that nobody returns what a program forgets.
+--
+-- To the FFI it is an address, of a struct that has no fields: of all types that
+-- may have methods, addresses alone are values to the compiler. It is never
+-- looked at as one.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
@@ -12,10 +16,8 @@ local cast = ffi.cast
 local getmetatable, type = getmetatable, type
 local calls, cookie, live = core.ffi_calls, core.cookie, core.live
 local is_handle, reject = core.is_handle, core.reject
-local handle_t = core.handle_type
 -- Looking a function up allocates; a local does not.
 local borrow, release, freeze = calls.borrow, calls.release, calls.freeze
-local descriptor = calls.descriptor(0)
 
 local pool_box_t = ffi.typeof("struct bufpool_pool_box *")
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
@@ -26,15 +28,17 @@ local ESTALE = 116
 -- may run. C looks once more whether the pool is open: a finalizer may have
 -- closed it.
 local function take(self, box, n, collected)
-    local number = borrow(box, n)
-    if number >= 0 then
-        return handle_t(number, (descriptor + number).word)
-    elseif number == -ESTALE then
+    local h = borrow(box, n)
+    if h ~= nil then
+        return h
+    end
+    local errno = box.error
+    if errno == ESTALE then
         reject(self, "borrow", "pool")
     elseif not collected and core.reclaim(self, n) then
         return take(self, box, n, true)
     end
-    return nil, core.shortage(-number, n)
+    return nil, core.shortage(errno, n)
 end
 
 ---@class (partial) bufpool.Pool
@@ -87,7 +91,7 @@ function handle.freeze(self)
 end
 
 ---@type table<string, any>
-local meta = { __index = {}, __eq = core.same }
+local meta = { __index = {} }
 
 -- The FFI would compare and add addresses.
 for event, what in pairs {

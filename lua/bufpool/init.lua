@@ -180,7 +180,7 @@ core.complete("buffer", core.readers, core.buffer_methods, core.file_readers,
 core.complete("frozen", core.readers, core.frozen_methods, core.file_writers)
 core.complete("handle", core.readers, core.buffer_methods, core.file_readers,
     core.file_writers, core.handle_methods)
-ffi.metatype(core.handle_type, core.handle)
+ffi.metatype("struct bufpool_handle", core.handle)
 core.publish(bufpool)
 package.loaded["bufpool.core"] = bufpool
 

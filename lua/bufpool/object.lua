@@ -19,7 +19,7 @@ if core.cdef then
 end
 
 local cast, ffi_string, istype = ffi.cast, ffi.string, ffi.istype
-local band = require("bit").band
+local band, rshift = require("bit").band, require("bit").rshift
 local getmetatable, select, tonumber = getmetatable, select, tonumber
 local tostring, type = tostring, type
 local string_byte, string_find = string.byte, string.find
@@ -31,7 +31,8 @@ local INT_MAX = 0x7fffffff
 
 local cookie = core.cookie
 local box_t = ffi.typeof("struct bufpool_box *")
-local handle_t = ffi.typeof("struct bufpool_handle")
+local handle_t = ffi.typeof("struct bufpool_handle *")
+local uint64_t = ffi.typeof("uint64_t")
 local frozen_t = ffi.typeof("struct bufpool_frozen_box *")
 local bytes_t = ffi.typeof("const uint8_t *")
 local new_text = ffi.typeof("char[?]")
@@ -44,9 +45,10 @@ local compare, equal_ct = calls.compare, calls.equal_ct
 local find, is_pattern = calls.find, calls.is_pattern
 core.integer = check.integer
 
--- Descriptors are never unmapped; those below descriptors[0] can be read.
+-- Descriptors are never unmapped, and those that were never made are zero.
 local descriptor = calls.descriptor(0)
-local descriptors = cast("const int32_t *", calls.descriptors())
+local NUMBER_BITS = 24
+local NUMBER = 0ULL + min(calls.descriptors(), 2 ^ NUMBER_BITS) - 1
 local STATE, OUT = 7, 3
 
 local KINDS = { "pool", "buffer", "frozen" }
@@ -64,21 +66,18 @@ end
 ---is stale, or forged. Whoever made up the word of a buffer that is in the
 ---pool has not made it theirs.
 local function borrowed(h)
-    local number = h._number
-    if number >= 0 and number < descriptors[0] then
-        local b = descriptor + number
-        local epoch = b.epoch
-        local word = b.word
-        if word == h._generation and band(word, STATE) == OUT then
-            return b, epoch
-        end
+    local value = cast(uint64_t, h)
+    local b = descriptor + band(value, NUMBER)
+    local epoch = b.epoch
+    local word = b.word
+    if word == rshift(value, NUMBER_BITS) and band(word, STATE) == OUT then
+        return b, epoch
     end
 end
 
 ---Whether both are the same object: a handle is a value, and may be copied.
 local function same(a, b)
-    return rawequal(a, b) or is_handle(a) and is_handle(b)
-        and a._number == b._number and a._generation == b._generation
+    return rawequal(a, b) or is_handle(a) and is_handle(b) and a == b
 end
 
 -- "pool", "buffer", "frozen" or "handle", and whether it is alive; false for
