@@ -1,15 +1,5 @@
 #include "lua_module.h"
 
-void
-lua_box_own(lua_State *L, struct bufpool_box *box, struct bufpool_buf *buf)
-{
-	box->buf = buf;
-	box->word = atomic_load_explicit(&buf->word, memory_order_relaxed);
-	box->account = lua_touserdata(L, UP_ACCOUNT);
-	lua_charge(box->account, &box->charged, (double)buf_size(buf));
-	box->account->debt += box->charged;
-}
-
 /* Takes the buffer out of its box, which is then nobody's. */
 static struct bufpool_buf *
 disown(struct bufpool_box *box)
@@ -24,7 +14,7 @@ buffer_release(lua_State *L)
 {
 	struct bufpool_box *box = lua_box_self(L, KIND_BUFFER, "release");
 
-	lua_box_kill(L, 1, BOX_RELEASED);
+	lua_box_kill(L, 1, box, BOX_RELEASED);
 	bufpool_release(disown(box));
 	return 0;
 }
@@ -56,7 +46,7 @@ buffer_freeze(lua_State *L)
 	box = lua_box_self(L, KIND_BUFFER, "freeze");
 	to->account = box->account;
 	lua_charge(to->account, &to->charged, box->charged);
-	lua_box_kill(L, 1, BOX_FROZEN);
+	lua_box_kill(L, 1, box, BOX_FROZEN);
 	to->frozen = bufpool_freeze(disown(box));
 	to->at = bufpool_frozen_data(to->frozen);
 	to->len = bufpool_frozen_len(to->frozen);
@@ -94,7 +84,7 @@ frozen_release(lua_State *L)
 	struct bufpool_frozen_box *box =
 		lua_box_self(L, KIND_FROZEN, "release");
 
-	lua_box_kill(L, 1, BOX_RELEASED);
+	lua_box_kill(L, 1, box, BOX_RELEASED);
 	bufpool_frozen_unref(disown_frozen(box));
 	return 0;
 }

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -13,7 +14,7 @@ static const char *const kind_names[] = {
 	[KIND_POOL] = "pool", [KIND_BUFFER] = "buffer", [KIND_FROZEN] = "frozen"
 };
 
-_Atomic uint64_t lua_cookie_drawn;
+_Atomic double lua_cookie_drawn;
 
 /*
  * Drawn once. Of two threads that draw at once the first to store wins.
@@ -23,7 +24,8 @@ _Atomic uint64_t lua_cookie_drawn;
 static void
 draw_cookie(void)
 {
-	uint64_t mine, none = 0;
+	double none = 0;
+	uint64_t mine;
 	int fd;
 
 	if (atomic_load(&lua_cookie_drawn) != 0)
@@ -36,7 +38,7 @@ draw_cookie(void)
 			close(fd);
 	}
 	atomic_compare_exchange_strong(&lua_cookie_drawn, &none,
-				       (mine >> 12) | 1);
+				       (double)((mine >> 12) | 1));
 }
 
 int
@@ -66,8 +68,7 @@ lua_bad_argument(lua_State *L, int argument, const char *function,
 			  function, what);
 }
 
-/* All boxes begin alike, and none is smaller than the pool's. A light userdata
- * has no length, so it is none. */
+/* Any box of ours, dead or alive. */
 static struct bufpool_pool_box *
 any_box(lua_State *L, int index)
 {
@@ -79,42 +80,21 @@ any_box(lua_State *L, int index)
 	return box;
 }
 
-/* A host may have released a buffer behind its box. */
-static bool
-alive(const struct bufpool_pool_box *any)
-{
-	const struct bufpool_box *box = (const struct bufpool_box *)any;
-
-	return box->state == BOX_LIVE && (box->kind != KIND_BUFFER ||
-		(box->buf != NULL && atomic_load_explicit(&box->buf->word,
-			memory_order_relaxed) == box->word));
-}
-
-void *
-lua_box_test(lua_State *L, int index, enum lua_kind kind)
-{
-	struct bufpool_pool_box *box = any_box(L, index);
-
-	return box != NULL && box->kind == (int)kind && alive(box) ? box : NULL;
-}
-
-void *
-lua_box_self(lua_State *L, enum lua_kind kind, const char *function)
+_Noreturn void
+lua_box_reject(lua_State *L, enum lua_kind kind, const char *function)
 {
 	static const char *const states[] = {
 		"released", "released", "frozen", "detached", "closed"
 	};
 	struct bufpool_pool_box *box = any_box(L, 1);
 
-	if (box != NULL && !alive(box))
+	if (box != NULL && lua_box_test(L, 1, (enum lua_kind)box->kind) == NULL)
 		lua_misuse(L, "attempt to use a %s %s", states[box->state],
 			   kind_names[box->kind]);
-	if (box == NULL || box->kind != (int)kind)
-		lua_misuse(L, "bad self to '%s' (%s expected, got %s)",
-			   function, kind_names[kind],
-			   box != NULL ? kind_names[box->kind] :
-			   luaL_typename(L, 1));
-	return box;
+	lua_misuse(L, "bad self to '%s' (%s expected, got %s)",
+		   function, kind_names[kind],
+		   box != NULL ? kind_names[box->kind] : luaL_typename(L, 1));
+	abort();	/* not reached: lua_misuse does not return */
 }
 
 void *
@@ -131,17 +111,6 @@ lua_box_new(lua_State *L, enum lua_kind kind, size_t size)
 	return box;
 }
 
-void
-lua_box_kill(lua_State *L, int index, enum lua_state state)
-{
-	struct bufpool_pool_box *box = lua_touserdata(L, index);
-
-	box->cookie = -lua_cookie();
-	box->state = state;
-	lua_pushvalue(L, UP_DEAD);
-	lua_setmetatable(L, index);
-}
-
 /* The number that a cdata integer holds, which only Lua code can tell. */
 static bool
 to_number(lua_State *L, int index)
@@ -156,7 +125,7 @@ to_number(lua_State *L, int index)
 }
 
 double
-lua_size(lua_State *L, int index, int argument, const char *function)
+lua_size_slow(lua_State *L, int index, int argument, const char *function)
 {
 	double n;
 

@@ -31,33 +31,96 @@ extern const luaL_Reg lua_buffer_methods[], lua_buffer_meta[];
 extern const luaL_Reg lua_frozen_methods[], lua_frozen_meta[];
 
 /* This process's cookie; never 0 once a state has opened the module. */
-extern _Atomic uint64_t lua_cookie_drawn;
+extern _Atomic double lua_cookie_drawn;
 
 static inline double
 lua_cookie(void)
 {
-	return (double)(int64_t)atomic_load_explicit(&lua_cookie_drawn,
-						     memory_order_relaxed);
+	return atomic_load_explicit(&lua_cookie_drawn, memory_order_relaxed);
 }
 
-/* The box at `index` if it is one of this kind and alive, else NULL. */
-void *lua_box_test(lua_State *L, int index, enum lua_kind kind);
+/* The box at `index` if it is one of this kind and alive, else NULL. All boxes
+ * begin alike, and none is smaller than the pool's. A light userdata has no
+ * length, so it is none. A host may have released a buffer behind its box. */
+static inline void *
+lua_box_test(lua_State *L, int index, enum lua_kind kind)
+{
+	struct bufpool_pool_box *any = lua_touserdata(L, index);
+	struct bufpool_box *box = (struct bufpool_box *)any;
+
+	if (any == NULL || lua_objlen(L, index) < sizeof *any ||
+	    any->cookie != lua_cookie() || any->kind != (int)kind ||
+	    any->state != BOX_LIVE)
+		return NULL;
+	if (kind == KIND_BUFFER &&
+	    (box->buf == NULL || atomic_load_explicit(
+		&box->buf->word, memory_order_relaxed) != box->word))
+		return NULL;
+	return any;
+}
+
+/* Raises what is wrong with argument 1. */
+_Noreturn void lua_box_reject(lua_State *L, enum lua_kind kind,
+			      const char *function);
 
 /* The box in argument 1; raises that it is none, or dead. */
-void *lua_box_self(lua_State *L, enum lua_kind kind, const char *function);
+static inline void *
+lua_box_self(lua_State *L, enum lua_kind kind, const char *function)
+{
+	void *box = lua_box_test(L, 1, kind);
+
+	if (__builtin_expect(box == NULL, 0))
+		lua_box_reject(L, kind, function);
+	return box;
+}
 
 /* A new box on top of the stack, with its metatable and nothing inside. */
 void *lua_box_new(lua_State *L, enum lua_kind kind, size_t size);
 
-/* The userdata at `index` is dead from here on, and not for finalization. */
-void lua_box_kill(lua_State *L, int index, enum lua_state state);
+/* The box at `index` is dead from here on, and not for finalization. */
+static inline void
+lua_box_kill(lua_State *L, int index, void *box, enum lua_state state)
+{
+	struct bufpool_pool_box *any = box;
+
+	any->cookie = -lua_cookie();
+	any->state = state;
+	lua_pushvalue(L, UP_DEAD);
+	lua_setmetatable(L, index);
+}
 
 /* Fills a new box; they allocate nothing. */
-void lua_box_own(lua_State *L, struct bufpool_box *, struct bufpool_buf *);
+static inline void
+lua_box_own(struct bufpool_account *account, struct bufpool_box *box,
+	    struct bufpool_buf *buf)
+{
+	double bytes = (double)buf_size(buf);
+
+	box->buf = buf;
+	box->word = atomic_load_explicit(&buf->word, memory_order_relaxed);
+	box->account = account;
+	box->charged = bytes;
+	account->held += bytes;
+	account->debt += bytes;
+}
+
 void lua_pool_own(struct bufpool_pool_box *, struct bufpool *, int named);
 
 /* A size, as a number below 2^63 without a fraction; raises. */
-double lua_size(lua_State *L, int index, int argument, const char *function);
+double lua_size_slow(lua_State *L, int index, int argument,
+		     const char *function);
+
+static inline double
+lua_size(lua_State *L, int index, int argument, const char *function)
+{
+	if (lua_type(L, index) == LUA_TNUMBER) {
+		double n = lua_tonumber(L, index);
+
+		if (n >= 0 && n < 0x1p53 && n == (double)(int64_t)n)
+			return n;
+	}
+	return lua_size_slow(L, index, argument, function);
+}
 
 /* Methods for when the JIT is off. */
 int lua_plain(lua_State *L);

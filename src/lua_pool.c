@@ -136,7 +136,13 @@ checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
 	if (account->held > account->limit)
 		pay_collector(L, account);
 	account->debt = 0;
-	box = lua_box_new(L, KIND_BUFFER, sizeof *box);
+	box = lua_newuserdata(L, sizeof *box);
+	box->cookie = lua_cookie();
+	box->kind = KIND_BUFFER;
+	box->state = BOX_LIVE;
+	box->buf = NULL;
+	lua_pushvalue(L, UP_BUFFER);
+	lua_setmetatable(L, -2);
 	if (pool->cookie != lua_cookie())
 		lua_box_self(L, KIND_POOL, name);
 	buf = take(pool->pool, (size_t)n, align);
@@ -150,10 +156,10 @@ checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
 	}
 	if (buf == NULL) {
 		error = errno;
-		lua_box_kill(L, lua_gettop(L), BOX_RELEASED);
+		lua_box_kill(L, lua_gettop(L), box, BOX_RELEASED);
 		return shortage(L, error, n);
 	}
-	lua_box_own(L, box, buf);
+	lua_box_own(account, box, buf);
 	return 1;
 }
 
@@ -254,7 +260,7 @@ pool_close(lua_State *L)
 {
 	struct bufpool_pool_box *box = lua_box_self(L, KIND_POOL, "close");
 
-	lua_box_kill(L, 1, BOX_CLOSED);
+	lua_box_kill(L, 1, box, BOX_CLOSED);
 	bufpool_destroy(box->pool);
 	return 0;
 }

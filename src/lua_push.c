@@ -16,7 +16,7 @@ box_buf(lua_State *L)
 {
 	struct bufpool_box *box = lua_box_new(L, KIND_BUFFER, sizeof *box);
 
-	lua_box_own(L, box,
+	lua_box_own(lua_touserdata(L, UP_ACCOUNT), box,
 		    (struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
 	return 1;
 }
