@@ -79,12 +79,23 @@ $(ARCHIVES):
 	$(AR) rcs $@ $^
 
 # C programs of spec/ and examples/, with both libraries inside.
-$(SPECS) $(BUILD)/examples/host: $(BUILD)/%: %.c $(ARCHIVES)
+HOOKED = $(BUILD)/spec/progress
+$(filter-out $(HOOKED),$(SPECS)) $(BUILD)/examples/host: \
+		$(BUILD)/%: %.c $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
 		$(BUILD)/libbufpool_lua.a $(BUILD)/libbufpool.a \
 		-Wl,--as-needed $(if $(filter spec/%,$<),-lcmocka) \
 		$(LUA_LIBS) $(LIBS)
+
+# The program that stops threads wherever src/hook.h lets it, so it has the core
+# compiled in once more, with hooks, and is told the places that there are.
+$(HOOKED): spec/progress.c $(wildcard src/*.[ch]) | $(BUILD)/headers
+	@mkdir -p $(@D)
+	grep -oh 'hook("[^"]*")' src/*.[ch] | sort -u | \
+		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
+	$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) -DBUFPOOL_HOOKS \
+		$(LDFLAGS) -o $@ $< $(filter-out src/lua_%,$(SRC)) -lcmocka $(LIBS)
 
 # Says what is missing before the compiler does, and better.
 $(BUILD)/headers:
@@ -98,14 +109,15 @@ $(BUILD)/headers:
 		"install libck-dev, or give CPPFLAGS=-I..." >&2; exit 1; }
 	@touch $@
 
-# As C strings: what LuaJIT is to parse, and the Lua files themselves.
+# As C strings: what LuaJIT is to parse, and the Lua files themselves. Sizes are
+# signed to LuaJIT: they are below 2^63, and convert with a branch less.
 QUOTE = s/[\\"?]/\\&/g; s/.*/"&\\n"/
 MARKED = /^\/\* ffi: begin \*\/$$/,/^\/\* ffi: end \*\/$$/
 
 $(BUILD)/cdef.h: src/buf.h src/lua_box.h Makefile
 	@mkdir -p $(@D)
 	@set -e; { echo 'static const char bufpool_cdef[] ='; \
-	sed -n '$(MARKED){ //d; s/_Atomic //g; $(QUOTE); p; }' \
+	sed -n '$(MARKED){ //d; s/_Atomic //g; s/\<size_t\>/ptrdiff_t/g; $(QUOTE); p; }' \
 		src/buf.h src/lua_box.h; \
 	echo ';'; } >$@
 
