@@ -3,26 +3,51 @@
 #include "lua_module.h"
 
 /*
- * The commonest accessors for programs that run without the JIT, where a call
- * by FFI costs a hundred times what it does on trace. Each does the plain case
- * by itself and hands all else, mistakes included, to the Lua method, which is
- * its upvalue. Nothing allocates between the check of the box and the access.
+ * The commonest methods for programs that run without the JIT, where a call by
+ * FFI costs a hundred times what it does on trace. Each does the plain case by
+ * itself and hands all else, mistakes included, to the Lua method. Nothing
+ * allocates between the check of the box and the access.
  */
+#define UP_METHOD lua_upvalueindex(1)	/* in Lua */
+#define UP_TYPE lua_upvalueindex(2)	/* makes handles */
+#define UP_NUMBER lua_upvalueindex(3)	/* of that type, in this VM */
+#define UP_BEFORE lua_upvalueindex(4)	/* bytes from it to a cdata's value */
+
 static int
 in_lua(lua_State *L)
 {
-	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_pushvalue(L, UP_METHOD);
 	lua_insert(L, 1);
 	lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
 	return lua_gettop(L);
+}
+
+/* Where a handle keeps its value; NULL for whatever is none. Lua has no type
+ * for a cdata, but one above all others. */
+static struct bufpool_handle **
+handle(lua_State *L, int index)
+{
+	const char *value;
+	uint16_t number;
+
+	if (lua_type(L, index) <= LUA_TTHREAD)
+		return NULL;
+	value = lua_topointer(L, index);
+	memcpy(&number, value - lua_tointeger(L, UP_BEFORE), sizeof number);
+	return number == lua_tointeger(L, UP_NUMBER)
+	    ? (struct bufpool_handle **)(uintptr_t)value : NULL;
 }
 
 static struct bufpool_buf *
 buffer(lua_State *L)
 {
 	struct bufpool_box *box = lua_box_test(L, 1, KIND_BUFFER);
+	struct bufpool_handle **h;
 
-	return box != NULL ? box->buf : NULL;
+	if (box != NULL)
+		return box->buf;
+	h = handle(L, 1);
+	return h != NULL ? lua_handle_buf(*h) : NULL;
 }
 
 /* The position at `index`; 0 unless it is a whole number from 1 to len. */
@@ -121,16 +146,55 @@ plain_put(lua_State *L)
 	return 1;
 }
 
+/* Making the cdata may run finalizers, and one may close the pool; then, and
+ * when memory is short, Lua says so. */
+static int
+plain_borrow(lua_State *L)
+{
+	double n = lua_type(L, 2) == LUA_TNUMBER ? lua_tonumber(L, 2) : -1;
+	struct bufpool_pool_box *box;
+	struct bufpool_handle *taken;
+
+	if (!(n >= 0 && n < 0x1p53 && n == (double)(int64_t)n) ||
+	    lua_gettop(L) != 2 || lua_box_test(L, 1, KIND_POOL) == NULL)
+		return in_lua(L);
+	lua_pushvalue(L, UP_TYPE);
+	lua_call(L, 0, 1);
+	box = lua_box_test(L, 1, KIND_POOL);
+	taken = box != NULL ? lua_calls.borrow(box, (size_t)n) : NULL;
+	if (taken == NULL) {
+		lua_settop(L, 2);
+		return in_lua(L);
+	}
+	*handle(L, 3) = taken;
+	return 1;
+}
+
+/* Of a handle. */
+static int
+plain_release(lua_State *L)
+{
+	struct bufpool_handle **h = handle(L, 1);
+	struct bufpool_buf *b = h != NULL ? lua_handle_buf(*h) : NULL;
+
+	if (b == NULL)
+		return in_lua(L);
+	bufpool_release(b);
+	return 0;
+}
+
 static const luaL_Reg plain[] = {
 	{ "byte", plain_byte },
 	{ "setbyte", plain_setbyte },
 	{ "write", plain_write },
 	{ "put", plain_put },
+	{ "borrow", plain_borrow },
+	{ "release", plain_release },
 	{ NULL, NULL }
 };
 
-/* core.plain(name, method): the method of this name for plain cases, or the
- * one given. */
+/* core.plain(name, method, type, number, before): the method of this name for
+ * plain cases, or the one given. The rest are the upvalues above. */
 int
 lua_plain(lua_State *L)
 {
@@ -139,8 +203,11 @@ lua_plain(lua_State *L)
 
 	while (p->name != NULL && strcmp(p->name, name) != 0)
 		p++;
-	lua_settop(L, 2);
-	if (p->name != NULL)
-		lua_pushcclosure(L, p->func, 1);
+	if (p->name == NULL) {
+		lua_settop(L, 2);
+		return 1;
+	}
+	lua_settop(L, 5);
+	lua_pushcclosure(L, p->func, 4);
 	return 1;
 }

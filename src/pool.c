@@ -696,15 +696,13 @@ put_away(struct cache *k, struct bufpool_buf *b, bool borrowed)
 	if (atomic_load(&s->gate) & GATE_CLOSED) {
 		arena_give(b);
 	} else if (!borrowed && b->node == k->node && shelf_open(s)) {
-		bool full = !put_on_shelf(s, b);
-
-		if (full) {
+		if (!put_on_shelf(s, b)) {
 			shelf_spill(s);
+			/* now, for it is b that holds the pool */
+			look_now_and_then(b->pool, k);
 			put_on_shelf(s, b);
 		}
 		shelf_leave(s);
-		if (full)
-			look_now_and_then(b->pool, k);
 	} else {
 		if (!depot_push(atomic_load(&k->depot),
 				pool_ring(b->pool, b->node, b->class), b))

@@ -623,15 +623,6 @@ function buffer.ref(self)
     return at, len
 end
 
--- FFI is fast on trace and slow in the interpreter.
-if not jit.status() then
-    for _, methods in ipairs { core.readers, buffer } do
-        for name, method in pairs(methods) do
-            methods[name] = core.plain(name, method)
-        end
-    end
-end
-
 core.room = room
 core.buffer_methods = buffer
 

@@ -174,6 +174,21 @@ function pool.with(self, n, fn, ...)
     return finish(buf, pcall(fn, buf, ...))
 end
 
+-- FFI is fast on trace and slow in the interpreter, which so gets the commonest
+-- methods from C. How a cdata of ours is told there: by the number of its type,
+-- which stands before its value.
+if not jit.status() then
+    local type_number, before = tonumber(core.handle_type),
+        ffi.abi "gc64" and 6 or 2
+    for _, methods in ipairs { core.readers, core.buffer_methods,
+        core.handle_methods, core.pool_borrow } do
+        for name, method in pairs(methods) do
+            methods[name] = core.plain(name, method, core.handle_type,
+                type_number, before)
+        end
+    end
+end
+
 core.complete("pool", pool, core.pool_borrow)
 core.complete("buffer", core.readers, core.buffer_methods, core.file_readers,
     core.file_writers)
