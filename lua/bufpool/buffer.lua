@@ -6,6 +6,7 @@
 -- wiped. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
 -- because LuaJIT assumes that accesses of different types never meet.
 
+local bit = require "bit"
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
@@ -15,7 +16,8 @@ local floor, max, min = math.floor, math.max, math.min
 local getmetatable = debug.getmetatable
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
-local tobit, tostring, type = require("bit").tobit, tostring, type
+local tostring, type = tostring, type
+local arshift, band, bnot, tobit = bit.arshift, bit.band, bit.bnot, bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
 local live, data, holds = core.live, core.data, core.holds
@@ -242,16 +244,25 @@ local function grow(self, call, n, name, collected)
     end
 end
 
+-- Of two int64_t, without a branch: which it is changes in the middle of loops.
+local function larger(a, b)
+    local more = b - a
+    return a + band(more, bnot(arshift(more, 63)))
+end
+
 ---Room for n bytes at the end. The descriptor, its epoch, where the room is,
----where it stops, and the mark above it.
+---where it stops, and the mark above it. Both are int64_t: in a loop that
+---appends, each length waits for the one before, and a conversion to a number
+---and back takes thrice the time of the addition.
 local function room(self, n, name)
     local b, epoch = live(self, name)
-    local len, capacity = tonumber(b.len), tonumber(b.capacity)
-    if len + n > capacity then
-        grow(self, calls.grow, len + n, name)
+    local len = b.len
+    if b.capacity - len < n then
+        grow(self, calls.grow, tonumber(len) + n, name)
         return room(self, n, name)
     end
-    return b, epoch, b.at + len, len + n, max(tonumber(b.mark), len + n)
+    local stop = len + n
+    return b, epoch, b.at + len, stop, larger(stop, b.mark)
 end
 
 ---Sets the length; new bytes are zero.

@@ -4,9 +4,9 @@
 -- not leave a trace it is never even made, and borrowing and releasing are one
 -- call into C each. The price is that nobody returns what a program forgets.
 --
--- To the FFI it is an address, of a struct that has no fields: of all types that
--- may have methods, addresses alone are values to the compiler. It is never
--- looked at as one.
+-- To the FFI it is an address, of a struct that has no fields: of all types
+-- that may have methods, addresses alone are values to the compiler. It is
+-- never looked at as one.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"

@@ -77,13 +77,14 @@ function readers.readfrom(self, file, n)
     local count = check.absent(n) and max(free, LEAST)
         or size(n, "readfrom", 2)
     local b, epoch, to, stop, mark = room(self, count, "readfrom")
+    local len = tonumber(stop) - count
     if b.epoch ~= epoch then
         return readers.readfrom(self, file, n)
     end
     b.mark, b.epoch = mark, epoch + 1
     local got = read(from, to, count)
     if got > 0 then
-        b.len = stop - count + got
+        b.len = len + got
     end
     return result(got)
 end
