@@ -6,9 +6,8 @@
 #include "pool.h"
 
 /* What a VM may hold before its collector is made to work: so many bytes, or
- * a part of its Lua heap. Then the largest payment at once, in KiB. */
+ * as many as its Lua heap. Then the largest payment at once, in KiB. */
 #define HELD_FREE (4.0 * 1024 * 1024)
-#define HELD_PART 4
 #define STEP_MAX ((double)(1 << 30))
 
 /* The most failures that go by before the next full collection. */
@@ -21,8 +20,9 @@
  * one by as much collection as the same bytes of Lua objects would have
  * caused. A finished cycle has returned what was garbage when it began; what
  * is still held sets the next limit. So garbage stays near HELD_FREE with a
- * small Lua heap, and below the size of the heap with a large one, while a
- * program that keeps or releases what it takes pays a few cycles as it grows.
+ * small Lua heap, and at one or two times the size of a large one, as Lua's own
+ * does, while a program that keeps or releases what it takes pays a few cycles
+ * as it grows.
  *
  * Runs finalizers and may raise an error of theirs, so: before anything is
  * acquired, and what was checked before has to be checked again. Leaves a
@@ -33,7 +33,7 @@ pay_collector(lua_State *L, struct bufpool_account *account)
 {
 	double heap = lua_gc(L, LUA_GCCOUNT, 0) * 1024.0;
 
-	account->least = fmax(HELD_FREE, heap / HELD_PART);
+	account->least = fmax(HELD_FREE, heap);
 	account->limit = fmax(account->limit, account->least);
 	if (account->held > account->limit &&
 	    lua_gc(L, LUA_GCISRUNNING, 0) &&
