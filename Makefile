@@ -156,7 +156,7 @@ install: all install-module
 DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
-SLOW = %stress.c %fork.c
+SLOW = %stress.c %fork.c %progress.c
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 

@@ -1,0 +1,863 @@
+/*
+ * No thread waits for another, wherever that other one stands still.
+ *
+ * Built with the hooks of src/hook.h. A victim does a deed - checks out, trims,
+ * exits - and first the places that it passes are written down. Then it does
+ * the same again, once for each different step from one place to the next, and
+ * is stopped at the end of that step. While it stands there, other threads do
+ * everything that can be done, a fixed number of times, old threads and new
+ * ones; a hang is what failure looks like, and the alarm says where. Then the
+ * victim goes on, and every buffer must be home, in one piece, and zero.
+ *
+ * All of that once with the pool open to the end, and once with the pool closed
+ * while the victim stands still: then its memory must all be given back. Some
+ * deeds are done while another thread, the sitter, is stopped in the middle of
+ * something as well; it goes on before the victim, or after it.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "buf.h"
+#include "bufpool.h"
+#include "hook.h"
+#include "pool.h"
+#include "thread.h"
+
+#define SECONDS 60	/* after which a step counts as hung */
+#define SMALL 100	/* one size for each class, and one for neither */
+#define LARGE 5000
+#define EXACT 70000
+#define SMALL_FLOOR 4
+#define LARGE_FLOOR 1
+#define SHELF 60	/* small buffers that a shelf holds */
+#define KEPT 3		/* of each class, held by others all the time */
+#define BURST 100
+#define OWNERS (1 << 16)
+
+/* Every place that the sources name. */
+static const char *const places[] = {
+	"the start",
+#include "spec/places.h"
+};
+#define PLACES (sizeof places / sizeof *places)
+#define ANY PLACES
+
+struct deed {
+	const char *name;
+	void (*before)(void);	/* what the victim does before it is watched */
+	void (*act)(void);
+	void (*sitter_before)(void);
+	void (*sitter_act)(void);
+	const char *sitter_at;
+	bool limited;		/* a pool at its max_bytes */
+	bool alone;		/* no third thread with a full cache */
+	bool no_orphans;	/* no record to be adopted */
+	bool shuts;		/* closes the pool itself */
+	bool exits;		/* exit is part of it */
+	bool only_releases;	/* so the pool may go while it does */
+};
+
+/* A thread that can be stopped. */
+struct actor {
+	pthread_t thread;
+	void (*before)(void), (*act)(void);
+	unsigned from, at;	/* the step to stop at; at 0: nowhere */
+	unsigned last;
+	bool watched, parked, go, done, ended;
+	bool seen[PLACES][PLACES];
+};
+
+static const struct deed *deed;
+static struct bufpool *pool;
+static bool closed;
+static struct actor victim, sitter, idler;
+static __thread struct actor *self;
+static bool reached[PLACES];	/* a victim was stopped there */
+static struct bufpool_buf *kept[2 * KEPT], *lent[SHELF + 4];
+static _Atomic uint64_t owner[OWNERS];	/* what is in a buffer that is out */
+static _Atomic uint64_t last_stamp;
+static pthread_key_t late_key;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static char where[256] = "nowhere";	/* for messages */
+
+#define CHECK(what, ...)                                                   \
+	do {                                                               \
+		if (!(what)) {                                             \
+			fprintf(stderr, "progress: %s: ", where);          \
+			fprintf(stderr, __VA_ARGS__);                      \
+			fprintf(stderr, " (line %d)\n", __LINE__);         \
+			abort();                                           \
+		}                                                          \
+	} while (0)
+
+static void
+died(int why)
+{
+	const char *message = why == SIGALRM ? "progress: a thread waits: "
+					     : "progress: a thread crashes: ";
+
+	if (write(2, message, strlen(message)) > 0 &&
+	    write(2, where, strlen(where)) > 0 && write(2, "\n", 1) > 0)
+		_exit(1);
+	_exit(2);
+}
+
+/* Stopping and going on. */
+
+static void
+tell(bool *what, bool value)
+{
+	pthread_mutex_lock(&lock);
+	*what = value;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+/* True if it has done what it was to do. */
+static bool
+wait_parked(struct actor *a)
+{
+	pthread_mutex_lock(&lock);
+	while (!a->parked && !a->ended)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+	return a->done || a->ended;
+}
+
+static void
+let_go(struct actor *a)
+{
+	pthread_mutex_lock(&lock);
+	a->parked = false;
+	a->go = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+park(void)
+{
+	struct actor *a = self;
+
+	pthread_mutex_lock(&lock);
+	a->go = false;
+	a->parked = true;
+	pthread_cond_broadcast(&changed);
+	while (!a->go)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+static unsigned
+place_of(const char *name)
+{
+	for (unsigned i = 1; i < PLACES; i++)
+		if (strcmp(name, places[i]) == 0)
+			return i;
+	CHECK(false, "%s is not a place of the sources", name);
+}
+
+static void
+come_to(const char *name)
+{
+	struct actor *a = self;
+	unsigned at, from;
+
+	if (a == NULL || !a->watched)
+		return;
+	at = place_of(name);
+	from = a->last;
+	a->last = at;
+	a->seen[from][at] = true;
+	if (a->at == at && (a->from == from || a->from == ANY)) {
+		a->at = 0;
+		park();
+	}
+}
+
+static void *
+play(void *actor)
+{
+	self = actor;
+	if (self->before != NULL)
+		self->before();
+	park();
+	self->watched = true;
+	self->act();
+	if (!deed->exits) {
+		self->watched = false;
+		self->done = true;
+		park();
+	}
+	return NULL;
+}
+
+/* Where exit is part of what is watched, only a join tells the end. */
+static void *
+attend(void *actor)
+{
+	struct actor *a = actor;
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, play, a) == 0, "no thread");
+	pthread_join(thread, NULL);
+	tell(&a->ended, true);
+	return NULL;
+}
+
+/* Returns when it has done what comes before. */
+static void
+start(struct actor *a, void (*before)(void), void (*act)(void), unsigned from,
+      unsigned at)
+{
+	*a = (struct actor){
+		.before = before, .act = act, .from = from, .at = at
+	};
+	CHECK(pthread_create(&a->thread, NULL, attend, a) == 0, "no thread");
+	wait_parked(a);
+}
+
+/* Lets it do the rest, short of exit. */
+static void
+complete(struct actor *a)
+{
+	let_go(a);
+	wait_parked(a);
+}
+
+static void
+finish(struct actor *a)
+{
+	complete(a);
+	let_go(a);
+	pthread_join(a->thread, NULL);
+	CHECK(a->ended, "not ended");
+}
+
+/* Using pools. Whatever comes out was nobody's and is zero. */
+
+static struct bufpool_buf *
+take(struct bufpool *p, size_t n)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, n);
+	uint64_t stamp = atomic_fetch_add(&last_stamp, 1) + 1;
+	const uint8_t *data;
+
+	if (b == NULL) {
+		CHECK(p == pool && ((errno == EDQUOT && deed->limited) ||
+				    (errno == ESHUTDOWN && closed)),
+		      "no buffer: %s", strerror(errno));
+		return NULL;
+	}
+	CHECK(b->number < OWNERS, "%u descriptors", b->number);
+	CHECK(atomic_exchange(&owner[b->number], stamp) == 0,
+	      "buffer %u is in two hands", b->number);
+	data = bufpool_peek(b);
+	for (size_t i = 0; i < n; i += 16)
+		CHECK(data[i] == 0, "byte %zu is not zero", i);
+	memcpy(bufpool_data(b), &stamp, sizeof stamp);
+	bufpool_wrote(b, sizeof stamp);
+	return b;
+}
+
+static void
+give(struct bufpool_buf *b)
+{
+	uint64_t stamp;
+
+	if (b == NULL)
+		return;
+	memcpy(&stamp, bufpool_peek(b), sizeof stamp);
+	CHECK(atomic_exchange(&owner[b->number], 0) == stamp,
+	      "buffer %u was written by another", b->number);
+	bufpool_release(b);
+}
+
+static void
+pair(struct bufpool *p, size_t n)
+{
+	give(take(p, n));
+}
+
+static void
+burst(struct bufpool *p, size_t n, unsigned count)
+{
+	struct bufpool_buf *held[BURST];
+
+	for (unsigned i = 0; i < count; i++)
+		held[i] = take(p, n);
+	for (unsigned i = 0; i < count; i++)
+		give(held[i]);
+}
+
+static struct bufpool *
+create(size_t max_bytes)
+{
+	const struct bufpool_class_config classes[] = {
+		{ 4096, SMALL_FLOOR }, { 65536, LARGE_FLOOR }
+	};
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.classes = classes;
+	config.class_count = 2;
+	config.max_bytes = max_bytes;
+	p = bufpool_create(&config);
+	CHECK(p != NULL, "no pool");
+	return p;
+}
+
+static void
+use_own_pool(void)
+{
+	struct bufpool *p = create(0);
+
+	burst(p, SMALL, SMALL_FLOOR + 1);
+	pair(p, LARGE);
+	bufpool_close(p);
+	bufpool_destroy(p);
+}
+
+static void
+freeze(struct bufpool *p)
+{
+	struct bufpool_buf *b = take(p, SMALL);
+
+	if (b == NULL)
+		return;
+	atomic_store(&owner[b->number], 0);
+	bufpool_frozen_unref(bufpool_freeze(b));
+}
+
+static void
+try_all(struct bufpool *p)
+{
+	for (size_t n = SMALL; n <= EXACT; n *= 26) {
+		struct bufpool_buf *b = bufpool_try_checkout(p, n);
+
+		CHECK(b != NULL || errno == EAGAIN || closed, "%s",
+		      strerror(errno));
+		bufpool_release(b);
+	}
+}
+
+/* What the others do. */
+static void
+do_everything(void)
+{
+	struct bufpool_stats s;
+
+	for (int i = 0; i < 20; i++) {
+		pair(pool, SMALL);
+		pair(pool, LARGE);
+	}
+	pair(pool, EXACT);
+	freeze(pool);
+	burst(pool, SMALL, SHELF + 10);
+	burst(pool, LARGE, 6);
+	try_all(pool);
+	bufpool_trim(pool);
+	burst(pool, SMALL, 10);
+	burst(pool, LARGE, 3);
+	bufpool_thread_flush();
+	pool_look_around(pool);
+	burst(pool, SMALL, 10);
+	bufpool_get_stats(pool, &s);
+	use_own_pool();
+}
+
+static void *
+be_born_and_die(void *again)
+{
+	pthread_t thread;
+
+	do_everything();
+	if (again != NULL) {
+		CHECK(pthread_create(&thread, NULL, be_born_and_die, NULL) == 0,
+		      "no thread");
+		pthread_join(thread, NULL);
+	}
+	return NULL;
+}
+
+/* An old thread, a new one, and a newer one. */
+static void
+others(void)
+{
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, be_born_and_die, &pool) == 0,
+	      "no thread");
+	do_everything();
+	pthread_join(thread, NULL);
+}
+
+/* Deeds. */
+
+static void
+nothing(void)
+{
+}
+
+static void
+warm_up(void)
+{
+	burst(pool, SMALL, 20);
+	burst(pool, LARGE, 6);
+}
+
+/* A thread that has cached some and left some in its depot. In a pool at its
+ * limit that is all there is. */
+static void
+lie_idle(void)
+{
+	struct bufpool_buf *held[BURST];
+	unsigned most = deed->limited ? BURST / 2 : 6, n = 0;
+
+	for (unsigned i = 0; i < most; i++)
+		held[n++] = take(pool, LARGE);
+	for (unsigned i = 0; i < most; i++)
+		held[n++] = take(pool, SMALL);
+	for (unsigned i = 0; i < n; i += 2)
+		give(held[i]);
+	bufpool_thread_flush();
+	for (unsigned i = 1; i < n; i += 2)
+		give(held[i]);
+}
+
+static void
+take_one(void)
+{
+	lent[0] = take(pool, SMALL);
+}
+
+static void
+give_one(void)
+{
+	give(lent[0]);
+	lent[0] = NULL;
+}
+
+static void
+warm_up_and_take(void)
+{
+	warm_up();
+	take_one();
+}
+
+static void
+use_some(void)
+{
+	struct bufpool_buf *b;
+
+	pair(pool, SMALL);
+	pair(pool, LARGE);
+	pair(pool, EXACT);
+	freeze(pool);
+	try_all(pool);
+	b = bufpool_checkout_zeroed(pool, 10);
+	if (b != NULL && bufpool_resize(b, LARGE) == 0)
+		bufpool_resize(b, EXACT);
+	bufpool_release(b);
+	bufpool_release(bufpool_checkout_aligned(pool, 10, 8192));
+}
+
+static void
+use_much(void)
+{
+	for (int i = 0; i < 2; i++) {
+		burst(pool, SMALL, SHELF + 40);
+		burst(pool, LARGE, 40);
+	}
+}
+
+static void
+use_at_limit(void)
+{
+	burst(pool, LARGE, 3);
+	burst(pool, SMALL, 30);
+	pair(pool, EXACT);
+	burst(pool, SMALL, 30);
+}
+
+static void
+give_lent(void)
+{
+	for (unsigned i = 0; i < sizeof lent / sizeof *lent; i++) {
+		give(lent[i]);
+		lent[i] = NULL;
+	}
+}
+
+static void
+trim(void)
+{
+	bufpool_trim(pool);
+}
+
+static void
+shut(void)
+{
+	bufpool_close(pool);
+}
+
+static void
+forget_decay(void)
+{
+	for (unsigned c = 0; c < pool->classes; c++) {
+		atomic_store(&pool->was_idle[c], 1000);
+		atomic_store(&pool->was_short[c], 0);
+	}
+	atomic_store(&pool->decay_at, 0);
+}
+
+static void
+look_around(void)
+{
+	pool_look_around(pool);
+}
+
+/* For a destructor that runs after the pool's. */
+static void
+leave_one(void)
+{
+	warm_up();
+	pthread_setspecific(late_key, take(pool, SMALL));
+}
+
+static void
+use_late(void *b)
+{
+	give(b);
+	pair(pool, LARGE);
+	pair(pool, EXACT);
+}
+
+#define DEED(text, prepare, do_it, ...) \
+	{ .name = text, .before = prepare, .act = do_it, __VA_ARGS__ }
+#define OWNER(place) .sitter_before = warm_up, .sitter_act = use_some, \
+		.sitter_at = place
+#define CLAIMER(place) .sitter_act = trim, .sitter_at = place
+#define CLOSER(place) .sitter_act = shut, .sitter_at = place, .shuts = true
+static const struct deed deeds[] = {
+	DEED("checks out and releases", warm_up, use_some),
+	DEED("checks out once", warm_up, take_one),
+	DEED("releases once", warm_up_and_take, give_one,
+	     .only_releases = true),
+	DEED("spills, refills and steals", NULL, use_much),
+	DEED("comes for the first time", NULL, use_some, .no_orphans = true),
+	DEED("adopts what another left", NULL, use_some),
+	DEED("exits", warm_up, nothing, .exits = true, .only_releases = true),
+	DEED("exits, and only then releases", leave_one, nothing,
+	     .exits = true),
+	DEED("releases what others took", NULL, give_lent,
+	     .only_releases = true),
+	DEED("releases from a warm cache", warm_up, give_lent,
+	     .only_releases = true),
+	DEED("flushes", warm_up, bufpool_thread_flush, .only_releases = true),
+	DEED("trims", warm_up, trim),
+	DEED("finds no memory", NULL, use_at_limit, .limited = true),
+	DEED("lets memory decay", forget_decay, look_around),
+	DEED("makes and destroys a pool", NULL, use_own_pool),
+	DEED("closes", warm_up, shut, .shuts = true),
+	DEED("trims; one entered", NULL, trim, OWNER("shelf: entered")),
+	DEED("trims; one popped", NULL, trim, OWNER("shelf: popped")),
+	DEED("trims; one pushed", NULL, trim, OWNER("shelf: pushed")),
+	DEED("trims; one leaves", NULL, trim, OWNER("shelf: leaving")),
+	DEED("trims; one trims", warm_up, trim, CLAIMER("claim: claimed")),
+	DEED("trims; one closes", warm_up, trim, CLOSER("close: closed")),
+	DEED("finds no memory; one popped", NULL, use_at_limit,
+	     OWNER("shelf: popped"), .limited = true),
+	DEED("finds no memory; one trims", NULL, use_at_limit,
+	     CLAIMER("claim: claimed"), .limited = true),
+	DEED("closes; one popped", NULL, shut, OWNER("shelf: popped"),
+	     .shuts = true),
+	DEED("closes; one pushed", NULL, shut, OWNER("shelf: pushed"),
+	     .shuts = true),
+	DEED("closes; one leaves", NULL, shut, OWNER("shelf: leaving"),
+	     .shuts = true),
+	DEED("closes; one has claimed", NULL, shut, CLAIMER("claim: claimed"),
+	     .shuts = true),
+	DEED("closes; one ends a claim", NULL, shut, CLAIMER("claim: leaving"),
+	     .shuts = true),
+	DEED("closes; one closes", NULL, shut, CLOSER("claim: claimed")),
+	DEED("finds its shelf claimed", warm_up, use_much,
+	     CLAIMER("claim: claimed"), .alone = true),
+	DEED("finds its shelf emptied", warm_up, use_much,
+	     CLAIMER("claim: leaving"), .alone = true),
+	DEED("finds its shelf closed", warm_up, use_some,
+	     CLOSER("close: closed"), .alone = true),
+	DEED("releases; its shelf is claimed", warm_up, give_lent,
+	     CLAIMER("claim: claimed"), .alone = true),
+	DEED("exits; its shelf is claimed", warm_up, nothing, .exits = true,
+	     CLAIMER("claim: claimed"), .alone = true),
+	DEED("exits; its shelf is closed", warm_up, nothing, .exits = true,
+	     CLOSER("close: closed"), .alone = true),
+	DEED("exits; one steals", warm_up, nothing, .exits = true,
+	     .sitter_act = use_much, .sitter_at = "depot: taken"),
+};
+#define DEEDS (sizeof deeds / sizeof *deeds)
+
+/* How a round goes. */
+
+/* Records without an owner get one while a thread is to find none. */
+static void
+hide_orphans(uint32_t from, uint32_t to)
+{
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+		uint32_t is = from;
+
+		atomic_compare_exchange_strong(&t->owned, &is, to);
+	}
+}
+
+static void
+set_up(void)
+{
+	unsigned n = 0;
+
+	closed = false;
+	pool = create(deed->limited ? 12 * 65536 : 0);
+	for (unsigned i = 0; i < KEPT; i++) {
+		kept[n++] = take(pool, SMALL);
+		kept[n++] = take(pool, LARGE);
+	}
+	n = 0;
+	if (deed->act == give_lent) {
+		while (n < 3)
+			lent[n++] = take(pool, LARGE);
+		while (n < sizeof lent / sizeof *lent)
+			lent[n++] = take(pool, SMALL);
+	}
+	bufpool_thread_flush();
+}
+
+static void
+give_kept(unsigned from, unsigned to)
+{
+	for (; from < to; from++) {
+		give(kept[from]);
+		kept[from] = NULL;
+	}
+}
+
+static bool
+all_zero(const struct bufpool_buf *b)
+{
+	size_t n = buf_size(b);
+
+	return b->base[0] == 0 && memcmp(b->base, b->base + 1, n - 1) == 0;
+}
+
+/* Every buffer that exists can be had, once, and is zero. */
+static void
+check_class(const struct bufpool_class_stats *s)
+{
+	struct bufpool_buf **held = calloc(s->count + 1, sizeof *held);
+	uint64_t n = 0;
+
+	CHECK(held != NULL, "no memory");
+	CHECK(s->count == s->ready + s->cached && s->out == 0,
+	      "size %zu: %llu exist, %llu ready, %llu cached, %llu out",
+	      s->size, (unsigned long long)s->count,
+	      (unsigned long long)s->ready, (unsigned long long)s->cached,
+	      (unsigned long long)s->out);
+	while (n <= s->count &&
+	       (held[n] = bufpool_try_checkout(pool, s->size)) != NULL)
+		CHECK(all_zero(held[n++]), "a free buffer is not zero");
+	CHECK(n == s->count, "size %zu: %llu of %llu can be had", s->size,
+	      (unsigned long long)n, (unsigned long long)s->count);
+	while (n > 0)
+		bufpool_release(held[--n]);
+	free(held);
+}
+
+static void
+check_open(void)
+{
+	struct bufpool_stats s;
+
+	bufpool_get_stats(pool, &s);
+	CHECK(s.checked_out == 0 && s.lost == 0, "%llu out, %llu lost",
+	      (unsigned long long)s.checked_out, (unsigned long long)s.lost);
+	for (unsigned c = 0; c < s.class_count; c++)
+		check_class(&s.classes[c]);
+}
+
+static void
+check_gone(void)
+{
+	struct bufpool *p;
+	unsigned cursor = 0;
+
+	while (pool_iterate(&cursor, &p)) {
+		uint64_t alive = atomic_load(&p->alive) - 1;
+
+		pool_drop(p);
+		CHECK(false, "a pool is left, alive %llu times",
+		      (unsigned long long)alive);
+	}
+}
+
+enum mode {
+	OPEN,
+	CLOSE,			/* while the victim stands still */
+	CLOSE_AND_FIRST,	/* the victim goes on before the sitter */
+};
+
+/* Everything up to where the victim stands still, or has ended: true. */
+static bool
+begin(unsigned from, unsigned at)
+{
+	bool ended;
+
+	set_up();
+	if (!deed->alone) {
+		start(&idler, lie_idle, nothing, ANY, 0);
+	}
+	start(&victim, deed->before, deed->act, from, at);
+	if (deed->sitter_act != NULL) {
+		start(&sitter, deed->sitter_before, deed->sitter_act, ANY,
+		      place_of(deed->sitter_at));
+		closed = deed->shuts;
+		let_go(&sitter);
+		CHECK(!wait_parked(&sitter), "the sitter did not come to %s",
+		      deed->sitter_at);
+	}
+	closed = deed->shuts;
+	if (deed->no_orphans)
+		hide_orphans(0, 2);
+	let_go(&victim);
+	ended = wait_parked(&victim);
+	hide_orphans(2, 0);
+	return ended;
+}
+
+/* All threads are still there, so none has cleaned up by exiting. */
+static void
+end(enum mode mode)
+{
+	if (deed->sitter_act != NULL && mode != CLOSE_AND_FIRST)
+		complete(&sitter);
+	complete(&victim);
+	if (deed->sitter_act != NULL && mode == CLOSE_AND_FIRST)
+		complete(&sitter);
+	give_lent();
+	give_kept(0, 2 * KEPT);
+	if (!closed)
+		check_open();
+	else
+		CHECK(pool->committed == 0, "%zu bytes are left",
+		      pool->committed);
+	if (mode == OPEN || !deed->only_releases)
+		bufpool_destroy(pool);
+	check_gone();
+	finish(&victim);
+	if (deed->sitter_act != NULL)
+		finish(&sitter);
+	if (!deed->alone)
+		finish(&idler);
+}
+
+static void
+round_of(unsigned from, unsigned at, enum mode mode)
+{
+	static const char *const how[] = {
+		"", ", the pool closed meanwhile",
+		", the pool closed meanwhile, going on first"
+	};
+
+	snprintf(where, sizeof where,
+		 "a thread that %s, stopped at '%s' after '%s'%s", deed->name,
+		 places[at], places[from], how[mode]);
+	alarm(SECONDS);
+	CHECK(!begin(from, at), "it did not come there again");
+	reached[at] = true;
+	others();
+	if (mode != OPEN) {
+		closed = true;
+		give_kept(0, KEPT);
+		if (deed->only_releases) {
+			give_kept(KEPT, 2 * KEPT);
+			bufpool_destroy(pool);
+		} else {
+			bufpool_close(pool);
+			others();
+		}
+	}
+	end(mode);
+	alarm(0);
+}
+
+static void
+goes_on(void **state)
+{
+	static bool steps[PLACES][PLACES];
+	enum mode last = CLOSE;
+
+	signal(SIGALRM, died);
+	signal(SIGSEGV, died);
+	deed = *state;
+	if (deed->shuts)
+		last = OPEN;
+	else if (deed->sitter_act != NULL)
+		last = CLOSE_AND_FIRST;
+	snprintf(where, sizeof where, "a thread that %s", deed->name);
+	alarm(SECONDS);
+	CHECK(begin(ANY, 0), "not ended");
+	memcpy(steps, victim.seen, sizeof steps);
+	end(OPEN);
+	for (unsigned from = 0; from < PLACES; from++)
+		for (unsigned at = 1; at < PLACES; at++)
+			for (enum mode m = OPEN; steps[from][at] && m <= last;
+			     m++)
+				round_of(from, at, m);
+}
+
+static void
+every_place_was_reached(void **state)
+{
+	unsigned missed = 0;
+
+	(void)state;
+	for (unsigned i = 1; i < PLACES; i++)
+		if (!reached[i]) {
+			print_error("no victim came to '%s'\n", places[i]);
+			missed++;
+		}
+	assert_int_equal(missed, 0);
+}
+
+int
+main(void)
+{
+	struct CMUnitTest tests[DEEDS + 1] = { 0 };
+
+	bufpool_hook = come_to;
+	/* A key made after the pool's is destroyed after it; that was made
+	 * when the library was loaded. */
+	pthread_key_create(&late_key, use_late);
+	for (size_t i = 0; i < DEEDS; i++) {
+		tests[i].name = deeds[i].name;
+		tests[i].test_func = goes_on;
+		tests[i].initial_state = (void *)(uintptr_t)&deeds[i];
+	}
+	tests[DEEDS].name = "every place was reached";
+	tests[DEEDS].test_func = every_place_was_reached;
+	return cmocka_run_group_tests_name("progress", tests, NULL, NULL);
+}
