@@ -112,8 +112,8 @@ buf_destroy(struct bufpool_buf *b)
 _Noreturn void
 buf_corrupt(const struct bufpool_buf *b, const char *phase)
 {
-	static const char *const states[] = { "blank", "ready", "cached", "out",
-					      "frozen", "?", "?", "?" };
+	static const char *const states[] = { "blank", "ready", "cached",
+					      "frozen", "out", "?", "?", "?" };
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 
 	fprintf(stderr,

@@ -73,8 +73,8 @@ struct bufpool_buf {
 #define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
 #define BUF_READY 1	/* in a depot: every byte zero */
 #define BUF_CACHED 2	/* in a thread's hands, bound to be: every byte zero */
-#define BUF_OUT 3	/* one owner */
-#define BUF_FROZEN 4	/* counted owners, immutable */
+#define BUF_FROZEN 3	/* counted owners, immutable */
+#define BUF_OUT 4	/* one owner; a bit that no other state has */
 #define BUF_STATE 7
 #define BUF_GENERATION 8	/* one generation, as an addend to the word */
 
@@ -173,7 +173,7 @@ buf_turn_home(struct bufpool_buf *b)
 	uint64_t old = atomic_fetch_add_explicit(&b->word, turn,
 						 memory_order_relaxed);
 
-	if (__builtin_expect((old & BUF_STATE) != BUF_OUT, 0)) {
+	if (__builtin_expect((old & BUF_OUT) == 0, 0)) {
 		atomic_fetch_sub(&b->word, turn);
 		buf_corrupt(b, "release");
 	}

@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "pool.h"
 #include "table.h"
+#include "thread.h"
 
 #ifdef BUFPOOL_HOOKS
 void (*bufpool_hook)(const char *where);
@@ -15,7 +16,9 @@ void (*bufpool_hook)(const char *where);
 
 static bool asymmetric;	/* membarrier works here */
 
-struct bufpool_shelf cache_no_shelf = { .least = SHUT, .size = SIZE_MAX };
+struct bufpool_shelf cache_no_shelf = {
+	.least = SHUT, .size = SIZE_MAX, .thread = &thread_nobody
+};
 
 void
 cache_init(void)
@@ -157,7 +160,7 @@ shelf_unclaim(struct bufpool_shelf *s)
 
 	do {
 		hook("claim: leaving");
-		while ((gate & GATE_CLOSED) && (b = shelf_pop(s, 0)) != NULL)
+		while ((gate & GATE_CLOSED) && (b = shelf_take(s)) != NULL)
 			arena_give(b);
 	} while (!atomic_compare_exchange_strong(
 	    &s->gate, &gate, gate & ~(uint32_t)GATE_CLAIMED));

@@ -127,7 +127,20 @@ own_add(_Atomic uint64_t *to, uint64_t n)
 #endif
 }
 
-/* The same, minus one; true when the result is negative. */
+/* The same for a count, up or down. */
+static inline void
+own_step(_Atomic uint32_t *count, int32_t by)
+{
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+	__asm__("addl %1, %0" : "+m"(*count) : "er"(by) : "cc");
+#else
+	atomic_store_explicit(
+	    count, atomic_load_explicit(count, memory_order_relaxed) +
+	    (uint32_t)by, memory_order_relaxed);
+#endif
+}
+
+/* The same, down by one; true when the result is negative. */
 static inline bool
 own_count_down(_Atomic int32_t *from)
 {
@@ -141,6 +154,21 @@ own_count_down(_Atomic int32_t *from)
 
 	atomic_store_explicit(from, n, memory_order_relaxed);
 	return n < 0;
+#endif
+}
+
+/* Whether it is below n, by an acquire load. */
+static inline bool
+is_below(const _Atomic uint32_t *number, uint32_t n)
+{
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+	bool below;
+
+	__asm__ volatile("cmpl %2, %1" : "=@ccb"(below)
+			 : "m"(*number), "ri"(n) : "memory");
+	return below;
+#else
+	return atomic_load_explicit(number, memory_order_acquire) < n;
 #endif
 }
 
@@ -177,8 +205,7 @@ shelf_exit(struct bufpool_shelf *s)
 	hook("shelf: leaving");
 	atomic_store_explicit(&s->busy, 0, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst);
-	return __builtin_expect(atomic_load_explicit(
-	    &s->gate, memory_order_acquire) != 0, 0);
+	return __builtin_expect(!is_below(&s->gate, 1), 0);
 }
 
 /* Both, once it is done inside, or has pushed into its depot. */
@@ -189,21 +216,33 @@ shelf_leave(struct bufpool_shelf *s)
 		shelf_leave_slow(s);
 }
 
-/* Whoever is inside. The hottest buffer, NULL when there is none. */
-static inline struct bufpool_buf *
-shelf_pop(struct bufpool_shelf *s, uint32_t least)
+/* Buffers on it; exact for whoever is inside. Any thread. */
+static inline uint32_t
+shelf_count(const struct bufpool_shelf *s)
 {
-	uint32_t n = atomic_load_explicit(&s->n, memory_order_relaxed);
-	struct bufpool_buf *b;
+	return atomic_load_explicit(&s->n, memory_order_relaxed);
+}
 
-	if (n <= least)
-		return NULL;
-	atomic_store_explicit(&s->n, n - 1, memory_order_relaxed);
+/* Whoever is inside, and has found n buffers, at least one. The hottest. */
+static inline struct bufpool_buf *
+shelf_pop(struct bufpool_shelf *s, size_t n)
+{
+	struct bufpool_buf *b = s->slot[n - 1];
+
+	own_step(&s->n, -1);
 	hook("shelf: popped");
-	b = s->slot[n - 1];
 	if (b == NULL)
 		__builtin_unreachable();
 	return b;
+}
+
+/* The same; NULL when there is none. */
+static inline struct bufpool_buf *
+shelf_take(struct bufpool_shelf *s)
+{
+	uint32_t n = shelf_count(s);
+
+	return n > 0 ? shelf_pop(s, n) : NULL;
 }
 
 /* Whoever is inside. False when the shelf is full. */
@@ -216,15 +255,8 @@ shelf_push(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t limit)
 		return false;
 	s->slot[n] = b;
 	hook("shelf: pushed");
-	atomic_store_explicit(&s->n, n + 1, memory_order_relaxed);
+	own_step(&s->n, 1);
 	return true;
-}
-
-/* Buffers on it; exact for whoever is inside. Any thread. */
-static inline uint32_t
-shelf_count(const struct bufpool_shelf *s)
-{
-	return atomic_load_explicit(&s->n, memory_order_relaxed);
 }
 
 /* Nobody's yet, and closed; never destroyed. NULL + ENOMEM. */

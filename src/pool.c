@@ -56,14 +56,16 @@ checkout(struct bufpool *p, size_t n, enum take take)
 	struct cache *k = thread_own_cache(p);
 	struct bufpool_shelf *s;
 	struct bufpool_buf *b;
+	uint32_t count;
 
 	if (unlikely(k == NULL))
 		return checkout_slow(p, n, take);
 	s = pool_shelf(p, k, n);
 	shelf_enter(s);
-	b = shelf_pop(s, atomic_load_explicit(&s->least, memory_order_acquire));
-	if (unlikely(b == NULL))
+	count = shelf_count(s);
+	if (unlikely(!is_below(&s->least, count)))
 		return checkout_empty(s, p, n, take);
+	b = shelf_pop(s, count);
 	if (unlikely(shelf_exit(s)))
 		return checkout_called(s, b, n);
 	if (unlikely(own_count_down(&s->left)))
@@ -100,9 +102,9 @@ take_home(struct bufpool_buf *b, bool by_gc)
 
 	hook("release: turned");
 	buf_changed(b);
-	if (unlikely(s->thread != thread_self))
+	if (unlikely(!thread_is_own(s->thread)))
 		release_slow(b, by_gc);
-	else if (b->mark != 0 || b->extras != 0)
+	else if ((b->mark | b->extras) != 0)
 		release_dirty(b, s, by_gc);
 	else
 		release_wiped(b, s, by_gc);
@@ -390,7 +392,7 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 	struct depot *from;
 
 	if (s != NULL && shelf_count(s) > 0 && shelf_open(s)) {
-		b = shelf_pop(s, 0);
+		b = shelf_take(s);
 		shelf_leave(s);
 	}
 	if (b == NULL)
@@ -435,7 +437,7 @@ claim_one(struct bufpool *p, unsigned class)
 
 		if (s == NULL || shelf_count(s) == 0 || !shelf_claim(s))
 			continue;
-		b = shelf_pop(s, 0);
+		b = shelf_take(s);
 		hook("claim: popped");
 		shelf_unclaim(s);
 	}
@@ -466,7 +468,7 @@ give_back_class(struct bufpool *p, unsigned class, uint64_t excess)
 		s = &k->shelf[class];
 		if (left == 0 || shelf_count(s) == 0 || !shelf_claim(s))
 			continue;
-		while (left > 0 && (b = shelf_pop(s, 0)) != NULL) {
+		while (left > 0 && (b = shelf_take(s)) != NULL) {
 			arena_give(b);
 			left--;
 		}

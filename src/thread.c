@@ -76,6 +76,7 @@ thread_enroll(void)
 		thread_give_up(t);
 		return NULL;
 	}
+	atomic_store_explicit(&t->token, thread_token(), memory_order_relaxed);
 	thread_self = t;
 	return t;
 }
@@ -112,6 +113,7 @@ thread_exit(void *value)
 	if (value == &dying)
 		return;
 	thread_self = &thread_nobody;
+	atomic_store_explicit(&t->token, NULL, memory_order_relaxed);
 	hook("exit: begun");
 	flush(t);
 	hook("exit: flushed");
@@ -158,8 +160,10 @@ after_fork(void)
 			if (k != NULL)
 				cache_abandon(k);
 		}
-		if (t != thread_self)
+		if (t != thread_self) {
+			atomic_store(&t->token, NULL);
 			thread_give_up(t);
+		}
 	}
 	pool_after_fork();
 }

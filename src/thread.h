@@ -13,6 +13,7 @@
 
 struct thread {
 	_Atomic(struct cache *) caches[POOLS_MAX];	/* by the pool's slot */
+	_Atomic(const void *) token;	/* of its thread; NULL: of none */
 	struct thread *next;		/* written before it is listed */
 	_Atomic uint32_t owned;		/* 0: an orphan */
 	_Atomic uint32_t slots;		/* caches at and past this are NULL */
@@ -24,6 +25,29 @@ struct thread {
  */
 extern __thread struct thread *thread_self;
 extern struct thread thread_nobody;
+
+/* An address that the calling thread alone has, for as long as it lives, and
+ * that is found without a call. */
+static inline const void *
+thread_token(void)
+{
+#if defined(__x86_64__) && !defined(__ILP32__)
+	const void *token;
+
+	__asm__("mov %%fs:0, %0" : "=r"(token));
+	return token;
+#else
+	return &thread_self;
+#endif
+}
+
+/* Whether the record is the calling thread's. */
+static inline bool
+thread_is_own(const struct thread *t)
+{
+	return atomic_load_explicit(&t->token, memory_order_relaxed) ==
+	    thread_token();
+}
 
 static inline bool
 thread_enrolled(void)

@@ -49,7 +49,7 @@ core.integer = check.integer
 local descriptor = calls.descriptor(0)
 local NUMBER_BITS = 24
 local NUMBER = 0ULL + min(calls.descriptors(), 2 ^ NUMBER_BITS) - 1
-local STATE, OUT = 7, 3
+local STATE, OUT = 7, 4
 
 local KINDS = { "pool", "buffer", "frozen" }
 local STATES = { [0] = "released", "released", "frozen", "detached", "closed" }
