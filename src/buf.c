@@ -91,6 +91,7 @@ buf_create(struct bufpool *p)
 		b->number = (uint32_t)n;
 	}
 	b->pool = p;
+	b->slot = (uint16_t)p->slot;
 	b->at = b->base = NULL;
 	b->len = b->capacity = b->mark = b->span = 0;
 	b->class = CLASS_NONE;

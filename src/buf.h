@@ -43,8 +43,11 @@ struct bufpool_buf {
 	size_t len;		/* bytes of contents */
 	size_t capacity;	/* bytes from at to the end of the memory */
 	size_t mark;		/* bytes from at past which all is zero */
-	uint8_t *base;		/* first byte of the memory; NULL: none */
-	struct bufpool_shelf *shelf;	/* where release puts it, if that is its own */
+	struct bufpool_shelf *shelf;	/* the one it was last on */
+	uint16_t slot;		/* of the pool, in each thread's caches */
+	uint8_t class;		/* index of the class; see CLASS_ below */
+	uint8_t node;		/* of the memory; 0 where nodes do not matter */
+	uint32_t unused;
 	int32_t epoch;		/* changes when any of the above does */
 	union {
 		uint32_t extras;	/* all four, to find that none is set */
@@ -57,15 +60,14 @@ struct bufpool_buf {
 		};
 	};
 	/* second cache line: not touched by checkout and release */
+	uint8_t *base;		/* first byte of the memory; NULL: none */
 	struct bufpool *pool;
 	size_t grant;		/* bytes from at that reserve() granted */
 	size_t span;		/* bytes mapped at base; 0: part of a span */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t refs;	/* references while frozen */
 	_Atomic uint32_t next;	/* number of the next one in a free stack */
-	uint8_t class;		/* index of the class; see CLASS_ below */
-	uint8_t node;		/* of the memory; 0 where nodes do not matter */
-	uint8_t pad[26];
+	uint32_t pad[5];
 };
 /* ffi: end */
 

@@ -93,6 +93,7 @@ cache_bind(struct cache *k, const struct bufpool *p, const struct thread *t)
 		s->size = p->class_size[c];
 		s->full = p->shelf_limit[c];
 		s->thread = t;
+		s->home = p->nodes == 1 ? s : &cache_no_shelf;
 		s->left = SHELF_CHECKOUTS;
 		s->allowance = SHELF_CHECKOUTS;
 		atomic_store(&s->gate, asymmetric ? 0 : GATE_FENCED);

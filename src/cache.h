@@ -73,23 +73,27 @@
  * look whether memory has lain idle, and which node it runs on.
  */
 struct bufpool_shelf {
-	/* one cache line: all that checkout and release touch */
+	/* what its owner writes all the time, and others now and then */
 	_Alignas(64) _Atomic uint32_t n;
 	_Atomic uint32_t busy;
 	_Atomic uint32_t gate;
 	_Atomic uint32_t least;		/* 0; SHUT */
 	_Atomic uint32_t limit;		/* full; 0: shut */
 	_Atomic int32_t left;
-	size_t size;			/* bytes of a buffer */
-	const struct thread *thread;	/* whose */
 	_Atomic uint64_t allowance;	/* checkouts, plus what is left */
 	_Atomic uint64_t releases;
-	struct cache *cache;
-	/* the rest */
 	_Atomic uint64_t misses;	/* of the checkouts: not ready */
+	/* what is written at binding only: any thread that releases a buffer
+	 * reads it, and must not take the line above from the owner for that */
+	_Alignas(64) size_t size;	/* bytes of a buffer */
+	const struct thread *thread;	/* whose */
+	struct cache *cache;
+	/* what its buffers remember: this shelf, or, where nodes are kept
+	 * apart, none, so that each release compares nodes */
+	struct bufpool_shelf *home;
 	uint32_t full;
 	uint32_t class;
-	struct bufpool_buf *slot[SHELF_MAX];
+	_Alignas(64) struct bufpool_buf *slot[SHELF_MAX];
 };
 
 struct cache {

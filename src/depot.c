@@ -92,22 +92,34 @@ depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
 	return done;
 }
 
+/* The descriptors were last written on some other core: asked for all at once,
+ * they arrive while the ring is still being read. */
+uint32_t
+depot_take_some(struct depot *d, unsigned ring, struct bufpool_buf **to,
+		uint32_t n)
+{
+	struct ring *r = &d->ring[ring];
+	uint32_t got = 0;
+
+	tsan_ring_begin();
+	while (got < n && ck_ring_dequeue_spmc(&r->ring, r->slots, &to[got]))
+		__builtin_prefetch(to[got++], 1);
+	tsan_ring_end();
+	if (got > 0)
+		hook("depot: taken");
+	for (uint32_t i = 0; i < got; i++) {
+		tsan_take(to[i]);
+		buf_turn(to[i], BUF_READY, BUF_CACHED, 0, "refill");
+	}
+	return got;
+}
+
 struct bufpool_buf *
 depot_take(struct depot *d, unsigned ring)
 {
-	struct ring *r = &d->ring[ring];
-	struct bufpool_buf *b = NULL;
-	bool done;
+	struct bufpool_buf *b;
 
-	tsan_ring_begin();
-	done = ck_ring_dequeue_spmc(&r->ring, r->slots, &b);
-	tsan_ring_end();
-	if (!done)
-		return NULL;
-	tsan_take(b);
-	hook("depot: taken");
-	buf_turn(b, BUF_READY, BUF_CACHED, 0, "refill");
-	return b;
+	return depot_take_some(d, ring, &b, 1) > 0 ? b : NULL;
 }
 
 uint32_t

@@ -40,8 +40,10 @@ unsigned depot_rings(const struct depot *d);
  * is still the caller's. */
 bool depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b);
 
-/* Any thread. The oldest buffer, now CACHED and the caller's; NULL when there
- * is none. */
+/* Any thread. The oldest buffers, n at most, now CACHED and the caller's;
+ * returns how many. Then the same for one; NULL when there is none. */
+uint32_t depot_take_some(struct depot *d, unsigned ring,
+			 struct bufpool_buf **to, uint32_t n);
 struct bufpool_buf *depot_take(struct depot *d, unsigned ring);
 
 /* Buffers in the ring; exact when nobody moves any. Any thread. */

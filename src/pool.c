@@ -31,6 +31,7 @@ static struct bufpool_buf *checkout_exact(struct bufpool *p, size_t n,
 					  unsigned align, enum take take);
 static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
 			  bool by_gc);
+static void release_foreign(struct bufpool_buf *b, bool by_gc);
 static void release_full(struct bufpool_buf *b, struct bufpool_shelf *s,
 			 bool by_gc);
 static void release_slow(struct bufpool_buf *b, bool by_gc);
@@ -103,11 +104,53 @@ take_home(struct bufpool_buf *b, bool by_gc)
 	hook("release: turned");
 	buf_changed(b);
 	if (unlikely(!thread_is_own(s->thread)))
-		release_slow(b, by_gc);
+		release_foreign(b, by_gc);
 	else if ((b->mark | b->extras) != 0)
 		release_dirty(b, s, by_gc);
 	else
 		release_wiped(b, s, by_gc);
+}
+
+/* Wipes what was written: from here on all of the memory is zero. */
+static inline void
+clean(struct bufpool_buf *b, _Atomic uint64_t *wiped)
+{
+	if (unlikely(b->consumed))
+		buf_rewind(b);
+	wipe_lines(b->at, b->mark);
+	hook("release: wiped");
+	if (wiped != NULL)
+		own_add(wiped, b->mark);
+	b->mark = 0;
+	b->extras = 0;
+}
+
+static __attribute__((noinline)) void
+release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+{
+	clean(b, &s->cache->wiped_bytes);
+	release_wiped(b, s, by_gc);
+}
+
+/* A buffer that another thread checked out goes on a shelf of the caller's. */
+static __attribute__((noinline)) void
+release_foreign(struct bufpool_buf *b, bool by_gc)
+{
+	struct cache *k = atomic_load_explicit(
+	    &thread_self->caches[b->slot], memory_order_relaxed);
+	struct bufpool_shelf *s;
+
+	if (unlikely(b->class >= BUFPOOL_CLASSES_MAX || k == NULL ||
+		     k->node != b->node ||
+		     atomic_load_explicit(&k->pool_id, memory_order_relaxed) !=
+		     b->pool->id)) {
+		release_slow(b, by_gc);
+		return;
+	}
+	s = &k->shelf[b->class];
+	clean(b, &k->wiped_bytes);
+	b->shelf = s->home;
+	release_wiped(b, s, by_gc);
 }
 
 struct bufpool_buf *
@@ -259,27 +302,6 @@ find_cache(struct bufpool *p, struct thread **borrowed)
 	return t != NULL ? thread_bind(t, p) : NULL;
 }
 
-/* Wipes what was written: from here on all of the memory is zero. */
-static inline void
-clean(struct bufpool_buf *b, _Atomic uint64_t *wiped)
-{
-	if (unlikely(b->consumed))
-		buf_rewind(b);
-	wipe_lines(b->base, b->mark);
-	hook("release: wiped");
-	if (wiped != NULL)
-		own_add(wiped, b->mark);
-	b->mark = 0;
-	b->extras = 0;
-}
-
-static __attribute__((noinline)) void
-release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
-{
-	clean(b, &s->cache->wiped_bytes);
-	release_wiped(b, s, by_gc);
-}
-
 /* A thread that has moved to another node takes its buffers from there, and
  * leaves those of the old one where that node's threads look first. */
 static void
@@ -372,12 +394,11 @@ steal(struct bufpool *p, struct cache *own, unsigned ring, struct depot **from)
 	return NULL;
 }
 
-/* Onto a shelf of the caller's own, who is inside. Where nodes are kept apart
- * the buffer does not remember it: its next release has to compare nodes. */
+/* Onto a shelf of the caller's own, who is inside. */
 static bool
 put_on_shelf(struct bufpool_shelf *s, struct bufpool_buf *b)
 {
-	b->shelf = b->pool->nodes == 1 ? s : &cache_no_shelf;
+	b->shelf = s->home;
 	return shelf_push(s, b, s->full);
 }
 
@@ -388,8 +409,9 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 {
 	unsigned ring = pool_ring(p, k ? k->node : arena_node(p), class);
 	struct bufpool_shelf *s = k ? &k->shelf[class] : NULL;
-	struct bufpool_buf *b = NULL, *more;
+	struct bufpool_buf *b = NULL, *more[SHELF_MAX];
 	struct depot *from;
+	uint32_t count = 0;
 
 	if (s != NULL && shelf_count(s) > 0 && shelf_open(s)) {
 		b = shelf_take(s);
@@ -401,12 +423,11 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 		return b;
 	if (b == NULL || s == NULL || !shelf_open(s))
 		return b;
-	while (shelf_count(s) + 1 < (s->full + 1) / 2) {
-		more = depot_take(from, ring);
-		if (more == NULL)
-			break;
-		put_on_shelf(s, more);
-	}
+	if (shelf_count(s) + 1 < (s->full + 1) / 2)
+		count = depot_take_some(from, ring, more,
+		    (s->full + 1) / 2 - 1 - shelf_count(s));
+	while (count > 0)
+		put_on_shelf(s, more[--count]);
 	shelf_leave(s);
 	look_now_and_then(p, k);
 	return b;
@@ -514,14 +535,10 @@ bufpool_trim(struct bufpool *p)
 #define DECAY_BYTES ((size_t)16 << 20)
 
 static void
-decay(struct bufpool *p)
+decay(struct bufpool *p, int64_t now)
 {
 	int64_t at = atomic_load_explicit(&p->decay_at, memory_order_relaxed);
-	struct timespec t;
-	int64_t now;
 
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 	if (now < at || !atomic_compare_exchange_strong(&p->decay_at, &at,
 							now + DECAY_EVERY))
 		return;
@@ -541,22 +558,32 @@ decay(struct bufpool *p)
 	}
 }
 
-/* Pools that nobody calls any more decay with the others. */
+/* Looking reads what other threads have just written, which takes the time of
+ * thousands of instructions: so not oftener than the coarse clock ticks. Pools
+ * that nobody calls any more decay with the others. */
 void
 pool_look_around(struct bufpool *p)
 {
 	static _Atomic unsigned cursor;
-	unsigned at = atomic_load_explicit(&cursor, memory_order_relaxed);
 	struct bufpool *other;
+	struct timespec t;
+	unsigned next;
+	int64_t now;
 
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	if (atomic_load_explicit(&p->looked_at, memory_order_relaxed) == now)
+		return;
+	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
 	pool_sample(p);
-	decay(p);
-	if (pool_iterate(&at, &other)) {
-		decay(other);
+	decay(p, now);
+	next = atomic_load_explicit(&cursor, memory_order_relaxed);
+	if (pool_iterate(&next, &other)) {
+		decay(other, now);
 		pool_drop(other);
 	} else
-		at = 0;
-	atomic_store_explicit(&cursor, at, memory_order_relaxed);
+		next = 0;
+	atomic_store_explicit(&cursor, next, memory_order_relaxed);
 }
 
 /* Fresh memory, and when that fails, memory that lies idle in other classes
@@ -663,8 +690,8 @@ checkout_slow(struct bufpool *p, size_t n, enum take take)
 	}
 	if (b != NULL) {
 		count_checkout(p, k, class, miss);
-		b->shelf = k && borrowed == NULL && p->nodes == 1 ?
-			&k->shelf[class] : &cache_no_shelf;
+		b->shelf = k != NULL && borrowed == NULL ?
+			k->shelf[class].home : &cache_no_shelf;
 	}
 	if (borrowed != NULL)
 		thread_give_up(borrowed);

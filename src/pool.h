@@ -63,7 +63,7 @@ struct bufpool {
 	} stray[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
 	/* what decay goes by: see pool_look_around */
-	_Atomic int64_t decay_at;		/* milliseconds */
+	_Atomic int64_t looked_at, decay_at;	/* milliseconds */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
 	_Atomic uint32_t was_short[BUFPOOL_CLASSES_MAX];
 };

@@ -176,7 +176,7 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	p->exact_gc_returns = 0;
 	p->peak_out = p->peak_bytes_out = 0;
 	p->committed = 0;
-	p->decay_at = 0;
+	p->looked_at = p->decay_at = 0;
 	p->closed = 0;
 	p->id = atomic_fetch_add(&last_id, 1) + 1;
 	p->alive = 1;
