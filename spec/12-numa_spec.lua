@@ -42,24 +42,17 @@ local function find_tool()
     return tool
 end
 
-local tool
+-- These absolute, for the machine has them in the same places.
+local here = shell("cd " .. quote(root) .. " && pwd -P"):gsub("%s+$", "")
+local build = here .. "/" .. (os.getenv "BUILD" or "build")
 
--- Runs Lua code on a machine with two nodes.
-local function on_two_nodes(code)
-    local name = os.tmpname()
-    local file = assert(io.open(name, "w"))
-    local here = shell("cd " .. quote(root) .. " && pwd -P"):gsub("%s+$", "")
-    file:write(("package.path, package.cpath = %q, %q\n"):format(
-        here .. "/lua/?.lua;" .. here .. "/lua/?/init.lua;",
-        here .. "/build/lua/?.so"))
-    file:write(code)
-    file:close()
-    local words = { quote(tool), "--add", quote(here .. "/build/lua"),
-        "--add", quote(here .. "/lua"), "--add", quote(name) }
+-- libnuma, which is opened by its name at run time, as options for the tool.
+local function libnuma()
+    local words = {}
     for line in io.lines "/proc/self/maps" do
         local numa = line:match "(/%S*libnuma%.so%S*)"
         if numa then
-            words[#words + 1] = "--add " .. quote(numa)
+            words[1] = "--add " .. quote(numa)
             break
         end
     end
@@ -68,10 +61,37 @@ local function on_two_nodes(code)
     if soname ~= "" then
         words[#words + 1] = "--add " .. quote(soname)
     end
-    words[#words + 1] = "-- " .. helper.interpreter() .. " " .. quote(name)
-    local output, status = shell(table.concat(words, " "))
-    os.remove(name)
+    return table.concat(words, " ")
+end
+
+local tool, why
+
+local function prepare()
+    if not tool and not why then
+        tool, why = find_tool()
+    end
+end
+
+-- Runs a command on a machine with so many nodes.
+local function on_nodes(nodes, command)
+    local output, status = shell(("%s --nodes %d %s %s"):format(quote(tool),
+        nodes, libnuma(), command))
     assert(status == 0, output)
+    return output
+end
+
+local function on_two_nodes(code)
+    local name = os.tmpname()
+    local file = assert(io.open(name, "w"))
+    file:write(("package.path, package.cpath = %q, %q\n"):format(
+        here .. "/lua/?.lua;" .. here .. "/lua/?/init.lua;",
+        build .. "/lua/?.so"))
+    file:write(code)
+    file:close()
+    local output = on_nodes(2, ("--add %s --add %s --add %s -- %s %s"):format(
+        quote(build .. "/lua"), quote(here .. "/lua"), quote(name),
+        helper.interpreter(), quote(name)))
+    os.remove(name)
     return output
 end
 
@@ -152,10 +172,10 @@ end
 ]]
 
 describe("on a machine with two nodes", function()
-    local output, why
+    local output
 
     lazy_setup(function()
-        tool, why = find_tool()
+        prepare()
         if tool then
             local code = where .. placed
             for i, trial in ipairs(trials) do
@@ -174,6 +194,27 @@ describe("on a machine with two nodes", function()
             end
             local result = output:match(("trial %d\t([^\r\n]*)"):format(i))
             assert.equal("true", result)
+        end)
+    end
+end)
+
+local program = build .. "/spec/numa"
+
+describe("numa_node = 'local'", function()
+    lazy_setup(prepare)
+
+    for _, nodes in ipairs { 2, 4 } do
+        it(("keeps threads to their nodes, of %d"):format(nodes), function()
+            if not tool then
+                pending(why)
+            elseif not exists(program) then
+                pending(program .. " was not built")
+            elseif not jit.status() then
+                pending "it is C, and so the same in the interpreter"
+            end
+            local output = on_nodes(nodes, "-- " .. quote(program))
+            assert.matches("%[  PASSED  %] %d+ test", output)
+            assert.is_nil(output:find("SKIPPED", 1, true), output)
         end)
     end
 end)
