@@ -58,6 +58,7 @@ local tools = {
     clear = require "table.clear",
     box = have_access and access.box or false,
     unbox = have_access and access.unbox or false,
+    nothing = have_access and access.finalizer or false,
     text = ("x"):rep(64),
     piece = ("y"):rep(100),
 }
@@ -283,6 +284,9 @@ row("floor: a userdata", {
         end, rival = true, needs = function() return have_access end },
     { "without __gc", each "box(o[2])",
         make = function() return { {}, {} } end, rival = true,
+        needs = function() return have_access end },
+    { "a C function that does nothing", each "nothing(o)",
+        make = function() return {} end, rival = true,
         needs = function() return have_access end },
 })
 

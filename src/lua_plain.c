@@ -119,28 +119,32 @@ plain_write(lua_State *L)
 	return 1;
 }
 
+#define PUT_MAX 16
+
 /* Strings, into room that is there: nothing can fail, or stop halfway. */
 static int
 plain_put(lua_State *L)
 {
 	struct bufpool_buf *b = buffer(L);
 	int top = lua_gettop(L);
-	size_t total = 0, n;
-	const char *text;
+	const char *text[PUT_MAX];
+	size_t total = 0, n[PUT_MAX];
 
-	for (int k = 2; k <= top; k++) {
-		if (lua_type(L, k) != LUA_TSTRING)
+	if (b == NULL || top > PUT_MAX)
+		return in_lua(L);
+	for (int k = 1; k < top; k++) {
+		if (lua_type(L, k + 1) != LUA_TSTRING)
 			return in_lua(L);
-		total += lua_objlen(L, k);
+		text[k] = lua_tolstring(L, k + 1, &n[k]);
+		total += n[k];
 	}
-	if (b == NULL || total > b->capacity - b->len)
+	if (total > b->capacity - b->len)
 		return in_lua(L);
 	buf_raise_mark(b, b->len + total);
 	buf_changed(b);
-	for (int k = 2; k <= top; k++) {
-		text = lua_tolstring(L, k, &n);
-		memcpy(b->at + b->len, text, n);
-		b->len += n;
+	for (int k = 1; k < top; k++) {
+		memcpy(b->at + b->len, text[k], n[k]);
+		b->len += n[k];
 	}
 	lua_settop(L, 1);
 	return 1;
