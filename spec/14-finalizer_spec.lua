@@ -127,6 +127,34 @@ describe("a finalizer in the middle of", function()
         pool:close()
     end)
 
+    -- Garbage of changing size lets the collector come in anywhere: it would
+    -- always be at the same line.
+    it("pack may write further up, and that is wiped, too", function()
+        local pool = bufpool.new()
+        local interrupted = 0
+        for _ = 1, 4 * ROUNDS do
+            local buf, done = pool:checkout(4096), false
+            arm(function()
+                buf:write(4000, "SECRET")
+                done = true
+            end)
+            for i = 1, 3996, 4 do
+                if not done then
+                    local _ = ("x"):rep(math.random(600))
+                    buf:pack(i, "<I4", 0x41424344)
+                end
+            end
+            armed = nil
+            interrupted = interrupted + (done and 1 or 0)
+            buf:release()
+            local heir = pool:checkout(4096)
+            assert.is_true(tostring(heir) == zero)
+            heir:release()
+        end
+        assert.is_true(interrupted > 2 * ROUNDS)
+        pool:close()
+    end)
+
     it("put may free and refill the buffer", function()
         local pool = bufpool.new()
         for _ = 1, ROUNDS do

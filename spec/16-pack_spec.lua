@@ -1,4 +1,5 @@
--- pack and unpack against a real Lua 5.3, on generated cases.
+-- pack and unpack against a real Lua 5.3, on generated cases, and on traces
+-- against the interpreter.
 -- BUFPOOL_SEED repeats a run.
 
 local bufpool = require "bufpool"
@@ -168,11 +169,67 @@ local function generate()
     return case, floats
 end
 
+-- A loop that packs and unpacks with formats of all widths, over and over the
+-- same bytes, and gives all that was seen.
+local PROGRAM = [[
+local buf, texts, seen = ...
+local function see(v)
+    seen[#seen + 1] = v ~= v and "nan" or tostring(v)
+end
+for i = 1, 150 do
+%s
+end
+return table.concat(seen, " ") .. tostring(buf)
+]]
+
+local function generate_program()
+    local lines = {}
+    for k = 1, random(2, 5) do
+        local fmt, values, names = { ("<>"):sub(random(2)):sub(1, 1) }, {}, {}
+        local packs = random(2) == 1
+        for n = 1, random(3) do
+            local size = random(packs and 16 or 8)
+            local r = random(packs and 8 or 5)
+            names[n] = "v" .. n
+            if r == 1 then
+                fmt[#fmt + 1], values[n] = "I" .. size, "i * 50 % 251"
+            elseif r == 2 then
+                fmt[#fmt + 1], values[n] = "i" .. size, "63 - i % 127"
+            elseif r == 3 then
+                fmt[#fmt + 1], values[n] = "d", "i / -16"
+            elseif r == 4 then
+                fmt[#fmt + 1], values[n] = "f", "i % 2 * i"
+            elseif r == 5 then
+                fmt[#fmt + 1], values[n] = "!4 Xi4 c3 !1", "texts[i % 3 + 1]"
+            elseif r == 6 then
+                fmt[#fmt + 1], values[n] = "s" .. size, "texts[i % 2 + 1]"
+            elseif r == 7 then
+                fmt[#fmt + 1], values[n] = "z", "texts[i % 2 + 1]"
+            else
+                fmt[#fmt + 1], values[n] = "x J", "-i * 77LL"
+            end
+        end
+        fmt = table.concat(fmt)
+        lines[k] = packs and ("buf:pack(i %% %d + 1, %q, %s)"):format(
+                random(3), fmt, table.concat(values, ", "))
+            or ("do local %s = buf:unpack(i %% %d + 1, %q) see(%s) end"):format(
+                table.concat(names, ", "), random(3), fmt,
+                table.concat(names, ") see("))
+    end
+    return PROGRAM:format(table.concat(lines, "\n"))
+end
+
 describe("pack", function()
     local pool
 
+    local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+
     setup(function()
         pool = bufpool.new()
+        io.write("seed ", seed, "\n")
+    end)
+    before_each(function()
+        math.randomseed(seed)
     end)
     teardown(function()
         pool:close()
@@ -183,9 +240,6 @@ describe("pack", function()
     end
 
     test("and unpack do what Lua 5.3 does", function()
-        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
-        io.write("seed ", seed, "\n")
-        math.randomseed(seed)
         local cases, mine, script = {}, {}, { "return {" }
         for k = 1, 20000 do
             local case, floats = generate()
@@ -241,6 +295,64 @@ describe("pack", function()
         assert.is_true(raised > n / 100 and raised < n * 0.9)
     end)
 
+    it("and unpack do on traces what they do off them", function()
+        local compiling = jit.status()
+        finally(function()
+            if compiling then
+                jit.on()
+            end
+        end)
+        local function run(program, switch)
+            local buf = pool:checkout(100):fill(1)
+            switch()
+            local all = assert(load(program))(buf, { "abc", "", "\255\0" }, {})
+            buf:release()
+            return all
+        end
+        for _ = 1, 200 do
+            local program = generate_program()
+            assert.equal(run(program, jit.off),
+                run(program, compiling and jit.on or jit.off), program)
+        end
+    end)
+
+    it("takes formats of any length", function()
+        for _, n in ipairs { 0, 63, 64, 65, 128, 129, 1000, 5000 } do
+            local fmt, values, bytes, len = {}, {}, {}, 0
+            for k = 1, n do
+                local is_text = random(10) == 1
+                fmt[k] = is_text and "s1" or "!2 Xi2 b"
+                values[k] = is_text and "text" or random(100)
+                bytes[k] = is_text and "\4text"
+                    or ("\0"):rep(len % 2) .. string.char(values[k])
+                len = len + #bytes[k]
+            end
+            fmt, bytes = table.concat(fmt), table.concat(bytes)
+            local buf = pool:writer():pack(1, fmt, unpack(values, 1, n))
+            assert.is_true(buf:equals(bytes), n)
+            values[n + 1] = #bytes + 1
+            assert.same(values, { buf:unpack(1, fmt) })
+            raises(function() buf:resize(#bytes - 1):unpack(1, fmt) end)
+            raises(function() buf:pack(1, fmt .. "b", unpack(values, 1, n)) end,
+                ("#%d"):format(n + 3))
+        end
+    end)
+
+    it("forgets the formats of programs that make them up", function()
+        local buf = pool:checkout(5000)
+        local function memory(from, to)
+            for k = from, to do
+                local fmt = ("b"):rep(60) .. "c" .. k
+                buf:unpack(1, fmt)
+                pcall(buf.pack, buf, 1, fmt)
+            end
+            collectgarbage()
+            return collectgarbage "count"
+        end
+        local before = memory(1, 300)
+        assert.is_true(memory(301, 1000) < before + 3500)
+    end)
+
     it("writes over what is there, and grows past the end", function()
         local buf = pool:writer():put("abcdefgh")
         assert.equal(buf, buf:pack(2, ">I2", 0x4142))
@@ -271,6 +383,12 @@ describe("pack", function()
         assert.is_true(ffi.istype("int64_t", c) and c == -1LL)
         assert.is_true(ffi.istype("uint64_t", d) and d == -1ULL)
         assert.is_true(ffi.istype("int64_t", e) and e == -5LL)
+        local i = pool:writer():pack(1, ">I7 i7 I16", 2LL ^ 56 - 1, -2LL ^ 55,
+            -1ULL)
+        assert.equal(("\255"):rep(7) .. "\128" .. ("\0"):rep(14)
+            .. ("\255"):rep(8), tostring(i))
+        local x, y, z = i:unpack(1, ">I7 i7 I16")
+        assert.is_true(x == 2ULL ^ 56 - 1 and y == -2LL ^ 55 and z == -1ULL)
         assert.equal(#f + 1, after)
         assert.is_nil(f.pack)
     end)
@@ -284,6 +402,11 @@ describe("pack", function()
         raises(function() buf:pack(1, "b", 128) end, "integer overflow")
         raises(function() buf:pack(1, "B", -1) end, "unsigned overflow")
         raises(function() buf:pack(1, "j", 2 ^ 63) end, "integer overflow")
+        raises(function() buf:pack(1, "j", 2ULL ^ 63) end, "integer overflow")
+        raises(function() buf:pack(1, "h", 32768ULL) end, "integer overflow")
+        raises(function() buf:pack(1, "I7", -1LL) end, "unsigned overflow")
+        raises(function() buf:pack(1, "I7", 2LL ^ 56) end, "unsigned overflow")
+        raises(function() buf:pack(1, "J", 2 ^ 64) end, "representation")
         raises(function() buf:pack(1, "j", helper.nan) end, "representation")
         raises(function() buf:pack(1, "j", helper.inf) end, "representation")
         raises(function() buf:pack(5, "b", 1) end, "bad argument #1 to 'pack'")
@@ -292,6 +415,9 @@ describe("pack", function()
         raises(function() buf:pack(1, "z", {}) end, "bad argument #3")
         raises(function() buf:pack(1, "s1", ("x"):rep(256)) end,
             "string length does not fit")
+        raises(function() buf:pack(1, "c2147483640", "") end, "too large")
+        raises(function() buf:unpack(1, "c" .. ("9"):rep(400)) end, "too large")
+        raises(function() buf:unpack(1, "c2147483639") end, "data too short")
         raises(function() buf:unpack(1, "I4") end, "data too short")
         raises(function() buf:unpack(1, "z") end, "unfinished string")
         raises(function() buf:unpack(5, "b") end, "argument #1 to 'unpack'")

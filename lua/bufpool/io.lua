@@ -22,22 +22,23 @@ local FD_MAX = 2 ^ 31 - 1
 local new_text = ffi.typeof("char[?]")
 
 -- What to read from or write to: an open file, or a descriptor's number.
+-- Descriptors come first: io.type is a C function, which no trace holds.
 local function target(v, name, arg)
-    local state = io_type(v)
-    if state == "file" then
-        return v
-    elseif state then
-        check.bad_argument(arg, name, "attempt to use a closed file")
-    end
     local fd = type(v) == "number" and v or check.integer(v)
-    if not fd then
-        check.bad_argument(arg, name, "file or descriptor expected, got "
-            .. type(v))
-    elseif not (fd >= 0 and fd <= FD_MAX and fd == floor(fd)) then
-        check.bad_argument(arg, name,
-            ("%.14g is no file descriptor"):format(fd))
+    if fd then
+        if not (fd >= 0 and fd <= FD_MAX and fd == floor(fd)) then
+            check.bad_argument(arg, name,
+                ("%.14g is no file descriptor"):format(fd))
+        end
+        return fd
     end
-    return fd
+    local state = io_type(v)
+    if state ~= "file" then
+        check.bad_argument(arg, name,
+            state and "attempt to use a closed file"
+            or "file or descriptor expected, got " .. type(v))
+    end
+    return v
 end
 
 local function result(n)

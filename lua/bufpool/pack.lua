@@ -3,29 +3,34 @@
 -- What differs: integers wider than four bytes are int64_t or uint64_t, a data
 -- argument may be any that bufpool takes, and "z" needs its zero. Alignment
 -- counts from position 1, in both.
+--
+-- Each format becomes a function without loops, which a trace can hold, made of
+-- calls to typed access, write and fill: they check the object and its bounds,
+-- and keep the rules about widths and finalizers.
 
 local ffi = require "ffi"
+local bit = require "bit"
+local clear = require "table.clear"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 
-local copy, ffi_string = ffi.copy, ffi.string
-local floor, max = math.floor, math.max
-local select, tonumber, tostring, type = select, tonumber, tostring, type
+local ffi_string = ffi.string
+local floor, max, min = math.floor, math.max, math.min
+local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
 local data, live, room, view = core.data, core.live, core.room, core.view
 local readers, buffer = core.readers, core.buffer_methods
-local band = require("bit").band
+local find, object_text = readers.find, readers.tostring
+local string_find = string.find
+local arshift, band = bit.arshift, bit.band
 
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 
--- Numbers change their type in here. Between the store and the load that it is
--- for, nothing may allocate: a finalizer may pack, too.
----@type any
-local cell = ffi.new("union { uint64_t u; int64_t i; float f; double d; }")
-
 -- The formats -----------------------------------------------------------------
 
-local LARGEST, LARGEST_ALIGN, FORMATS = 16, 8, 256
+-- The longest that Lua takes for a "c"; no sum of such ones is out of a size's
+-- range.
+local LARGEST, LARGEST_ALIGN, LONGEST = 16, 8, 2 ^ 31 - 9
 
 local SIZES = { b = 1, h = 2, i = 4, l = ffi.sizeof("long"), j = 8,
     t = ffi.sizeof("size_t") }
@@ -75,6 +80,8 @@ local function option(fmt, p, state, name)
         size, p = digits(fmt, p)
         if not size then
             bad_format(2, name, "missing size for format option 'c'")
+        elseif size > LONGEST then
+            bad_format(2, name, "size for format option 'c' too large")
         end
         return "chars", size, p
     elseif c == "z" then
@@ -93,8 +100,48 @@ local function option(fmt, p, state, name)
     return "nothing", 0, p
 end
 
+-- What each kind of item does in the functions below, with its own names and
+-- numbers put in. take: raises unless the value can be packed. span: how many
+-- bytes from $p on. write: does not raise any more. read: unpacks from `at` on.
+local NUMBER = {
+    take = "$v = integer($v, $arg, $low, $stop)",
+    span = "$size",
+    write = "set.$number(self, $p, $v)",
+    read = "local $v = get.$number(self, at)",
+}
+local codes = {
+    int = NUMBER, uint = NUMBER,
+    float = {
+        take = "byte($v, 'pack', $arg)",
+        span = NUMBER.span, write = NUMBER.write, read = NUMBER.read,
+    },
+    string = {
+        take = "$v = text($v, $arg, $stop,\n"
+            .. "    'string length does not fit in given size')",
+        span = "$size + #$v",
+        write = "set.$number(self, $p, #$v)\nwrite(self, $p + $size, $v)",
+        read = "local $v = bytes(self, at + $size,\n"
+            .. "    tonumber(get.$number(self, at)))",
+    },
+    chars = {
+        take = "$v = text($v, $arg, $size + 1,\n"
+            .. "    'string longer than given size')",
+        span = "$size",
+        write = "write(self, $p, $v)\nfill(self, 0, $p + #$v, $p + $size - 1)",
+        read = "local $v = bytes(self, at, $size)",
+    },
+    zero = {
+        take = "$v = zeroless($v, $arg)",
+        span = "#$v + 1",
+        write = "write(self, $p, $v)\nset.u8le(self, $p + #$v, 0)",
+        read = "local $v = bytes(self, at, zero(self, at) - at)",
+    },
+    padding = { span = "1", write = "set.u8le(self, $p, 0)" },
+    align = { span = "0" },
+}
+
 local function parse(fmt, name)
-    local items, p = {}, 1
+    local items, p, taken = {}, 1, 0
     local state = { little = ffi.abi("le"), most = 1 }
     while p <= #fmt do
         local kind, size, next_p = option(fmt, p, state, name)
@@ -110,129 +157,348 @@ local function parse(fmt, name)
         elseif kind == "chars" then
             align = 1
         end
-        align = math.min(max(align, 1), state.most)
+        align = min(max(align, 1), state.most)
         if band(align, align - 1) ~= 0 then
             bad_format(2, name, "format asks for alignment not power of 2")
         end
         if kind ~= "nothing" then
-            items[#items + 1] = { kind = kind, size = size, align = align,
-                little = state.little }
+            local bits = 8 * size
+            local signed, wide = kind == "int", bits >= 64
+            if codes[kind].take then
+                taken = taken + 1
+            end
+            items[#items + 1] = {
+                kind = kind, size = size, align = align,
+                v = "v" .. taken, arg = taken + 2,
+                number = (signed and "i" or kind == "float" and "f" or "u")
+                    .. bits .. (state.little and "le" or "be"),
+                -- Wide unsigned ones may be negative.
+                low = wide and "-2^63" or signed and "-2^" .. bits - 1 or "0",
+                stop = "2^" .. (wide and 64 or bits) - (signed and 1 or 0),
+            }
         end
         p = next_p
     end
     return items
 end
 
--- Few programs have more than a handful; for those that make them up, the old
--- ones are forgotten.
-local formats, count = {}, 0
+-- Numbers of any size: those of typed access, and others, made of two.
+local get, set = {}, {}
 
-local function items_of(fmt, name)
-    if type(fmt) ~= "string" then
-        bad_argument(2, name, "string expected, got " .. type(fmt))
-    end
-    local items = formats[fmt]
-    if not items then
-        items = parse(fmt, name)
-        if count >= FORMATS then
-            formats, count = {}, 0
-        end
-        formats[fmt], count = items, count + 1
-    end
-    return items
+local function too_wide(size)
+    bad_argument(2, "unpack",
+        ("%d-byte integer does not fit into 64 bits"):format(size))
 end
 
--- Bytes from `at` on, counted from 0, up to the next multiple.
-local function gap(at, align)
-    return -at % align
+local function define(sign, size, order)
+    local half = size < 8 and 4 or 8
+    local low_at = order == "le" and 0 or size - half
+    local high_at = order == "le" and half or 0
+    local low = (half == 4 and "u" or sign) .. 8 * half .. order
+    local high = (half == 4 and sign or "i") .. 8 * (size - half) .. order
+    local get_low, set_low = get[low], set[low]
+    local get_high, set_high = get[high], set[high]
+    if half == 4 then
+        local one = (sign == "i" and int64 or uint64)(2 ^ 32)
+        return function(self, at)
+            return get_high(self, at + high_at) * one
+                + get_low(self, at + low_at)
+        end, function(self, at, v)
+            v = int64(v)
+            set_low(self, at + low_at, v)
+            set_high(self, at + high_at, arshift(v, 32))
+        end
+    end
+    -- What is above 64 bits only repeats the sign.
+    local signed = sign == "i"
+    return function(self, at)
+        local v = get_low(self, at + low_at)
+        if get_high(self, at + high_at) ~= (signed and v < 0 and -1 or 0) then
+            too_wide(size)
+        end
+        return v
+    end, function(self, at, v)
+        set_low(self, at + low_at, v)
+        set_high(self, at + high_at, signed and v < 0 and -1 or 0)
+    end
+end
+
+for _, order in ipairs { "le", "be" } do
+    for size = 1, LARGEST do
+        for _, sign in ipairs { "u", "i", "f" } do
+            local name = sign .. 8 * size .. order
+            local typed = size == 1 and sign .. "8" or name
+            get[name], set[name] = readers[typed], buffer["set_" .. typed]
+            if not get[name] and sign ~= "f" then
+                get[name], set[name] = define(sign, size, order)
+            end
+        end
+    end
+end
+
+-- The first position from `at` on that is aligned.
+local function aligned(at, align)
+    return at + (1 - at) % align
 end
 
 -- pack ------------------------------------------------------------------------
 
--- The 64 bits of an integer, and whether it is below zero.
-local function integer(v, arg)
+-- An integer from `low` to below `stop`.
+local function integer(v, arg, low, stop)
+    local fits
     if type(v) == "number" then
-        if v ~= floor(v) or not (v >= -2 ^ 63 and v < 2 ^ 64) then
-            bad_argument(arg, "pack",
-                "number has no integer representation")
-        elseif v < 2 ^ 63 then
-            return int64(v), v < 0
+        if not (v >= -2 ^ 63 and v < 2 ^ 64 and floor(v) == v) then
+            bad_argument(arg, "pack", "number has no integer representation")
         end
-        return uint64(v), false
+        fits = v >= low and v < stop
     elseif not check.integer(v) then
         bad_argument(arg, "pack", "number expected, got " .. type(v))
-    end
-    return v, ffi.istype(int64, v) and v < 0
-end
-
-local function integer_text(item, v, arg)
-    local bits, negative = integer(v, arg)
-    local size, signed = item.size, item.kind == "int"
-    bits = uint64(bits)
-    -- As far as unsigned numbers go, negative ones come after all others.
-    local limit = size < 8 and 2ULL ^ (8 * size - (signed and 1 or 0))
-        or signed and 2ULL ^ 63
-    if limit and signed and negative and -bits > limit
-        or limit and bits >= limit and not (signed and negative) then
-        bad_argument(arg, "pack",
-            signed and "integer overflow" or "unsigned overflow")
-    end
-    cell.u = bits
-    local text = ffi_string(cell, 8)
-    if not ffi.abi("le") then
-        text = text:reverse()
-    end
-    if size > 8 then
-        text = text .. (signed and negative and "\255" or "\0"):rep(size - 8)
+    elseif ffi.istype(int64, v) then
+        fits = low == -2 ^ 63 or v >= low and v < stop
     else
-        text = text:sub(1, size)
+        fits = stop == 2 ^ 64 or v < stop
     end
-    return item.little and text or text:reverse()
-end
-
-local function float_text(item, v, arg)
-    check.byte(v, "pack", arg)
-    local text
-    if item.size == 4 then
-        cell.f = v
-        text = ffi_string(cell, 4)
-    else
-        cell.d = v
-        text = ffi_string(cell, 8)
-    end
-    return item.little == ffi.abi("le") and text or text:reverse()
-end
-
-local function data_text(item, v, arg)
-    data(v, "pack", arg)
-    local text = tostring(v)
-    if item.kind == "zero" then
-        if text:find("\0", 1, true) then
-            bad_argument(arg, "pack", "string contains zeros")
-        end
-        return text .. "\0"
-    elseif item.kind == "chars" then
-        if #text > item.size then
-            bad_argument(arg, "pack", "string longer than given size")
-        end
-        return text .. ("\0"):rep(item.size - #text)
-    elseif item.size < 8 and #text >= 256 ^ item.size then
+    if not fits then
         bad_argument(arg, "pack",
-            "string length does not fit in given size")
+            (low < 0 and "integer" or "unsigned") .. " overflow")
     end
-    return integer_text({ kind = "uint", size = item.size,
-        little = item.little }, #text, arg) .. text
+    return v
 end
 
-local function nothing()
-    return ""
+-- A string of less than `stop` bytes.
+local function text(v, arg, stop, what)
+    if type(v) ~= "string" then
+        local given = data(v, "pack", arg)
+        v = type(v) == "number" and given or object_text(v)
+    end
+    if #v >= stop then
+        bad_argument(arg, "pack", what)
+    end
+    return v
 end
 
-local texts = {
-    int = integer_text, uint = integer_text, float = float_text,
-    string = data_text, zero = data_text, chars = data_text,
-    padding = function() return "\0" end, align = nothing,
+local function zeroless(v, arg)
+    v = text(v, arg, 2 ^ 64)
+    if string_find(v, "\0", 1, true) then
+        bad_argument(arg, "pack", "string contains zeros")
+    end
+    return v
+end
+
+-- Length and mark up to `stop`, before the first byte is written.
+local function extend(self, stop)
+    local b, epoch = live(self, "pack")
+    local len, mark = tonumber(b.len), tonumber(b.mark)
+    if stop > tonumber(b.capacity) then
+        room(self, stop - len, "pack")
+        extend(self, stop)
+    elseif b.epoch ~= epoch then
+        extend(self, stop)
+    elseif stop > len or stop > mark then
+        b.mark, b.epoch = max(mark, stop), epoch + 1
+        b.len = max(len, stop)
+    end
+end
+
+-- At most one tail call for each format: a trace takes fifteen of them, and the
+-- program has its own.
+local function pack_from(self, i)
+    local b = live(self, "pack")
+    local at = position(i, tonumber(b.len), 0, "pack", 1)
+    return at
+end
+
+-- unpack ----------------------------------------------------------------------
+
+local function too_short()
+    bad_argument(2, "unpack", "data too short")
+end
+
+-- The n bytes from `at` on.
+local function bytes(self, at, n)
+    local from, len, o, epoch = view(self, "unpack")
+    if at + n - 1 > len then
+        too_short()
+    end
+    from = from + (at - 1)
+    if o.epoch ~= epoch then
+        return bytes(self, at, n)
+    end
+    local v = ffi_string(from, n)
+    return v
+end
+
+-- Where the next zero is.
+local function zero(self, at)
+    local i = find(self, "\0", at, true)
+    if not i then
+        bad_argument(2, "unpack", "unfinished string for format 'z'")
+    end
+    return i
+end
+
+local function unpack_from(self, i)
+    local _, len = view(self, "unpack")
+    local at = position(i, len, 0, "unpack", 1)
+    return at, len
+end
+
+-- The functions ---------------------------------------------------------------
+
+-- A function has 200 locals, so items come in groups, each of which calls the
+-- next. What all formats together may keep is limited by their number and
+-- their length.
+local GROUP, KEPT, WEIGHT = 64, 16384, 64
+
+-- All values are looked at before anything is changed. Of more than one group,
+-- each finds its own in a table.
+local PACK = [[
+local e, rest = ...
+local aligned, byte, extend, fill, integer, set, start, text, write, zeroless =
+    e.aligned, e.byte, e.extend, e.fill, e.integer, e.set, e.pack_from, e.text,
+    e.write, e.zeroless
+return function(self, at$params)
+    $values
+    $start
+    $takes
+    $rest
+    $writes
+    return self
+end
+]]
+
+local UNPACK = [[
+local e, rest = ...
+local aligned, bytes, get, start, too_short, tonumber, zero =
+    e.aligned, e.bytes, e.get, e.unpack_from, e.too_short, e.tonumber, e.zero
+return function(self, at, len)
+    $start
+    $reads
+    return $values$rest
+end
+]]
+
+local environment = {
+    aligned = aligned, byte = check.byte, bytes = bytes, extend = extend,
+    fill = buffer.fill, get = get, integer = integer, pack_from = pack_from,
+    set = set, text = text, tonumber = tonumber, too_short = too_short,
+    unpack_from = unpack_from, write = buffer.write, zero = zero,
+    zeroless = zeroless,
 }
+
+local function filled(template, parts)
+    return (template:gsub("$(%a+)", parts))
+end
+
+-- A position that follows from the one before is no local of its own: a trace
+-- has 250 slots for everything.
+local function pack_source(items, first, last)
+    local names, values, takes, writes = "", "", {}, {}
+    local base, offset, locals = "at", 0, 0
+    local function settle(where)
+        locals = locals + 1
+        base, offset = "p" .. locals, 0
+        takes[#takes + 1] = ("local %s = %s"):format(base, where)
+    end
+    for k = first, last do
+        local item = items[k]
+        local code = codes[item.kind]
+        local after = base .. " + " .. offset
+        if item.align > 1 then
+            settle(("aligned(%s, %d)"):format(after, item.align))
+            writes[#writes + 1] = ("fill(self, 0, %s, %s - 1)"):format(after,
+                base)
+        end
+        item.p = base .. " + " .. offset
+        if code.take then
+            names = names .. ", " .. item.v
+            values = values .. filled(", values[$arg - 2]", item)
+            takes[#takes + 1] = filled(code.take, item)
+        end
+        writes[#writes + 1] = filled(code.write or "", item)
+        local span = filled(code.span, item)
+        if tonumber(span) then
+            offset = offset + tonumber(span)
+        else
+            settle(item.p .. " + " .. span)
+        end
+    end
+    local stop = base .. " + " .. offset
+    local params = ", values"
+    if #items <= GROUP then
+        params, values = names, ""
+    else
+        values = "local _" .. names .. " = nil" .. values
+        if first == 1 then
+            params, values = ", ...", "local values = { ... }\n" .. values
+        end
+    end
+    return filled(PACK, {
+        params = params, values = values,
+        start = first == 1 and "at = start(self, at)" or "",
+        takes = table.concat(takes, "\n"),
+        rest = last < #items and "rest(self, " .. stop .. ", values)"
+            or "extend(self, " .. stop .. " - 1)",
+        writes = table.concat(writes, "\n"),
+    })
+end
+
+local function unpack_source(items, first, last)
+    local values, reads = "", {}
+    for k = first, last do
+        local item = items[k]
+        local code = codes[item.kind]
+        if item.align > 1 then
+            reads[#reads + 1] = filled("at = aligned(at, $align)", item)
+        end
+        reads[#reads + 1] = filled(
+            "if at + $size - 1 > len then too_short() end", item)
+        if code.read then
+            values = values .. item.v .. ", "
+            reads[#reads + 1] = filled(code.read, item)
+        end
+        reads[#reads + 1] = filled("at = at + " .. code.span, item)
+    end
+    return filled(UNPACK, {
+        values = values,
+        start = first == 1 and "at, len = start(self, at)" or "",
+        reads = table.concat(reads, "\n"),
+        rest = last < #items and "rest(self, at, len)" or "at",
+    })
+end
+
+local chunk_name = debug.getinfo(1, "S").source
+
+-- The functions by format, and what makes one. Few programs have more than a
+-- handful; for those that make them up, the old ones are forgotten.
+local function functions(name, alive, source)
+    local made, weight = {}, 0
+    return made, function(self, fmt)
+        alive(self, name)
+        if type(fmt) ~= "string" then
+            bad_argument(2, name, "string expected, got " .. type(fmt))
+        end
+        local items = parse(fmt, name)
+        local fn
+        for first = max(#items - 1 - (#items - 1) % GROUP, 0) + 1, 1, -GROUP do
+            local last = min(first + GROUP - 1, #items)
+            -- Named as our own file, so that errors are told at the caller's
+            -- line.
+            fn = assert(load(source(items, first, last), chunk_name))(
+                environment, fn)
+        end
+        weight = weight + WEIGHT + #fmt
+        if weight > KEPT then
+            clear(made)
+            weight = WEIGHT + #fmt
+        end
+        made[fmt] = fn
+        return fn
+    end
+end
+
+local packers, new_packer = functions("pack", live, pack_source)
+local unpackers, new_unpacker = functions("unpack", view, unpack_source)
 
 ---@class (partial) bufpool.Buffer
 ---Writes values by a format of Lua 5.3's string.pack from position i on, over
@@ -242,113 +508,7 @@ local texts = {
 ---bufpool.Buffer
 
 function buffer.pack(self, i, fmt, ...)
-    local len = tonumber(live(self, "pack").len)
-    local first = position(i, len, 0, "pack", 1)
-    local pieces, at, n, taken = {}, first - 1, 0, 0
-    for _, item in ipairs(items_of(fmt, "pack")) do
-        local v
-        if item.kind ~= "padding" and item.kind ~= "align" then
-            taken = taken + 1
-            v = select(taken, ...)
-        end
-        local hole = gap(at, item.align)
-        local text = texts[item.kind](item, v, taken + 2)
-        n = n + 1
-        pieces[n] = ("\0"):rep(hole) .. text
-        at = at + #pieces[n]
-    end
-    len = tonumber(live(self, "pack").len)
-    if at > len then
-        room(self, at - len, "pack")
-        buffer.resize(self, at)
-    end
-    return buffer.write(self, first, table.concat(pieces))
-end
-
--- unpack ----------------------------------------------------------------------
-
-local function decode_integer(item, text)
-    local size = item.size
-    if not item.little then
-        text = text:reverse()
-    end
-    local negative = item.kind == "int" and text:byte(size) >= 128
-    local fill = negative and "\255" or "\0"
-    if size > 8 then
-        if text:sub(9) ~= fill:rep(size - 8)
-            or item.kind == "int" and (text:byte(8) >= 128) ~= negative then
-            bad_argument(2, "unpack",
-                ("%d-byte integer does not fit into 64 bits"):format(size))
-        end
-        text = text:sub(1, 8)
-    else
-        text = text .. fill:rep(8 - size)
-    end
-    if not ffi.abi("le") then
-        text = text:reverse()
-    end
-    copy(cell, text, 8)
-    if item.kind == "int" then
-        return size > 4 and cell.i or tonumber(cell.i)
-    end
-    return size > 4 and cell.u or tonumber(cell.u)
-end
-
--- Typed access knows which NaN are none.
-local function decode_float(self, item, at)
-    return readers[(item.size == 4 and "f32" or "f64")
-        .. (item.little and "le" or "be")](self, at + 1)
-end
-
-local function too_short()
-    bad_argument(2, "unpack", "data too short")
-end
-
-local function bytes(self, at, n)
-    return readers.sub(self, at + 1, at + n)
-end
-
--- The value of an item at `at`, counted from 0, and where it ends.
-local function decode(self, item, at, len)
-    local kind, size = item.kind, item.size
-    if kind == "float" then
-        return decode_float(self, item, at), at + size
-    elseif kind == "chars" then
-        return bytes(self, at, size), at + size
-    elseif kind == "zero" then
-        local zero = readers.find(self, "\0", at + 1, true)
-        if not zero then
-            bad_argument(2, "unpack", "unfinished string for format 'z'")
-        end
-        return bytes(self, at, zero - 1 - at), zero
-    end
-    local v = decode_integer(item, bytes(self, at, size))
-    if kind == "string" then
-        v, at = tonumber(v), at + size
-        if v > len - at then
-            too_short()
-        end
-        return bytes(self, at, v), at + v
-    end
-    return v, at + size
-end
-
--- The values from the k-th item on, and the position after them.
-local function unpack_from(self, items, k, at)
-    local item = items[k]
-    if not item then
-        return at + 1
-    end
-    local _, len = view(self, "unpack")
-    at = at + gap(at, item.align)
-    if item.size > len - at then
-        too_short()
-    elseif item.kind == "padding" or item.kind == "align" then
-        return unpack_from(self, items, k + 1, at + item.size)
-    end
-    local v
-    v, at = decode(self, item, at, len)
-    return v, unpack_from(self, items, k + 1, at)
+    return (packers[fmt] or new_packer(self, fmt))(self, i, ...)
 end
 
 ---@class (partial) bufpool.Reader
@@ -358,9 +518,7 @@ end
 ---@field unpack fun(self, i: bufpool.Integer, fmt: string): ...any
 
 function readers.unpack(self, i, fmt)
-    local _, len = view(self, "unpack")
-    local first = position(i, len, 0, "unpack", 1)
-    return unpack_from(self, items_of(fmt, "unpack"), 1, first - 1)
+    return (unpackers[fmt] or new_unpacker(self, fmt))(self, i)
 end
 
 return true
