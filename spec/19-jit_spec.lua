@@ -254,3 +254,24 @@ describe("a loop on trace, nothing aborted or stitched:", function()
         pending "handles: this build has none"
     end
 end)
+
+-- A trace takes fifteen tail calls in all, and so none may be on these paths.
+describe("twenty calls in one loop on trace, nothing aborted or stitched:",
+    function()
+        if not jit.status() then
+            pending "the JIT is off"
+            return
+        end
+        for _, body in ipairs { "w:put 'a'", "w:put('a', 'b')",
+            "b:write(1, 'a')", "x = x + b:byte(i)", "b:setbyte(i, i)", "x = x + #b:sub(i, i + 1)",
+            "x = x + #small:tostring()", "b:fill(i, 1, 9)",
+            "b:copy(1, 'abc', 1, 2)", "x = x + b:find('c', 1, true)",
+            "x = x + (b:equals 'abc' and 1 or 0)", "x = x + b:u32le(i)",
+            "b:set_u32le(i, i)", "w:put_u32le(i)", "b:pack(1, '<I4', i)",
+            "w:putf('%d', i)", "x = x + b:capacity()", "w:skip(0)" } do
+            it(body, function()
+                assert.equal("", helper.child_ok(child:format("buffer",
+                    (body .. " "):rep(20))))
+            end)
+        end
+    end)

@@ -43,7 +43,7 @@ local buffer = {}
 ---Bytes that the contents may grow to without moving.
 ---@return integer
 function buffer.capacity(self)
-    return tonumber(live(self, "capacity").capacity)
+    return (tonumber(live(self, "capacity").capacity))
 end
 
 -- In place ------------------------------------------------------------------
@@ -197,7 +197,7 @@ end
 -- What memory is charged to: a handle's is not the collector's to return.
 local function charged(self)
     if type(self) == "userdata" then
-        return cast(box_t, self)
+        return (cast(box_t, self))
     end
     return nil
 end
@@ -384,7 +384,7 @@ local function put_few(self, n, v, w, x, y)
     end
     if type(v) == "string" and type(w) == "string" and type(x) == "string"
         and type(y) == "string" then
-        return put_strings(self, v, w, x, y)
+        return (put_strings(self, v, w, x, y))
     end
     live(self, "put")
     return put_all(self, n, v, w, x, y)
@@ -401,9 +401,9 @@ function buffer.put(self, ...)
             live(self, "put")
             v = text_of(self, v, "put", 1)
         end
-        return put_one(self, v)
+        return (put_one(self, v))
     elseif n >= 2 and n <= 4 then
-        return put_few(self, n, ...)
+        return (put_few(self, n, ...))
     end
     live(self, "put")
     return put_all(self, n, ...)
@@ -445,7 +445,7 @@ function buffer.putf(self, fmt, ...)
     if not ok then
         format_failed(text)
     end
-    return put_one(self, text)
+    return (put_one(self, text))
 end
 
 -- A pointer from whatever C would accept for a `const void *`.

@@ -115,6 +115,8 @@ function check.position(v, len, n, name, arg)
     return i
 end
 
+-- The hot paths end in no tail call: a trace takes fifteen of them in all, and
+-- then gives up.
 local function clamp(i, j, len)
     if i < 0 then
         i = len + i + 1
@@ -132,13 +134,15 @@ end
 
 ---A range, clamped; empty when the second result is below the first.
 function check.range(i, j, len, name, arg)
-    return clamp(absent(i) and 1 or whole(i, name, arg),
+    i, j = clamp(absent(i) and 1 or whole(i, name, arg),
         absent(j) and -1 or whole(j, name, arg + 1), len)
+    return i, j
 end
 
 ---The same, and fractions are cut off, as string.sub does.
 function check.string_range(i, j, len, name, arg)
-    return clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
+    i, j = clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
+    return i, j
 end
 
 ---The byte that a number stands for, to be stored: an FFI store wraps it.

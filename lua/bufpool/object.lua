@@ -229,7 +229,7 @@ function readers.tostring(self)
     if o.epoch ~= epoch then
         return readers.tostring(self)
     end
-    return ffi_string(at, len)
+    return (ffi_string(at, len))
 end
 
 ---@param i bufpool.Integer
@@ -245,7 +245,7 @@ function readers.sub(self, i, j)
     if o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
-    return ffi_string(at, to - from + 1)
+    return (ffi_string(at, to - from + 1))
 end
 
 -- Lua's stack ends somewhere above this.
@@ -424,7 +424,7 @@ end
 ---The text of data, for FFI calls that add to a pointer.
 function core.pointer(text)
     if type(text) == "string" then
-        return cast(bytes_t, text)
+        return (cast(bytes_t, text))
     end
     return text
 end

@@ -508,7 +508,7 @@ local unpackers, new_unpacker = functions("unpack", view, unpack_source)
 ---bufpool.Buffer
 
 function buffer.pack(self, i, fmt, ...)
-    return (packers[fmt] or new_packer(self, fmt))(self, i, ...)
+    return ((packers[fmt] or new_packer(self, fmt))(self, i, ...))
 end
 
 ---@class (partial) bufpool.Reader
