@@ -3,13 +3,17 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -718,9 +722,525 @@ release_keeps_errno(void **state)
 	assert_int_equal(errno, 4711);
 }
 
+static struct bufpool *
+own_classes(const struct bufpool_class_config *classes, size_t count)
+{
+	struct bufpool_config config;
+
+	bufpool_config_init(&config);
+	config.classes = classes;
+	config.class_count = count;
+	return bufpool_create(&config);
+}
+
+static void
+has_classes_of_its_own(void **state)
+{
+	const struct bufpool_class_config classes[] = {
+		{ 40960, 2 }, { 4096, 0 }, { 8388608, 1 }, { 8192, 7 }
+	};
+	static const size_t sizes[] = { 4096, 8192, 40960, 8388608 };
+	static const uint64_t counts[] = { 0, 7, 2, 1 };
+	struct bufpool *p = own_classes(classes, 4);
+	struct bufpool_stats s;
+
+	(void)state;
+	assert_non_null(p);
+	s = stats_of(p);
+	assert_int_equal(s.class_count, 4);
+	for (unsigned c = 0; c < 4; c++) {
+		assert_int_equal(s.classes[c].size, sizes[c]);
+		assert_int_equal(s.classes[c].ready, counts[c]);
+	}
+	assert_int_equal(s.committed_bytes, 7 * 8192 + 2 * 40960 + 8388608);
+	bufpool_destroy(p);
+}
+
+static void
+refuses_classes_that_cannot_be(void **state)
+{
+	struct bufpool_class_config many[BUFPOOL_CLASSES_MAX + 1];
+	const struct bufpool_class_config wrong[][3] = {
+		{ { 4096, 1 }, { 0, 1 }, { 8192, 1 } },
+		{ { 4096, 1 }, { 4097, 1 }, { 8192, 1 } },
+		{ { 4096, 1 }, { 2048, 1 }, { 8192, 1 } },
+		{ { 4096, 1 }, { 8192, 1 }, { 8192, 2 } },
+		{ { 8192, 1 }, { 4096, 1 }, { 8192, 1 } },
+		{ { 4096, 1 }, { SIZE_MAX - 4095, 1 }, { 8192, 1 } },
+		{ { 4096, 1 }, { ((size_t)1 << 40) + 4096, 0 }, { 8192, 1 } },
+		{ { 4096, 1 }, { 8192, SIZE_MAX }, { 12288, 1 } },
+		{ { 4096, 1 }, { 8192, ((size_t)1 << 20) + 1 }, { 12288, 1 } },
+	};
+	struct bufpool *p;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		errno = 0;
+		assert_null(own_classes(wrong[i], 3));
+		assert_int_equal(errno, EINVAL);
+	}
+	for (size_t i = 0; i < BUFPOOL_CLASSES_MAX + 1; i++)
+		many[i] = (struct bufpool_class_config){ (i + 1) * 4096, 0 };
+	errno = 0;
+	assert_null(own_classes(many, BUFPOOL_CLASSES_MAX + 1));
+	assert_int_equal(errno, EINVAL);
+	errno = 0;
+	assert_null(own_classes(NULL, 1));
+	assert_int_equal(errno, EINVAL);
+	p = own_classes(many, BUFPOOL_CLASSES_MAX);
+	assert_non_null(p);
+	assert_int_equal(stats_of(p).class_count, BUFPOOL_CLASSES_MAX);
+	bufpool_destroy(p);
+}
+
+static void
+a_name_stands_for_the_same_classes(void **state)
+{
+	struct bufpool_class_config classes[] = { { 8192, 1 }, { 4096, 3 } };
+	struct bufpool_config config;
+	struct bufpool *a, *b;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.name = "own classes";
+	config.classes = classes;
+	config.class_count = 2;
+	assert_non_null(a = bufpool_create(&config));
+	/* The order does not matter, all else does. */
+	classes[0] = (struct bufpool_class_config){ 4096, 3 };
+	classes[1] = (struct bufpool_class_config){ 8192, 1 };
+	assert_ptr_equal(b = bufpool_create(&config), a);
+	bufpool_destroy(b);
+	classes[1].count = 2;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	classes[1] = (struct bufpool_class_config){ 12288, 1 };
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	config.class_count = 1;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	config.class_count = 0;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	bufpool_destroy(a);
+}
+
+static uint64_t seed;		/* CORE_SEED; printed when a test fails */
+
+static size_t
+below(size_t n)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed % n;
+}
+
+/* The slow way to find it. */
+static size_t
+expected_capacity(const struct bufpool_class_config *classes, size_t count,
+		  size_t n)
+{
+	size_t best = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (classes[i].size >= n &&
+		    (best == 0 || classes[i].size < best))
+			best = classes[i].size;
+	return best ? best : n;
+}
+
+static size_t
+some_classes(struct bufpool_class_config *classes)
+{
+	size_t count = 1 + below(BUFPOOL_CLASSES_MAX);
+
+	for (size_t i = 0; i < count;) {
+		size_t size = (1 + below((size_t)1 << below(13))) * 4096;
+		size_t j = 0;
+
+		while (j < i && classes[j].size != size)
+			j++;
+		if (j == i)
+			classes[i++] = (struct bufpool_class_config){
+				size, below(3)
+			};
+		else
+			count--;
+	}
+	return count;
+}
+
+static void
+each_size_goes_to_the_class_that_an_oracle_names(void **state)
+{
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+	uint64_t start = seed;
+
+	(void)state;
+	for (int round = 0; round < 300; round++) {
+		size_t count = some_classes(classes);
+		struct bufpool *p = own_classes(classes, count);
+
+		assert_non_null(p);
+		for (int i = 0; i < 100; i++) {
+			size_t near = classes[below(count)].size;
+			size_t n = i % 2 ? near - 2 + below(5)
+					 : below((size_t)1 << below(26));
+			size_t want = expected_capacity(classes, count, n);
+			struct bufpool_buf *b = bufpool_checkout(p, n);
+
+			assert_non_null(b);
+			if (bufpool_capacity(b) != want)
+				fail_msg("CORE_SEED=%llu: %zu bytes are in "
+					 "%zu, not %zu",
+					 (unsigned long long)start, n,
+					 bufpool_capacity(b), want);
+			bufpool_release(b);
+			if (i % 10 == 0)
+				bufpool_trim(p);
+		}
+		assert_conserved(p);
+		bufpool_destroy(p);
+	}
+}
+
+/* Pages of [at, at + n) that are in memory. */
+static size_t
+resident(const void *at, size_t n)
+{
+	static unsigned char is[8192];
+	size_t pages = (n + 4095) / 4096, sum = 0;
+
+	assert_in_range(pages, 1, sizeof is);
+	assert_int_equal(mincore((void *)(uintptr_t)at, n, is), 0);
+	for (size_t i = 0; i < pages; i++)
+		sum += is[i] & 1;
+	return sum;
+}
+
+static void
+assert_prefaulted(int prefault, int huge_pages)
+{
+	static const size_t sizes[] = { 4096, 65536, 262144, 1048576, 3000000 };
+	struct bufpool_config config;
+	struct bufpool_buf *held[4];
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.prefault = prefault;
+	config.huge_pages = huge_pages;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	for (size_t i = 0; i < 5; i++)
+		for (int again = 0; again < 2; again++) {
+			size_t n = sizes[i], pages = (n + 4095) / 4096;
+
+			for (int j = 0; j < 4; j++) {
+				held[j] = bufpool_checkout(p, n);
+				assert_non_null(held[j]);
+				assert_int_equal(
+				    resident(bufpool_peek(held[j]), n),
+				    prefault ? pages : 0);
+				assert_all_zero(held[j]);
+			}
+			for (int j = 0; j < 4; j++)
+				bufpool_release(held[j]);
+			bufpool_trim(p);
+			/* What is kept has been read. */
+			if (!prefault)
+				break;
+		}
+	bufpool_destroy(p);
+}
+
+static void
+prefault_has_the_pages_there_at_checkout(void **state)
+{
+	(void)state;
+	assert_prefaulted(1, 0);
+	assert_prefaulted(1, 1);
+	assert_prefaulted(0, 0);
+}
+
+/* Of the mapping that holds the address: a line of /proc/self/smaps. */
+static bool
+smaps(const void *at, const char *key, char *value, size_t size)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	char line[512];
+	bool inside = false, found = false;
+
+	assert_non_null(file);
+	while (!found && fgets(line, sizeof line, file) != NULL) {
+		unsigned long first, end;
+
+		if (sscanf(line, "%lx-%lx ", &first, &end) == 2)
+			inside = first <= (uintptr_t)at && (uintptr_t)at < end;
+		else if (inside && strncmp(line, key, strlen(key)) == 0) {
+			snprintf(value, size, "%s", line + strlen(key));
+			found = true;
+		}
+	}
+	fclose(file);
+	return found;
+}
+
+static bool
+huge_pages_are_allowed(void)
+{
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+	char line[128] = "";
+
+	if (file != NULL && fgets(line, sizeof line, file) == NULL)
+		line[0] = '\0';
+	if (file != NULL)
+		fclose(file);
+	return strstr(line, "[madvise]") || strstr(line, "[always]");
+}
+
+static void
+huge_pages_are_asked_for(void **state)
+{
+	static const size_t sizes[] = { 4096, 65536, 1048576, 2097152,
+					9000000 };
+	const size_t huge = (size_t)2 << 20;
+	struct bufpool_config config;
+	struct bufpool_buf *held[5];
+	char line[512];
+	long sum = 0;
+	struct bufpool *p;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.huge_pages = 1;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	for (size_t i = 0; i < 5; i++) {
+		held[i] = bufpool_checkout(p, sizes[i]);
+		assert_non_null(held[i]);
+		if (!smaps(bufpool_peek(held[i]), "VmFlags:", line, 512)) {
+			print_message("no VmFlags in /proc/self/smaps\n");
+			skip();
+		}
+		assert_non_null(strstr(line, " hg"));
+		if (sizes[i] >= huge)
+			assert_int_equal((uintptr_t)bufpool_peek(held[i]) %
+					 huge, 0);
+		memset(bufpool_data(held[i]), 1, sizes[i]);
+		assert_true(smaps(bufpool_peek(held[i]), "AnonHugePages:",
+				  line, 512));
+		sum += atol(line);
+	}
+	for (size_t i = 0; i < 5; i++)
+		bufpool_release(held[i]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+	p = pool_of(1, 0, 0);
+	held[0] = bufpool_checkout(p, 65536);
+	smaps(bufpool_peek(held[0]), "VmFlags:", line, 512);
+	assert_null(strstr(line, " hg"));
+	bufpool_release(held[0]);
+	bufpool_destroy(p);
+	if (!huge_pages_are_allowed()) {
+		print_message("the system has huge pages switched off\n");
+		skip();
+	}
+	assert_true(sum > 0);
+}
+
+/* Threads that all hold a quarter of a burst at the same time. */
+#define BURSTERS 4
+#define BURST_BYTES ((size_t)4 << 20)	/* of each class in each thread */
+
+static pthread_barrier_t all_hold;
+
+static void *
+hold_and_release(void *pool)
+{
+	static const size_t sizes[] = { 4096, 65536, 262144, 1048576 };
+	struct bufpool_buf *held[2 * BURST_BYTES / 4096];
+	size_t n = 0;
+
+	for (size_t c = 0; c < 4; c++)
+		for (size_t i = 0; i < BURST_BYTES / sizes[c]; i++) {
+			held[n] = bufpool_checkout(pool, sizes[c]);
+			if (held[n] == NULL)
+				abort();
+			memset(bufpool_data(held[n++]), 1, sizes[c]);
+		}
+	pthread_barrier_wait(&all_hold);
+	pthread_barrier_wait(&all_hold);
+	while (n > 0)
+		bufpool_release(held[--n]);
+	return NULL;
+}
+
+static size_t
+resident_bytes(void)
+{
+	FILE *file = fopen("/proc/self/smaps_rollup", "r");
+	char line[256];
+	size_t kib = 0;
+
+	assert_non_null(file);
+	while (kib == 0 && fgets(line, sizeof line, file) != NULL)
+		sscanf(line, "Rss: %zu kB", &kib);
+	fclose(file);
+	return kib * 1024;
+}
+
+/* How much memory there was in the middle of it. */
+static size_t
+burst(struct bufpool *p)
+{
+	pthread_t thread[BURSTERS];
+	size_t most;
+
+	pthread_barrier_init(&all_hold, NULL, BURSTERS + 1);
+	for (int i = 0; i < BURSTERS; i++)
+		pthread_create(&thread[i], NULL, hold_and_release, p);
+	pthread_barrier_wait(&all_hold);
+	most = resident_bytes();
+	pthread_barrier_wait(&all_hold);
+	for (int i = 0; i < BURSTERS; i++)
+		pthread_join(thread[i], NULL);
+	return most;
+}
+
+/* After the first one descriptors stay, and stacks that the C library keeps:
+ * a few per cent of the burst. After the next one nothing more does. */
+static void
+one_trim_gives_a_burst_back_to_the_system(void **state)
+{
+	struct bufpool *p = pool_of(64, 8, 0);
+	size_t bytes = BURSTERS * 4 * BURST_BYTES;
+	size_t fresh = resident_bytes(), before, most, after;
+
+	(void)state;
+	most = burst(p);
+	assert_true(most >= fresh + bytes);
+	bufpool_trim(p);
+	before = resident_bytes();
+	assert_in_range(before, 0, fresh + bytes / 20);
+	most = burst(p);
+	assert_true(most >= fresh + bytes);
+	bufpool_trim(p);
+	after = resident_bytes();
+	if (after > before + before / 10)
+		fail_msg("%zu KiB before, %zu after", before / 1024,
+			 after / 1024);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static uint64_t
+assert_not_below(struct bufpool *p, const uint64_t *counts)
+{
+	struct bufpool_stats s = stats_of(p);
+
+	for (unsigned c = 0; c < s.class_count; c++)
+		assert_in_range(s.classes[c].count, counts[c], UINT64_MAX);
+	return s.committed_bytes;
+}
+
+/* Time is what it goes by, so this takes some; a minute would be a failure. */
+static void
+what_lies_idle_decays(void **state)
+{
+	static const uint64_t counts[] = { 300, 40, 2, 0 };
+	struct bufpool_config config;
+	struct bufpool *used, *unused;
+	uint64_t least = 300 * 4096 + 40 * 65536 + 2 * 262144, a, b;
+	time_t start = time(NULL);
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.four_kib_count = counts[0];
+	config.sixty_four_kib_count = counts[1];
+	used = bufpool_create(&config);
+	unused = bufpool_create(&config);
+	assert_true(used != NULL && unused != NULL);
+	burst(used);
+	burst(unused);
+	a = stats_of(used).committed_bytes;
+	b = stats_of(unused).committed_bytes;
+	assert_true(a > 60000000 && b > 60000000);
+	while (stats_of(used).committed_bytes > a / 2 ||
+	       stats_of(unused).committed_bytes > b / 2) {
+		assert_in_range(time(NULL) - start, 0, 60);
+		for (int i = 0; i < 100; i++)
+			bufpool_release(bufpool_checkout(used, 100));
+		nanosleep(&(struct timespec){ 0, 5000000 }, NULL);
+		assert_in_range(assert_not_below(used, counts), least, a);
+		assert_in_range(assert_not_below(unused, counts), least, b);
+	}
+	assert_conserved(used);
+	assert_conserved(unused);
+	bufpool_destroy(used);
+	bufpool_destroy(unused);
+}
+
+/* What is out, or may be just now: never less than is. */
+static _Atomic uint64_t out_now, out_most;
+static _Atomic int enough;
+
+static void *
+hold_some(void *pool)
+{
+	struct bufpool_buf *held[100] = { NULL };
+	unsigned random = (unsigned)(uintptr_t)held;
+
+	while (!atomic_load(&enough)) {
+		unsigned i = (unsigned)rand_r(&random) / 7 % 100;
+		uint64_t now, most = atomic_load(&out_most);
+
+		if (held[i] != NULL) {
+			bufpool_release(held[i]);
+			held[i] = NULL;
+			atomic_fetch_sub(&out_now, 1);
+			continue;
+		}
+		now = atomic_fetch_add(&out_now, 1) + 1;
+		while (now > most && !atomic_compare_exchange_weak(
+					 &out_most, &most, now))
+			;
+		held[i] = bufpool_checkout(pool, 100);
+		if (held[i] == NULL)
+			abort();
+	}
+	for (unsigned i = 0; i < 100; i++)
+		bufpool_release(held[i]);
+	return NULL;
+}
+
+static void
+peaks_are_never_above_what_was_out(void **state)
+{
+	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool_stats s;
+	pthread_t thread[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		pthread_create(&thread[i], NULL, hold_some, p);
+	for (int i = 0; i < 100000; i++)
+		bufpool_get_stats(p, &s);
+	atomic_store(&enough, 1);
+	for (int i = 0; i < 4; i++)
+		pthread_join(thread[i], NULL);
+	s = stats_of(p);
+	assert_int_equal(s.checked_out, 0);
+	assert_in_range(s.peak_checked_out, 1, out_most);
+	assert_int_equal(s.peak_bytes_checked_out, s.peak_checked_out * 4096);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
+	const char *given = getenv("CORE_SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(takes_the_smallest_class_that_holds_it),
 		cmocka_unit_test(gives_every_byte_back_as_zero),
@@ -742,7 +1262,18 @@ main(void)
 		cmocka_unit_test(others_reach_what_an_idle_thread_has_cached),
 		cmocka_unit_test(aborts_on_proven_corruption),
 		cmocka_unit_test(release_keeps_errno),
+		cmocka_unit_test(has_classes_of_its_own),
+		cmocka_unit_test(refuses_classes_that_cannot_be),
+		cmocka_unit_test(a_name_stands_for_the_same_classes),
+		cmocka_unit_test(
+		    each_size_goes_to_the_class_that_an_oracle_names),
+		cmocka_unit_test(prefault_has_the_pages_there_at_checkout),
+		cmocka_unit_test(huge_pages_are_asked_for),
+		cmocka_unit_test(one_trim_gives_a_burst_back_to_the_system),
+		cmocka_unit_test(what_lies_idle_decays),
+		cmocka_unit_test(peaks_are_never_above_what_was_out),
 	};
 
+	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) | 1;
 	return cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }
