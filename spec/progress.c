@@ -516,6 +516,14 @@ shut(void)
 	bufpool_close(pool);
 }
 
+/* Time would make each run another. */
+static void
+decay_at(int64_t when)
+{
+	atomic_store(&pool->looked_at, 0);
+	atomic_store(&pool->decay_at, when);
+}
+
 static void
 forget_decay(void)
 {
@@ -523,7 +531,7 @@ forget_decay(void)
 		atomic_store(&pool->was_idle[c], 1000);
 		atomic_store(&pool->was_short[c], 0);
 	}
-	atomic_store(&pool->decay_at, 0);
+	decay_at(0);
 }
 
 static void
@@ -633,6 +641,7 @@ set_up(void)
 
 	closed = false;
 	pool = create(deed->limited ? 12 * 65536 : 0);
+	decay_at(INT64_MAX);
 	for (unsigned i = 0; i < KEPT; i++) {
 		kept[n++] = take(pool, SMALL);
 		kept[n++] = take(pool, LARGE);
@@ -788,6 +797,7 @@ round_of(unsigned from, unsigned at, enum mode mode)
 	alarm(SECONDS);
 	CHECK(!begin(from, at), "it did not come there again");
 	reached[at] = true;
+	decay_at(0);
 	others();
 	if (mode != OPEN) {
 		closed = true;
