@@ -187,7 +187,8 @@ return function(given)
     if type(given) ~= "nil" and type(given) ~= "table" then
         check.bad_argument(1, "new", "table expected, got " .. type(given))
     end
-    for key, value in pairs(given or {}) do
+    given = given or {}
+    for key, value in pairs(given) do
         config[key] = checked(key, value)
     end
     for _, key in ipairs(config.classes and COUNTS or {}) do

@@ -66,9 +66,11 @@ end
 ---is stale, or forged. Whoever made up the word of a buffer that is in the
 ---pool has not made it theirs.
 local function borrowed(h)
+    ---@type any
     local value = cast(uint64_t, h)
     local b = descriptor + band(value, NUMBER)
     local epoch = b.epoch
+    ---@type any
     local word = b.word
     if word == rshift(value, NUMBER_BITS) and band(word, STATE) == OUT then
         return b, epoch
