@@ -205,8 +205,40 @@ describe("stats", function()
         assert.equal(0, stats.lost)
     end)
 
-    it("says that no node was asked for", function()
+    it("says that no node was asked for, or each thread's", function()
         assert.is_nil(pool:stats().numa.requested)
+        local own = bufpool.new { numa_node = "local" }
+        own:checkout(65536):fill(1):release()
+        local numa = own:stats().numa
+        assert.equal("local", numa.requested)
+        if numa.available then
+            local pages = 0
+            for _, n in pairs(numa.pages_by_node) do
+                pages = pages + n
+            end
+            assert.is_true(pages >= 16)
+        end
+    end)
+
+    it("conserves buffers of the pool's own classes", function()
+        local own = bufpool.new {
+            classes = { { size = 16384, count = 2 }, { size = 8192 } },
+        }
+        local held = {}
+        for i = 1, 100 do
+            held[i] = own:checkout(i * 200)
+        end
+        local stats = own:stats()
+        assert.equal(100, stats.checked_out)
+        assert.same({ 40, 41 }, { stats.classes[1].out, stats.classes[2].out })
+        assert.equal(81, conserved(stats))
+        for i = 1, 100 do
+            held[i]:release()
+        end
+        stats = own:stats()
+        assert.equal(0, conserved(stats))
+        assert.equal(40 * 8192 + 41 * 16384, stats.committed_bytes)
+        assert.equal(41 * 16384 + 40 * 8192 - 2 * 16384, own:trim())
     end)
 end)
 
@@ -228,5 +260,27 @@ describe("bufpool.stats", function()
         assert.equal(before.checked_out, bufpool.stats().checked_out)
         a:close()
         assert.is_nil(bufpool.stats().pools[name])
+    end)
+
+    it("adds up classes by their size", function()
+        local function out(size)
+            for _, class in ipairs(bufpool.stats().classes) do
+                if class.size == size then
+                    return class.out
+                end
+            end
+            return 0
+        end
+        local before = out(65536)
+        local a = bufpool.new { classes = { { size = 65536 } } }
+        local b = bufpool.new { classes = { { size = 12288 },
+            { size = 65536 } } }
+        local held = { a:checkout(1), b:checkout(1), b:checkout(65536) }
+        assert.equal(before + 2, out(65536))
+        assert.equal(1, out(12288))
+        for i = 1, 3 do
+            held[i]:release()
+        end
+        assert.equal(before, out(65536))
     end)
 end)
