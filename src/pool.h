@@ -126,6 +126,10 @@ uint64_t pool_out(const struct bufpool *p, unsigned class);
 /* Samples the peaks. */
 void pool_sample(struct bufpool *p);
 
+/* Gives what lies idle in any depot or cache back to the system, all of it or
+ * what is above the floors. Returns bytes. */
+size_t pool_give_back(struct bufpool *p, bool keep_floor);
+
 /* What threads do now and then, in a slow path: sample the peaks, and let some
  * of what lies idle decay, here and in one other pool. */
 void pool_look_around(struct bufpool *p);
