@@ -153,11 +153,12 @@ work(void *arg)
 static void
 on(unsigned node, void (*fn)(unsigned, void *), void *arg)
 {
+	static struct call end;		/* outlives the call: fn is NULL */
 	struct call c = { node, fn, arg };
 	struct worker *w = &worker[node];
 
 	pthread_mutex_lock(&w->lock);
-	w->call = &c;
+	w->call = fn != NULL ? &c : &end;
 	pthread_cond_signal(&w->changed);
 	while (fn != NULL && w->call != NULL)
 		pthread_cond_wait(&w->changed, &w->lock);

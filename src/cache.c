@@ -81,6 +81,7 @@ cache_bind(struct cache *k, const struct bufpool *p, const struct thread *t)
 	if (d == NULL)
 		return false;
 	k->moves = 0;
+	k->nodes = p->nodes;
 	k->node = arena_node(p);
 	atomic_store(&k->wiped_bytes, 0);
 	atomic_store(&k->gc_returns, 0);
@@ -140,6 +141,7 @@ shelf_claim(struct bufpool_shelf *s)
 		shut(s);
 		if (deserted(s))
 			return true;
+		hook("claim: found busy");
 		gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_CLAIMED) &
 		    ~(uint32_t)GATE_CLAIMED;
 		hook("claim: undone");
@@ -247,7 +249,7 @@ shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 	atomic_store_explicit(&s->n, n - count, memory_order_relaxed);
 	hook("spill: moved out");
 	for (uint32_t i = 0; i < count; i++)
-		if (!depot_push(k->depot, k->node * k->classes + s->class,
+		if (!depot_push(k->depot, out[i]->node * k->classes + s->class,
 				out[i]))
 			arena_give(out[i]);
 }
@@ -269,6 +271,14 @@ cache_flush(struct cache *k)
 		shelf_move_out(s, shelf_count(s));
 		shelf_leave(s);
 	}
+}
+
+void
+cache_leave_to_others(struct cache *k)
+{
+	cache_flush(k);
+	if (k->nodes > 1)
+		k->node = NODE_UNKNOWN;
 }
 
 /*

@@ -103,7 +103,8 @@ struct cache {
 	_Atomic(struct depot *) depot;
 	unsigned classes;
 	unsigned moves;			/* refills and spills */
-	unsigned node;			/* whose buffers it holds */
+	unsigned nodes;			/* that the pool keeps apart */
+	unsigned node;			/* whose buffers it holds; see below */
 	/* Those past the last class are shut, and of boundless size. */
 	struct bufpool_shelf shelf[BUFPOOL_CLASSES_MAX + 1];
 };
@@ -289,6 +290,11 @@ void shelf_spill(struct bufpool_shelf *s);
 
 /* Owner only: everything to the depot. */
 void cache_flush(struct cache *k);
+
+/* The owner leaves it to another thread, perhaps of another node: it has to be
+ * found anew, and until then no buffer is of the cache's node. */
+#define NODE_UNKNOWN BUFPOOL_NODES_MAX
+void cache_leave_to_others(struct cache *k);
 
 /* Closes the gates for good, and empties the shelves or leaves that to the
  * owner, who is inside. */

@@ -340,15 +340,17 @@ scalar(struct bufpool_stats *s, size_t i)
 	return (uint64_t *)(void *)((char *)s + scalars[i].offset);
 }
 
+/* With these classes instead of its own: there may be more of them. */
 static void
-push_stats(lua_State *L, struct bufpool_stats *s)
+push_stats(lua_State *L, struct bufpool_stats *s,
+	   const struct bufpool_class_stats *classes, unsigned count)
 {
 	lua_createtable(L, 0, SCALAR_COUNT + 3);
 	for (size_t i = 0; i < SCALAR_COUNT; i++)
 		set_number(L, scalars[i].name, *scalar(s, i));
-	lua_createtable(L, (int)s->class_count, 0);
-	for (unsigned i = 0; i < s->class_count; i++) {
-		push_class(L, &s->classes[i]);
+	lua_createtable(L, (int)count, 0);
+	for (unsigned i = 0; i < count; i++) {
+		push_class(L, &classes[i]);
 		lua_rawseti(L, -2, (int)i + 1);
 	}
 	lua_setfield(L, -2, "classes");
@@ -363,24 +365,47 @@ pool_stats(lua_State *L)
 	struct bufpool_stats s;
 
 	bufpool_get_stats(box->pool, &s);
-	push_stats(L, &s);
+	push_stats(L, &s, s.classes, s.class_count);
 	return 1;
 }
 
-static void
-add_class_stats(struct bufpool_stats *total,
-		const struct bufpool_class_stats *c)
-{
-	struct bufpool_class_stats *t = total->classes;
-	struct bufpool_class_stats *end = t + total->class_count;
+/* Sizes of all pools, ascending, in a userdata that is replaced as it fills. */
+struct totals {
+	unsigned count, room;
+	struct bufpool_class_stats class[];
+};
 
-	while (t < end && t->size != c->size)
+/* The totals at `index`, with room for all classes of one more pool. */
+static struct totals *
+make_room(lua_State *L, int index)
+{
+	struct totals *t = lua_touserdata(L, index), *larger;
+	unsigned room = 2 * (t != NULL ? t->room : BUFPOOL_CLASSES_MAX);
+
+	if (t != NULL && t->room - t->count >= BUFPOOL_CLASSES_MAX)
+		return t;
+	larger = lua_newuserdata(L, sizeof *t + room * sizeof *t->class);
+	larger->room = room;
+	larger->count = t != NULL ? t->count : 0;
+	if (t != NULL)
+		memcpy(larger->class, t->class, t->count * sizeof *t->class);
+	lua_replace(L, index);
+	return larger;
+}
+
+static void
+add_class_stats(struct totals *totals, const struct bufpool_class_stats *c)
+{
+	struct bufpool_class_stats *t = totals->class;
+	struct bufpool_class_stats *end = t + totals->count;
+
+	while (t < end && t->size < c->size)
 		t++;
-	if (t == end) {
-		if (total->class_count == BUFPOOL_CLASSES_MAX)
-			return;
-		total->class_count++;
+	if (t == end || t->size != c->size) {
+		memmove(t + 1, t, (size_t)(end - t) * sizeof *t);
+		memset(t, 0, sizeof *t);
 		t->size = c->size;
+		totals->count++;
 	}
 	t->count += c->count;
 	t->ready += c->ready;
@@ -391,12 +416,13 @@ add_class_stats(struct bufpool_stats *total,
 }
 
 static void
-add_stats(struct bufpool_stats *total, struct bufpool_stats *s)
+add_stats(struct bufpool_stats *total, struct totals *classes,
+	  struct bufpool_stats *s)
 {
 	for (size_t i = 0; i < SCALAR_COUNT; i++)
 		*scalar(total, i) += *scalar(s, i);
 	for (unsigned i = 0; i < s->class_count; i++)
-		add_class_stats(total, &s->classes[i]);
+		add_class_stats(classes, &s->classes[i]);
 	total->numa_available |= s->numa_available;
 	for (unsigned i = 0; i < s->node_count; i++)
 		total->pages_by_node[i] += s->pages_by_node[i];
@@ -410,24 +436,29 @@ core_stats(lua_State *L)
 {
 	struct bufpool_stats total = { .numa_requested = BUFPOOL_NUMA_NONE }, s;
 	char name[BUFPOOL_NAME_MAX];
+	struct totals *classes;
 	struct bufpool *pool;
 	unsigned cursor = 0;
 	bool closed;
 
+	lua_settop(L, 0);
 	lua_newtable(L);
+	lua_pushnil(L);
+	classes = make_room(L, 2);
 	while (pool_iterate(&cursor, &pool)) {
 		bufpool_get_stats(pool, &s);
 		memcpy(name, pool->name, sizeof name);
 		closed = atomic_load(&pool->closed) != 0;
 		pool_drop(pool);
-		add_stats(&total, &s);
+		add_stats(&total, classes, &s);
 		if (name[0] != '\0' && !closed) {
-			push_stats(L, &s);
-			lua_setfield(L, -2, name);
+			push_stats(L, &s, s.classes, s.class_count);
+			lua_setfield(L, 1, name);
 		}
+		classes = make_room(L, 2);
 	}
-	push_stats(L, &total);
-	lua_pushvalue(L, -2);
+	push_stats(L, &total, classes->class, classes->count);
+	lua_pushvalue(L, 1);
 	lua_setfield(L, -2, "pools");
 	return 1;
 }

@@ -336,7 +336,8 @@ static __attribute__((noinline)) struct bufpool_buf *
 checkout_called(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
 	shelf_leave_slow(s);
-	own_count_down(&s->left);
+	if (own_count_down(&s->left))
+		return checkout_due(s, b, n);
 	return hand_out(b, n);
 }
 
@@ -477,7 +478,7 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, bool *miss)
 			b = take_elsewhere(p, class);
 		if (b == NULL)
 			b = claim_one(p, class);
-		if (b != NULL || pool_give_back(p, false) == 0) {
+		if (b != NULL || pool_give_back(p) == 0) {
 			errno = failed;
 			return b;
 		}
@@ -492,7 +493,7 @@ take_exact(struct bufpool *p, size_t n, unsigned align)
 							 (size_t)1 << align);
 		int failed = errno;
 
-		if (b != NULL || pool_give_back(p, false) == 0) {
+		if (b != NULL || pool_give_back(p) == 0) {
 			errno = failed;
 			return b;
 		}
@@ -511,11 +512,9 @@ checkout_exact(struct bufpool *p, size_t n, unsigned align, enum take take)
 	else if (take == TAKE_READY)
 		errno = EAGAIN;
 	else if ((b = take_exact(p, n, align)) != NULL) {
-		atomic_fetch_add_explicit(&p->exact_checkouts, 1,
+		atomic_fetch_add_explicit(&p->exact.checkouts, 1,
 					  memory_order_relaxed);
-		atomic_fetch_add_explicit(&p->exact_out, 1,
-					  memory_order_relaxed);
-		atomic_fetch_add_explicit(&p->exact_bytes_out, b->span,
+		atomic_fetch_add_explicit(&p->exact.bytes_taken, buf_size(b),
 					  memory_order_relaxed);
 		pool_sample(p);
 		return hand_out(b, n);
@@ -530,7 +529,10 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 		atomic_store_explicit(&p->was_short[class], 1,
 				      memory_order_relaxed);
 	if (k != NULL) {
-		own_count_down(&k->shelf[class].left);
+		if (own_count_down(&k->shelf[class].left)) {
+			shelf_renew(&k->shelf[class]);
+			pool_look_around(p);
+		}
 		own_add(&k->shelf[class].misses, miss);
 	} else {
 		atomic_fetch_add(&p->stray[class].checkouts, 1);
@@ -544,7 +546,7 @@ checkout_slow(struct bufpool *p, size_t n, enum take take)
 	unsigned class = pool_class(p, n);
 	struct thread *borrowed;
 	struct bufpool_buf *b;
-	struct cache *k;
+	struct cache *k, *own;	/* own: not borrowed for this one checkout */
 	bool miss = false;
 
 	if (class == CLASS_EXACT)
@@ -554,21 +556,23 @@ checkout_slow(struct bufpool *p, size_t n, enum take take)
 		return NULL;
 	}
 	k = find_cache(p, &borrowed);
-	if (k != NULL)
-		find_node(p, k);
-	b = refill(p, k, class);
+	own = borrowed == NULL ? k : NULL;
+	if (own != NULL)
+		find_node(p, own);
+	b = refill(p, own, class);
 	if (b == NULL && take == TAKE_READY) {
 		b = take_elsewhere(p, class);
 		if (b == NULL)
 			b = claim_one(p, class);
 		errno = EAGAIN;
 	} else if (b == NULL) {
-		b = take_fresh(p, class, k ? k->node : arena_node(p), &miss);
+		b = take_fresh(p, class, own ? own->node : arena_node(p),
+			       &miss);
 	}
 	if (b != NULL) {
 		count_checkout(p, k, class, miss);
-		b->shelf = k != NULL && borrowed == NULL ?
-			k->shelf[class].home : &cache_no_shelf;
+		b->shelf = own != NULL ? own->shelf[class].home
+				       : &cache_no_shelf;
 	}
 	if (borrowed != NULL)
 		thread_give_up(borrowed);
@@ -620,11 +624,11 @@ put_away(struct cache *k, struct bufpool_buf *b, bool borrowed)
 static void
 release_exact(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 {
-	atomic_fetch_sub_explicit(&p->exact_out, 1, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&p->exact_bytes_out, b->span,
+	atomic_fetch_add_explicit(&p->exact.releases, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->exact.bytes_returned, buf_size(b),
 				  memory_order_relaxed);
 	if (by_gc)
-		atomic_fetch_add_explicit(&p->exact_gc_returns, 1,
+		atomic_fetch_add_explicit(&p->exact.gc_returns, 1,
 					  memory_order_relaxed);
 	arena_give(b);
 }

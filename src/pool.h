@@ -56,12 +56,16 @@ struct bufpool {
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
 	struct buf_stack *blank;	/* by node and class, as a depot */
 	struct buf_stack blank_alone[BUFPOOL_CLASSES_MAX];	/* one node's */
-	_Atomic uint64_t exact_checkouts, exact_out, exact_bytes_out;
-	_Atomic uint64_t exact_gc_returns;
+	struct {	/* counters of buffers of exact size; they only rise */
+		_Atomic uint64_t checkouts, releases, gc_returns;
+		_Atomic uint64_t bytes_taken, bytes_returned;
+	} exact;
 	struct {	/* counters of threads that could get no cache */
 		_Atomic uint64_t checkouts, releases, misses;
 	} stray[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
+	/* of the idle buffers, those that someone is just giving back */
+	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
 	/* what decay goes by: see pool_look_around */
 	_Atomic int64_t looked_at, decay_at;	/* milliseconds */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
@@ -122,13 +126,14 @@ bool pool_iterate(unsigned *cursor, struct bufpool **pool);
 uint64_t pool_cached(const struct bufpool *p, unsigned class);
 uint64_t pool_ready(const struct bufpool *p, unsigned class);
 uint64_t pool_out(const struct bufpool *p, unsigned class);
+uint64_t pool_exact_out(const struct bufpool *p);
 
 /* Samples the peaks. */
 void pool_sample(struct bufpool *p);
 
-/* Gives what lies idle in any depot or cache back to the system, all of it or
- * what is above the floors. Returns bytes. */
-size_t pool_give_back(struct bufpool *p, bool keep_floor);
+/* Gives all that lies idle in any depot or cache back to the system. Returns
+ * bytes. */
+size_t pool_give_back(struct bufpool *p);
 
 /* What threads do now and then, in a slow path: sample the peaks, and let some
  * of what lies idle decay, here and in one other pool. */

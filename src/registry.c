@@ -169,11 +169,11 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 		p->existing[c] = p->lost[c] = 0;
 		p->stray[c].checkouts = p->stray[c].releases = 0;
 		p->stray[c].misses = 0;
-		p->was_idle[c] = 0;
+		p->promised[c] = p->was_idle[c] = 0;
 		p->was_short[c] = 0;
 	}
-	p->exact_checkouts = p->exact_out = p->exact_bytes_out = 0;
-	p->exact_gc_returns = 0;
+	p->exact.checkouts = p->exact.releases = p->exact.gc_returns = 0;
+	p->exact.bytes_taken = p->exact.bytes_returned = 0;
 	p->peak_out = p->peak_bytes_out = 0;
 	p->committed = 0;
 	p->looked_at = p->decay_at = 0;
@@ -505,9 +505,11 @@ pool_after_fork(void)
 	for (uint32_t i = 0; i < table_used(&pools); i++) {
 		struct bufpool *p = table_at(&pools, i);
 
-		for (unsigned c = 0; p->taken && c < p->classes; c++)
+		for (unsigned c = 0; p->taken && c < p->classes; c++) {
+			p->promised[c] = 0;
 			p->lost[c] = p->existing[c] - pool_cached(p, c) -
 			    pool_ready(p, c) - pool_out(p, c);
+		}
 	}
 }
 

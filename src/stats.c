@@ -32,20 +32,46 @@ pool_ready(const struct bufpool *p, unsigned class)
 	return n;
 }
 
-/* Checkouts are read first: what goes on meanwhile can make the difference too
- * small, never larger than what was out when the last of them was read. So the
- * peaks are lower bounds. */
+static uint64_t
+checkouts(const struct bufpool *p, unsigned class)
+{
+	uint64_t n = counter_get(&p->stray[class].checkouts);
+	struct cache *k;
+
+	SUM_OVER_CACHES(n, k, p, shelf_checkouts(&k->shelf[class]));
+	return n;
+}
+
+static uint64_t
+releases(const struct bufpool *p, unsigned class)
+{
+	uint64_t n = counter_get(&p->stray[class].releases);
+	struct cache *k;
+
+	SUM_OVER_CACHES(n, k, p, counter_get(&k->shelf[class].releases));
+	return n;
+}
+
+static uint64_t
+difference(uint64_t more, uint64_t less)
+{
+	return more > less ? more - less : 0;
+}
+
 uint64_t
 pool_out(const struct bufpool *p, unsigned class)
 {
-	uint64_t out = counter_get(&p->stray[class].checkouts), in = 0;
-	struct cache *k;
+	uint64_t n = checkouts(p, class);
 
-	SUM_OVER_CACHES(out, k, p, shelf_checkouts(&k->shelf[class]));
-	atomic_thread_fence(memory_order_acquire);
-	SUM_OVER_CACHES(in, k, p, counter_get(&k->shelf[class].releases));
-	in += counter_get(&p->stray[class].releases);
-	return out > in ? out - in : 0;
+	return difference(n, releases(p, class));
+}
+
+uint64_t
+pool_exact_out(const struct bufpool *p)
+{
+	uint64_t n = counter_get(&p->exact.checkouts);
+
+	return difference(n, counter_get(&p->exact.releases));
 }
 
 static void
@@ -60,14 +86,25 @@ raise_peak(_Atomic uint64_t *peak, uint64_t now)
 		;
 }
 
+/*
+ * All that was checked out is read before all that was released, so that what
+ * goes on meanwhile can make the difference too small, but never larger than it
+ * was when the last of the former was read. So the peaks are lower bounds.
+ */
 void
 pool_sample(struct bufpool *p)
 {
-	uint64_t out = counter_get(&p->exact_out);
-	uint64_t bytes = counter_get(&p->exact_bytes_out);
+	uint64_t taken[BUFPOOL_CLASSES_MAX];
+	uint64_t out = counter_get(&p->exact.checkouts);
+	uint64_t bytes = counter_get(&p->exact.bytes_taken);
 
+	for (unsigned c = 0; c < p->classes; c++)
+		taken[c] = checkouts(p, c);
+	atomic_thread_fence(memory_order_acquire);
+	out = difference(out, counter_get(&p->exact.releases));
+	bytes = difference(bytes, counter_get(&p->exact.bytes_returned));
 	for (unsigned c = 0; c < p->classes; c++) {
-		uint64_t n = pool_out(p, c);
+		uint64_t n = difference(taken[c], releases(p, c));
 
 		out += n;
 		bytes += n * p->class_size[c];
@@ -79,13 +116,11 @@ pool_sample(struct bufpool *p)
 static void
 class_stats(const struct bufpool *p, unsigned c, struct bufpool_class_stats *s)
 {
-	uint64_t checkouts = counter_get(&p->stray[c].checkouts);
 	struct cache *k;
 
 	s->misses = counter_get(&p->stray[c].misses);
 	SUM_OVER_CACHES(s->misses, k, p, counter_get(&k->shelf[c].misses));
-	SUM_OVER_CACHES(checkouts, k, p, shelf_checkouts(&k->shelf[c]));
-	s->hits = checkouts - s->misses;
+	s->hits = difference(checkouts(p, c), s->misses);
 	s->size = p->class_size[c];
 	s->count = counter_get(&p->existing[c]);
 	s->ready = pool_ready(p, c);
@@ -112,14 +147,16 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 		s.cached_bytes += (class->ready + class->cached) * class->size;
 		s.lost += counter_get(&p->lost[c]);
 	}
-	s.misses += counter_get(&p->exact_checkouts);
-	s.checked_out += counter_get(&p->exact_out);
-	s.bytes_checked_out += counter_get(&p->exact_bytes_out);
+	s.misses += counter_get(&p->exact.checkouts);
+	s.checked_out += pool_exact_out(p);
+	s.bytes_checked_out += difference(
+	    counter_get(&p->exact.bytes_taken),
+	    counter_get(&p->exact.bytes_returned));
 	s.peak_checked_out = counter_get(&p->peak_out);
 	s.peak_bytes_checked_out = counter_get(&p->peak_bytes_out);
 	s.committed_bytes = atomic_load(&p->committed);
 	SUM_OVER_CACHES(s.wiped_bytes, k, p, counter_get(&k->wiped_bytes));
-	s.gc_returns = counter_get(&p->exact_gc_returns);
+	s.gc_returns = counter_get(&p->exact.gc_returns);
 	SUM_OVER_CACHES(s.gc_returns, k, p, counter_get(&k->gc_returns));
 	s.numa_requested = p->numa_node;
 	s.numa_available = atomic_load(&p->numa_available);

@@ -82,7 +82,7 @@ thread_enroll(void)
 }
 
 static void
-flush(struct thread *t)
+for_each_cache(struct thread *t, void (*what)(struct cache *))
 {
 	uint32_t slots = atomic_load_explicit(&t->slots, memory_order_relaxed);
 
@@ -90,14 +90,14 @@ flush(struct thread *t)
 		struct cache *k = atomic_load_explicit(&t->caches[i],
 						       memory_order_relaxed);
 		if (k != NULL)
-			cache_flush(k);
+			what(k);
 	}
 }
 
 void
 bufpool_thread_flush(void)
 {
-	flush(thread_self);
+	for_each_cache(thread_self, cache_flush);
 }
 
 /*
@@ -115,7 +115,7 @@ thread_exit(void *value)
 	thread_self = &thread_nobody;
 	atomic_store_explicit(&t->token, NULL, memory_order_relaxed);
 	hook("exit: begun");
-	flush(t);
+	for_each_cache(t, cache_leave_to_others);
 	hook("exit: flushed");
 	thread_give_up(t);
 }

@@ -44,24 +44,52 @@ idle(const struct bufpool *p, unsigned class)
 	return pool_cached(p, class) + pool_ready(p, class);
 }
 
-size_t
-pool_give_back(struct bufpool *p, bool keep_floor)
+/*
+ * The same, as long as the floor stays, for several threads at once: each
+ * promises first what it is going to give back, and counts on no buffer that
+ * another has promised. The promise is kept until after the buffers have gone,
+ * so those are rather counted off twice than not at all. A thread that never
+ * comes back to take it off only makes others give back less.
+ */
+static size_t
+give_back_spare(struct bufpool *p, unsigned class, uint64_t most)
 {
-	size_t bytes = 0;
+	_Atomic uint64_t *promised = &p->promised[class];
+	uint64_t others = atomic_load(promised), mine;
+	size_t bytes;
 
-	for (unsigned c = 0; c < p->classes; c++) {
-		uint64_t n = idle(p, c), floor = keep_floor ? p->floor[c] : 0;
+	do {
+		uint64_t n = idle(p, class), stays = p->floor[class] + others;
 
-		if (n > floor)
-			bytes += give_back_class(p, c, n - floor);
-	}
+		if (n <= stays)
+			return 0;
+		mine = n - stays < most ? n - stays : most;
+	} while (!atomic_compare_exchange_strong(promised, &others,
+						 others + mine));
+	hook("trim: promised");
+	bytes = give_back_class(p, class, mine);
+	atomic_fetch_sub(promised, mine);
 	return bytes;
 }
 
 size_t
 bufpool_trim(struct bufpool *p)
 {
-	return pool_give_back(p, true);
+	size_t bytes = 0;
+
+	for (unsigned c = 0; c < p->classes; c++)
+		bytes += give_back_spare(p, c, UINT64_MAX);
+	return bytes;
+}
+
+size_t
+pool_give_back(struct bufpool *p)
+{
+	size_t bytes = 0;
+
+	for (unsigned c = 0; c < p->classes; c++)
+		bytes += give_back_class(p, c, idle(p, c));
+	return bytes;
 }
 
 /*
@@ -98,7 +126,7 @@ decay(struct bufpool *p, int64_t now)
 		excess = (least - p->floor[c] + DECAY_PART - 1) / DECAY_PART;
 		if (most > DECAY_COUNT)
 			most = DECAY_COUNT;
-		give_back_class(p, c, excess < most ? excess : most);
+		give_back_spare(p, c, excess < most ? excess : most);
 	}
 }
 
