@@ -338,6 +338,21 @@ describe("pack", function()
         end
     end)
 
+    -- What this guards against is a compiler that does not come to an end.
+    it("compiles formats that align again and again", function()
+        local buf = pool:checkout(1000)
+        local values = {}
+        for n = 1, 63 do
+            values[n] = n
+            local fmt = ("!2 Xi2 b"):rep(n)
+            for _ = 1, 100 do
+                buf:pack(1, fmt, unpack(values))
+                buf:unpack(1, fmt)
+            end
+            assert.equal(n, buf:byte(2 * n - 1))
+        end
+    end)
+
     it("forgets the formats of programs that make them up", function()
         local buf = pool:checkout(5000)
         local function memory(from, to)

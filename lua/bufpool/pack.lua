@@ -15,7 +15,7 @@ local check = require "bufpool.check"
 local core = require "bufpool.core"
 
 local ffi_string = ffi.string
-local floor, max, min = math.floor, math.max, math.min
+local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
 local data, live, room, view = core.data, core.live, core.room, core.view
@@ -236,9 +236,11 @@ for _, order in ipairs { "le", "be" } do
     end
 end
 
--- The first position from `at` on that is aligned.
+-- The first position from `at` on that is aligned. Where a sum uses one value
+-- twice, LuaJIT looks at both of its origins; sixty-four of these in a row, and
+-- it would not come to an end.
 local function aligned(at, align)
-    return at + (1 - at) % align
+    return ceil((at - 1) / align) * align + 1
 end
 
 -- pack ------------------------------------------------------------------------
