@@ -283,4 +283,27 @@ describe("bufpool.stats", function()
         end
         assert.equal(before, out(65536))
     end)
+
+    it("lists every size that there is, in order", function()
+        local held = {}
+        for pool = 0, 2 do
+            local classes = {}
+            for k = 1, 16 do
+                classes[k] = { size = 4096 * (100 - 16 * pool - k) }
+            end
+            local own = bufpool.new { classes = classes }
+            held[own] = own:checkout(4096 * (99 - 16 * pool))
+        end
+        local total, last, sizes = 0, 0, 0
+        for _, class in ipairs(bufpool.stats().classes) do
+            assert.is_true(class.size > last)
+            last, sizes = class.size, sizes + 1
+            total = total + class.out
+        end
+        assert.is_true(sizes >= 48)
+        assert.equal(bufpool.stats().checked_out, total)
+        for _, buf in pairs(held) do
+            buf:release()
+        end
+    end)
 end)

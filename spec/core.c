@@ -20,6 +20,7 @@
 
 #include "buf.h"
 #include "bufpool.h"
+#include "thread.h"
 
 static struct bufpool *
 pool_of(size_t four, size_t sixty_four, size_t max_bytes)
@@ -1215,6 +1216,102 @@ hold_some(void *pool)
 	return NULL;
 }
 
+/* Never more than one at a time, of each class, and of none. */
+static void *
+hold_one(void *pool)
+{
+	while (!atomic_load(&enough)) {
+		bufpool_release(bufpool_checkout(pool, 1));
+		bufpool_release(bufpool_checkout(pool, 1048576));
+		bufpool_release(bufpool_checkout(pool, 1048577));
+	}
+	return NULL;
+}
+
+static void
+peaks_of_several_classes_are_not_added_up(void **state)
+{
+	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool_stats s;
+	pthread_t thread;
+
+	(void)state;
+	atomic_store(&enough, 0);
+	pthread_create(&thread, NULL, hold_one, p);
+	for (int i = 0; i < 500000; i++)
+		bufpool_get_stats(p, &s);
+	atomic_store(&enough, 1);
+	pthread_join(thread, NULL);
+	s = stats_of(p);
+	assert_int_equal(s.checked_out, 0);
+	assert_int_equal(s.peak_checked_out, 1);
+	assert_in_range(s.peak_bytes_checked_out, 4096, 1048577);
+	bufpool_destroy(p);
+}
+
+static pthread_barrier_t both;
+
+static void *
+trim(void *pool)
+{
+	pthread_barrier_wait(&both);
+	bufpool_trim(pool);
+	return NULL;
+}
+
+static void
+two_trims_at_once_leave_the_counts(void **state)
+{
+	static struct bufpool_buf *held[1000];
+	pthread_t thread[2];
+
+	(void)state;
+	pthread_barrier_init(&both, NULL, 2);
+	for (int round = 0; round < 100; round++) {
+		struct bufpool *p = pool_of(64, 8, 0);
+
+		for (int i = 0; i < 1000; i++)
+			held[i] = bufpool_checkout(p, 1);
+		for (int i = 0; i < 1000; i++)
+			bufpool_release(held[i]);
+		for (int i = 0; i < 2; i++)
+			pthread_create(&thread[i], NULL, trim, p);
+		for (int i = 0; i < 2; i++)
+			pthread_join(thread[i], NULL);
+		assert_int_equal(stats_of(p).classes[0].count, 64);
+		bufpool_destroy(p);
+	}
+	pthread_barrier_destroy(&both);
+}
+
+static void *
+release_it(void *b)
+{
+	bufpool_release(b);
+	return NULL;
+}
+
+/* A thread whose checkouts are all slow still looks around: its countdown to
+ * that starts again each time. */
+static void
+checkouts_count_down_in_slow_paths_too(void **state)
+{
+	struct bufpool *p = bufpool_create(NULL);
+	struct bufpool_shelf *s;
+	pthread_t thread;
+
+	(void)state;
+	for (int i = 0; i < 3 * SHELF_CHECKOUTS; i++) {
+		pthread_create(&thread, NULL, release_it,
+			       bufpool_checkout(p, 1048576));
+		pthread_join(thread, NULL);
+		s = &thread_own_cache(p)->shelf[3];
+		assert_true(s->left >= 0 && s->left <= SHELF_CHECKOUTS);
+	}
+	assert_int_equal(shelf_checkouts(s), 3 * SHELF_CHECKOUTS);
+	bufpool_destroy(p);
+}
+
 static void
 peaks_are_never_above_what_was_out(void **state)
 {
@@ -1272,6 +1369,9 @@ main(void)
 		cmocka_unit_test(one_trim_gives_a_burst_back_to_the_system),
 		cmocka_unit_test(what_lies_idle_decays),
 		cmocka_unit_test(peaks_are_never_above_what_was_out),
+		cmocka_unit_test(peaks_of_several_classes_are_not_added_up),
+		cmocka_unit_test(two_trims_at_once_leave_the_counts),
+		cmocka_unit_test(checkouts_count_down_in_slow_paths_too),
 	};
 
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) | 1;

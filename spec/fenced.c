@@ -1,0 +1,125 @@
+/*
+ * The core on a kernel without membarrier(2), where shelves stay shut and every
+ * checkout and release takes the slow paths. Some containers forbid the call;
+ * this program has it forbidden to itself, by a filter that exec keeps, and then
+ * becomes the other programs, one after the other.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <linux/filter.h>
+#include <linux/membarrier.h>
+#include <linux/seccomp.h>
+
+#include <cmocka.h>
+
+static char directory[4096];
+
+static int
+forbid(void **state)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { 4, filter };
+
+	(void)state;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0;
+}
+
+/* What it says is shown when it fails: its tests are not to be counted twice. */
+static void
+run(const char *name)
+{
+	char path[sizeof directory + 16], line[1024];
+	FILE *said = tmpfile();
+	int status = -1;
+	pid_t child;
+
+	assert_non_null(said);
+	snprintf(path, sizeof path, "%s/%s", directory, name);
+	child = fork();
+	if (child == 0) {
+		dup2(fileno(said), STDOUT_FILENO);
+		dup2(fileno(said), STDERR_FILENO);
+		execl(path, path, (char *)NULL);
+		_exit(127);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	rewind(said);
+	while (status != 0 && fgets(line, sizeof line, said) != NULL)
+		fprintf(stderr, "%s: %s", name, line);
+	fclose(said);
+	assert_int_equal(status, 0);
+}
+
+static void
+membarrier_is_forbidden_indeed(void **state)
+{
+	(void)state;
+	assert_int_equal(syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0),
+			 -1);
+	assert_int_equal(errno, ENOSYS);
+}
+
+static void
+the_core_does_all_it_does_with_it(void **state)
+{
+	(void)state;
+	run("core");
+}
+
+static void
+no_thread_waits_for_another(void **state)
+{
+	(void)state;
+	run("progress");
+}
+
+static void
+no_buffer_is_in_two_hands(void **state)
+{
+	(void)state;
+	setenv("STRESS_OPS", "2000000", 1);
+	run("stress");
+}
+
+static void
+a_fork_child_may_use_the_pool(void **state)
+{
+	(void)state;
+	setenv("FORKS", "100", 1);
+	run("fork");
+}
+
+int
+main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(membarrier_is_forbidden_indeed),
+		cmocka_unit_test(the_core_does_all_it_does_with_it),
+		cmocka_unit_test(no_thread_waits_for_another),
+		cmocka_unit_test(no_buffer_is_in_two_hands),
+		cmocka_unit_test(a_fork_child_may_use_the_pool),
+	};
+
+	snprintf(directory, sizeof directory, "%s", argc > 0 ? argv[0] : "");
+	if (strrchr(directory, '/') != NULL)
+		*strrchr(directory, '/') = '\0';
+	return cmocka_run_group_tests(tests, forbid, NULL);
+}
