@@ -95,7 +95,8 @@ $(HOOKED): spec/progress.c $(wildcard src/*.[ch]) | $(BUILD)/headers
 	grep -oh 'hook("[^"]*")' src/*.[ch] | sort -u | \
 		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
 	$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) -DBUFPOOL_HOOKS \
-		$(LDFLAGS) -o $@ $< $(filter-out src/lua_%,$(SRC)) -lcmocka $(LIBS)
+		$(LDFLAGS) -o $@ $< $(filter-out src/lua_%,$(SRC)) -lcmocka \
+		$(LIBS)
 
 # Says what is missing before the compiler does, and better.
 $(BUILD)/headers:
@@ -243,7 +244,8 @@ asan: deps-test
 	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED='--filter-out=secret --filter-out=free.memory' \
 		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 FORKS=200 \
-		.ci/test $(filter %.c spec/0%.lua,$(filter-out %fenced.c,$(SPEC)))
+		.ci/test $(filter %.c spec/0%.lua,$(filter-out %fenced.c, \
+		$(SPEC)))
 
 # Without address randomization where that may be switched off: some kernels
 # place mappings where ThreadSanitizer does not expect them.

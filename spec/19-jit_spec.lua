@@ -263,7 +263,8 @@ describe("twenty calls in one loop on trace, nothing aborted or stitched:",
             return
         end
         for _, body in ipairs { "w:put 'a'", "w:put('a', 'b')",
-            "b:write(1, 'a')", "x = x + b:byte(i)", "b:setbyte(i, i)", "x = x + #b:sub(i, i + 1)",
+            "b:write(1, 'a')", "x = x + b:byte(i)", "b:setbyte(i, i)",
+            "x = x + #b:sub(i, i + 1)",
             "x = x + #small:tostring()", "b:fill(i, 1, 9)",
             "b:copy(1, 'abc', 1, 2)", "x = x + b:find('c', 1, true)",
             "x = x + (b:equals 'abc' and 1 or 0)", "x = x + b:u32le(i)",

@@ -1,8 +1,8 @@
 /*
  * The core on a kernel without membarrier(2), where shelves stay shut and every
  * checkout and release takes the slow paths. Some containers forbid the call;
- * this program has it forbidden to itself, by a filter that exec keeps, and then
- * becomes the other programs, one after the other.
+ * this program has it forbidden to itself, by a filter that exec keeps, and
+ * runs the other programs, one after the other.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -42,7 +42,7 @@ forbid(void **state)
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0;
 }
 
-/* What it says is shown when it fails: its tests are not to be counted twice. */
+/* What it says is shown when it fails: no test is to be counted twice. */
 static void
 run(const char *name)
 {

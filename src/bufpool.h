@@ -77,7 +77,7 @@ struct bufpool_config {
 	 * order; copied. 0: the four, with the counts above. */
 	size_t class_count;
 	const struct bufpool_class_config *classes;
-	int prefault;			/* memory has its pages when handed out */
+	int prefault;			/* memory has pages when handed out */
 	int huge_pages;			/* ask the kernel for huge pages */
 };
 

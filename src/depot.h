@@ -2,7 +2,8 @@
  * depot - where buffers wait for whichever thread needs them next.
  *
  * Each thread has one depot for each pool it uses: a ck_ring per size class
- * (and NUMA node, where the pool tells them apart), into which only that thread puts and from which everyone takes.
+ * (and NUMA node, where the pool tells them apart), into which only that thread
+ * puts and from which everyone takes.
  *
  *      owner --push--> [ ring ] --take--> owner, by refill
  *                               --take--> any other thread, by stealing

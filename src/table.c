@@ -25,10 +25,10 @@ table_init(struct table *t, size_t item, uint32_t limit)
 }
 
 /*
- * Opens for writing the step that holds the entry's last byte, and the one of its first.
- * mprotect is idempotent, so threads that race for one step both succeed and
- * neither waits; only then may the count pass the entry. The release of the
- * count pairs with the acquire in table_used.
+ * Opens for writing the step that holds the entry's last byte, and the one of
+ * its first. mprotect is idempotent, so threads that race for one step both
+ * succeed and neither waits; only then may the count pass the entry. The
+ * release of the count pairs with the acquire in table_used.
  */
 int64_t
 table_extend(struct table *t)
