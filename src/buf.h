@@ -59,7 +59,7 @@ struct bufpool_buf {
 			uint8_t consumed;	/* at is past base */
 		};
 	};
-	/* second cache line: not touched by checkout and release */
+	/* second cache line: not written by checkout and release */
 	uint8_t *base;		/* first byte of the memory; NULL: none */
 	struct bufpool *pool;
 	size_t grant;		/* bytes from at that reserve() granted */
