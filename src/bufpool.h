@@ -55,15 +55,15 @@ struct bufpool;
 struct bufpool_buf;
 struct bufpool_frozen;
 
+struct bufpool_class_config {
+	size_t size;			/* bytes; a multiple of 4096 */
+	size_t count;			/* buffers kept ready */
+};
+
 /*
  * What a pool is made of. Fill it with bufpool_config_init, then change what
  * should differ. The counts are buffers kept ready: trimming never goes below.
  */
-struct bufpool_class_config {
-	size_t size;			/* bytes; a multiple of the page's */
-	size_t count;			/* buffers kept ready */
-};
-
 struct bufpool_config {
 	size_t struct_size;		/* set by bufpool_config_init */
 	size_t four_kib_count;		/* default 64 */

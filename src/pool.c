@@ -416,10 +416,9 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 		b = shelf_take(s);
 		shelf_leave(s);
 	}
-	if (b == NULL)
-		b = steal(p, k, ring, &from);
-	else
+	if (b != NULL)
 		return b;
+	b = steal(p, k, ring, &from);
 	if (b == NULL || s == NULL || !shelf_open(s))
 		return b;
 	if (shelf_count(s) + 1 < (s->full + 1) / 2)
@@ -432,7 +431,7 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 	return b;
 }
 
-/* A ready buffer from whatever node, the caller's own but for others' lack. */
+/* A ready buffer of whatever node: rather than none. */
 static struct bufpool_buf *
 take_elsewhere(struct bufpool *p, unsigned class)
 {

@@ -126,7 +126,6 @@ bool pool_iterate(unsigned *cursor, struct bufpool **pool);
 uint64_t pool_cached(const struct bufpool *p, unsigned class);
 uint64_t pool_ready(const struct bufpool *p, unsigned class);
 uint64_t pool_out(const struct bufpool *p, unsigned class);
-uint64_t pool_exact_out(const struct bufpool *p);
 
 /* Samples the peaks. */
 void pool_sample(struct bufpool *p);

@@ -66,14 +66,6 @@ pool_out(const struct bufpool *p, unsigned class)
 	return difference(n, releases(p, class));
 }
 
-uint64_t
-pool_exact_out(const struct bufpool *p)
-{
-	uint64_t n = counter_get(&p->exact.checkouts);
-
-	return difference(n, counter_get(&p->exact.releases));
-}
-
 static void
 raise_peak(_Atomic uint64_t *peak, uint64_t now)
 {
@@ -148,7 +140,8 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 		s.lost += counter_get(&p->lost[c]);
 	}
 	s.misses += counter_get(&p->exact.checkouts);
-	s.checked_out += pool_exact_out(p);
+	s.checked_out += difference(counter_get(&p->exact.checkouts),
+				    counter_get(&p->exact.releases));
 	s.bytes_checked_out += difference(
 	    counter_get(&p->exact.bytes_taken),
 	    counter_get(&p->exact.bytes_returned));
