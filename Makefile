@@ -43,9 +43,9 @@ TLS := $(shell echo 'int x;' | $(CC) -mtls-dialect=gnu2 -c -x c \
 	-o /dev/null - 2>/dev/null && echo -mtls-dialect=gnu2)
 LIBS = -lm -pthread -ldl
 
-SRC := $(wildcard src/*.c)
-CORE_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter-out src/lua_%,$(SRC)))
-LUA_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter src/lua_%,$(SRC)))
+CORE_SRC := $(wildcard src/core/*.c)
+CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
+LUA_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/lua/*.c))
 LUA_SRC := $(sort $(wildcard lua/bufpool/*.lua))
 SPECS := $(patsubst %.c,$(BUILD)/%,$(wildcard spec/*.c))
 
@@ -60,14 +60,15 @@ specs: $(SPECS)
 examples: $(BUILD)/examples/host
 
 # The one build recipe of everything in src/.
-$(BUILD)/%.o: src/%.c | $(BUILD)/headers
+$(BUILD)/src/%.o: src/%.c | $(BUILD)/headers
+	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 $(LUA_OBJ): | $(BUILD)/cdef.h $(BUILD)/lua_sources.h
 
 # A closing Lua state must not unload code that a thread's exit will run
 # (nodelete), and the module must not mix with a host's own copy (Bsymbolic).
-$(CORE): $(CORE_OBJ) $(filter-out %/lua_host.o,$(LUA_OBJ))
+$(CORE): $(CORE_OBJ) $(filter-out %/host.o,$(LUA_OBJ))
 	@mkdir -p $(@D)
 	$(CC) -shared $(ALL_CFLAGS) -Wl,-z,nodelete -Wl,-Bsymbolic \
 		$(LDFLAGS) -o $@ $^ $(LIBS)
@@ -88,15 +89,14 @@ $(filter-out $(HOOKED),$(SPECS)) $(BUILD)/examples/host: \
 		-Wl,--as-needed $(if $(filter spec/%,$<),-lcmocka) \
 		$(LUA_LIBS) $(LIBS)
 
-# The program that stops threads wherever src/hook.h lets it, so it has the core
-# compiled in once more, with hooks, and is told the places that there are.
-$(HOOKED): spec/progress.c $(wildcard src/*.[ch]) | $(BUILD)/headers
+# The program that stops threads wherever src/core/hook.h lets it, so it has the
+# core compiled in once more, with hooks, and is told the places that there are.
+$(HOOKED): spec/progress.c $(wildcard src/core/*.[ch]) | $(BUILD)/headers
 	@mkdir -p $(@D)
-	grep -oh 'hook("[^"]*")' src/*.[ch] | sort -u | \
+	grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
 		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
 	$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) -DBUFPOOL_HOOKS \
-		$(LDFLAGS) -o $@ $< $(filter-out src/lua_%,$(SRC)) -lcmocka \
-		$(LIBS)
+		$(LDFLAGS) -o $@ $< $(CORE_SRC) -lcmocka $(LIBS)
 
 # Says what is missing before the compiler does, and better.
 $(BUILD)/headers:
@@ -116,11 +116,11 @@ QUOTE = s/[\\"?]/\\&/g; s/.*/"&\\n"/
 SIGNED = s/_Atomic //g; s/\<size_t\>/ptrdiff_t/g
 MARKED = /^\/\* ffi: begin \*\/$$/,/^\/\* ffi: end \*\/$$/
 
-$(BUILD)/cdef.h: src/buf.h src/lua_box.h Makefile
+$(BUILD)/cdef.h: src/core/buf.h src/lua/box.h Makefile
 	@mkdir -p $(@D)
 	@set -e; { echo 'static const char bufpool_cdef[] ='; \
 	sed -n '$(MARKED){ //d; $(SIGNED); $(QUOTE); p; }' \
-		src/buf.h src/lua_box.h; \
+		src/core/buf.h src/lua/box.h; \
 	echo ';'; } >$@
 
 # The directory itself is listed so that a file removed is noticed.
@@ -265,4 +265,4 @@ memcheck: deps-test
 clean:
 	rm -rf build
 
--include $(wildcard $(BUILD)/*.d $(BUILD)/*/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/src/*/*.d)

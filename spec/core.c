@@ -18,9 +18,9 @@
 
 #include <cmocka.h>
 
-#include "buf.h"
+#include "core/buf.h"
 #include "bufpool.h"
-#include "thread.h"
+#include "core/thread.h"
 
 static struct bufpool *
 pool_of(size_t four, size_t sixty_four, size_t max_bytes)

@@ -19,9 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "buf.h"
+#include "core/buf.h"
 #include "bufpool.h"
-#include "thread.h"
+#include "core/thread.h"
 
 #define THREADS 8
 #define HELD 150		/* more than a shelf: spills and refills */

@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "buf.h"
-#include "lua_box.h"
-#include "pool.h"
+#include "core/buf.h"
+#include "lua/box.h"
+#include "core/pool.h"
 
 static struct bufpool_pool_box box;
 

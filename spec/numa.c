@@ -20,9 +20,9 @@
 
 #include <cmocka.h>
 
-#include "buf.h"
+#include "core/buf.h"
 #include "bufpool.h"
-#include "cache.h"
+#include "core/cache.h"
 
 #define PAGE ((size_t)4096)
 #define MANY 100

@@ -1,7 +1,7 @@
 /*
  * No thread waits for another, wherever that other one stands still.
  *
- * Built with the hooks of src/hook.h. A victim does a deed - checks out, trims,
+ * Built with the hooks of src/core/hook.h. A victim does a deed - checks out, trims,
  * exits - and first the places that it passes are written down. Then it does
  * the same again, once for each different step from one place to the next, and
  * is stopped at the end of that step. While it stands there, other threads do
@@ -30,11 +30,11 @@
 
 #include <cmocka.h>
 
-#include "buf.h"
+#include "core/buf.h"
 #include "bufpool.h"
-#include "hook.h"
-#include "pool.h"
-#include "thread.h"
+#include "core/hook.h"
+#include "core/pool.h"
+#include "core/thread.h"
 
 #define SECONDS 60	/* after which a step counts as hung */
 #define SMALL 100	/* one size for each class, and one for neither */

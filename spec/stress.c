@@ -22,9 +22,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "buf.h"
+#include "core/buf.h"
 #include "bufpool.h"
-#include "thread.h"
+#include "core/thread.h"
 
 #define THREADS 8
 #define HELD 24			/* buffers that a thread holds, at most */

@@ -1,4 +1,4 @@
-#include "lua_module.h"
+#include "module.h"
 
 /* Pointers travel as numbers: light userdata fail on arm64, and a double holds
  * any address that a process has. */

@@ -11,7 +11,7 @@
 #include <lua.h>
 
 #include "bufpool_lua.h"
-#include "lua_box.h"
+#include "box.h"
 
 #define UP_ACCOUNT lua_upvalueindex(1)	/* userdata: struct bufpool_account */
 #define UP_POOL lua_upvalueindex(2)	/* metatables */

@@ -9,7 +9,7 @@
 #ifndef BUFPOOL_LUA_BOX_H
 #define BUFPOOL_LUA_BOX_H
 
-#include "buf.h"
+#include "core/buf.h"
 
 /* ffi: begin */
 struct bufpool_account {	/* of one Lua VM; in bytes */

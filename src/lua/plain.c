@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "lua_module.h"
+#include "module.h"
 
 /*
  * The commonest methods for programs that run without the JIT, where a call by

@@ -6,7 +6,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "lua_module.h"
+#include "module.h"
 
 #include "cdef.h"
 

@@ -3,8 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lua_box.h"
-#include "pool.h"
+#include "box.h"
+#include "core/pool.h"
 
 /* What growth took is owed to the collector: it cannot run in here. */
 static int

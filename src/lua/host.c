@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "lua_module.h"
+#include "module.h"
 
 #include "lua_sources.h"
 

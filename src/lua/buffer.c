@@ -1,4 +1,4 @@
-#include "lua_module.h"
+#include "module.h"
 
 /* Takes the buffer out of its box, which is then nobody's. */
 static struct bufpool_buf *

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "lua_module.h"
-#include "pool.h"
+#include "module.h"
+#include "core/pool.h"
 
 /* What a VM may hold before its collector is made to work: so many bytes, or
  * as many as its Lua heap. Then the largest payment at once, in KiB. */
