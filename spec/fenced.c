@@ -80,8 +80,14 @@ membarrier_is_forbidden_indeed(void **state)
 static void
 the_core_does_all_it_does_with_it(void **state)
 {
+	static const char *const core[] = {
+		"buffer", "cache", "checkout", "classes", "limits", "pages",
+		"pool", "stats", "trim", "wipe",
+	};
+
 	(void)state;
-	run("core");
+	for (size_t i = 0; i < sizeof core / sizeof *core; i++)
+		run(core[i]);
 }
 
 static void

@@ -1,0 +1,155 @@
+/*
+ * A buffer keeps its contents and its alignment through every resize, shows zero
+ * where it grew, and misuse of one that is released or frozen is fatal.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "support/pool.h"
+
+static void
+resizing_shows_zeroes_and_keeps_the_contents(void **state)
+{
+	struct bufpool *p = pool_of(1, 1, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 1000);
+	unsigned char *data = bufpool_data(b);
+
+	(void)state;
+	memset(data, 7, 1000);
+	assert_int_equal(bufpool_resize(b, 10), 0);
+	assert_int_equal(bufpool_resize(b, 2000), 0);
+	data = bufpool_data(b);
+	for (size_t i = 0; i < 2000; i++)
+		assert_int_equal(data[i], i < 10 ? 7 : 0);
+	memset(data, 9, 2000);
+	assert_int_equal(bufpool_resize(b, 3000000), 0);
+	assert_int_equal(bufpool_len(b), 3000000);
+	data = bufpool_data(b);
+	for (size_t i = 0; i < 3000000; i++)
+		if (data[i] != (i < 2000 ? 9 : 0))
+			fail_msg("byte %zu is %d", i, data[i]);
+	bufpool_release(b);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+keeps_an_alignment_through_growth(void **state)
+{
+	struct bufpool *p = pool_of(1, 1, 0);
+
+	(void)state;
+	for (size_t a = 1; a <= (size_t)1 << 22; a *= 2) {
+		struct bufpool_buf *b = bufpool_checkout_aligned(p, 100, a);
+
+		assert_non_null(b);
+		assert_int_equal((uintptr_t)bufpool_peek(b) % a, 0);
+		memset(bufpool_data(b), 5, 100);
+		assert_int_equal(bufpool_resize(b, 100000), 0);
+		assert_int_equal((uintptr_t)bufpool_peek(b) % a, 0);
+		assert_int_equal(((const char *)bufpool_peek(b))[99], 5);
+		bufpool_release(b);
+	}
+	errno = 0;
+	assert_null(bufpool_checkout_aligned(p, 1, 0));
+	assert_int_equal(errno, EINVAL);
+	assert_null(bufpool_checkout_aligned(p, 1, 48));
+	assert_int_equal(errno, EINVAL);
+	assert_null(bufpool_checkout_aligned(p, 1, (size_t)1 << 63));
+	assert_int_equal(errno, ENOMEM);
+	bufpool_destroy(p);
+}
+
+/* Runs misuse in a child; it must abort and say so. */
+static void
+assert_aborts(void (*misuse)(struct bufpool *), const char *message)
+{
+	char said[512] = "";
+	int fd[2], status;
+	ssize_t n;
+	pid_t child;
+
+	assert_int_equal(pipe(fd), 0);
+	child = fork();
+	if (child == 0) {
+		dup2(fd[1], 2);
+		misuse(pool_of(4, 4, 0));
+		_exit(0);
+	}
+	close(fd[1]);
+	n = read(fd[0], said, sizeof said - 1);
+	said[n > 0 ? n : 0] = '\0';
+	close(fd[0]);
+	waitpid(child, &status, 0);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT ||
+	    strstr(said, message) == NULL)
+		fail_msg("status %x, said: %s", (unsigned)status, said);
+}
+
+static void
+release_twice(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	bufpool_release(b);
+	bufpool_release(b);
+}
+
+static void
+release_frozen(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	bufpool_freeze(b);
+	bufpool_release(b);
+}
+
+static void
+freeze_released(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	bufpool_release(b);
+	bufpool_freeze(b);
+}
+
+static void
+unref_twice(struct bufpool *p)
+{
+	struct bufpool_frozen *f = bufpool_freeze(bufpool_checkout(p, 1));
+
+	bufpool_frozen_unref(f);
+	bufpool_frozen_unref(f);
+}
+
+static void
+aborts_on_proven_corruption(void **state)
+{
+	(void)state;
+	assert_aborts(release_twice, "corruption at release");
+	assert_aborts(release_frozen, "is frozen");
+	assert_aborts(freeze_released, "corruption at freeze");
+	assert_aborts(unref_twice, "corruption at unref");
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(resizing_shows_zeroes_and_keeps_the_contents),
+		cmocka_unit_test(keeps_an_alignment_through_growth),
+		cmocka_unit_test(aborts_on_proven_corruption),
+	};
+
+	return cmocka_run_group_tests_name("buffer", tests, NULL, NULL);
+}

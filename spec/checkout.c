@@ -1,0 +1,117 @@
+/*
+ * Checkout refuses a size that cannot be, try_checkout takes only what is ready,
+ * the buffer released last comes out first, and release leaves errno alone.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "support/pool.h"
+
+static void
+refuses_sizes_that_cannot_be(void **state)
+{
+	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool_buf *b;
+
+	(void)state;
+	assert_null(bufpool_checkout(p, (size_t)PTRDIFF_MAX + 1));
+	assert_int_equal(errno, EOVERFLOW);
+	assert_null(bufpool_checkout(p, SIZE_MAX));
+	assert_int_equal(errno, EOVERFLOW);
+	assert_null(bufpool_checkout(p, PTRDIFF_MAX));
+	assert_int_equal(errno, ENOMEM);
+	assert_null(bufpool_try_checkout(p, SIZE_MAX));
+	assert_int_equal(errno, EOVERFLOW);
+	b = bufpool_checkout(p, 10);
+	memset(bufpool_data(b), 3, 10);
+	assert_int_equal(bufpool_resize(b, SIZE_MAX), -1);
+	assert_int_equal(errno, EOVERFLOW);
+	assert_int_equal(bufpool_resize(b, PTRDIFF_MAX), -1);
+	assert_int_equal(errno, ENOMEM);
+	assert_int_equal(bufpool_len(b), 10);
+	assert_int_equal(((const char *)bufpool_peek(b))[9], 3);
+	bufpool_release(b);
+	bufpool_release(NULL);
+	bufpool_frozen_unref(NULL);
+	bufpool_destroy(NULL);
+	bufpool_destroy(p);
+}
+
+static void
+try_checkout_takes_only_what_is_ready(void **state)
+{
+	struct bufpool *p = pool_of(3, 0, 0);
+	struct bufpool_buf *held[3];
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		assert_non_null(held[i] = bufpool_try_checkout(p, 1));
+	errno = 0;
+	assert_null(bufpool_try_checkout(p, 1));
+	assert_int_equal(errno, EAGAIN);
+	assert_null(bufpool_try_checkout(p, 4097));
+	assert_int_equal(errno, EAGAIN);
+	assert_null(bufpool_try_checkout(p, 2000000));
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(stats_of(p).misses, 0);
+	for (size_t i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	assert_non_null(held[0] = bufpool_try_checkout(p, 1));
+	bufpool_release(held[0]);
+	bufpool_destroy(p);
+}
+
+/* The last buffer out of the cache is the last one put in: warm. */
+static void
+hands_out_the_buffer_released_last(void **state)
+{
+	struct bufpool *p = pool_of(8, 0, 0);
+	struct bufpool_buf *a = bufpool_checkout(p, 1);
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+	const void *last = bufpool_peek(a);
+
+	(void)state;
+	bufpool_release(b);
+	bufpool_release(a);
+	a = bufpool_checkout(p, 1);
+	assert_ptr_equal(bufpool_peek(a), last);
+	bufpool_release(a);
+	bufpool_destroy(p);
+}
+
+static void
+release_keeps_errno(void **state)
+{
+	struct bufpool *p = pool_of(0, 0, 0);
+	struct bufpool_buf *held[200];
+
+	(void)state;
+	for (size_t i = 0; i < 200; i++)
+		held[i] = bufpool_checkout(p, 65536);
+	errno = 4711;
+	for (size_t i = 0; i < 200; i++)
+		bufpool_release(held[i]);
+	assert_int_equal(errno, 4711);
+	bufpool_destroy(p);
+	assert_int_equal(errno, 4711);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(refuses_sizes_that_cannot_be),
+		cmocka_unit_test(try_checkout_takes_only_what_is_ready),
+		cmocka_unit_test(hands_out_the_buffer_released_last),
+		cmocka_unit_test(release_keeps_errno),
+	};
+
+	return cmocka_run_group_tests_name("checkout", tests, NULL, NULL);
+}

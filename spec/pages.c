@@ -1,0 +1,172 @@
+/*
+ * What prefault and huge_pages ask for is what the kernel says of the pages.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "support/pool.h"
+
+/* Pages of [at, at + n) that are in memory. */
+static size_t
+resident(const void *at, size_t n)
+{
+	static unsigned char is[8192];
+	size_t pages = (n + 4095) / 4096, sum = 0;
+
+	assert_in_range(pages, 1, sizeof is);
+	assert_int_equal(mincore((void *)(uintptr_t)at, n, is), 0);
+	for (size_t i = 0; i < pages; i++)
+		sum += is[i] & 1;
+	return sum;
+}
+
+static void
+assert_prefaulted(int prefault, int huge_pages)
+{
+	static const size_t sizes[] = { 4096, 65536, 262144, 1048576, 3000000 };
+	struct bufpool_config config;
+	struct bufpool_buf *held[4];
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.prefault = prefault;
+	config.huge_pages = huge_pages;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	for (size_t i = 0; i < 5; i++)
+		for (int again = 0; again < 2; again++) {
+			size_t n = sizes[i], pages = (n + 4095) / 4096;
+
+			for (int j = 0; j < 4; j++) {
+				held[j] = bufpool_checkout(p, n);
+				assert_non_null(held[j]);
+				assert_int_equal(
+				    resident(bufpool_peek(held[j]), n),
+				    prefault ? pages : 0);
+				assert_all_zero(held[j]);
+			}
+			for (int j = 0; j < 4; j++)
+				bufpool_release(held[j]);
+			bufpool_trim(p);
+			/* What is kept has been read. */
+			if (!prefault)
+				break;
+		}
+	bufpool_destroy(p);
+}
+
+static void
+prefault_has_the_pages_there_at_checkout(void **state)
+{
+	(void)state;
+	assert_prefaulted(1, 0);
+	assert_prefaulted(1, 1);
+	assert_prefaulted(0, 0);
+}
+
+/* Of the mapping that holds the address: a line of /proc/self/smaps. */
+static bool
+smaps(const void *at, const char *key, char *value, size_t size)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	char line[512];
+	bool inside = false, found = false;
+
+	assert_non_null(file);
+	while (!found && fgets(line, sizeof line, file) != NULL) {
+		unsigned long first, end;
+
+		if (sscanf(line, "%lx-%lx ", &first, &end) == 2)
+			inside = first <= (uintptr_t)at && (uintptr_t)at < end;
+		else if (inside && strncmp(line, key, strlen(key)) == 0) {
+			snprintf(value, size, "%s", line + strlen(key));
+			found = true;
+		}
+	}
+	fclose(file);
+	return found;
+}
+
+static bool
+huge_pages_are_allowed(void)
+{
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+	char line[128] = "";
+
+	if (file != NULL && fgets(line, sizeof line, file) == NULL)
+		line[0] = '\0';
+	if (file != NULL)
+		fclose(file);
+	return strstr(line, "[madvise]") || strstr(line, "[always]");
+}
+
+static void
+huge_pages_are_asked_for(void **state)
+{
+	static const size_t sizes[] = { 4096, 65536, 1048576, 2097152,
+					9000000 };
+	const size_t huge = (size_t)2 << 20;
+	struct bufpool_config config;
+	struct bufpool_buf *held[5];
+	char line[512];
+	long sum = 0;
+	struct bufpool *p;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.huge_pages = 1;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	for (size_t i = 0; i < 5; i++) {
+		held[i] = bufpool_checkout(p, sizes[i]);
+		assert_non_null(held[i]);
+		if (!smaps(bufpool_peek(held[i]), "VmFlags:", line, 512)) {
+			print_message("no VmFlags in /proc/self/smaps\n");
+			skip();
+		}
+		assert_non_null(strstr(line, " hg"));
+		if (sizes[i] >= huge)
+			assert_int_equal((uintptr_t)bufpool_peek(held[i]) %
+					 huge, 0);
+		memset(bufpool_data(held[i]), 1, sizes[i]);
+		assert_true(smaps(bufpool_peek(held[i]), "AnonHugePages:",
+				  line, 512));
+		sum += atol(line);
+	}
+	for (size_t i = 0; i < 5; i++)
+		bufpool_release(held[i]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+	p = pool_of(1, 0, 0);
+	held[0] = bufpool_checkout(p, 65536);
+	smaps(bufpool_peek(held[0]), "VmFlags:", line, 512);
+	assert_null(strstr(line, " hg"));
+	bufpool_release(held[0]);
+	bufpool_destroy(p);
+	if (!huge_pages_are_allowed()) {
+		print_message("the system has huge pages switched off\n");
+		skip();
+	}
+	assert_true(sum > 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(prefault_has_the_pages_there_at_checkout),
+		cmocka_unit_test(huge_pages_are_asked_for),
+	};
+
+	return cmocka_run_group_tests_name("pages", tests, NULL, NULL);
+}

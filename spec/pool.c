@@ -1,0 +1,196 @@
+/*
+ * A pool from its configuration to its end: what it is made from, who shares it
+ * by name, what closing leaves, and that the place of one that is gone serves
+ * the next.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "support/pool.h"
+
+static void
+closing_keeps_what_is_out_and_refuses_more(void **state)
+{
+	struct bufpool *p = pool_of(4, 4, 0);
+	struct bufpool_buf *a = bufpool_checkout(p, 100);
+	struct bufpool_buf *b = bufpool_checkout(p, 100);
+	struct bufpool_frozen *f;
+
+	(void)state;
+	memset(bufpool_data(a), 1, 100);
+	bufpool_close(p);
+	errno = 0;
+	assert_null(bufpool_checkout(p, 1));
+	assert_int_equal(errno, ESHUTDOWN);
+	assert_null(bufpool_try_checkout(p, 1));
+	assert_int_equal(errno, ESHUTDOWN);
+	assert_null(bufpool_checkout(p, 2000000));
+	assert_int_equal(errno, ESHUTDOWN);
+	assert_int_equal(stats_of(p).committed_bytes, 2 * 4096);
+	assert_int_equal(((const char *)bufpool_peek(a))[99], 1);
+	bufpool_release(a);
+	assert_int_equal(stats_of(p).committed_bytes, 4096);
+	f = bufpool_freeze(b);
+	bufpool_destroy(p);
+	assert_int_equal(bufpool_frozen_len(f), 100);
+	bufpool_frozen_unref(f);
+}
+
+static void
+uses_the_place_of_a_pool_that_is_gone(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		struct bufpool *p = pool_of(2, 0, 0);
+		struct bufpool_buf *b = bufpool_checkout(p, 100);
+
+		assert_non_null(b);
+		assert_all_zero(b);
+		memset(bufpool_data(b), 1, 100);
+		if (i % 2)
+			bufpool_destroy(p);
+		bufpool_release(b);
+		if (i % 2 == 0)
+			bufpool_destroy(p);
+	}
+}
+
+static void
+shares_a_pool_by_name(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool *a, *b;
+
+	(void)state;
+	assert_null(bufpool_get("shared"));
+	assert_int_equal(errno, ENOENT);
+	bufpool_config_init(&config);
+	config.name = "shared";
+	config.four_kib_count = 5;
+	a = bufpool_create(&config);
+	assert_non_null(a);
+	assert_ptr_equal(bufpool_create(&config), a);
+	assert_ptr_equal(bufpool_get("shared"), a);
+	config.four_kib_count = 6;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	bufpool_destroy(a);
+	bufpool_destroy(a);
+	bufpool_destroy(a);
+	assert_null(bufpool_get("shared"));
+	b = bufpool_create(&config);
+	assert_non_null(b);
+	bufpool_destroy(b);
+	a = bufpool_default();
+	b = bufpool_default();
+	assert_non_null(a);
+	assert_ptr_equal(a, b);
+	bufpool_destroy(a);
+	bufpool_destroy(b);
+}
+
+static void
+refuses_a_configuration_out_of_range(void **state)
+{
+	struct bufpool_config config;
+	char long_name[BUFPOOL_NAME_MAX + 1];
+
+	(void)state;
+	memset(long_name, 'x', BUFPOOL_NAME_MAX);
+	long_name[BUFPOOL_NAME_MAX] = '\0';
+	bufpool_config_init(&config);
+	config.name = long_name;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+	bufpool_config_init(&config);
+	config.numa_node = -3;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+	bufpool_config_init(&config);
+	config.one_mib_count = SIZE_MAX;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+	bufpool_config_init(&config);
+	config.max_bytes = 100000;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EDQUOT);
+}
+
+/* A host built before max_bytes was added to the struct. */
+static void
+reads_and_fills_the_structs_of_older_callers(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool_stats s;
+	struct bufpool *p;
+
+	(void)state;
+	memset(&config, 0xff, sizeof config);
+	bufpool_config_init_sized(&config,
+				  offsetof(struct bufpool_config, max_bytes));
+	assert_int_equal(config.max_bytes, SIZE_MAX);
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	memset(&s, 0xff, sizeof s);
+	bufpool_get_stats_sized(p, &s,
+				offsetof(struct bufpool_stats, wiped_bytes));
+	assert_int_equal(s.committed_bytes,
+			 64 * 4096 + 8 * 65536 + 2 * 262144);
+	assert_int_equal(s.wiped_bytes, UINT64_MAX);
+	bufpool_destroy(p);
+}
+
+static void
+a_name_stands_for_the_same_classes(void **state)
+{
+	struct bufpool_class_config classes[] = { { 8192, 1 }, { 4096, 3 } };
+	struct bufpool_config config;
+	struct bufpool *a, *b;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.name = "own classes";
+	config.classes = classes;
+	config.class_count = 2;
+	assert_non_null(a = bufpool_create(&config));
+	/* The order does not matter, all else does. */
+	classes[0] = (struct bufpool_class_config){ 4096, 3 };
+	classes[1] = (struct bufpool_class_config){ 8192, 1 };
+	assert_ptr_equal(b = bufpool_create(&config), a);
+	bufpool_destroy(b);
+	classes[1].count = 2;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	classes[1] = (struct bufpool_class_config){ 12288, 1 };
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	config.class_count = 1;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	config.class_count = 0;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	bufpool_destroy(a);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(closing_keeps_what_is_out_and_refuses_more),
+		cmocka_unit_test(uses_the_place_of_a_pool_that_is_gone),
+		cmocka_unit_test(shares_a_pool_by_name),
+		cmocka_unit_test(refuses_a_configuration_out_of_range),
+		cmocka_unit_test(reads_and_fills_the_structs_of_older_callers),
+		cmocka_unit_test(a_name_stands_for_the_same_classes),
+	};
+
+	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
+}

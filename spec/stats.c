@@ -1,0 +1,115 @@
+/*
+ * Peaks, while threads check out and release: no peak is above what was out at
+ * one time.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "support/pool.h"
+
+/* What is out, or may be just now: never less than is. */
+static _Atomic uint64_t out_now, out_most;
+static _Atomic int enough;
+
+static void *
+hold_some(void *pool)
+{
+	struct bufpool_buf *held[100] = { NULL };
+	unsigned random = (unsigned)(uintptr_t)held;
+
+	while (!atomic_load(&enough)) {
+		unsigned i = (unsigned)rand_r(&random) / 7 % 100;
+		uint64_t now, most = atomic_load(&out_most);
+
+		if (held[i] != NULL) {
+			bufpool_release(held[i]);
+			held[i] = NULL;
+			atomic_fetch_sub(&out_now, 1);
+			continue;
+		}
+		now = atomic_fetch_add(&out_now, 1) + 1;
+		while (now > most && !atomic_compare_exchange_weak(
+					 &out_most, &most, now))
+			;
+		held[i] = bufpool_checkout(pool, 100);
+		if (held[i] == NULL)
+			abort();
+	}
+	for (unsigned i = 0; i < 100; i++)
+		bufpool_release(held[i]);
+	return NULL;
+}
+
+/* Never more than one at a time, of each class, and of none. */
+static void *
+hold_one(void *pool)
+{
+	while (!atomic_load(&enough)) {
+		bufpool_release(bufpool_checkout(pool, 1));
+		bufpool_release(bufpool_checkout(pool, 1048576));
+		bufpool_release(bufpool_checkout(pool, 1048577));
+	}
+	return NULL;
+}
+
+static void
+peaks_of_several_classes_are_not_added_up(void **state)
+{
+	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool_stats s;
+	pthread_t thread;
+
+	(void)state;
+	atomic_store(&enough, 0);
+	pthread_create(&thread, NULL, hold_one, p);
+	for (int i = 0; i < 500000; i++)
+		bufpool_get_stats(p, &s);
+	atomic_store(&enough, 1);
+	pthread_join(thread, NULL);
+	s = stats_of(p);
+	assert_int_equal(s.checked_out, 0);
+	assert_int_equal(s.peak_checked_out, 1);
+	assert_in_range(s.peak_bytes_checked_out, 4096, 1048577);
+	bufpool_destroy(p);
+}
+
+static void
+peaks_are_never_above_what_was_out(void **state)
+{
+	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool_stats s;
+	pthread_t thread[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		pthread_create(&thread[i], NULL, hold_some, p);
+	for (int i = 0; i < 100000; i++)
+		bufpool_get_stats(p, &s);
+	atomic_store(&enough, 1);
+	for (int i = 0; i < 4; i++)
+		pthread_join(thread[i], NULL);
+	s = stats_of(p);
+	assert_int_equal(s.checked_out, 0);
+	assert_in_range(s.peak_checked_out, 1, out_most);
+	assert_int_equal(s.peak_bytes_checked_out, s.peak_checked_out * 4096);
+	bufpool_destroy(p);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(peaks_are_never_above_what_was_out),
+		cmocka_unit_test(peaks_of_several_classes_are_not_added_up),
+	};
+
+	return cmocka_run_group_tests_name("stats", tests, NULL, NULL);
+}

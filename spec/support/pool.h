@@ -1,0 +1,61 @@
+/* Pools for the C specs, and what holds of every pool. */
+#ifndef SPEC_POOL_H
+#define SPEC_POOL_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/buf.h"
+#include "bufpool.h"
+
+static inline struct bufpool *
+pool_of(size_t four, size_t sixty_four, size_t max_bytes)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.four_kib_count = four;
+	config.sixty_four_kib_count = sixty_four;
+	config.two_fifty_six_kib_count = 0;
+	config.max_bytes = max_bytes;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	return p;
+}
+
+static inline struct bufpool_stats
+stats_of(struct bufpool *p)
+{
+	struct bufpool_stats s;
+
+	bufpool_get_stats(p, &s);
+	return s;
+}
+
+/* The law: each buffer is in exactly one place. */
+static inline void
+assert_conserved(struct bufpool *p)
+{
+	struct bufpool_stats s = stats_of(p);
+
+	for (unsigned c = 0; c < s.class_count; c++)
+		assert_int_equal(s.classes[c].count,
+				 s.classes[c].ready + s.classes[c].cached +
+				     s.classes[c].out);
+}
+
+/* All memory of the buffer, not only its contents. */
+static inline void
+assert_all_zero(const struct bufpool_buf *b)
+{
+	for (size_t i = 0; i < buf_size(b); i++)
+		if (b->base[i] != 0)
+			fail_msg("byte %zu of %zu is not zero", i, buf_size(b));
+}
+
+#endif
