@@ -141,7 +141,8 @@ describe("checkout_zeroed", function()
         end
     end)
 
-    it("undoes what was written to free memory", function()
+    -- Not under ASan, which ends the process at a write to a free buffer.
+    it("undoes what was written to free memory #noasan", function()
         local pool = bufpool.new { four_kib_count = 1 }
         local buf = pool:checkout(4096)
         local p = buf:ref()

@@ -1,6 +1,6 @@
 /*
  * A pool has the classes that its configuration names, and a size goes to the
- * smallest of them that holds it. CORE_SEED repeats a run.
+ * smallest of them that holds it. CLASSES_SEED repeats a run.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -112,7 +112,7 @@ refuses_classes_that_cannot_be(void **state)
 	bufpool_destroy(p);
 }
 
-static uint64_t seed;		/* CORE_SEED; printed when a test fails */
+static uint64_t seed;		/* CLASSES_SEED; printed when a test fails */
 
 static size_t
 below(size_t n)
@@ -179,7 +179,7 @@ each_size_goes_to_the_class_that_an_oracle_names(void **state)
 
 			assert_non_null(b);
 			if (bufpool_capacity(b) != want)
-				fail_msg("CORE_SEED=%llu: %zu bytes are in "
+				fail_msg("CLASSES_SEED=%llu: %zu bytes are in "
 					 "%zu, not %zu",
 					 (unsigned long long)start, n,
 					 bufpool_capacity(b), want);
@@ -195,7 +195,7 @@ each_size_goes_to_the_class_that_an_oracle_names(void **state)
 int
 main(void)
 {
-	const char *given = getenv("CORE_SEED");
+	const char *given = getenv("CLASSES_SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(takes_the_smallest_class_that_holds_it),
 		cmocka_unit_test(has_classes_of_its_own),
