@@ -249,8 +249,8 @@ describe("growth inside a buffer shows zeros", function()
     end)
 end)
 
--- A secret that reached the pool is nowhere once the pool has it back. Not under
--- ASan: the search reads all memory, and ASan's shadow is too large for that.
+-- No copy of a secret is anywhere once the pool has the secret back. Not under
+-- ASan: the search reads all memory, and takes minutes over ASan's shadow.
 describe("no copy of a secret is left after #noasan", function()
     local pool, needle
 

@@ -1,11 +1,11 @@
--- Random operations against a slow model in plain Lua strings.
--- BUFPOOL_SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
+-- Random operations on buffers and frozen objects do what a slow model in plain
+-- Lua strings does. BUFPOOL_SEED repeats a run, BUFPOOL_STEPS sets its length.
 local bufpool = require "bufpool"
 local ffi = require "ffi"
 
 local random = math.random
 
--- Mostly small, sometimes across the class boundaries.
+-- A number of bytes: mostly small, sometimes across the class boundaries.
 local function size()
     local r = random(1000)
     if r <= 900 then
@@ -36,8 +36,8 @@ local function absolute(i, n)
     return i < 0 and n + i + 1 or i
 end
 
--- Each operation takes a buffer and its model, checks what it returns, and
--- returns the model after it.
+-- Each mutator takes a buffer and its model. It checks what the buffer returns,
+-- and returns the model afterwards.
 local mutators = {
     function(buf, model)
         local s = text(size())
@@ -64,7 +64,7 @@ local mutators = {
         if #model == 0 then
             return model
         end
-        -- Within itself, ranges overlapping more often than not.
+        -- The buffer is its own source; the ranges overlap more often than not.
         local from, to = random(#model), random(#model)
         local n = random(0, math.min(#model - from, #model - to) + 1)
         local piece = model:sub(from, from + n - 1)
@@ -146,6 +146,7 @@ local mutators = {
     end,
 }
 
+-- Each emptier leaves the buffer empty.
 local emptiers = {
     function(buf) buf:reset() end,
     function(buf) buf:wipe() end,
@@ -153,7 +154,8 @@ local emptiers = {
     function(buf, model) assert(buf:get() == model, "get all") end,
 }
 
--- Work for buffers and frozen objects alike and change nothing.
+-- Each reader takes a buffer or a frozen object, and its model. It changes
+-- nothing.
 local readers = {
     function(x, model)
         local i, j = random(-50, 50), random(-50, 50)
@@ -187,128 +189,180 @@ local readers = {
     function(x, model) assert(x .. "|" == model .. "|", "concat") end,
 }
 
+local SLOTS = 8     -- of buffers, and as many of frozen objects
+
+local function fresh(world, i)
+    local n = size()
+    local pool, objects, models = world.pool, world.objects, world.models
+    if random(2) == 1 then
+        objects[i], models[i] = assert(pool:writer(n)), ""
+    elseif random(10) == 1 then
+        objects[i] = assert(pool:checkout_aligned(n, 2 ^ random(0, 13)))
+        models[i] = ("\0"):rep(n)
+    else
+        objects[i] = assert(pool:checkout(n))
+        models[i] = ("\0"):rep(n)
+    end
+end
+
+local function some_frozen(world)
+    local i = random(SLOTS)
+    return world.frozen[i], world.frozen_models[i]
+end
+
+local function keep_frozen(world, f, model)
+    local i = random(SLOTS)
+    local old = world.frozen[i]
+    -- Half of the old ones are released, half are left to the collector.
+    if old and random(2) == 1 then
+        old:release()
+    end
+    world.frozen[i], world.frozen_models[i] = f, model
+end
+
+-- Appends x to the buffer, unless that would make the model slow.
+local function append(buf, model, x, x_model)
+    if not x or #model + #x_model >= 100000 then
+        return model
+    end
+    buf:put(x)
+    return model .. x_model
+end
+
+-- What a step may do: its name, how often it is done, and a function. The
+-- function takes the world, a buffer and its model. It returns the model
+-- afterwards, or nil if the buffer is to be forgotten.
+local operations = {
+    { "change the buffer", 6000, function(_, buf, model)
+        return mutators[random(#mutators)](buf, model)
+    end },
+    { "read the buffer", 2000, function(_, buf, model)
+        readers[random(#readers)](buf, model)
+        return model
+    end },
+    { "read a frozen object", 800, function(world, _, model)
+        local f, f_model = some_frozen(world)
+        if f then
+            readers[random(#readers)](f, f_model)
+        end
+        return model
+    end },
+    { "freeze the buffer", 200, function(world, buf, model)
+        keep_frozen(world, buf:freeze(), model)
+    end },
+    { "empty the buffer", 200, function(_, buf, model)
+        emptiers[random(#emptiers)](buf, model)
+        return ""
+    end },
+    { "slice a frozen object", 100, function(world, _, model)
+        local f, f_model = some_frozen(world)
+        local a, b = random(-20, 20), random(-20, 20)
+        if f then
+            keep_frozen(world, f:slice(a, b), f_model:sub(a, b))
+        end
+        return model
+    end },
+    { "clone a frozen object", 100, function(world, _, model)
+        local f, f_model = some_frozen(world)
+        if f then
+            keep_frozen(world, f:clone(), f_model)
+        end
+        return model
+    end },
+    { "compare frozen objects", 100, function(world, _, model)
+        local x, a = some_frozen(world)
+        local y, b = some_frozen(world)
+        if x and y then
+            assert((x == y) == (a == b), "==")
+            -- The order is that of bytes, not of a locale's collation.
+            assert((x < y) == (a < b), "<")
+            assert((x <= y) == (a <= b), "<=")
+        end
+        return model
+    end },
+    { "append a frozen object", 100, function(world, buf, model)
+        return append(buf, model, some_frozen(world))
+    end },
+    { "append another buffer", 100, function(world, buf, model)
+        local i = random(SLOTS)
+        local other = world.objects[i]
+        if rawequal(other, buf) then
+            return model
+        end
+        return append(buf, model, other, world.models[i])
+    end },
+    { "release the buffer", 100, function(_, buf)
+        buf:release()
+    end },
+    { "leave the buffer to the collector", 100, function() end },
+    { "trim the pool", 1, function(world, _, model)
+        world.pool:trim()
+        return model
+    end },
+}
+
+local weight_of_all = 0
+for _, operation in ipairs(operations) do
+    weight_of_all = weight_of_all + operation[2]
+end
+
+local function choose()
+    local r = random(weight_of_all)
+    for _, operation in ipairs(operations) do
+        r = r - operation[2]
+        if r <= 0 then
+            return operation[1], operation[3]
+        end
+    end
+end
+
+local function step(world)
+    local i = random(SLOTS)
+    local objects, models = world.objects, world.models
+    if objects[i] then
+        local name, operate = choose()
+        world.doing = name
+        models[i] = operate(world, objects[i], models[i])
+        if not models[i] then
+            objects[i] = nil
+            return
+        end
+    else
+        world.doing = "check out a buffer"
+        fresh(world, i)
+    end
+    -- Long buffers would make the model slow.
+    if #models[i] > 2000 and random(4) == 1 then
+        objects[i]:reset()
+        models[i] = ""
+    end
+    assert(#objects[i] == #models[i], "length")
+    assert(objects[i]:equals(models[i]), "contents")
+end
+
 describe("random operations", function()
     it("do what they do to strings", function()
         local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
         local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
         io.write("seed ", seed, "\n")
         math.randomseed(seed)
-        local pool = bufpool.new { four_kib_count = 4 }
-        local objects, models = {}, {}
-        local frozen, frozen_models = {}, {}
-
-        local function fresh(i)
-            local n = size()
-            if random(2) == 1 then
-                objects[i], models[i] = assert(pool:writer(n)), ""
-            elseif random(10) == 1 then
-                objects[i] = assert(pool:checkout_aligned(n, 2 ^ random(0, 13)))
-                models[i] = ("\0"):rep(n)
-            else
-                objects[i] = assert(pool:checkout(n))
-                models[i] = ("\0"):rep(n)
-            end
-        end
-
-        local function keep_frozen(f, model)
-            local i = random(8)
-            -- Some are released, others are left to the collector.
-            if frozen[i] and random(2) == 1 then
-                frozen[i]:release()
-            end
-            frozen[i], frozen_models[i] = f, model
-        end
-
-        local function step(i)
-            local buf, model = objects[i], models[i]
-            local r = random(100)
-            if not buf then
-                fresh(i)
-            elseif r <= 60 then
-                models[i] = mutators[random(#mutators)](buf, model)
-            elseif r <= 80 then
-                readers[random(#readers)](buf, model)
-            elseif r <= 88 then
-                local j = random(8)
-                if frozen[j] then
-                    readers[random(#readers)](frozen[j], frozen_models[j])
-                end
-            elseif r <= 90 then
-                local f = buf:freeze()
-                objects[i] = nil
-                keep_frozen(f, model)
-            elseif r == 91 then
-                local j, a, b = random(8), random(-20, 20), random(-20, 20)
-                if frozen[j] then
-                    keep_frozen(frozen[j]:slice(a, b),
-                        frozen_models[j]:sub(a, b))
-                end
-            elseif r == 92 then
-                local j = random(8)
-                if frozen[j] then
-                    keep_frozen(frozen[j]:clone(), frozen_models[j])
-                end
-            elseif r == 93 then
-                local j, k = random(8), random(8)
-                local x, y = frozen[j], frozen[k]
-                if x and y then
-                    local a, b = frozen_models[j], frozen_models[k]
-                    assert((x == y) == (a == b), "==")
-                    -- Bytes, not the collation of strings in some locale.
-                    assert((x < y) == (a < b), "<")
-                    assert((x <= y) == (a <= b), "<=")
-                end
-            elseif r == 94 then
-                -- From one to another, of either kind.
-                local j = random(8)
-                if frozen[j] and #model + #frozen_models[j] < 100000 then
-                    buf:put(frozen[j])
-                    models[i] = model .. frozen_models[j]
-                end
-            elseif r == 95 then
-                local j = random(8)
-                if j ~= i and objects[j] and #model + #models[j] < 100000 then
-                    buf:put(objects[j])
-                    models[i] = model .. models[j]
-                end
-            elseif r <= 97 then
-                emptiers[random(#emptiers)](buf, model)
-                models[i] = ""
-            elseif r == 98 then
-                buf:release()
-                objects[i] = nil
-            elseif r == 99 then
-                objects[i] = nil    -- the collector's
-            elseif random(100) == 1 then
-                pool:trim()
-            end
-            -- Long ones would make the model slow.
-            if objects[i] and #models[i] > 2000 and random(4) == 1 then
-                objects[i]:reset()
-                models[i] = ""
-            end
-            buf = objects[i]
-            if buf then
-                assert(#buf == #models[i], "length")
-                assert(buf:equals(models[i]), "contents")
-            end
-        end
-
+        local world = {
+            pool = bufpool.new { four_kib_count = 4 },
+            objects = {}, models = {}, frozen = {}, frozen_models = {},
+        }
         for n = 1, steps do
-            local i = random(8)
-            local ok, message = pcall(step, i)
+            local ok, message = pcall(step, world)
             if not ok then
-                error(("seed %d, step %d: %s"):format(seed, n, message))
+                error(("seed %d, step %d, %s: %s"):format(seed, n, world.doing,
+                    message))
             end
         end
-        for i = 1, 8 do
-            if objects[i] then
-                objects[i]:release()
-            end
-            frozen[i] = nil
+        for _, buf in pairs(world.objects) do
+            buf:release()
         end
+        world.objects, world.frozen = {}, {}
         collectgarbage()
         collectgarbage()
-        assert.equal(0, pool:stats().checked_out)
+        assert.equal(0, world.pool:stats().checked_out)
     end)
 end)
