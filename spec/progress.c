@@ -1,18 +1,41 @@
 /*
  * No thread waits for another, wherever that other one stands still.
  *
- * Built with the hooks of src/core/hook.h. A victim does a deed - checks out, trims,
- * exits - and first the places that it passes are written down. Then it does
- * the same again, once for each different step from one place to the next, and
- * is stopped at the end of that step. While it stands there, other threads do
- * everything that can be done, a fixed number of times, old threads and new
- * ones; a hang is what failure looks like, and the alarm says where. Then the
- * victim goes on, and every buffer must be home, in one piece, and zero.
+ * place    a point in the core, named by hook() (src/core/hook.h), at which a
+ *          thread can be stopped
+ * step     the way from one place to the next, as (from, at)
+ * deed     what a thread does to the pool: checks out, trims, exits
+ * actor    a thread that can be stopped at the end of a step
+ * parked   an actor is, while it is stopped
+ * victim   the actor whose deed is tested, stopped at every step in turn
+ * sitter   a second actor, which some deeds need, parked at one place while the
+ *          victim does its deed
+ * idler    a third actor: it fills its cache, then does nothing to the end
+ * others   threads that are not actors: they do everything that can be done
+ *          while the actors are parked
+ * kept     buffers that are out from before the deed until after it, so that
+ *          the pool is never empty
+ * lent     buffers that this thread took and the victim releases, or that the
+ *          victim took and this thread releases
+ * owner    by a buffer's number: the stamp that is in it, 0 while it is free
+ * orphan   the record of a thread that has exited, for a new thread to adopt
+ * round    one deed, stopped at one step, in one mode
+ * mode     whether the pool is closed while the victim is parked, and which of
+ *          victim and sitter then goes on first
  *
- * All of that once with the pool open to the end, and once with the pool closed
- * while the victim stands still: then its memory must all be given back. Some
- * deeds are done while another thread, the sitter, is stopped in the middle of
- * something as well; it goes on before the victim, or after it.
+ * The plan. The victim does its deed once, unstopped, and the steps that it
+ * takes are written down. Then there is a round for each of these steps: the
+ * victim does its deed again and is parked at the end of the step. Now the
+ * others do everything, a fixed number of times, in an old thread and in new
+ * ones. If they hang, the core has failed; an alarm ends the program and says
+ * which round it was. Then the actors go on. In the end every buffer must be
+ * back in the pool once, undamaged and zero.
+ *
+ * Each step has a round with the pool open to the end, and one with the pool
+ * closed while the victim is parked: then all memory must be given back. With a
+ * sitter, that round is run a second time, with the victim going on before the
+ * sitter. A deed that closes the pool itself has only the first round. The last
+ * test fails if there is a place at which no victim was ever parked.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -36,14 +59,14 @@
 #include "core/pool.h"
 #include "core/thread.h"
 
-#define SECONDS 60	/* after which a step counts as hung */
-#define SMALL 100	/* one size for each class, and one for neither */
+#define SECONDS 60	/* a round that takes longer counts as hung */
+#define SMALL 100	/* a size for each class, and one above both */
 #define LARGE 5000
 #define EXACT 70000
 #define SMALL_FLOOR 4
 #define LARGE_FLOOR 1
 #define SHELF 60	/* small buffers that a shelf holds */
-#define KEPT 3		/* of each class, held by others all the time */
+#define KEPT 3		/* of each class */
 #define BURST 100
 #define OWNERS (1 << 16)
 
@@ -62,15 +85,14 @@ struct deed {
 	void (*sitter_before)(void);
 	void (*sitter_act)(void);
 	const char *sitter_at;
-	bool limited;		/* a pool at its max_bytes */
-	bool alone;		/* no third thread with a full cache */
-	bool no_orphans;	/* no record to be adopted */
-	bool shuts;		/* closes the pool itself */
-	bool exits;		/* exit is part of it */
-	bool only_releases;	/* so the pool may go while it does */
+	bool limited;		/* the pool is at its max_bytes */
+	bool alone;		/* there is no idler */
+	bool no_orphans;	/* the victim finds no record to adopt */
+	bool shuts;		/* victim or sitter closes the pool */
+	bool exits;		/* the victim's exit is watched as well */
+	bool only_releases;	/* the pool may be destroyed meanwhile */
 };
 
-/* A thread that can be stopped. */
 struct actor {
 	pthread_t thread;
 	void (*before)(void), (*act)(void);
@@ -85,14 +107,14 @@ static struct bufpool *pool;
 static bool closed;
 static struct actor victim, sitter, idler;
 static __thread struct actor *self;
-static bool reached[PLACES];	/* a victim was stopped there */
+static bool reached[PLACES];	/* a victim was parked there */
 static struct bufpool_buf *kept[2 * KEPT], *lent[SHELF + 4];
-static _Atomic uint64_t owner[OWNERS];	/* what is in a buffer that is out */
+static _Atomic uint64_t owner[OWNERS];
 static _Atomic uint64_t last_stamp;
 static pthread_key_t late_key;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static char where[256] = "nowhere";	/* for messages */
+static char where[256] = "nowhere";	/* the round, for messages */
 
 #define CHECK(what, ...)                                                   \
 	do {                                                               \
@@ -127,7 +149,7 @@ tell(bool *what, bool value)
 	pthread_mutex_unlock(&lock);
 }
 
-/* True if it has done what it was to do. */
+/* Waits until the actor is parked or has ended. True if its deed is done. */
 static bool
 wait_parked(struct actor *a)
 {
@@ -206,7 +228,7 @@ play(void *actor)
 	return NULL;
 }
 
-/* Where exit is part of what is watched, only a join tells the end. */
+/* Joins the actor: if its exit is watched, only a join tells when it ended. */
 static void *
 attend(void *actor)
 {
@@ -219,7 +241,7 @@ attend(void *actor)
 	return NULL;
 }
 
-/* Returns when it has done what comes before. */
+/* Starts an actor. Returns when its before is done and it is parked. */
 static void
 start(struct actor *a, void (*before)(void), void (*act)(void), unsigned from,
       unsigned at)
@@ -231,7 +253,7 @@ start(struct actor *a, void (*before)(void), void (*act)(void), unsigned from,
 	wait_parked(a);
 }
 
-/* Lets it do the rest, short of exit. */
+/* Lets the actor finish its deed. It exits only if its exit is watched. */
 static void
 complete(struct actor *a)
 {
@@ -248,7 +270,7 @@ finish(struct actor *a)
 	CHECK(a->ended, "not ended");
 }
 
-/* Using pools. Whatever comes out was nobody's and is zero. */
+/* Using pools. A buffer that is checked out must have been free, and be zero. */
 
 static struct bufpool_buf *
 take(struct bufpool *p, size_t n)
@@ -356,7 +378,7 @@ try_all(struct bufpool *p)
 	}
 }
 
-/* What the others do. */
+/* What the others do in each thread. */
 static void
 do_everything(void)
 {
@@ -395,7 +417,7 @@ be_born_and_die(void *again)
 	return NULL;
 }
 
-/* An old thread, a new one, and a newer one. */
+/* This thread, a new one, and a newer one, which the new one starts. */
 static void
 others(void)
 {
@@ -421,8 +443,8 @@ warm_up(void)
 	burst(pool, LARGE, 6);
 }
 
-/* A thread that has cached some and left some in its depot. In a pool at its
- * limit that is all there is. */
+/* Leaves some buffers in the thread's cache and some in its depot. In a pool at
+ * its limit these are all buffers that there are. */
 static void
 lie_idle(void)
 {
@@ -516,7 +538,7 @@ shut(void)
 	bufpool_close(pool);
 }
 
-/* Time would make each run another. */
+/* Sets when memory decays next. By the clock, no two runs would be alike. */
 static void
 decay_at(int64_t when)
 {
@@ -540,7 +562,7 @@ look_around(void)
 	pool_look_around(pool);
 }
 
-/* For a destructor that runs after the pool's. */
+/* Leaves a buffer to use_late, a destructor that runs after the pool's. */
 static void
 leave_one(void)
 {
@@ -621,9 +643,10 @@ static const struct deed deeds[] = {
 };
 #define DEEDS (sizeof deeds / sizeof *deeds)
 
-/* How a round goes. */
+/* Rounds. */
 
-/* Records without an owner get one while a thread is to find none. */
+/* Changes owned of every record that has the value from: from 0 to 2, so that
+ * no thread adopts an orphan, and back. */
 static void
 hide_orphans(uint32_t from, uint32_t to)
 {
@@ -673,7 +696,7 @@ all_zero(const struct bufpool_buf *b)
 	return b->base[0] == 0 && memcmp(b->base, b->base + 1, n - 1) == 0;
 }
 
-/* Every buffer that exists can be had, once, and is zero. */
+/* Every buffer of the class can be checked out, once, and is zero. */
 static void
 check_class(const struct bufpool_class_stats *s)
 {
@@ -725,11 +748,11 @@ check_gone(void)
 
 enum mode {
 	OPEN,
-	CLOSE,			/* while the victim stands still */
-	CLOSE_AND_FIRST,	/* the victim goes on before the sitter */
+	CLOSE,			/* while the victim is parked */
+	CLOSE_AND_FIRST,	/* and the victim goes on before the sitter */
 };
 
-/* Everything up to where the victim stands still, or has ended: true. */
+/* A round until the victim is parked. True if its deed was done instead. */
 static bool
 begin(unsigned from, unsigned at)
 {
@@ -757,7 +780,8 @@ begin(unsigned from, unsigned at)
 	return ended;
 }
 
-/* All threads are still there, so none has cleaned up by exiting. */
+/* The rest of a round. The checks come before the actors exit, so that no exit
+ * has cleaned up. */
 static void
 end(enum mode mode)
 {
@@ -859,8 +883,8 @@ main(void)
 	struct CMUnitTest tests[DEEDS + 1] = { 0 };
 
 	bufpool_hook = come_to;
-	/* A key made after the pool's is destroyed after it; that was made
-	 * when the library was loaded. */
+	/* The destructors of keys run in the order in which the keys were made.
+	 * The pool's key was made when the program was loaded. */
 	pthread_key_create(&late_key, use_late);
 	for (size_t i = 0; i < DEEDS; i++) {
 		tests[i].name = deeds[i].name;
