@@ -1,6 +1,6 @@
 /*
- * A buffer keeps its contents and its alignment through every resize, shows zero
- * where it grew, and misuse of one that is released or frozen is fatal.
+ * A buffer keeps its contents and its alignment when it is resized, and new
+ * bytes are zero. A call with a released or frozen buffer aborts and says why.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -70,7 +70,7 @@ keeps_an_alignment_through_growth(void **state)
 	bufpool_destroy(p);
 }
 
-/* Runs misuse in a child; it must abort and say so. */
+/* Runs misuse in a child, which must abort and print the message. */
 static void
 assert_aborts(void (*misuse)(struct bufpool *), const char *message)
 {

@@ -1,6 +1,6 @@
 /*
- * What a thread has cached serves others, whether the thread is idle or has
- * exited, and a thread whose checkouts are all slow counts them all the same.
+ * Buffers that a thread has cached serve other threads when it exits, and also
+ * while it is idle. Checkouts that take slow paths are counted, too.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -58,7 +58,7 @@ checkout_one(void *pool)
 	return bufpool_checkout(pool, 65536);
 }
 
-/* This thread caches and then does nothing. */
+/* This thread is the idle one. */
 static void
 others_reach_what_an_idle_thread_has_cached(void **state)
 {
@@ -91,8 +91,8 @@ release_it(void *b)
 	return NULL;
 }
 
-/* A thread whose checkouts are all slow still looks around: its countdown to
- * that starts again each time. */
+/* A thread looks around after SHELF_CHECKOUTS checkouts and then counts down
+ * anew. The countdown also starts again if all checkouts take slow paths. */
 static void
 checkouts_count_down_in_slow_paths_too(void **state)
 {

@@ -1,6 +1,6 @@
 /*
- * Checkout refuses a size that cannot be, try_checkout takes only what is ready,
- * the buffer released last comes out first, and release leaves errno alone.
+ * A size that no buffer can have is refused. try_checkout takes only what is
+ * ready. The buffer released last comes out first. release keeps errno.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -68,7 +68,7 @@ try_checkout_takes_only_what_is_ready(void **state)
 	bufpool_destroy(p);
 }
 
-/* The last buffer out of the cache is the last one put in: warm. */
+/* The buffer released last is the one most likely to be in the CPU's cache. */
 static void
 hands_out_the_buffer_released_last(void **state)
 {

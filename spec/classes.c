@@ -1,6 +1,6 @@
 /*
- * A pool has the classes that its configuration names, and a size goes to the
- * smallest of them that holds it. CLASSES_SEED repeats a run.
+ * A pool has the classes that its configuration names. A checkout is served
+ * from the smallest class that holds its size. CLASSES_SEED repeats a run.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -112,7 +112,7 @@ refuses_classes_that_cannot_be(void **state)
 	bufpool_destroy(p);
 }
 
-static uint64_t seed;		/* CLASSES_SEED; printed when a test fails */
+static uint64_t seed;		/* printed when a test fails */
 
 static size_t
 below(size_t n)
@@ -123,7 +123,7 @@ below(size_t n)
 	return seed % n;
 }
 
-/* The slow way to find it. */
+/* The oracle: looks at every class. Sizes above all classes are exact. */
 static size_t
 expected_capacity(const struct bufpool_class_config *classes, size_t count,
 		  size_t n)

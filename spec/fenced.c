@@ -1,8 +1,8 @@
 /*
- * The core on a kernel without membarrier(2), where shelves stay shut and every
- * checkout and release takes the slow paths. Some containers forbid the call;
- * this program has it forbidden to itself, by a filter that exec keeps, and
- * runs the other programs, one after the other.
+ * The core works without membarrier(2), which some containers forbid: shelves
+ * then stay shut, and every checkout and release takes the slow paths. This
+ * program forbids itself the call, by a filter that exec keeps, and runs other
+ * programs, one after the other.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -42,7 +42,7 @@ forbid(void **state)
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0;
 }
 
-/* What it says is shown when it fails: no test is to be counted twice. */
+/* The output is shown only on failure, so that no test is counted twice. */
 static void
 run(const char *name)
 {

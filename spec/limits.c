@@ -1,6 +1,6 @@
 /*
- * Out of max_bytes or out of memory is an error that passes: once something is
- * released, a checkout succeeds again, in every class.
+ * A checkout fails when max_bytes is reached or the system has no memory. After
+ * a release it succeeds again.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -32,7 +32,7 @@ recovers_when_max_bytes_is_reached(void **state)
 	assert_int_equal(bufpool_resize(held[0], 70000), -1);
 	assert_int_equal(errno, EDQUOT);
 	bufpool_release(held[0]);
-	/* What lies idle in one class serves another. */
+	/* The idle buffer is given up for one of another class. */
 	assert_non_null(small = bufpool_checkout(p, 1));
 	assert_int_equal(stats_of(p).committed_bytes, 2 * 65536 + 4096);
 	bufpool_release(held[1]);
@@ -58,7 +58,7 @@ out_of_memory_is_an_error_and_passes(void **state)
 
 	(void)state;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	skip();	/* a sanitizer's own mappings exceed any such limit */
+	skip();	/* a sanitizer maps more than any such limit */
 #endif
 	assert_int_equal(fscanf(statm, "%lu", &pages), 1);
 	fclose(statm);

@@ -1,5 +1,5 @@
 /*
- * What prefault and huge_pages ask for is what the kernel says of the pages.
+ * prefault and huge_pages have their effect on memory, as the kernel tells it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +16,7 @@
 #include "bufpool.h"
 #include "support/pool.h"
 
-/* Pages of [at, at + n) that are in memory. */
+/* How many pages of [at, at + n) are in memory. */
 static size_t
 resident(const void *at, size_t n)
 {
@@ -58,7 +58,7 @@ assert_prefaulted(int prefault, int huge_pages)
 			for (int j = 0; j < 4; j++)
 				bufpool_release(held[j]);
 			bufpool_trim(p);
-			/* What is kept has been read. */
+			/* assert_all_zero has read what the trim keeps. */
 			if (!prefault)
 				break;
 		}
@@ -74,7 +74,8 @@ prefault_has_the_pages_there_at_checkout(void **state)
 	assert_prefaulted(0, 0);
 }
 
-/* Of the mapping that holds the address: a line of /proc/self/smaps. */
+/* Finds the line that begins with key, in /proc/self/smaps, for the mapping
+ * that holds the address. Copies what follows the key to value. */
 static bool
 smaps(const void *at, const char *key, char *value, size_t size)
 {

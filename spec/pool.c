@@ -1,7 +1,7 @@
 /*
- * A pool from its configuration to its end: what it is made from, who shares it
- * by name, what closing leaves, and that the place of one that is gone serves
- * the next.
+ * The life of a pool. Configurations out of range are refused, those of older
+ * callers are read. Creators of one name share one pool. A closed pool keeps
+ * what is out and refuses more. A new pool takes the place of one that is gone.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -123,7 +123,7 @@ refuses_a_configuration_out_of_range(void **state)
 	assert_int_equal(errno, EDQUOT);
 }
 
-/* A host built before max_bytes was added to the struct. */
+/* The caller was built before max_bytes was added to the struct. */
 static void
 reads_and_fills_the_structs_of_older_callers(void **state)
 {
@@ -160,7 +160,7 @@ a_name_stands_for_the_same_classes(void **state)
 	config.classes = classes;
 	config.class_count = 2;
 	assert_non_null(a = bufpool_create(&config));
-	/* The order does not matter, all else does. */
+	/* Another order of the classes is no difference. */
 	classes[0] = (struct bufpool_class_config){ 4096, 3 };
 	classes[1] = (struct bufpool_class_config){ 8192, 1 };
 	assert_ptr_equal(b = bufpool_create(&config), a);

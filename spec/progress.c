@@ -270,7 +270,7 @@ finish(struct actor *a)
 	CHECK(a->ended, "not ended");
 }
 
-/* Using pools. A buffer that is checked out must have been free, and be zero. */
+/* Using pools. A buffer that comes out must have been free, and be zero. */
 
 static struct bufpool_buf *
 take(struct bufpool *p, size_t n)

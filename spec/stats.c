@@ -1,6 +1,6 @@
 /*
- * Peaks, while threads check out and release: no peak is above what was out at
- * one time.
+ * Statistics that are read while threads check out and release: no peak is
+ * above what was out at one time.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -15,7 +15,7 @@
 #include "bufpool.h"
 #include "support/pool.h"
 
-/* What is out, or may be just now: never less than is. */
+/* Counted before a checkout and after a release, so never below what is out. */
 static _Atomic uint64_t out_now, out_most;
 static _Atomic int enough;
 
@@ -48,7 +48,7 @@ hold_some(void *pool)
 	return NULL;
 }
 
-/* Never more than one at a time, of each class, and of none. */
+/* Holds one buffer at a time: of the smallest class, the largest, of none. */
 static void *
 hold_one(void *pool)
 {

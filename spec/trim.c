@@ -1,6 +1,6 @@
 /*
- * What a burst leaves idle goes back to the system, all of it by a trim and by
- * and by without one, but never what the configured counts keep.
+ * Buffers that are idle after a burst go back to the system: at once by a trim,
+ * gradually without one. The configured counts of buffers stay.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -48,7 +48,7 @@ trims_down_to_the_configured_counts(void **state)
 	bufpool_destroy(p);
 }
 
-/* Threads that all hold a quarter of a burst at the same time. */
+/* In a burst, each of four threads holds its buffers until all hold theirs. */
 #define BURSTERS 4
 #define BURST_BYTES ((size_t)4 << 20)	/* of each class in each thread */
 
@@ -89,7 +89,7 @@ resident_bytes(void)
 	return kib * 1024;
 }
 
-/* How much memory there was in the middle of it. */
+/* Returns how many bytes are resident while all threads hold their buffers. */
 static size_t
 burst(struct bufpool *p)
 {
@@ -107,8 +107,8 @@ burst(struct bufpool *p)
 	return most;
 }
 
-/* After the first one descriptors stay, stacks that the C library keeps, and
- * what a checker knows about memory. After the next one nothing more does. */
+/* The first burst leaves something behind for good: descriptors, stacks that
+ * the C library keeps, a checker's records. The second must add nothing. */
 static void
 one_trim_gives_a_burst_back_to_the_system(void **state)
 {
@@ -143,7 +143,7 @@ assert_not_below(struct bufpool *p, const uint64_t *counts)
 	return s.committed_bytes;
 }
 
-/* Time is what it goes by, so this takes some; a minute would be a failure. */
+/* Decay follows the clock: this takes seconds, and fails after a minute. */
 static void
 what_lies_idle_decays(void **state)
 {

@@ -1,6 +1,6 @@
 /*
- * Whatever way a buffer is dirtied and given back, the next user sees only
- * zeros, and no more is wiped than was dirtied.
+ * The next user of a buffer sees only zeros, whatever way it was dirtied and
+ * given back. Bytes that were not dirtied are not wiped.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,7 +14,7 @@
 #include "core/buf.h"
 #include "support/pool.h"
 
-/* Ways to dirty a buffer of n bytes and give it back. */
+/* Each of these dirties a buffer of n bytes and gives it back. */
 static void
 by_data(struct bufpool_buf *b, size_t n)
 {
@@ -37,7 +37,7 @@ by_raw_growth(struct bufpool_buf *b, size_t n)
 {
 	assert_int_equal(bufpool_resize(b, n / 4), 0);
 	memset(bufpool_data(b), 0xa5, n / 4);
-	/* The pointer stays good as long as nothing moves. */
+	/* The pointer is valid: growth within the capacity moves nothing. */
 	assert_int_equal(bufpool_resize(b, n), 0);
 	memset((uint8_t *)(uintptr_t)bufpool_peek(b), 0xa5, n);
 	bufpool_release(b);
@@ -98,7 +98,7 @@ gives_every_byte_back_as_zero(void **state)
 			struct bufpool_buf *held[8];
 
 			ways[w](bufpool_checkout(p, sizes[i]), sizes[i]);
-			/* More than was dirty, so that it is among them. */
+			/* Held at once, so the dirtied one is among them. */
 			for (size_t j = 0; j < 8; j++) {
 				held[j] = bufpool_checkout(p, sizes[i]);
 				assert_all_zero(held[j]);

@@ -1,4 +1,4 @@
-/* Pools for the C specs, and what holds of every pool. */
+/* For C specs: how to make a pool, and what must hold for every pool. */
 #ifndef SPEC_POOL_H
 #define SPEC_POOL_H
 
@@ -37,7 +37,7 @@ stats_of(struct bufpool *p)
 	return s;
 }
 
-/* The law: each buffer is in exactly one place. */
+/* Each buffer that exists is in one place: ready, cached or out. */
 static inline void
 assert_conserved(struct bufpool *p)
 {
@@ -49,7 +49,7 @@ assert_conserved(struct bufpool *p)
 				     s.classes[c].out);
 }
 
-/* All memory of the buffer, not only its contents. */
+/* Looks at all memory of the buffer, not only at its contents. */
 static inline void
 assert_all_zero(const struct bufpool_buf *b)
 {
