@@ -20,7 +20,7 @@
 static void
 resizing_shows_zeroes_and_keeps_the_contents(void **state)
 {
-	struct bufpool *p = pool_of(1, 1, 0);
+	struct bufpool *p = new_pool(1, 1, 0);
 	struct bufpool_buf *b = bufpool_checkout(p, 1000);
 	unsigned char *data = bufpool_data(b);
 
@@ -46,7 +46,7 @@ resizing_shows_zeroes_and_keeps_the_contents(void **state)
 static void
 keeps_an_alignment_through_growth(void **state)
 {
-	struct bufpool *p = pool_of(1, 1, 0);
+	struct bufpool *p = new_pool(1, 1, 0);
 
 	(void)state;
 	for (size_t a = 1; a <= (size_t)1 << 22; a *= 2) {
@@ -83,7 +83,7 @@ assert_aborts(void (*misuse)(struct bufpool *), const char *message)
 	child = fork();
 	if (child == 0) {
 		dup2(fd[1], 2);
-		misuse(pool_of(4, 4, 0));
+		misuse(new_pool(4, 4, 0));
 		_exit(0);
 	}
 	close(fd[1]);

@@ -17,7 +17,7 @@
 static void
 refuses_sizes_that_cannot_be(void **state)
 {
-	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool *p = new_pool(1, 0, 0);
 	struct bufpool_buf *b;
 
 	(void)state;
@@ -47,7 +47,7 @@ refuses_sizes_that_cannot_be(void **state)
 static void
 try_checkout_takes_only_what_is_ready(void **state)
 {
-	struct bufpool *p = pool_of(3, 0, 0);
+	struct bufpool *p = new_pool(3, 0, 0);
 	struct bufpool_buf *held[3];
 
 	(void)state;
@@ -72,7 +72,7 @@ try_checkout_takes_only_what_is_ready(void **state)
 static void
 hands_out_the_buffer_released_last(void **state)
 {
-	struct bufpool *p = pool_of(8, 0, 0);
+	struct bufpool *p = new_pool(8, 0, 0);
 	struct bufpool_buf *a = bufpool_checkout(p, 1);
 	struct bufpool_buf *b = bufpool_checkout(p, 1);
 	const void *last = bufpool_peek(a);
@@ -89,7 +89,7 @@ hands_out_the_buffer_released_last(void **state)
 static void
 release_keeps_errno(void **state)
 {
-	struct bufpool *p = pool_of(0, 0, 0);
+	struct bufpool *p = new_pool(0, 0, 0);
 	struct bufpool_buf *held[200];
 
 	(void)state;

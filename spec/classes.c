@@ -24,7 +24,7 @@ takes_the_smallest_class_that_holds_it(void **state)
 		{ 262145, 1048576 }, { 1048576, 1048576 },
 		{ 1048577, 1048577 }, { 5000001, 5000001 },
 	};
-	struct bufpool *p = pool_of(1, 1, 0);
+	struct bufpool *p = new_pool(1, 1, 0);
 
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -18,7 +18,7 @@
 static void
 recovers_when_max_bytes_is_reached(void **state)
 {
-	struct bufpool *p = pool_of(0, 0, 3 * 65536);
+	struct bufpool *p = new_pool(0, 0, 3 * 65536);
 	struct bufpool_buf *held[3], *small;
 
 	(void)state;
@@ -50,7 +50,7 @@ static void
 out_of_memory_is_an_error_and_passes(void **state)
 {
 	struct rlimit old, tight;
-	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool *p = new_pool(1, 0, 0);
 	struct bufpool_buf *held[64], *b;
 	size_t n = 0;
 	FILE *statm = fopen("/proc/self/statm", "r");

@@ -148,7 +148,7 @@ huge_pages_are_asked_for(void **state)
 		bufpool_release(held[i]);
 	assert_conserved(p);
 	bufpool_destroy(p);
-	p = pool_of(1, 0, 0);
+	p = new_pool(1, 0, 0);
 	held[0] = bufpool_checkout(p, 65536);
 	smaps(bufpool_peek(held[0]), "VmFlags:", line, 512);
 	assert_null(strstr(line, " hg"));

@@ -18,7 +18,7 @@
 static void
 closing_keeps_what_is_out_and_refuses_more(void **state)
 {
-	struct bufpool *p = pool_of(4, 4, 0);
+	struct bufpool *p = new_pool(4, 4, 0);
 	struct bufpool_buf *a = bufpool_checkout(p, 100);
 	struct bufpool_buf *b = bufpool_checkout(p, 100);
 	struct bufpool_frozen *f;
@@ -48,7 +48,7 @@ uses_the_place_of_a_pool_that_is_gone(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 20000; i++) {
-		struct bufpool *p = pool_of(2, 0, 0);
+		struct bufpool *p = new_pool(2, 0, 0);
 		struct bufpool_buf *b = bufpool_checkout(p, 100);
 
 		assert_non_null(b);

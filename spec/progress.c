@@ -57,12 +57,12 @@
 #include "bufpool.h"
 #include "core/hook.h"
 #include "core/pool.h"
-#include "core/thread.h"
+#include "core/trim.h"
 
 #define SECONDS 60	/* a round that takes longer counts as hung */
 #define SMALL 100	/* a size for each class, and one above both */
 #define LARGE 5000
-#define EXACT 70000
+#define ABOVE 70000
 #define SMALL_FLOOR 4
 #define LARGE_FLOOR 1
 #define SHELF 60	/* small buffers that a shelf holds */
@@ -369,7 +369,7 @@ freeze(struct bufpool *p)
 static void
 try_all(struct bufpool *p)
 {
-	for (size_t n = SMALL; n <= EXACT; n *= 26) {
+	for (size_t n = SMALL; n <= ABOVE; n *= 26) {
 		struct bufpool_buf *b = bufpool_try_checkout(p, n);
 
 		CHECK(b != NULL || errno == EAGAIN || closed, "%s",
@@ -388,7 +388,7 @@ do_everything(void)
 		pair(pool, SMALL);
 		pair(pool, LARGE);
 	}
-	pair(pool, EXACT);
+	pair(pool, ABOVE);
 	freeze(pool);
 	burst(pool, SMALL, SHELF + 10);
 	burst(pool, LARGE, 6);
@@ -397,7 +397,7 @@ do_everything(void)
 	burst(pool, SMALL, 10);
 	burst(pool, LARGE, 3);
 	bufpool_thread_flush();
-	pool_look_around(pool);
+	trim_maintain(pool);
 	burst(pool, SMALL, 10);
 	bufpool_get_stats(pool, &s);
 	use_own_pool();
@@ -489,12 +489,12 @@ use_some(void)
 
 	pair(pool, SMALL);
 	pair(pool, LARGE);
-	pair(pool, EXACT);
+	pair(pool, ABOVE);
 	freeze(pool);
 	try_all(pool);
 	b = bufpool_checkout_zeroed(pool, 10);
 	if (b != NULL && bufpool_resize(b, LARGE) == 0)
-		bufpool_resize(b, EXACT);
+		bufpool_resize(b, ABOVE);
 	bufpool_release(b);
 	bufpool_release(bufpool_checkout_aligned(pool, 10, 8192));
 }
@@ -513,7 +513,7 @@ use_at_limit(void)
 {
 	burst(pool, LARGE, 3);
 	burst(pool, SMALL, 30);
-	pair(pool, EXACT);
+	pair(pool, ABOVE);
 	burst(pool, SMALL, 30);
 }
 
@@ -549,7 +549,7 @@ decay_at(int64_t when)
 static void
 forget_decay(void)
 {
-	for (unsigned c = 0; c < pool->classes; c++) {
+	for (unsigned c = 0; c < pool->layout.classes; c++) {
 		atomic_store(&pool->was_idle[c], 1000);
 		atomic_store(&pool->was_short[c], 0);
 	}
@@ -559,7 +559,7 @@ forget_decay(void)
 static void
 look_around(void)
 {
-	pool_look_around(pool);
+	trim_maintain(pool);
 }
 
 /* Leaves a buffer to use_late, a destructor that runs after the pool's. */
@@ -575,7 +575,7 @@ use_late(void *b)
 {
 	give(b);
 	pair(pool, LARGE);
-	pair(pool, EXACT);
+	pair(pool, ABOVE);
 }
 
 #define DEED(text, prepare, do_it, ...) \
@@ -737,12 +737,12 @@ check_gone(void)
 	struct bufpool *p;
 	unsigned cursor = 0;
 
-	while (pool_iterate(&cursor, &p)) {
-		uint64_t alive = atomic_load(&p->alive) - 1;
+	while (registry_next(&cursor, &p)) {
+		uint64_t refs = atomic_load(&p->arena.refs) - 1;
 
-		pool_drop(p);
-		CHECK(false, "a pool is left, alive %llu times",
-		      (unsigned long long)alive);
+		arena_drop(&p->arena);
+		CHECK(false, "a pool is left, with %llu references",
+		      (unsigned long long)refs);
 	}
 }
 
@@ -795,8 +795,8 @@ end(enum mode mode)
 	if (!closed)
 		check_open();
 	else
-		CHECK(pool->committed == 0, "%zu bytes are left",
-		      pool->committed);
+		CHECK(pool->arena.committed == 0, "%zu bytes are left",
+		      pool->arena.committed);
 	if (mode == OPEN || !deed->only_releases)
 		bufpool_destroy(pool);
 	check_gone();

@@ -63,7 +63,7 @@ hold_one(void *pool)
 static void
 peaks_of_several_classes_are_not_added_up(void **state)
 {
-	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool *p = new_pool(64, 8, 0);
 	struct bufpool_stats s;
 	pthread_t thread;
 
@@ -84,7 +84,7 @@ peaks_of_several_classes_are_not_added_up(void **state)
 static void
 peaks_are_never_above_what_was_out(void **state)
 {
-	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool *p = new_pool(64, 8, 0);
 	struct bufpool_stats s;
 	pthread_t thread[4];
 

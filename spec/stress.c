@@ -24,7 +24,7 @@
 
 #include "core/buf.h"
 #include "bufpool.h"
-#include "core/thread.h"
+#include "core/registry.h"
 
 #define THREADS 8
 #define HELD 24			/* buffers that a thread holds, at most */
@@ -263,10 +263,10 @@ check_quiet(void)
 	      records, THREADS + 3);
 	/* All other pools were closed, and went when their buffers were home,
 	 * whoever was just putting one away. */
-	while (pool_iterate(&cursor, &p)) {
+	while (registry_next(&cursor, &p)) {
 		CHECK(p == pool, "a closed pool is left with %llu buffers",
-		      (unsigned long long)p->alive - 1);
-		pool_drop(p);
+		      (unsigned long long)p->arena.refs - 1);
+		arena_drop(&p->arena);
 	}
 	bufpool_get_stats(pool, &s);
 	CHECK(s.checked_out == 0, "%llu still out",

@@ -20,7 +20,7 @@
 static void
 trims_down_to_the_configured_counts(void **state)
 {
-	struct bufpool *p = pool_of(10, 0, 0);
+	struct bufpool *p = new_pool(10, 0, 0);
 	enum { BURST = 5000 };
 	static struct bufpool_buf *held[BURST];
 	struct bufpool_stats s;
@@ -112,7 +112,7 @@ burst(struct bufpool *p)
 static void
 one_trim_gives_a_burst_back_to_the_system(void **state)
 {
-	struct bufpool *p = pool_of(64, 8, 0);
+	struct bufpool *p = new_pool(64, 8, 0);
 	size_t bytes = BURSTERS * 4 * BURST_BYTES;
 	size_t fresh = resident_bytes(), before, most, after;
 
@@ -199,7 +199,7 @@ two_trims_at_once_leave_the_counts(void **state)
 	(void)state;
 	pthread_barrier_init(&both, NULL, 2);
 	for (int round = 0; round < 100; round++) {
-		struct bufpool *p = pool_of(64, 8, 0);
+		struct bufpool *p = new_pool(64, 8, 0);
 
 		for (int i = 0; i < 1000; i++)
 			held[i] = bufpool_checkout(p, 1);

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
-#include "core/buf.h"
+#include "core/grow.h"
 #include "support/pool.h"
 
 /* Each of these dirties a buffer of n bytes and gives it back. */
@@ -68,14 +68,14 @@ static void
 by_collector(struct bufpool_buf *b, size_t n)
 {
 	memset(bufpool_data(b), 0xa5, n);
-	buf_release_gc(b);
+	release_gc(b);
 }
 
 static void
 by_free(struct bufpool_buf *b, size_t n)
 {
 	memset(bufpool_data(b), 0xa5, n);
-	buf_free(b);
+	grow_free(b);
 	assert_int_equal(bufpool_capacity(b), 0);
 	assert_int_equal(bufpool_len(b), 0);
 	bufpool_release(b);
@@ -90,7 +90,7 @@ gives_every_byte_back_as_zero(void **state)
 	};
 	static const size_t sizes[] = { 1, 100, 4096, 5000, 65536, 262144,
 					1048576 };
-	struct bufpool *p = pool_of(1, 1, 0);
+	struct bufpool *p = new_pool(1, 1, 0);
 
 	(void)state;
 	for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++)
@@ -114,7 +114,7 @@ gives_every_byte_back_as_zero(void **state)
 static void
 wipes_only_what_was_dirtied(void **state)
 {
-	struct bufpool *p = pool_of(1, 0, 0);
+	struct bufpool *p = new_pool(1, 0, 0);
 	struct bufpool_buf *b = bufpool_checkout(p, 4096);
 
 	(void)state;

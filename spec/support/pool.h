@@ -13,7 +13,7 @@
 #include "bufpool.h"
 
 static inline struct bufpool *
-pool_of(size_t four, size_t sixty_four, size_t max_bytes)
+new_pool(size_t four, size_t sixty_four, size_t max_bytes)
 {
 	struct bufpool_config config;
 	struct bufpool *p;

@@ -1,21 +1,24 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <linux/mempolicy.h>
 
 #include "arena.h"
-#include "hook.h"
-#include "pool.h"
-#include "sanitize.h"
 #include "table.h"
+#include "wipe.h"
 
 #define SPAN ((size_t)256 << 10)	/* bytes carved at a time */
 #define HUGE ((size_t)2 << 20)		/* the same, with huge pages */
 #define QUERY 512			/* pages asked about at a time */
+
+/* Linux 5.14; not every C library's headers know it. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 static size_t page;
 
@@ -58,32 +61,58 @@ node_available(int node)
 	    node <= numa.max_node() && numa.node_size64(node, &free_bytes) > 0;
 }
 
-int
-arena_create(struct bufpool *p)
+unsigned
+arena_nodes(int numa_node)
 {
-	bool local = p->numa_node == BUFPOOL_NUMA_LOCAL;
-
-	atomic_store(&p->numa_available,
-		     numa_works && (local || node_available(p->numa_node)));
-	p->nodes = 1;
-	p->blank = p->blank_alone;
-	if (!local || !numa_works || numa.max_node() == 0)
-		return 0;
-	p->nodes = numa.max_node() < BUFPOOL_NODES_MAX
+	if (numa_node != BUFPOOL_NUMA_LOCAL || !numa_works)
+		return 1;
+	return numa.max_node() < BUFPOOL_NODES_MAX
 	    ? (unsigned)numa.max_node() + 1 : BUFPOOL_NODES_MAX;
-	p->blank = pages_map(p->nodes * p->classes * sizeof *p->blank);
-	if (p->blank != NULL)
-		return 0;
-	errno = ENOMEM;
-	return -1;
+}
+
+int
+arena_create(struct bufpool_arena *a)
+{
+	bool local = a->numa_node == BUFPOOL_NUMA_LOCAL;
+	unsigned rings = layout_rings(a->layout);
+
+	atomic_store(&a->numa_available,
+		     numa_works && (local || node_available(a->numa_node)));
+	a->blank = a->layout->nodes == 1 ? a->blank_alone
+	    : pages_map(rings * sizeof *a->blank);
+	if (a->blank == NULL)
+		return -1;
+	atomic_store(&a->refs, 1);
+	return 0;
+}
+
+bool
+arena_try_ref(struct bufpool_arena *a)
+{
+	uint64_t refs = atomic_load(&a->refs);
+
+	while (refs > 0)
+		if (atomic_compare_exchange_weak(&a->refs, &refs, refs + 1))
+			return true;
+	return false;
+}
+
+/* acq_rel: what others did with the pool comes before its end. */
+void
+arena_drop(struct bufpool_arena *a)
+{
+	if (atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) == 1)
+		a->end(a);
 }
 
 unsigned
-arena_node(const struct bufpool *p)
+arena_node(const struct bufpool_arena *a)
 {
 	unsigned cpu, node;
 
-	if (p->nodes == 1 || getcpu(&cpu, &node) != 0 || node >= p->nodes)
+	if (a->layout->nodes == 1 ||
+	    syscall(SYS_getcpu, &cpu, &node, NULL) != 0 ||
+	    node >= a->layout->nodes)
 		return 0;
 	return node;
 }
@@ -91,17 +120,18 @@ arena_node(const struct bufpool *p)
 /* Preferred, not bound: on a full node memory from elsewhere beats none, and
  * the statistics tell where it is. */
 static void
-place(struct bufpool *p, void *base, size_t bytes, unsigned own_node)
+prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
+	    unsigned own_node)
 {
 	unsigned long mask[BUFPOOL_NODES_MAX / (8 * sizeof(long)) + 1] = { 0 };
-	size_t node = p->numa_node >= 0 ? (size_t)p->numa_node : own_node;
+	size_t node = a->numa_node >= 0 ? (size_t)a->numa_node : own_node;
 
-	if (!atomic_load_explicit(&p->numa_available, memory_order_relaxed))
+	if (!atomic_load_explicit(&a->numa_available, memory_order_relaxed))
 		return;
 	mask[node / (8 * sizeof(long))] = 1UL << node % (8 * sizeof(long));
 	if (numa.mbind(base, bytes, MPOL_PREFERRED, mask,
 		       8 * sizeof(mask), 0) != 0)
-		atomic_store_explicit(&p->numa_available, 0,
+		atomic_store_explicit(&a->numa_available, 0,
 				      memory_order_relaxed);
 }
 
@@ -117,25 +147,25 @@ populate(void *base, size_t bytes)
 }
 
 static bool
-commit(struct bufpool *p, size_t bytes)
+commit(struct bufpool_arena *a, size_t bytes)
 {
-	size_t now = atomic_load_explicit(&p->committed, memory_order_relaxed);
+	size_t now = atomic_load_explicit(&a->committed, memory_order_relaxed);
 
 	do {
-		if (bytes > p->max_bytes - now) {
+		if (bytes > a->max_bytes - now) {
 			errno = EDQUOT;
 			return false;
 		}
 	} while (!atomic_compare_exchange_weak_explicit(
-	    &p->committed, &now, now + bytes, memory_order_relaxed,
+	    &a->committed, &now, now + bytes, memory_order_relaxed,
 	    memory_order_relaxed));
 	return true;
 }
 
 static void
-uncommit(struct bufpool *p, size_t bytes)
+uncommit(struct bufpool_arena *a, size_t bytes)
 {
-	atomic_fetch_sub_explicit(&p->committed, bytes, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
 }
 
 /* A mapping of `bytes` at a multiple of `alignment`: maps more, then cuts. */
@@ -150,174 +180,279 @@ map_aligned(size_t bytes, size_t alignment)
 	start = (uint8_t *)(((uintptr_t)base + alignment - 1) &
 			    ~(uintptr_t)(alignment - 1));
 	if (start > base)
-		munmap(base, (size_t)(start - base));
+		pages_unmap(base, (size_t)(start - base));
 	if (start < base + more)
-		munmap(start + bytes, (size_t)(base + more - start));
+		pages_unmap(start + bytes, (size_t)(base + more - start));
 	return start;
 }
 
 static void *
-map(struct bufpool *p, size_t bytes, size_t alignment, unsigned node)
+map(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 {
-	bool huge = p->huge_pages && bytes >= HUGE;
+	bool huge = a->huge_pages && bytes >= HUGE;
 	void *base = map_aligned(bytes, huge && alignment < HUGE
 				 ? HUGE : alignment);
 
-	if (base == NULL) {
-		errno = ENOMEM;
+	if (base == NULL)
 		return NULL;
-	}
-	place(p, base, bytes, node);
+	prefer_node(a, base, bytes, node);
 	if (huge)
 		madvise(base, bytes, MADV_HUGEPAGE);
 	return base;
 }
 
-static void
+/* False when the system refuses: at its limit of mappings, one that has grown
+ * together with its neighbours cannot be cut out. */
+static bool
 unmap(void *base, size_t bytes)
 {
 	/* Others will get these addresses. */
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
-	munmap(base, bytes);
+	return munmap(base, bytes) == 0;
+}
+
+/* The descriptor has memory of the arena from here on. */
+static void
+own(struct bufpool_arena *a, struct bufpool_buf *b)
+{
+	b->arena = a;
+	b->label = a->label;
+	b->place = (uint16_t)a->place;
+}
+
+/* Bytes to carve buffers of a size from: as many spans, up to eight, as leave
+ * the smallest part of them unused. */
+static size_t
+span_bytes(const struct bufpool_arena *a, size_t size)
+{
+	size_t unit = a->huge_pages ? HUGE : SPAN;
+	size_t least = (size + unit - 1) / unit * unit, best = least;
+
+	if (!a->huge_pages)
+		return size < SPAN ? SPAN / size * size : size;
+	for (size_t bytes = least; bytes <= 8 * HUGE; bytes += unit)
+		if (bytes % size * best < best % size * bytes)
+			best = bytes;
+	return best;
 }
 
 /* Maps a span and carves it. The first buffer, whose descriptor knows the
  * span, is the caller's, the others become blanks. */
 static struct bufpool_buf *
-carve(struct bufpool *p, unsigned class, unsigned node)
+carve(struct bufpool_arena *a, unsigned class, unsigned node)
 {
-	size_t size = p->class_size[class];
-	size_t span = p->huge_pages ? HUGE : SPAN;
-	size_t count = size < span ? span / size : 1;
-	uint8_t *base = map(p, count * size, 0, node);
+	size_t size = a->layout->size[class];
+	size_t span = span_bytes(a, size);
+	uint8_t *base = map(a, span, 0, node);
 	struct bufpool_buf *first = NULL;
 
 	if (base == NULL)
 		return NULL;
-	for (size_t i = 0; i < count; i++) {
-		struct bufpool_buf *b = buf_create(p);
+	for (size_t done = 0; done + size <= span; done += size) {
+		struct bufpool_buf *b = buf_create();
 
 		if (b == NULL)	/* the rest of the span stays unused */
 			break;
-		b->at = b->base = base + i * size;
+		own(a, b);
+		b->at = b->base = base + done;
 		b->capacity = size;
 		b->class = (uint8_t)class;
 		b->node = (uint8_t)node;
-		if (i == 0) {
-			b->span = count * size;
+		if (done == 0) {
+			b->span = span;
 			first = b;
 		} else {
-			buf_push(&p->blank[pool_ring(p, node, class)], b);
+			buf_push(&a->blank[layout_ring(a->layout, node,
+						       class)], b);
 		}
 	}
 	if (first == NULL)
-		unmap(base, count * size);
+		pages_unmap(base, span);
 	return first;
 }
 
 struct bufpool_buf *
-arena_take(struct bufpool *p, unsigned class, unsigned node)
+arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 {
-	struct bufpool_buf *b;
+	struct buf_stack *blank = &a->blank[layout_ring(a->layout, node,
+							class)];
+	struct bufpool_buf *b = buf_pop(blank);
 
-	if (!commit(p, p->class_size[class]))
-		return NULL;
-	b = buf_pop(&p->blank[pool_ring(p, node, class)]);
-	if (b == NULL)
-		b = carve(p, class, node);
+	if (b == NULL || !b->resident) {	/* else it is still committed */
+		if (!commit(a, a->layout->size[class])) {
+			if (b != NULL)
+				buf_push(blank, b);
+			return NULL;
+		}
+		if (b == NULL)
+			b = carve(a, class, node);
+	}
 	if (b == NULL) {
-		uncommit(p, p->class_size[class]);
+		uncommit(a, a->layout->size[class]);
 		errno = ENOMEM;
 		return NULL;
 	}
+	b->resident = 0;
 	/* Counted before anyone can have it, so that a child forked here finds
 	 * it missing rather than one too many. */
-	atomic_fetch_add_explicit(&p->existing[class], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&p->alive, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&a->existing[class], 1, memory_order_relaxed);
+	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
-	if (p->prefault)
+	if (a->prefault)
 		populate(b->base, b->capacity);
 	hook("arena: taken");
 	return b;
 }
 
 struct bufpool_buf *
-arena_take_exact(struct bufpool *p, size_t n, size_t alignment)
+arena_take_large(struct bufpool_arena *a, size_t n, size_t alignment)
 {
 	size_t bytes = n == 0 ? page : (n + page - 1) & ~(page - 1);
-	struct bufpool_buf *b;
+	struct bufpool_buf *b = NULL;
 
 	if (alignment > PTRDIFF_MAX - bytes) {
 		errno = ENOMEM;
 		return NULL;
 	}
-	if (!commit(p, bytes))
+	if (!commit(a, bytes))
 		return NULL;
-	b = buf_create(p);
+	b = buf_create();
 	if (b == NULL)
 		goto fail;
-	b->base = map(p, bytes, alignment, arena_node(p));
+	b->base = map(a, bytes, alignment, arena_node(a));
 	if (b->base == NULL)
 		goto fail;
-	if (p->prefault)
+	if (a->prefault)
 		populate(b->base, bytes);
+	own(a, b);
 	b->at = b->base;
 	b->capacity = n;
 	b->span = bytes;
-	b->class = CLASS_EXACT;
-	atomic_fetch_add_explicit(&p->alive, 1, memory_order_relaxed);
+	b->class = CLASS_LARGE;
+	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
 	return b;
 fail:
 	if (b != NULL)
 		buf_destroy(b);
-	uncommit(p, bytes);
+	uncommit(a, bytes);
 	errno = ENOMEM;
 	return NULL;
 }
 
-/*
- * The memory of a class keeps its address and loses its pages; should the
- * system refuse that (locked memory), it is still all zero. The pool is let go
- * last: after that it may be gone.
- */
-void
-arena_give(struct bufpool_buf *b)
+struct bufpool_buf *
+arena_take_bare(struct bufpool_arena *a)
 {
-	struct bufpool *p = b->pool;
+	struct bufpool_buf *b = buf_create();
 
-	if (b->class == CLASS_EXACT) {
-		unmap(b->base, b->span);
-		uncommit(p, b->span);
-		buf_destroy(b);
-	} else {
-		size_t size = p->class_size[b->class];
-
-		madvise(b->base, size, MADV_DONTNEED);
-		hook("arena: giving back");
-		buf_set_state(b, BUF_BLANK);
-		atomic_fetch_sub_explicit(&p->existing[b->class], 1,
-					  memory_order_relaxed);
-		uncommit(p, size);
-		buf_push(&p->blank[pool_ring(p, b->node, b->class)], b);
+	if (b != NULL) {
+		own(a, b);
+		arena_ref(a);
+		buf_set_state(b, BUF_OUT);
 	}
-	pool_drop(p);
+	return b;
 }
 
-void
-arena_destroy(struct bufpool *p)
+/*
+ * What the system does not take back as a mapping it takes as pages; what is
+ * locked in memory it takes neither way, and so it is wiped. Either stays
+ * committed until a later call finds the system willing.
+ */
+static size_t
+give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 {
+	size_t bytes = b->span;
+
+	if (unmap(b->base, bytes)) {
+		uncommit(a, bytes);
+		buf_destroy(b);
+		return bytes;
+	}
+	if (madvise(b->base, bytes, MADV_DONTNEED) != 0)
+		wipe(b->base, bytes);
+	buf_set_state(b, BUF_BLANK);
+	buf_push(&a->unmappable, b);
+	return 0;
+}
+
+size_t
+arena_retry(struct bufpool_arena *a)
+{
+	size_t bytes = 0, given;
 	struct bufpool_buf *b;
 
-	for (unsigned r = 0; p->blank != NULL && r < p->nodes * p->classes; r++)
-		while ((b = buf_pop(&p->blank[r])) != NULL) {
+	while ((b = buf_pop(&a->unmappable)) != NULL) {
+		given = give_large(a, b);
+		if (given == 0)
+			break;
+		bytes += given;
+	}
+	return bytes;
+}
+
+/*
+ * The memory of a class keeps its address and loses its pages. Should the
+ * system refuse that, because they are locked, they are still all zero, and
+ * stay committed until the buffer is taken again.
+ */
+static size_t
+give_class(struct bufpool_arena *a, struct bufpool_buf *b)
+{
+	size_t size = a->layout->size[b->class];
+	unsigned class = b->class;
+
+	b->resident = madvise(b->base, size, MADV_DONTNEED) != 0;
+	if (b->resident)
+		size = 0;
+	hook("arena: giving back");
+	buf_set_state(b, BUF_BLANK);
+	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);
+	uncommit(a, size);
+	buf_push(&a->blank[layout_ring(a->layout, b->node, class)], b);
+	return size;
+}
+
+/* The reference goes last: after that the pool may be gone. */
+size_t
+arena_give(struct bufpool_buf *b)
+{
+	struct bufpool_arena *a = b->arena;
+	int saved = errno;
+	size_t bytes;
+
+	if (b->class == CLASS_NONE) {
+		buf_destroy(b);
+		bytes = 0;
+	} else if (b->class == CLASS_LARGE) {
+		bytes = give_large(a, b);
+	} else {
+		bytes = give_class(a, b);
+	}
+	errno = saved;
+	arena_drop(a);
+	return bytes;
+}
+
+/* The address range of what cannot be unmapped is lost. */
+void
+arena_destroy(struct bufpool_arena *a)
+{
+	unsigned rings = layout_rings(a->layout);
+	struct bufpool_buf *b;
+
+	for (unsigned r = 0; a->blank != NULL && r < rings; r++)
+		while ((b = buf_pop(&a->blank[r])) != NULL) {
 			if (b->span != 0)
-				unmap(b->base, b->span);
+				pages_unmap(b->base, b->span);
 			buf_destroy(b);
 		}
-	if (p->blank != NULL && p->blank != p->blank_alone)
-		munmap(p->blank, p->nodes * p->classes * sizeof *p->blank);
-	p->blank = NULL;
+	while ((b = buf_pop(&a->unmappable)) != NULL) {
+		pages_unmap(b->base, b->span);
+		buf_destroy(b);
+	}
+	if (a->blank != NULL && a->blank != a->blank_alone)
+		pages_unmap(a->blank, rings * sizeof *a->blank);
+	a->blank = NULL;
 }
 
 static void
@@ -345,7 +480,8 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
  * that looks at the addresses.
  */
 unsigned
-arena_pages_by_node(const struct bufpool *p, uint64_t pages[BUFPOOL_NODES_MAX])
+arena_pages_by_node(const struct bufpool_arena *a,
+		    uint64_t pages[BUFPOOL_NODES_MAX])
 {
 	uint32_t used = buf_table_used();
 
@@ -355,7 +491,7 @@ arena_pages_by_node(const struct bufpool *p, uint64_t pages[BUFPOOL_NODES_MAX])
 	for (uint32_t i = 0; i < used; i++) {
 		struct bufpool_buf *b = buf_at(i);
 
-		if (b->pool == p && b->span != 0)
+		if (b->arena == a && b->span != 0)
 			count_pages(b->base, b->span, pages);
 	}
 	return numa.max_node() < BUFPOOL_NODES_MAX

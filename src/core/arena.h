@@ -5,14 +5,15 @@
  * one buffer, whichever is more: one system call serves many, and the number
  * of mappings of a process is limited. Memory that is given back leaves its
  * address space behind (madvise), as a blank buffer that the next miss takes
- * before it maps anything. Exact sizes are mapped and unmapped one by one.
+ * before it maps anything. Large buffers are mapped and unmapped one by one.
  *
- * The arena counts what exists: committed bytes, buffers of each class, and,
- * in the pool's `alive`, the descriptors that hold the pool in memory.
+ * The arena counts what exists: committed bytes, buffers of each class, and
+ * references. Each descriptor with the arena's memory holds one, and the pool's
+ * users hold one together; whoever drops the last one ends the pool.
  *
  * `prefault` makes the kernel provide pages before a buffer is handed out for
- * the first time, `huge_pages` asks for huge ones: spans are 2 MiB and aligned
- * then. Giving a part of one back splits it.
+ * the first time, `huge_pages` asks for huge ones: spans are multiples of 2 MiB
+ * and aligned then. Giving a part of one back splits it.
  *
  * Only arena.c knows libnuma, which it looks for at run time; without it, and
  * where the system forbids its calls, memory is placed by the kernel.
@@ -22,40 +23,89 @@
 
 #include "buf.h"
 
-#define ARENA_GRAIN 4096	/* classes are multiples of this many bytes */
+struct bufpool_arena {
+	/* written at creation only */
+	const struct layout *layout;
+	const char *label;	/* the pool's name, for messages */
+	uint64_t id;		/* the pool's; never used twice */
+	uint32_t place;		/* the pool's, in each thread's caches */
+	size_t max_bytes;	/* SIZE_MAX: no limit */
+	int numa_node;
+	bool prefault, huge_pages;
+	void (*end)(struct bufpool_arena *);	/* once there are no refs */
+
+	/* changed by misses and releases to the system */
+	_Alignas(64) _Atomic uint64_t refs;
+	_Atomic size_t committed;		/* bytes */
+	_Atomic uint64_t existing[BUFPOOL_CLASSES_MAX];
+	_Atomic int numa_available;
+	struct buf_stack *blank;	/* by ring */
+	struct buf_stack blank_alone[BUFPOOL_CLASSES_MAX];	/* one node's */
+	struct buf_stack unmappable;	/* large ones that the system refused */
+};
 
 void arena_init(void);		/* once, before any other thread */
 
-/* Makes a pool that is configured ready for the functions below, or returns -1
- * + ENOMEM. Undone by arena_destroy. */
-int arena_create(struct bufpool *p);
+/* The nodes that a pool with this numa_node keeps apart. */
+unsigned arena_nodes(int numa_node);
+
+/* Makes an arena whose first fields are filled in ready for the functions
+ * below, with one reference. -1 + ENOMEM. */
+int arena_create(struct bufpool_arena *a);
+
+/* Unmaps what an arena without references has left. */
+void arena_destroy(struct bufpool_arena *a);
+
+static inline void
+arena_ref(struct bufpool_arena *a)
+{
+	atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed);
+}
+
+/* One more reference, unless there are none. */
+bool arena_try_ref(struct bufpool_arena *a);
+
+/* Drops one. The last one takes the pool along. */
+void arena_drop(struct bufpool_arena *a);
 
 /* The node that the calling thread runs on just now; 0 where the pool does not
  * keep nodes apart. */
-unsigned arena_node(const struct bufpool *p);
+unsigned arena_node(const struct bufpool_arena *a);
 
 /*
- * Fresh memory for one buffer, in state CACHED and the caller's: of a class, on
- * a node, or of n bytes and an alignment (0: the page's) on the caller's node.
- * NULL + EDQUOT when max_bytes would be exceeded, ENOMEM. Any thread that holds
- * the pool.
+ * Fresh memory for one buffer, in state CACHED and the caller's: of a class on
+ * a node, or of n bytes at a multiple of an alignment (0: the page's) on the
+ * caller's node. NULL + EDQUOT when max_bytes would be exceeded, ENOMEM. Any
+ * thread that holds the pool.
  */
-struct bufpool_buf *arena_take(struct bufpool *p, unsigned class,
+struct bufpool_buf *arena_take(struct bufpool_arena *a, unsigned class,
 			       unsigned node);
-struct bufpool_buf *arena_take_exact(struct bufpool *p, size_t n,
+struct bufpool_buf *arena_take_large(struct bufpool_arena *a, size_t n,
 				     size_t alignment);
 
+/* A descriptor that is OUT and has no memory. NULL + ENOMEM. */
+struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);
+
 /*
- * Takes a CACHED buffer's memory back. Any thread. The pool may be gone when
- * this returns, if it was closed and this was its last buffer.
+ * Takes the memory of a CACHED buffer back, all of which is zero unless the
+ * buffer is a large one. Returns the bytes that the system got. Any thread. The
+ * pool may be gone when this returns, if this was its last buffer.
  */
-void arena_give(struct bufpool_buf *b);
+size_t arena_give(struct bufpool_buf *b);
 
-/* Unmaps what a pool without buffers has left. */
-void arena_destroy(struct bufpool *p);
+/* Tries once more to unmap what the system refused to unmap. Returns bytes. */
+size_t arena_retry(struct bufpool_arena *a);
 
-/* Resident pages of the pool by node; returns the number of nodes counted. */
-unsigned arena_pages_by_node(const struct bufpool *p,
+/* Bytes that can still be committed. */
+static inline size_t
+arena_room(const struct bufpool_arena *a)
+{
+	return a->max_bytes - atomic_load_explicit(&a->committed,
+						   memory_order_relaxed);
+}
+
+/* Resident pages of the arena by node; returns the number of nodes counted. */
+unsigned arena_pages_by_node(const struct bufpool_arena *a,
 			     uint64_t pages[BUFPOOL_NODES_MAX]);
 
 #endif

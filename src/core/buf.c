@@ -3,8 +3,6 @@
 #include <string.h>
 
 #include "buf.h"
-#include "cache.h"
-#include "pool.h"
 #include "table.h"
 #include "wipe.h"
 
@@ -14,7 +12,7 @@ _Static_assert(sizeof(struct bufpool_buf) == 128,
 	       "a descriptor is two cache lines");
 
 static struct table table;
-static struct buf_stack unused;	/* descriptors without a pool */
+static struct buf_stack unused;	/* descriptors without an arena */
 
 bool
 buf_table_init(void)
@@ -77,8 +75,19 @@ buf_pop(struct buf_stack *s)
 	return b;
 }
 
+uint64_t
+buf_count(const struct buf_stack *s)
+{
+	uint32_t next = (uint32_t)atomic_load(&s->head);
+	uint64_t count = 0;
+
+	for (; next != 0; count++)
+		next = atomic_load(&buf_at(next - 1)->next);
+	return count;
+}
+
 struct bufpool_buf *
-buf_create(struct bufpool *p)
+buf_create(void)
 {
 	struct bufpool_buf *b = buf_pop(&unused);
 
@@ -90,14 +99,12 @@ buf_create(struct bufpool *p)
 		b = buf_at((uint32_t)n);
 		b->number = (uint32_t)n;
 	}
-	b->pool = p;
-	b->slot = (uint16_t)p->slot;
 	b->at = b->base = NULL;
 	b->len = b->capacity = b->mark = b->span = 0;
 	b->class = CLASS_NONE;
 	b->node = 0;
-	b->shelf = &cache_no_shelf;
-	b->extras = 0;
+	b->flags = 0;
+	b->resident = 0;
 	return b;
 }
 
@@ -105,7 +112,8 @@ void
 buf_destroy(struct bufpool_buf *b)
 {
 	buf_set_state(b, BUF_BLANK);
-	b->pool = NULL;
+	b->arena = NULL;
+	b->label = NULL;
 	if (!buf_outgrown(b))
 		buf_push(&unused, b);
 }
@@ -116,11 +124,13 @@ buf_corrupt(const struct bufpool_buf *b, const char *phase)
 	static const char *const states[] = { "blank", "ready", "cached",
 					      "frozen", "out", "?", "?", "?" };
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+	const char *label = b->label;
 
 	fprintf(stderr,
 		"bufpool: corruption at %s: buffer %u of pool '%s' (%zu bytes) "
 		"is %s, generation %llu\n",
-		phase, b->number, pool_label(b->pool), buf_size(b),
+		phase, b->number, label == NULL ? "(none)" :
+		label[0] == '\0' ? "(unnamed)" : label, buf_size(b),
 		states[word & BUF_STATE],
 		(unsigned long long)(word / BUF_GENERATION));
 	abort();
@@ -159,8 +169,7 @@ bufpool_capacity(const struct bufpool_buf *b)
 	return b->capacity;
 }
 
-/* Moves the contents to the start of the memory, over what was consumed. */
-static void
+void
 buf_compact(struct bufpool_buf *b)
 {
 	memmove(b->base, b->at, b->len);
@@ -168,8 +177,7 @@ buf_compact(struct bufpool_buf *b)
 	buf_changed(b);
 }
 
-/* The memory changes owners; who owns the descriptors stays as it is. */
-static void
+void
 buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
@@ -203,74 +211,6 @@ buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 	b->len = 0;
 }
 
-/* A larger buffer for b to move into: twice as large where that can be had, so
- * that appending in small pieces copies each byte a bounded number of times. */
-static struct bufpool_buf *
-buf_larger(struct bufpool_buf *b, size_t need)
-{
-	size_t twice = buf_size(b) * 2;
-	struct bufpool_buf *larger;
-
-	if (twice > need && twice <= PTRDIFF_MAX) {
-		larger = pool_checkout_larger(b->pool, twice, b->align);
-		if (larger != NULL)
-			return larger;
-	}
-	return pool_checkout_larger(b->pool, need, b->align);
-}
-
-int
-buf_grow(struct bufpool_buf *b, size_t capacity)
-{
-	size_t written = b->len < b->mark ? b->len : b->mark;
-	struct bufpool_buf *larger;
-
-	if (capacity <= b->capacity)
-		return 0;
-	/* What was consumed is used again once that moves fewer bytes than
-	 * were consumed, so that a queue costs a bounded time per byte. */
-	if (capacity <= buf_size(b) && b->len <= (size_t)(b->at - b->base)) {
-		buf_compact(b);
-		return 0;
-	}
-	larger = buf_larger(b, capacity);
-	if (larger == NULL) {
-		if (capacity > buf_size(b))
-			return -1;
-		buf_compact(b);
-		return 0;
-	}
-	/* Past the mark the old contents are zero, as the new memory is. */
-	if (written > 0)
-		memcpy(larger->at, b->at, written);
-	larger->mark = b->raw ? b->len : written;
-	buf_swap_memory(b, larger);
-	b->granted = 0;
-	bufpool_release(larger);
-	return 0;
-}
-
-int
-bufpool_resize(struct bufpool_buf *b, size_t n)
-{
-	if (n > PTRDIFF_MAX) {
-		errno = EOVERFLOW;
-		return -1;
-	}
-	if (buf_grow(b, n) < 0)
-		return -1;
-	if (n > b->len && b->mark > b->len) {
-		size_t dirty = b->mark < n ? b->mark : n;
-
-		memset(b->at + b->len, 0, dirty - b->len);
-	}
-	b->len = n;
-	if (b->raw)
-		buf_raise_mark(b, n);
-	buf_changed(b);
-	return 0;
-}
-
 /* Empty, a buffer has all of its memory ahead of it again. */
 void
 buf_consume(struct bufpool_buf *b, size_t n)
@@ -291,24 +231,8 @@ buf_wipe(struct bufpool_buf *b)
 {
 	buf_rewind(b);
 	wipe(b->base, b->mark);
-	b->len = b->mark = 0;
-	buf_changed(b);
-}
-
-void
-buf_free(struct bufpool_buf *b)
-{
-	struct bufpool_buf *spare;
-
-	if (b->class == CLASS_NONE)
-		return;
-	spare = pool_checkout_bare(b->pool);
-	if (spare == NULL) {
-		buf_wipe(b);
-		return;
-	}
-	buf_swap_memory(b, spare);
 	b->len = 0;
-	b->granted = 0;
-	bufpool_release(spare);
+	if (!b->raw)
+		b->mark = 0;
+	buf_changed(b);
 }

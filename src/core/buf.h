@@ -3,8 +3,8 @@
  * has it.
  *
  * Descriptors live apart from the memory they describe, in a table that is
- * never unmapped, and are reused. So a stale pointer to one can always be
- * looked at, and the word below says that it is stale.
+ * never unmapped, and are reused. So a stale pointer to a descriptor can always
+ * be read, and its word says that it is stale.
  *
  *      base         at                    at+len      at+mark   at+capacity
  *       |  consumed  |      contents        |   dirty   |   zero    |
@@ -34,6 +34,11 @@
 #include <stdint.h>
 
 #include "bufpool.h"
+#include "hook.h"
+#include "layout.h"
+#include "names.h"
+#include "sanitize.h"
+#include "wipe.h"
 
 /* LuaJIT parses what stands between the two marker lines (less _Atomic). */
 /* ffi: begin */
@@ -43,17 +48,17 @@ struct bufpool_buf {
 	size_t len;		/* bytes of contents */
 	size_t capacity;	/* bytes from at to the end of the memory */
 	size_t mark;		/* bytes from at past which all is zero */
-	struct bufpool_shelf *shelf;	/* the one it was last on */
-	uint16_t slot;		/* of the pool, in each thread's caches */
-	uint8_t class;		/* index of the class; see CLASS_ below */
+	struct bufpool_shelf *shelf;	/* whose owner releases it fastest */
+	uint16_t place;		/* of the pool, in each thread's caches */
+	uint8_t class;		/* index of the class, or CLASS_LARGE, _NONE */
 	uint8_t node;		/* of the memory; 0 where nodes do not matter */
 	uint32_t unused;
 	int32_t epoch;		/* changes when any of the above does */
 	union {
-		uint32_t extras;	/* all four, to find that none is set */
+		uint32_t flags;	/* all four, to find that none is set */
 		struct {
-			uint8_t raw;	/* a raw pointer is about: growth is
-					 * dirt */
+			uint8_t raw;	/* someone may hold a raw pointer: all
+					 * bytes of the contents may be dirty */
 			uint8_t granted;	/* grant holds */
 			uint8_t align;	/* alignment asked for: 1 << align */
 			uint8_t consumed;	/* at is past base */
@@ -61,20 +66,22 @@ struct bufpool_buf {
 	};
 	/* second cache line: not written by checkout and release */
 	uint8_t *base;		/* first byte of the memory; NULL: none */
-	struct bufpool *pool;
+	struct bufpool_arena *arena;	/* whose memory it is */
 	size_t grant;		/* bytes from at that reserve() granted */
 	size_t span;		/* bytes mapped at base; 0: part of a span */
+	const char *label;	/* the pool's, for messages */
+	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
-	_Atomic uint32_t refs;	/* references while frozen */
-	_Atomic uint32_t next;	/* number of the next one in a free stack */
-	uint32_t pad[5];
+	_Atomic uint32_t next;	/* number of the next one in a stack */
+	uint8_t resident;	/* a blank that has kept its pages */
+	uint8_t pad[7];
 };
 /* ffi: end */
 
 /* States. */
 #define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
-#define BUF_READY 1	/* in a depot: every byte zero */
-#define BUF_CACHED 2	/* in a thread's hands, bound to be: every byte zero */
+#define BUF_READY 1	/* in a depot or the commons: every byte zero */
+#define BUF_CACHED 2	/* on a shelf, or on its way: every byte zero */
 #define BUF_FROZEN 3	/* counted owners, immutable */
 #define BUF_OUT 4	/* one owner; a bit that no other state has */
 #define BUF_STATE 7
@@ -82,10 +89,6 @@ struct bufpool_buf {
 
 /* Bits of a descriptor's number. */
 #define BUF_NUMBER 24
-
-/* Values of `class` that are no index. */
-#define CLASS_EXACT 254	/* a mapping of its own, unmapped on release */
-#define CLASS_NONE 255	/* no memory: a buffer that was freed from Lua */
 
 /* Bytes of memory behind the buffer, wherever `at` stands. */
 static inline size_t
@@ -129,8 +132,9 @@ buf_raise_mark(struct bufpool_buf *b, size_t end)
 		b->mark = end;
 }
 
-/* A descriptor without memory, state BLANK; NULL + ENOMEM. And back. */
-struct bufpool_buf *buf_create(struct bufpool *p);
+/* A descriptor of no arena, without memory, state BLANK; NULL + ENOMEM. And
+ * back. Any thread. */
+struct bufpool_buf *buf_create(void);
 void buf_destroy(struct bufpool_buf *b);
 struct bufpool_buf *buf_at(uint32_t number);
 /* Descriptors ever made: their numbers are below this. */
@@ -164,12 +168,12 @@ buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
 }
 
 /*
- * The turn from OUT to CACHED by one addition, which is shorter than a
- * comparison and an exchange and as safe: of two that release at once, the
+ * A release: from OUT to CACHED by one addition, which is shorter than a
+ * comparison and an exchange and as safe. Of two that release at once, the
  * second finds a state that is no longer OUT.
  */
 static inline void
-buf_turn_home(struct bufpool_buf *b)
+buf_turn_cached(struct bufpool_buf *b)
 {
 	const uint64_t turn = BUF_GENERATION + BUF_CACHED - BUF_OUT;
 	uint64_t old = atomic_fetch_add_explicit(&b->word, turn,
@@ -179,6 +183,21 @@ buf_turn_home(struct bufpool_buf *b)
 		atomic_fetch_sub(&b->word, turn);
 		buf_corrupt(b, "release");
 	}
+}
+
+/* A checkout of n bytes: from CACHED to OUT, by the only thread that can reach
+ * the buffer. */
+static inline struct bufpool_buf *
+buf_turn_out(struct bufpool_buf *b, size_t n)
+{
+	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+
+	ASAN_UNPOISON_MEMORY_REGION(b->base, b->capacity);
+	hook("checkout: turning out");
+	atomic_store_explicit(&b->word, word + (BUF_OUT - BUF_CACHED),
+			      memory_order_relaxed);
+	b->len = n;
+	return b;
 }
 
 /* A state change of a buffer that nobody else can reach. */
@@ -201,29 +220,41 @@ struct buf_stack {
 };
 void buf_push(struct buf_stack *s, struct bufpool_buf *b);
 struct bufpool_buf *buf_pop(struct buf_stack *s);
+/* Of a stack that nobody changes meanwhile. */
+uint64_t buf_count(const struct buf_stack *s);
 
-/*
- * Makes capacity at least `capacity` bytes (counted from at), keeping the
- * contents and the descriptor; the memory may move. 0, or -1 and errno with the
- * buffer unchanged. Owner only, as everything below.
- */
-int buf_grow(struct bufpool_buf *b, size_t capacity);
+/* Of a buffer that is on its way home: wipes what was written, so that all of
+ * the memory is zero. Returns how many bytes. */
+static inline size_t
+buf_clean(struct bufpool_buf *b)
+{
+	size_t dirty;
+
+	if (__builtin_expect(b->consumed, 0))
+		buf_rewind(b);
+	dirty = b->mark;
+	wipe_lines(b->at, dirty);
+	hook("release: wiped");
+	b->mark = 0;
+	b->flags = 0;
+	return dirty;
+}
+
+/* The memory and all that belongs to it change descriptors; who owns the
+ * descriptors stays as it is. */
+void buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
 /* Gives b's memory and contents to `to`, which has none. */
 void buf_move(struct bufpool_buf *to, struct bufpool_buf *b);
 
+/* Moves the contents to the start of the memory, over what was consumed. */
+void buf_compact(struct bufpool_buf *b);
+
 /* Takes n bytes, len at most, off the front of the contents. */
 void buf_consume(struct bufpool_buf *b, size_t n);
 
-/* Wipes all memory of the buffer and empties it. */
+/* Wipes all memory of the buffer and empties it. A raw pointer that someone
+ * still holds may write there again, and so the mark stays. */
 void buf_wipe(struct bufpool_buf *b);
-
-/* Gives the memory back and leaves the buffer out, empty, of capacity 0.
- * Without a descriptor to spare it is only wiped and emptied. */
-void buf_free(struct bufpool_buf *b);
-
-/* bufpool_release, counted as a return by a garbage collector. */
-void buf_release_gc(struct bufpool_buf *b);
-void buf_unref_gc(struct bufpool_frozen *f);
 
 #endif

@@ -4,20 +4,18 @@
 
 #include <linux/membarrier.h>
 
-#include "arena.h"
 #include "cache.h"
-#include "pool.h"
 #include "table.h"
-#include "thread.h"
 
 #ifdef BUFPOOL_HOOKS
 void (*bufpool_hook)(const char *where);
 #endif
 
-static bool asymmetric;	/* membarrier works here */
+static bool asymmetric;	/* membarrier works here, or did at the start */
+static const struct owner nobody;
 
 struct bufpool_shelf cache_no_shelf = {
-	.least = SHUT, .size = SIZE_MAX, .thread = &thread_nobody
+	.empty_at = SHUT, .size = SIZE_MAX, .owner = &nobody
 };
 
 void
@@ -28,103 +26,203 @@ cache_init(void)
 		    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
+int
+caches_create(struct caches *cs)
+{
+	const struct layout *l = cs->layout;
+	unsigned class = 0;
+
+	for (unsigned log = 0; log < 64; log++) {
+		while (class < l->classes && l->size[class] >> log == 0)
+			class++;
+		cs->first[log] = (uint16_t)(
+		    offsetof(struct cache, shelf) +
+		    class * sizeof(struct bufpool_shelf));
+	}
+	return commons_create(&cs->commons, l);
+}
+
+void
+caches_destroy(struct caches *cs)
+{
+	struct cache_block *block = atomic_load(&cs->blocks), *next;
+
+	for (; block != NULL; block = next) {
+		next = block->next;
+		pages_unmap(block, sizeof *block);
+	}
+	atomic_store(&cs->blocks, NULL);
+	commons_destroy(&cs->commons);
+}
+
 /* Inside, or nobody knows the shelf yet. */
 static void
 open_up(struct bufpool_shelf *s)
 {
-	atomic_store_explicit(&s->limit, s->full, memory_order_relaxed);
-	atomic_store_explicit(&s->least, 0, memory_order_release);
+	atomic_store_explicit(&s->full_at, s->full, memory_order_relaxed);
+	atomic_store_explicit(&s->empty_at, 0, memory_order_release);
 }
 
 static void
 shut(struct bufpool_shelf *s)
 {
-	atomic_store(&s->least, SHUT);
-	atomic_store(&s->limit, 0);
+	atomic_store(&s->empty_at, SHUT);
+	atomic_store(&s->full_at, 0);
 }
 
 static void
-shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class)
+shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class,
+	   const struct owner *owner)
 {
+	const struct layout *l = k->caches->layout;
+
 	*s = cache_no_shelf;
 	s->cache = k;
-	s->gate = GATE_CLOSED;
 	s->class = class;
+	if (class == l->classes)
+		return;
+	s->size = l->size[class];
+	s->full = l->shelf[class];
+	s->owner = owner;
+	s->named = l->nodes == 1 ? s : &cache_no_shelf;
+	s->gate = asymmetric ? 0 : GATE_FENCED;
 }
 
-struct cache *
-cache_create(void)
+/* Lists it at a place that it keeps for as long as the pool is there. A block
+ * whose places are all given out is followed by another. */
+static bool
+list(struct caches *cs, struct cache *k)
 {
-	struct cache *k = pages_map(sizeof *k);
+	struct cache_block *head = atomic_load(&cs->blocks), *fresh;
 
-	for (unsigned c = 0; k != NULL && c <= BUFPOOL_CLASSES_MAX; c++)
-		shelf_init(&k->shelf[c], k, c);
-	return k;
-}
-
-/*
- * The gates were closed with the pool before, if any, and open last. A depot
- * that cannot be had leaves a cache without classes, closed.
- */
-bool
-cache_bind(struct cache *k, const struct bufpool *p, const struct thread *t)
-{
-	struct depot *d;
-
-	if (atomic_load_explicit(&k->pool_id, memory_order_relaxed) == p->id)
-		return true;
-	atomic_store(&k->pool_id, 0);
-	depot_destroy(atomic_load(&k->depot));
-	d = depot_create(p->nodes, p->classes, p->ring_size);
-	atomic_store(&k->depot, d);
-	k->classes = d ? p->classes : 0;
-	if (d == NULL)
-		return false;
-	k->moves = 0;
-	k->nodes = p->nodes;
-	k->node = arena_node(p);
-	atomic_store(&k->wiped_bytes, 0);
-	atomic_store(&k->gc_returns, 0);
-	for (unsigned c = 0; c <= BUFPOOL_CLASSES_MAX; c++) {
-		struct bufpool_shelf *s = &k->shelf[c];
-
-		shelf_init(s, k, c);
-		if (c >= p->classes)
-			continue;
-		s->size = p->class_size[c];
-		s->full = p->shelf_limit[c];
-		s->thread = t;
-		s->home = p->nodes == 1 ? s : &cache_no_shelf;
-		s->left = SHELF_CHECKOUTS;
-		s->allowance = SHELF_CHECKOUTS;
-		atomic_store(&s->gate, asymmetric ? 0 : GATE_FENCED);
-		if (asymmetric)
-			open_up(s);
+	for (;;) {
+		k->block = head;
+		if (head != NULL &&
+		    (k->bit = atomic_fetch_add(&head->used, 1)) < CACHE_BLOCK)
+			break;
+		fresh = pages_map(sizeof *fresh);
+		if (fresh == NULL)
+			return false;
+		fresh->next = head;
+		if (atomic_compare_exchange_strong(&cs->blocks, &head, fresh))
+			head = fresh;
+		else
+			pages_unmap(fresh, sizeof *fresh);
 	}
-	atomic_store(&k->pool_id, p->id);
+	atomic_store(&k->block->cache[k->bit], k);
 	return true;
 }
 
-/* Without membarrier the atomic operations around it do what is needed. */
-static void
-heavy_fence(void)
+struct cache *
+cache_create(struct caches *cs, const struct owner *owner)
 {
-	if (asymmetric)
-		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0,
-			0);
+	unsigned classes = cs->layout->classes;
+	size_t bytes = sizeof(struct cache) +
+	    (classes + 1) * sizeof(struct bufpool_shelf);
+	struct cache *k = pages_map(bytes);
+
+	if (k == NULL)
+		return NULL;
+	k->id = cs->id;
+	k->arena = cs->arena;
+	k->caches = cs;
+	k->bytes = bytes;
+	for (unsigned c = 0; c <= classes; c++)
+		shelf_init(&k->shelf[c], k, c, owner);
+	k->depot = depot_create(cs->layout);
+	if (k->depot != NULL && list(cs, k))
+		return k;
+	cache_destroy(k);
+	return NULL;
 }
 
-/* The owner may have been inside, and opened the shelf after it was shut. */
-static bool
-deserted(struct bufpool_shelf *s)
+/* A pool's place may have gone to another pool. */
+bool
+cache_hold(const struct cache *k)
 {
-	heavy_fence();
-	return !atomic_load(&s->busy) && atomic_load(&s->least) == SHUT;
+	if (!arena_try_ref(k->arena))
+		return false;
+	if (k->arena->id == k->id)
+		return true;
+	arena_drop(k->arena);
+	return false;
+}
+
+void
+cache_destroy(struct cache *k)
+{
+	if (k->depot != NULL)
+		depot_destroy(k->depot);
+	pages_unmap(k, k->bytes);
+}
+
+/* Sequentially consistent, for close against attach: either close sees that
+ * the cache is live, or its thread sees that the pool was closed. */
+void
+cache_attach(struct cache *k)
+{
+	struct caches *cs = k->caches;
+
+	for (unsigned c = 0; c < cs->layout->classes; c++)
+		atomic_fetch_and(&k->shelf[c].gate, ~(uint32_t)GATE_RETIRED);
+	k->node = arena_node(cs->arena);
+	k->live = true;
+	atomic_fetch_or(&k->block->live, (uint64_t)1 << k->bit);
+	hook("enroll: attached");
+	if (atomic_load(&cs->closed))
+		cache_close(k);
+}
+
+void
+caches_drain_commons(struct caches *cs)
+{
+	struct bufpool_buf *b;
+
+	for (unsigned r = 0; r < cs->commons.rings; r++)
+		while ((b = commons_take(&cs->commons, r)) != NULL)
+			arena_give(b);
+}
+
+/* Sequentially consistent, for close against push: either close finds the
+ * buffer, or whoever pushed it sees that the pool was closed. */
+void
+caches_put_common(struct caches *cs, struct bufpool_buf *b)
+{
+	commons_push(&cs->commons, layout_ring(cs->layout, b->node, b->class),
+		     b);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&cs->closed))
+		caches_drain_commons(cs);
+}
+
+/* Where its gate no longer lets a buffer stay. */
+static void
+send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
+{
+	if (gate & GATE_CLOSED)
+		arena_give(b);
+	else
+		caches_put_common(s->cache->caches, b);
 }
 
 /*
- * After an undone claim of a closed shelf, look once more: its owner may have
- * left in between, found our claim, and left the emptying to us.
+ * Whether the owner is not inside, and has not opened the shelf after it was
+ * shut. An owner that is FENCED orders its own side; any other must be ordered
+ * by membarrier, and counts as inside where that fails.
+ */
+static bool
+deserted(struct bufpool_shelf *s, uint32_t gate)
+{
+	if (!(gate & GATE_FENCED) &&
+	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) !=
+	    0)
+		return false;
+	return !atomic_load(&s->busy) && atomic_load(&s->empty_at) == SHUT;
+}
+
+/*
+ * After an undone claim of a shelf that is called for, look once more: its
+ * owner may have left in between, found our claim, and left the emptying to us.
  */
 bool
 shelf_claim(struct bufpool_shelf *s)
@@ -139,22 +237,22 @@ shelf_claim(struct bufpool_shelf *s)
 			continue;
 		hook("claim: claimed");
 		shut(s);
-		if (deserted(s))
+		if (deserted(s, gate))
 			return true;
 		hook("claim: found busy");
 		gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_CLAIMED) &
 		    ~(uint32_t)GATE_CLAIMED;
 		hook("claim: undone");
-		if (!(gate & GATE_CLOSED))
+		if (!(gate & GATE_CALLED))
 			return false;
 		shut(s);
-		if (!deserted(s))
+		if (!deserted(s, gate))
 			return false;
 	}
 }
 
-/* A close that comes while the shelf is claimed is the claimer's to carry out,
- * so the exchange fails if CLOSED has appeared since it was looked for. */
+/* A call that comes while the shelf is claimed is the claimer's to carry out,
+ * so the exchange fails if one has appeared since it was looked for. */
 void
 shelf_unclaim(struct bufpool_shelf *s)
 {
@@ -163,24 +261,36 @@ shelf_unclaim(struct bufpool_shelf *s)
 
 	do {
 		hook("claim: leaving");
-		while ((gate & GATE_CLOSED) && (b = shelf_take(s)) != NULL)
-			arena_give(b);
+		while ((gate & GATE_CALLED) && (b = shelf_take(s)) != NULL)
+			send_away(s, b, gate);
 	} while (!atomic_compare_exchange_strong(
 	    &s->gate, &gate, gate & ~(uint32_t)GATE_CLAIMED));
+}
+
+/* Owner only, who is not inside, and so needs no fence to claim. */
+static bool
+claim_own(struct bufpool_shelf *s)
+{
+	uint32_t gate = atomic_fetch_or(&s->gate, GATE_CLAIMED);
+
+	if (gate & GATE_CLAIMED)
+		return false;
+	hook("claim: claimed");
+	shut(s);
+	return true;
 }
 
 /* The rings need no claim: anyone may take from them. Nothing comes after: the
  * owner looks for CLOSED again each time it has pushed. */
 static void
-shelf_drain(struct bufpool_shelf *s)
+drain_rings(struct bufpool_shelf *s)
 {
-	struct depot *d = atomic_load(&s->cache->depot);
+	const struct layout *l = s->cache->caches->layout;
 	struct bufpool_buf *b;
 
-	if (shelf_claim(s))
-		shelf_unclaim(s);
-	for (unsigned r = s->class; r < depot_rings(d); r += s->cache->classes)
-		while ((b = depot_take(d, r)) != NULL)
+	for (unsigned node = 0; node < l->nodes; node++)
+		while ((b = depot_take(s->cache->depot,
+				       layout_ring(l, node, s->class))) != NULL)
 			arena_give(b);
 }
 
@@ -199,40 +309,39 @@ shelf_open(struct bufpool_shelf *s)
 		shelf_leave(s);
 		return false;
 	}
-	if (!(gate & GATE_FENCED))
+	if (!(gate & (GATE_FENCED | GATE_RETIRED)))
 		open_up(s);
 	return true;
 }
 
+/* What this gives back may be the last of the pool, so it holds the pool. When
+ * that is gone already, everything is home. */
 void
 shelf_leave_slow(struct bufpool_shelf *s)
 {
+	struct bufpool_arena *a = s->cache->arena;
+
 	if (atomic_load(&s->gate) & GATE_FENCED)
 		atomic_exchange(&s->busy, 0);
-	if (atomic_load(&s->gate) & GATE_CLOSED)
-		shelf_drain(s);
-}
-
-void
-shelf_renew(struct bufpool_shelf *s)
-{
-	int32_t left = atomic_load_explicit(&s->left, memory_order_relaxed);
-	uint64_t allowance = counter_get(&s->allowance);
-
-	atomic_store_explicit(&s->left, left + SHELF_CHECKOUTS,
-			      memory_order_relaxed);
-	/* release: pairs with the acquire in shelf_checkouts */
-	atomic_store_explicit(&s->allowance, allowance + SHELF_CHECKOUTS,
-			      memory_order_release);
+	if (!(atomic_load(&s->gate) & GATE_CLOSED) || !cache_hold(s->cache))
+		return;
+	if (claim_own(s))
+		shelf_unclaim(s);
+	drain_rings(s);
+	arena_drop(a);
 }
 
 void
 cache_close(struct cache *k)
 {
-	for (unsigned c = 0; c < k->classes; c++) {
-		atomic_fetch_or(&k->shelf[c].gate, GATE_CLOSED);
+	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
+		struct bufpool_shelf *s = &k->shelf[c];
+
+		atomic_fetch_or(&s->gate, GATE_CLOSED);
 		hook("close: closed");
-		shelf_drain(&k->shelf[c]);
+		if (shelf_claim(s))
+			shelf_unclaim(s);
+		drain_rings(s);
 	}
 }
 
@@ -240,17 +349,17 @@ cache_close(struct cache *k)
 static void
 shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 {
-	uint32_t n = shelf_count(s);
-	struct cache *k = s->cache;
+	const struct layout *l = s->cache->caches->layout;
+	uint32_t all = shelf_count(s);
 	struct bufpool_buf *out[SHELF_MAX];
 
-	memcpy(out, s->slot, count * sizeof *out);
-	memmove(s->slot, s->slot + count, (n - count) * sizeof *out);
-	atomic_store_explicit(&s->n, n - count, memory_order_relaxed);
+	memcpy(out, s->buf, count * sizeof *out);
+	memmove(s->buf, s->buf + count, (all - count) * sizeof *out);
+	atomic_store_explicit(&s->count, all - count, memory_order_relaxed);
 	hook("spill: moved out");
 	for (uint32_t i = 0; i < count; i++)
-		if (!depot_push(k->depot, out[i]->node * k->classes + s->class,
-				out[i]))
+		if (!depot_push(s->cache->depot,
+				layout_ring(l, out[i]->node, s->class), out[i]))
 			arena_give(out[i]);
 }
 
@@ -260,12 +369,13 @@ shelf_spill(struct bufpool_shelf *s)
 	shelf_move_out(s, (shelf_count(s) + 1) / 2);
 }
 
+/* The cache of a pool that is gone has nothing on its shelves. */
 void
 cache_flush(struct cache *k)
 {
-	for (unsigned c = 0; c < k->classes; c++) {
-		struct bufpool_shelf *s = &k->shelf[c];
+	struct bufpool_shelf *s = k->shelf;
 
+	for (; s->size != SIZE_MAX; s++) {
 		if (shelf_count(s) == 0 || !shelf_open(s))
 			continue;
 		shelf_move_out(s, shelf_count(s));
@@ -273,35 +383,93 @@ cache_flush(struct cache *k)
 	}
 }
 
-void
-cache_leave_to_others(struct cache *k)
+/* stats_sample reads the checkouts of the uncached before those of caches, and
+ * their releases after. So that a checkout is never seen twice, it leaves the
+ * cache before it is added; so that a release is never missed, it leaves the
+ * cache after. */
+static void
+fold_shelf(struct bufpool_shelf *s, struct caches *cs)
 {
-	cache_flush(k);
-	if (k->nodes > 1)
-		k->node = NODE_UNKNOWN;
+	uint64_t checkouts = atomic_exchange(&s->checkouts, 0);
+
+	atomic_fetch_add(&cs->uncached[s->class].checkouts, checkouts);
+	atomic_fetch_add(&cs->uncached[s->class].releases, s->releases);
+	atomic_store(&s->releases, 0);
+	atomic_fetch_add(&cs->uncached[s->class].misses, s->misses);
+	atomic_store(&s->misses, 0);
+}
+
+static void
+fold_counters(struct cache *k)
+{
+	struct caches *cs = k->caches;
+
+	for (unsigned c = 0; c < cs->layout->classes; c++)
+		fold_shelf(&k->shelf[c], cs);
+	atomic_fetch_add(&cs->wiped_bytes, k->wiped_bytes);
+	atomic_store(&k->wiped_bytes, 0);
+	atomic_fetch_add(&cs->gc_returns, k->gc_returns);
+	atomic_store(&k->gc_returns, 0);
+	hook("exit: counted");
+	atomic_fetch_and(&k->block->live, ~((uint64_t)1 << k->bit));
+	k->live = false;
+}
+
+static void
+retire_rings(struct cache *k)
+{
+	struct bufpool_buf *b;
+
+	for (unsigned r = 0; r < layout_rings(k->caches->layout); r++)
+		while ((b = depot_take(k->depot, r)) != NULL)
+			caches_put_common(k->caches, b);
+}
+
+/* A shelf that is claimed just now is emptied by the claimer. */
+void
+cache_retire(struct cache *k)
+{
+	struct bufpool_buf *b;
+
+	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
+		struct bufpool_shelf *s = &k->shelf[c];
+
+		atomic_fetch_or(&s->gate, GATE_RETIRED);
+		hook("exit: retired");
+		shut(s);
+		if (!shelf_open(s))
+			continue;
+		while ((b = shelf_take(s)) != NULL)
+			caches_put_common(k->caches, b);
+		shelf_leave(s);
+	}
+	retire_rings(k);
+	fold_counters(k);
 }
 
 /*
  * fork copies each thread's memory as of one moment in its program order. A
- * thread that was inside may have been moving any of these; what it moved is
- * lost, and counted so by pool_after_fork. Whoever adopts the cache opens it.
+ * thread that was inside may have been moving any of the shelf's buffers; what
+ * it moved is lost, and counted so by registry.c.
  */
 void
-cache_abandon(struct cache *k)
+cache_after_fork(struct cache *k, bool own)
 {
-	for (unsigned c = 0; c < k->classes; c++) {
+	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
 		uint32_t gate = atomic_load(&s->gate);
 
 		if (atomic_load(&s->busy) || (gate & GATE_CLAIMED))
-			atomic_store(&s->n, 0);
+			atomic_store(&s->count, 0);
 		atomic_store(&s->busy, 0);
 		gate &= GATE_CLOSED | GATE_FENCED;
-		if (atomic_load(&k->pool_id) == 0)	/* was being bound */
-			gate |= GATE_CLOSED;
 		if (!asymmetric)  /* the parent could, this process cannot */
 			gate |= GATE_FENCED;
 		atomic_store(&s->gate, gate);
 		shut(s);
 	}
+	if (!own)
+		cache_retire(k);
+	else if (atomic_load(&k->caches->closed))
+		cache_close(k);
 }

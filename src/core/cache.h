@@ -2,16 +2,16 @@
  * cache - what one thread keeps of one pool for its own next checkouts.
  *
  * A cache has a shelf per size class: an array used as a stack, so that the
- * buffer released last, which is warm, is checked out next. A full shelf
- * spills its cold half to the depot, an empty one refills half from there.
+ * buffer released last, which is warm, is checked out next. A full shelf spills
+ * its cold half to the depot, an empty one refills half from there.
  *
- *      slot[0]  ...  slot[n/2]  ...  slot[n-1]   slot[n] ... slot[full-1]
- *      `---- cold half: spills ----'   hot end:      empty
+ *      buf[0]  ...  buf[count/2]  ...  buf[count-1]   ...   buf[full-1]
+ *      `-- cold half: spills --'       hot end:       empty
  *                                      push, pop
  *
- * Each buffer knows the shelf that it was last on. Its release asks first
- * whether that is one of the calling thread's own, and then needs to find
- * neither thread, nor pool, nor class.
+ * (Bonwick's magazines, which stand at this place in his allocator, are
+ * exchanged as a whole. A shelf stays, so that a buffer can name the shelf that
+ * it was last on: a release then finds neither thread, nor pool, nor class.)
  *
  * THE OWNER WORD of a shelf is two halves, so that the owner's side needs no
  * atomic read-modify-write. The owner writes `busy`, all others write `gate`:
@@ -24,157 +24,181 @@
  *      E4  busy = 0 (release)                 use the shelf
  *                                         C4  gate &= ~CLAIMED (release)
  *
- * A shelf is shut by a `least` above and a `limit` below every count, so the
- * comparison that finds a shelf empty, or full, finds it shut as well, and the
- * fast paths never look at the gate. Only the owner opens it again, in a slow
- * path: between E1 and E4, when it has found the gate without CLAIMED.
+ * A count is compared with `empty_at` to see whether the shelf has a buffer,
+ * and with `full_at` to see whether it has room. To shut a shelf is to move
+ * both beyond every count. So the fast paths find a shut shelf by the
+ * comparison that they make anyway, and never look at the gate. Only the owner
+ * opens its shelf again, in a slow path: between E1 and E4, when it has found
+ * the gate without CLAIMED.
  *
  * Both sides store, fence and load (Dekker), so they cannot both miss the
  * other: at most one is inside, and neither ever waits. Should the owner open
  * the shelf between C1 and C2, for it was inside before C1, then the claimer
  * finds it busy, or, if it has left, open. E4 pairs with the acquire load at
  * C3, C4 with the acquire load of the gate before opening: whoever gets in sees
- * all that the one before did. The fences are a compiler barrier and
- * membarrier(2), which puts a full barrier into every running thread of the
- * process. Where the kernel lacks it, FENCED stays in the gate and the shelf
- * shut: that sends the owner through the slow paths, which store `busy` by a
- * sequentially consistent exchange.
+ * all that the one before did.
  *
- * CLOSED in the gate is set once by bufpool_close and stays: the owner then
- * never gets in again. If it was inside, it finds the bit when it leaves (E4,
- * fence, load; against close's store, fence, load of busy) and empties the
- * shelf itself.
+ * The fences are a compiler barrier and membarrier(2), which puts a full
+ * barrier into every running thread of the process. Where the kernel lacks it,
+ * FENCED stays in the gate and the shelf shut: that sends the owner through the
+ * slow paths, which store `busy` by a sequentially consistent exchange. Where
+ * the system refuses it later, to a process that has entered a sandbox, no
+ * claim succeeds from then on: what a thread has cached is that thread's alone,
+ * until it spills, flushes or exits.
  *
- * The cache of a closed pool stays where it is until its thread, and no other,
- * binds it to a new pool: so a thread can always look at its own caches.
+ * CLOSED and RETIRED in the gate call for the shelf to be emptied: to the
+ * system when the pool is closed, to the commons when the owner's thread exits.
+ * Whoever is inside finds the bit when leaving and does it: the owner by E4,
+ * fence, load, a claimer by the exchange of C4.
+ *
+ * A CACHE belongs to a thread's record. It is live from the moment when its
+ * thread first uses the pool to the thread's exit, which empties it and adds
+ * its counters to those of the pool. The next thread that adopts the record
+ * takes the cache up again. Only the record's owner frees it, once the pool is
+ * gone: so a thread can always look at its own caches.
  */
 #ifndef BUFPOOL_CACHE_H
 #define BUFPOOL_CACHE_H
 
-#include "buf.h"
+#include "arena.h"
 #include "depot.h"
-#include "hook.h"
 
-/* Buffers of one class in a cache, at most. */
-#define SHELF_MAX 60
-#define SHELF_BYTES ((size_t)2 << 20)	/* likewise; one always fits */
-#define SHELF_CHECKOUTS 1024	/* before the owner looks around; see left */
+#define SHELF_CHECKOUTS 1024	/* between two looks around; a power of two */
 
 #define GATE_CLAIMED 1
 #define GATE_CLOSED 2
-#define GATE_FENCED 4
-#define SHUT UINT32_MAX
+#define GATE_RETIRED 4
+#define GATE_FENCED 8
+#define GATE_CALLED (GATE_CLOSED | GATE_RETIRED)
+#define SHUT UINT32_MAX		/* of empty_at: no count is above it */
+
+/* Who owns a shelf: the address that identifies a thread. NULL: nobody. */
+struct owner {
+	_Atomic(const void *) token;
+};
 
 /*
  * Counters have one writer, the owner, and are read by anyone. The law: over
- * all shelves, (allowance - left) - releases == buffers out.
- *
- * left counts down the checkouts until the owner leaves the fast path once, to
- * look whether memory has lain idle, and which node it runs on.
+ * all shelves and the uncached, checkouts - releases == buffers out.
  */
 struct bufpool_shelf {
 	/* what its owner writes all the time, and others now and then */
-	_Alignas(64) _Atomic uint32_t n;
+	_Alignas(64) _Atomic uint32_t count;	/* buffers on it */
 	_Atomic uint32_t busy;
 	_Atomic uint32_t gate;
-	_Atomic uint32_t least;		/* 0; SHUT */
-	_Atomic uint32_t limit;		/* full; 0: shut */
-	_Atomic int32_t left;
-	_Atomic uint64_t allowance;	/* checkouts, plus what is left */
+	_Atomic uint32_t empty_at;	/* 0; SHUT */
+	_Atomic uint32_t full_at;	/* full; 0: shut */
+	_Atomic uint64_t checkouts;
 	_Atomic uint64_t releases;
-	_Atomic uint64_t misses;	/* of the checkouts: not ready */
-	/* what is written at binding only: any thread that releases a buffer
+	_Atomic uint64_t misses;	/* of the checkouts: fresh memory */
+	/* what is written at creation only: any thread that releases a buffer
 	 * reads it, and must not take the line above from the owner for that */
 	_Alignas(64) size_t size;	/* bytes of a buffer */
-	const struct thread *thread;	/* whose */
+	const struct owner *owner;
 	struct cache *cache;
-	/* what its buffers remember: this shelf, or, where nodes are kept
-	 * apart, none, so that each release compares nodes */
-	struct bufpool_shelf *home;
+	/* what its buffers name as their shelf: this one, or, where nodes are
+	 * kept apart, none, so that each release compares nodes */
+	struct bufpool_shelf *named;
 	uint32_t full;
 	uint32_t class;
-	_Alignas(64) struct bufpool_buf *slot[SHELF_MAX];
+	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
 };
 
 struct cache {
-	_Atomic uint64_t pool_id;	/* whose; 0: nobody's */
+	uint64_t id;			/* of its pool */
+	struct bufpool_arena *arena;	/* of its pool, or of a later one */
 	_Atomic uint64_t wiped_bytes;
 	_Atomic uint64_t gc_returns;
-	_Atomic(struct depot *) depot;
-	unsigned classes;
+	struct caches *caches;		/* of its pool */
+	struct depot *depot;
+	struct cache_block *block;	/* where it is listed */
+	unsigned bit;			/* and at which place of it */
+	bool live;			/* owner only: bit is set */
 	unsigned moves;			/* refills and spills */
-	unsigned nodes;			/* that the pool keeps apart */
-	unsigned node;			/* whose buffers it holds; see below */
-	/* Those past the last class are shut, and of boundless size. */
-	struct bufpool_shelf shelf[BUFPOOL_CLASSES_MAX + 1];
+	unsigned node;			/* whose buffers it holds */
+	size_t bytes;			/* of this mapping */
+	/* One more than there are classes; the last one's size is boundless,
+	 * and it is always shut. */
+	struct bufpool_shelf shelf[];
 };
 
-/* Nobody's, and shut: where buffers belong that are of no shelf. */
+#define CACHE_BLOCK 64		/* as many as a word has bits */
+
+struct cache_block {
+	_Atomic uint64_t live;		/* bit i: cache[i] is */
+	_Atomic uint32_t used;		/* places given out, or asked for */
+	struct cache_block *next;
+	_Atomic(struct cache *) cache[CACHE_BLOCK];
+};
+
+/*
+ * All caches of one pool, and what stands in for a cache where a thread has
+ * none. Blocks are listed once, and unmapped with the pool. Looking at all
+ * caches takes the time of those that are live, and one load for 64 others.
+ */
+struct caches {
+	uint64_t id;			/* the pool's; never used twice */
+	uint32_t place;			/* the pool's, in each thread's array */
+	/* where in a cache the shelf is whose class is the first that holds
+	 * 2^i bytes; n bytes are held by it or a shelf soon after */
+	uint16_t first[64];
+	const struct layout *layout;
+	struct bufpool_arena *arena;
+	_Atomic uint32_t closed;
+	_Atomic(struct cache_block *) blocks;
+	struct commons commons;
+	/* counters of threads that had no cache, and of those that exited */
+	struct {
+		_Atomic uint64_t checkouts, releases, misses;
+	} uncached[BUFPOOL_CLASSES_MAX];
+	_Atomic uint64_t wiped_bytes, gc_returns;
+};
+
+/* Where buffers belong that no thread releases fast. Nobody's, and shut. */
 extern struct bufpool_shelf cache_no_shelf;
 
 void cache_init(void);		/* once, before any other thread */
-void shelf_leave_slow(struct bufpool_shelf *s);
 
-/*
- * Adds to what only this thread writes, and others may read at any time. No
- * read-modify-write is needed; but x86 has one instruction for it, which
- * compilers do not use for atomic objects.
- */
-static inline void
-own_add(_Atomic uint64_t *to, uint64_t n)
+/* Makes ready what the layout, the arena, the id and the place are filled in
+ * of. -1 + ENOMEM. Undone by caches_destroy, when no thread reaches it. */
+int caches_create(struct caches *cs);
+void caches_destroy(struct caches *cs);
+
+/* An address that the calling thread alone has, for as long as it lives, and
+ * that is found without a call. */
+static inline const void *
+owner_token(void)
 {
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-	__asm__("addq %1, %0" : "+m"(*to) : "er"(n) : "cc");
+#if defined(__x86_64__) && !defined(__ILP32__)
+	const void *token;
+
+	__asm__("mov %%fs:0, %0" : "=r"(token));
+	return token;
+#elif defined(__aarch64__)
+	return __builtin_thread_pointer();
 #else
-	atomic_store_explicit(
-	    to, atomic_load_explicit(to, memory_order_relaxed) + n,
-	    memory_order_relaxed);
+	static __thread char mine;
+
+	return &mine;
 #endif
 }
 
-/* The same for a count, up or down. */
-static inline void
-own_step(_Atomic uint32_t *count, int32_t by)
-{
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-	__asm__("addl %1, %0" : "+m"(*count) : "er"(by) : "cc");
-#else
-	atomic_store_explicit(
-	    count, atomic_load_explicit(count, memory_order_relaxed) +
-	    (uint32_t)by, memory_order_relaxed);
-#endif
-}
-
-/* The same, down by one; true when the result is negative. */
+/* Whether the calling thread is the owner. */
 static inline bool
-own_count_down(_Atomic int32_t *from)
+owner_is_self(const struct owner *o)
 {
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-	bool negative;
-
-	__asm__("subl $1, %0" : "+m"(*from), "=@ccs"(negative));
-	return negative;
-#else
-	int32_t n = atomic_load_explicit(from, memory_order_relaxed) - 1;
-
-	atomic_store_explicit(from, n, memory_order_relaxed);
-	return n < 0;
-#endif
+	return atomic_load_explicit(&o->token, memory_order_relaxed) ==
+	    owner_token();
 }
 
-/* Whether it is below n, by an acquire load. */
-static inline bool
-is_below(const _Atomic uint32_t *number, uint32_t n)
+/* Adds to what only this thread writes, and others may read at any time, so
+ * that no read-modify-write is needed. Returns the sum. */
+static inline uint64_t
+counter_add(_Atomic uint64_t *counter, uint64_t n)
 {
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-	bool below;
-
-	__asm__ volatile("cmpl %2, %1" : "=@ccb"(below)
-			 : "m"(*number), "ri"(n) : "memory");
-	return below;
-#else
-	return atomic_load_explicit(number, memory_order_acquire) < n;
-#endif
+	n += atomic_load_explicit(counter, memory_order_relaxed);
+	atomic_store_explicit(counter, n, memory_order_relaxed);
+	return n;
 }
 
 static inline uint64_t
@@ -183,15 +207,17 @@ counter_get(const _Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Never too many: the allowance grows after left does. Any thread. */
-static inline uint64_t
-shelf_checkouts(const struct bufpool_shelf *s)
+/* The shelf that holds n bytes; the last, which is shut, when n is above every
+ * class. */
+static inline struct bufpool_shelf *
+cache_shelf(const struct caches *cs, struct cache *k, size_t n)
 {
-	uint64_t allowance = atomic_load_explicit(&s->allowance,
-						  memory_order_acquire);
+	unsigned log = 63 - (unsigned)__builtin_clzl(n | 1);
+	struct bufpool_shelf *s = (void *)((char *)k + cs->first[log]);
 
-	return allowance - (uint64_t)(int64_t)atomic_load_explicit(
-	    &s->left, memory_order_relaxed);
+	while (__builtin_expect(n > s->size, 0))
+		s++;
+	return s;
 }
 
 /* Owner only: E1 and E2. */
@@ -210,10 +236,14 @@ shelf_exit(struct bufpool_shelf *s)
 	hook("shelf: leaving");
 	atomic_store_explicit(&s->busy, 0, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst);
-	return __builtin_expect(!is_below(&s->gate, 1), 0);
+	return __builtin_expect(atomic_load_explicit(
+	    &s->gate, memory_order_acquire) != 0, 0);
 }
 
-/* Both, once it is done inside, or has pushed into its depot. */
+/* Owner only, after shelf_exit: does what the gate calls for. Keeps errno. */
+void shelf_leave_slow(struct bufpool_shelf *s);
+
+/* Owner only, once it is done inside. */
 static inline void
 shelf_leave(struct bufpool_shelf *s)
 {
@@ -225,82 +255,167 @@ shelf_leave(struct bufpool_shelf *s)
 static inline uint32_t
 shelf_count(const struct bufpool_shelf *s)
 {
-	return atomic_load_explicit(&s->n, memory_order_relaxed);
+	return atomic_load_explicit(&s->count, memory_order_relaxed);
 }
 
-/* Whoever is inside, and has found n buffers, at least one. The hottest. */
-static inline struct bufpool_buf *
-shelf_pop(struct bufpool_shelf *s, size_t n)
+/* Owner inside: whether there is a buffer to take, of so many. E3. */
+static inline bool
+shelf_has(const struct bufpool_shelf *s, uint32_t count)
 {
-	struct bufpool_buf *b = s->slot[n - 1];
+	return count > atomic_load_explicit(&s->empty_at,
+					    memory_order_acquire);
+}
 
-	own_step(&s->n, -1);
+/* Owner inside: whether there is room above so many. E3. */
+static inline bool
+shelf_has_room(const struct bufpool_shelf *s, uint32_t count)
+{
+	return count < atomic_load_explicit(&s->full_at, memory_order_acquire);
+}
+
+/* Whoever is inside and has found `count` buffers, at least one. */
+static inline struct bufpool_buf *
+shelf_pop(struct bufpool_shelf *s, uint32_t count)
+{
+	struct bufpool_buf *b = s->buf[count - 1];
+
+	atomic_store_explicit(&s->count, count - 1, memory_order_relaxed);
 	hook("shelf: popped");
 	if (b == NULL)
 		__builtin_unreachable();
 	return b;
 }
 
-/* The same; NULL when there is none. */
+/* Whoever is inside and has found `count` buffers, fewer than fill it. */
+static inline void
+shelf_push(struct bufpool_shelf *s, uint32_t count, struct bufpool_buf *b)
+{
+	s->buf[count] = b;
+	hook("shelf: pushed");
+	atomic_store_explicit(&s->count, count + 1, memory_order_relaxed);
+}
+
+/* Whoever is inside; NULL when there is none. */
 static inline struct bufpool_buf *
 shelf_take(struct bufpool_shelf *s)
 {
-	uint32_t n = shelf_count(s);
+	uint32_t count = shelf_count(s);
 
-	return n > 0 ? shelf_pop(s, n) : NULL;
+	return count > 0 ? shelf_pop(s, count) : NULL;
 }
 
-/* Whoever is inside. False when the shelf is full. */
+/* Owner inside. The buffer names this shelf from then on, where it may. False
+ * when the shelf is full. */
 static inline bool
-shelf_push(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t limit)
+shelf_put(struct bufpool_shelf *s, struct bufpool_buf *b)
 {
-	uint32_t n = atomic_load_explicit(&s->n, memory_order_relaxed);
+	uint32_t count = shelf_count(s);
 
-	if (__builtin_expect(n >= limit, 0))
+	if (count >= s->full)
 		return false;
-	s->slot[n] = b;
-	hook("shelf: pushed");
-	own_step(&s->n, 1);
+	b->shelf = s->named;
+	shelf_push(s, count, b);
 	return true;
 }
 
-/* Nobody's yet, and closed; never destroyed. NULL + ENOMEM. */
-struct cache *cache_create(void);
-
-/* Owner only: makes it the cache of p, unless it is; false when there is no
- * memory. Whatever pool it had before is gone. */
-bool cache_bind(struct cache *k, const struct bufpool *p,
-		const struct thread *t);
-
 /* Owner only, in slow paths: enters, and opens the shelf if it was shut. False
- * when it is claimed or closed: it has left again. */
+ * when it is claimed or closed: then the owner has left again. */
 bool shelf_open(struct bufpool_shelf *s);
 
-/* Owner only: another SHELF_CHECKOUTS until it looks around. */
-void shelf_renew(struct bufpool_shelf *s);
-
-/* Another thread's way in and out. False when the owner is inside, or another
- * claimer. Unclaiming empties the shelf if its pool was closed meanwhile. */
+/* Another thread's way in and out; that thread holds the pool. False when the
+ * owner is inside, or another claimer, or the system refuses the fence.
+ * Unclaiming empties the shelf if it was called for meanwhile. */
 bool shelf_claim(struct bufpool_shelf *s);
 void shelf_unclaim(struct bufpool_shelf *s);
 
-/* Owner inside: the cold half to the depot, or to the arena when that is
+/* Owner inside: the cold half goes to the depot, or to the arena when that is
  * full. */
 void shelf_spill(struct bufpool_shelf *s);
 
-/* Owner only: everything to the depot. */
+/* A cache of a pool for the owner's record, listed and not live. NULL + ENOMEM.
+ * The caller holds the pool. */
+struct cache *cache_create(struct caches *cs, const struct owner *owner);
+
+/* The record's owner only, once the pool is gone. */
+void cache_destroy(struct cache *k);
+
+/* Holds its pool, by a reference to the arena; false when that is gone. Any
+ * thread that may look at k. */
+bool cache_hold(const struct cache *k);
+
+/* Owner only, who holds the pool: makes it live, and closes it when the pool
+ * has been closed. */
+void cache_attach(struct cache *k);
+
+/* Owner only: what is on the shelves goes to the depot. */
 void cache_flush(struct cache *k);
 
-/* The owner leaves it to another thread, perhaps of another node: it has to be
- * found anew, and until then no buffer is of the cache's node. */
-#define NODE_UNKNOWN BUFPOOL_NODES_MAX
-void cache_leave_to_others(struct cache *k);
+/* Owner only, as the last thing that its thread does with it: everything goes
+ * to the commons, and it is no longer live. The caller holds the pool. */
+void cache_retire(struct cache *k);
 
-/* Closes the gates for good, and empties the shelves or leaves that to the
- * owner, who is inside. */
+/* Closes the gates for good, and empties the shelves or leaves that to whoever
+ * is inside. The caller holds the pool. */
 void cache_close(struct cache *k);
 
-/* In a fork child, for the cache of a thread that is not there any more. */
-void cache_abandon(struct cache *k);
+/* In a fork child, for every live cache; `own`: of the thread that forked. */
+void cache_after_fork(struct cache *k, bool own);
+
+/* Into the commons, or to the system if the pool is closed. Any thread that
+ * holds the pool. */
+void caches_put_common(struct caches *cs, struct bufpool_buf *b);
+
+/* Gives what is in the commons back to the system. Any thread that holds the
+ * pool. */
+void caches_drain_commons(struct caches *cs);
+
+/* Live caches in turn, each once, by any thread that holds the pool. */
+struct cache_walk {
+	struct cache_block *block;
+	uint64_t left;		/* live ones of it that are still to come */
+};
+
+static inline struct cache_walk
+caches_all(const struct caches *cs)
+{
+	struct cache_walk w = { .block = atomic_load(&cs->blocks) };
+
+	if (w.block != NULL)
+		w.left = atomic_load(&w.block->live);
+	return w;
+}
+
+/* Those that are listed after k. */
+static inline struct cache_walk
+caches_after(const struct cache *k)
+{
+	struct cache_walk w = { .block = k->block };
+
+	w.left = atomic_load(&w.block->live) & ~(((uint64_t)2 << k->bit) - 1);
+	return w;
+}
+
+/* NULL at the end. */
+static inline struct cache *
+caches_next(struct cache_walk *w)
+{
+	struct cache *k;
+
+	if (w->block == NULL)
+		return NULL;
+	while (w->left == 0) {
+		w->block = w->block->next;
+		if (w->block == NULL)
+			return NULL;
+		w->left = atomic_load(&w->block->live);
+	}
+	k = atomic_load(&w->block->cache[__builtin_ctzll(w->left)]);
+	w->left &= w->left - 1;
+	return k;
+}
+
+#define for_each_cache(k, cs)                               \
+	for (struct cache_walk walk_ = caches_all(cs);      \
+	     ((k) = caches_next(&walk_)) != NULL;)
 
 #endif

@@ -15,8 +15,6 @@
 #include <ck_ring.h>
 
 #include "depot.h"
-#include "hook.h"
-#include "sanitize.h"
 #include "table.h"
 
 #define LINE 64
@@ -29,44 +27,38 @@ struct ring {
 
 struct depot {
 	size_t bytes;		/* of the whole mapping */
-	unsigned rings;
 	struct ring ring[];
 };
 
 struct depot *
-depot_create(unsigned nodes, unsigned classes, const uint32_t *sizes)
+depot_create(const struct layout *l)
 {
-	unsigned rings = nodes * classes;
+	unsigned rings = layout_rings(l);
 	size_t bytes = sizeof(struct depot) + rings * sizeof(struct ring);
 	size_t slots = bytes;
 	struct depot *d;
 
 	for (unsigned i = 0; i < rings; i++)
-		bytes += sizes[i % classes] * sizeof(struct ck_ring_buffer);
+		bytes += l->ring[i % l->classes] *
+		    sizeof(struct ck_ring_buffer);
 	d = pages_map(bytes);
 	if (d == NULL)
 		return NULL;
 	d->bytes = bytes;
-	d->rings = rings;
 	for (unsigned i = 0; i < rings; i++) {
-		ck_ring_init(&d->ring[i].ring, sizes[i % classes]);
+		uint32_t size = l->ring[i % l->classes];
+
+		ck_ring_init(&d->ring[i].ring, size);
 		d->ring[i].slots = (void *)((char *)d + slots);
-		slots += sizes[i % classes] * sizeof(struct ck_ring_buffer);
+		slots += size * sizeof(struct ck_ring_buffer);
 	}
 	return d;
-}
-
-unsigned
-depot_rings(const struct depot *d)
-{
-	return d->rings;
 }
 
 void
 depot_destroy(struct depot *d)
 {
-	if (d != NULL)
-		munmap(d, d->bytes);
+	pages_unmap(d, d->bytes);
 }
 
 /*
@@ -96,13 +88,13 @@ depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
  * they arrive while the ring is still being read. */
 uint32_t
 depot_take_some(struct depot *d, unsigned ring, struct bufpool_buf **to,
-		uint32_t n)
+		uint32_t count)
 {
 	struct ring *r = &d->ring[ring];
 	uint32_t got = 0;
 
 	tsan_ring_begin();
-	while (got < n && ck_ring_dequeue_spmc(&r->ring, r->slots, &to[got]))
+	while (got < count && ck_ring_dequeue_spmc(&r->ring, r->slots, &to[got]))
 		__builtin_prefetch(to[got++], 1);
 	tsan_ring_end();
 	if (got > 0)
@@ -131,4 +123,58 @@ depot_ready(const struct depot *d, unsigned ring)
 	n = ck_ring_size(&d->ring[ring].ring);
 	tsan_ring_end();
 	return n;
+}
+
+int
+commons_create(struct commons *m, const struct layout *l)
+{
+	m->rings = layout_rings(l);
+	m->ring = l->nodes == 1 ? m->alone
+	    : pages_map(m->rings * sizeof *m->ring);
+	return m->ring != NULL ? 0 : -1;
+}
+
+void
+commons_destroy(struct commons *m)
+{
+	if (m->ring != NULL && m->ring != m->alone)
+		pages_unmap(m->ring, m->rings * sizeof *m->ring);
+	m->ring = NULL;
+}
+
+/* The stack publishes: buf_push releases, buf_pop acquires. */
+void
+commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b)
+{
+	struct commons_ring *r = &m->ring[ring];
+
+	buf_turn(b, BUF_CACHED, BUF_READY, 0, "spill");
+	atomic_fetch_add_explicit(&r->count, 1, memory_order_relaxed);
+	hook("commons: pushing");
+	buf_push(&r->stack, b);
+}
+
+/* The load keeps those who find nothing from writing to the line. */
+struct bufpool_buf *
+commons_take(struct commons *m, unsigned ring)
+{
+	struct commons_ring *r = &m->ring[ring];
+	struct bufpool_buf *b;
+
+	if (commons_ready(m, ring) == 0)
+		return NULL;
+	b = buf_pop(&r->stack);
+	if (b == NULL)
+		return NULL;
+	hook("commons: taken");
+	atomic_fetch_sub_explicit(&r->count, 1, memory_order_relaxed);
+	buf_turn(b, BUF_READY, BUF_CACHED, 0, "refill");
+	return b;
+}
+
+void
+commons_after_fork(struct commons *m)
+{
+	for (unsigned i = 0; i < m->rings; i++)
+		atomic_store(&m->ring[i].count, buf_count(&m->ring[i].stack));
 }

@@ -1,53 +1,81 @@
 /*
- * depot - where buffers wait for whichever thread needs them next.
+ * depot - where ready buffers wait for whichever thread needs them next.
  *
  * Each thread has one depot for each pool it uses: a ck_ring per size class
  * (and NUMA node, where the pool tells them apart), into which only that thread
- * puts and from which everyone takes.
+ * pushes and from which everyone takes.
  *
  *      owner --push--> [ ring ] --take--> owner, by refill
  *                               --take--> any other thread, by stealing
  *
- * One producer to a ring is what makes it lock-free: a ring with many
- * producers has each wait until those before it have published, and one that
- * lost its core holds up all others (measured: 1120 ms at 32 threads on two
- * cores, against 0.26 us so).
+ * One producer to a ring is what makes it lock-free: in a ring with many
+ * producers each waits until those before it have published, and one that lost
+ * its core holds up all others (measured: 1120 ms at 32 threads on two cores,
+ * against 0.26 us with one producer).
+ *
+ * The commons hold what is ready and belongs to no thread's depot: what a pool
+ * was stocked with, and what exited threads have left. They are stacks, from
+ * which any thread pops and onto which any thread pushes, without waiting.
  *
  * Only depot.c knows Concurrency Kit.
  */
 #ifndef BUFPOOL_DEPOT_H
 #define BUFPOOL_DEPOT_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "buf.h"
 
 struct depot;
 
-/*
- * A depot with rings for each class of each node, those of a node together;
- * that of a class with room for sizes[class] - 1 buffers. Sizes are powers of
- * two. NULL + ENOMEM. Its owner, or whoever is certain that no other thread
- * reaches it, may destroy it; NULL does nothing.
- */
-struct depot *depot_create(unsigned nodes, unsigned classes,
-			   const uint32_t *sizes);
+/* A depot with a ring for each class of each node. NULL + ENOMEM. Whoever
+ * destroys it is certain that no other thread reaches it. */
+struct depot *depot_create(const struct layout *l);
 void depot_destroy(struct depot *d);
-unsigned depot_rings(const struct depot *d);
 
 /* Owner only. Turns CACHED into READY. False when the ring is full: the buffer
  * is still the caller's. */
 bool depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b);
 
-/* Any thread. The oldest buffers, n at most, now CACHED and the caller's;
- * returns how many. Then the same for one; NULL when there is none. */
+/* Any thread. Takes the oldest buffers, `count` at most, turns them CACHED, and
+ * returns how many. They are the caller's. */
 uint32_t depot_take_some(struct depot *d, unsigned ring,
-			 struct bufpool_buf **to, uint32_t n);
+			 struct bufpool_buf **to, uint32_t count);
+
+/* Any thread. Takes the oldest buffer; NULL when there is none. */
 struct bufpool_buf *depot_take(struct depot *d, unsigned ring);
 
 /* Buffers in the ring; exact when nobody moves any. Any thread. */
 uint32_t depot_ready(const struct depot *d, unsigned ring);
+
+struct commons_ring {
+	struct buf_stack stack;
+	_Atomic uint64_t count;	/* never below what is on the stack */
+};
+
+struct commons {
+	unsigned rings;
+	struct commons_ring *ring;
+	struct commons_ring alone[BUFPOOL_CLASSES_MAX];	/* one node's rings */
+};
+
+/* Empty commons. -1 + ENOMEM. */
+int commons_create(struct commons *m, const struct layout *l);
+/* They are empty by then. */
+void commons_destroy(struct commons *m);
+
+/* Any thread. Turns CACHED into READY. */
+void commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b);
+
+/* Any thread. Takes a buffer and turns it CACHED; NULL when there is none. */
+struct bufpool_buf *commons_take(struct commons *m, unsigned ring);
+
+static inline uint64_t
+commons_ready(const struct commons *m, unsigned ring)
+{
+	return atomic_load_explicit(&m->ring[ring].count,
+				    memory_order_relaxed);
+}
+
+/* In a fork child: counts what is there. */
+void commons_after_fork(struct commons *m);
 
 #endif

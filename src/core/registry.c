@@ -1,40 +1,55 @@
-/* Pools: where they are, how they begin and end, and their names. */
-#include <errno.h>
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#include "arena.h"
-#include "depot.h"
-#include "pool.h"
+#include "registry.h"
+#include "stats.h"
 #include "table.h"
-#include "thread.h"
 
-#define DEPOT_BYTES ((size_t)32 << 20)	/* of one class in one depot, at most */
-#define RING_MIN 16
-#define RING_MAX 4096
-#define FLOOR_MAX ((size_t)1 << 20)	/* buffers kept ready of one class */
-#define CLASS_MAX ((size_t)1 << 40)	/* bytes of a buffer of a class */
+#define PLACE_BITS 14		/* of a pool's id: its place */
+#define PLACE_BYTES 4096	/* places begin at multiples of this */
+#define NAMES_MAX ((uint32_t)1 << 20)	/* different names in a process */
+#define BUCKETS 4096
 
-/* A name is listed once and for good; its pool may change. */
+_Static_assert(POOLS_MAX == 1 << PLACE_BITS, "an id has room for a place");
+
+/* A name is listed once and for good; its pool changes. */
 struct name {
-	struct name *next;
+	_Atomic uint64_t id;	/* of the pool that has it, or had it last */
+	uint32_t next;		/* number of the next of its bucket, + 1 */
 	char text[BUFPOOL_NAME_MAX];
-	_Atomic(struct bufpool *) pool;
 };
 
-static struct table pools;
+static struct table pools, names;
+static _Atomic uint32_t bucket[BUCKETS];	/* number of a name, + 1 */
 static _Atomic uint64_t last_id;
-static _Atomic(struct name *) names;
 static bool works;	/* false: the process had no room for the tables */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* When the library is loaded, so before any thread can use it. */
-__attribute__((constructor)) static void
+static void after_fork(void);
+
+static void
 init(void)
 {
+	const size_t place = (sizeof(struct bufpool) + PLACE_BYTES - 1) /
+	    PLACE_BYTES * PLACE_BYTES;
+
 	cache_init();
 	arena_init();
-	works = buf_table_init() &&
-	    table_init(&pools, sizeof(struct bufpool), POOLS_MAX) &&
-	    thread_init();
+	works = buf_table_init() && table_init(&pools, place, POOLS_MAX) &&
+	    table_init(&names, sizeof(struct name), NAMES_MAX) &&
+	    thread_init() && pthread_atfork(NULL, NULL, after_fork) == 0;
+}
+
+/* At load, or earlier when the constructor of a program comes first that is
+ * linked with the static library. */
+__attribute__((constructor)) static void
+start(void)
+{
+	pthread_once(&once, init);
 }
 
 void
@@ -59,11 +74,9 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 	       struct_size < sizeof defaults ? struct_size : sizeof defaults);
 }
 
-/* The classes of a configuration, in a table of ours and sorted; returns how
- * many, or 0 when one is out of range or given twice. */
-static unsigned
-read_classes(const struct bufpool_config *config,
-	     struct bufpool_class_config to[BUFPOOL_CLASSES_MAX])
+/* False when a class is out of range or given twice. */
+static bool
+read_classes(const struct bufpool_config *config, struct layout *l)
 {
 	const struct bufpool_class_config four[] = {
 		{ (size_t)4 << 10, config->four_kib_count },
@@ -71,34 +84,17 @@ read_classes(const struct bufpool_config *config,
 		{ (size_t)256 << 10, config->two_fifty_six_kib_count },
 		{ (size_t)1 << 20, config->one_mib_count },
 	};
-	const struct bufpool_class_config *from = config->class_count
-	    ? config->classes : four;
-	size_t count = config->class_count ? config->class_count : 4;
 
-	if (count > BUFPOOL_CLASSES_MAX || from == NULL)
-		return 0;
-	for (unsigned i = 0; i < count; i++) {
-		unsigned at = i;
-
-		if (from[i].size == 0 || from[i].size > CLASS_MAX ||
-		    from[i].size % ARENA_GRAIN != 0 ||
-		    from[i].count > FLOOR_MAX)
-			return 0;
-		for (; at > 0 && to[at - 1].size >= from[i].size; at--) {
-			if (to[at - 1].size == from[i].size)
-				return 0;
-			to[at] = to[at - 1];
-		}
-		to[at] = from[i];
-	}
-	return (unsigned)count;
+	return config->class_count != 0
+	    ? layout_init(l, config->classes, config->class_count)
+	    : layout_init(l, four, 4);
 }
 
 /* The caller's configuration in today's layout; 0, or -1 + EINVAL. */
 static int
 read_config(struct bufpool_config *config, const struct bufpool_config *given)
 {
-	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+	struct layout l;
 
 	bufpool_config_init(config);
 	if (given != NULL)
@@ -108,79 +104,14 @@ read_config(struct bufpool_config *config, const struct bufpool_config *given)
 		config->name = "";
 	else if (config->name[0] == '\0')
 		goto invalid;
-	if (strlen(config->name) >= BUFPOOL_NAME_MAX ||
-	    read_classes(config, classes) == 0 ||
+	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
+	    !read_classes(config, &l) ||
 	    config->numa_node < BUFPOOL_NUMA_LOCAL)
 		goto invalid;
 	return 0;
 invalid:
 	errno = EINVAL;
 	return -1;
-}
-
-static uint32_t
-power_of_two(size_t n)
-{
-	uint32_t power = RING_MIN;
-
-	while (power < n)
-		power *= 2;
-	return power;
-}
-
-static void
-add_class(struct bufpool *p, size_t size, size_t floor)
-{
-	unsigned c = p->classes++;
-	size_t shelf = SHELF_BYTES / size, ring = DEPOT_BYTES / size;
-
-	p->class_size[c] = size;
-	p->floor[c] = floor;
-	p->shelf_limit[c] = shelf == 0 ? 1 : shelf < SHELF_MAX
-	    ? (uint32_t)shelf : SHELF_MAX;
-	if (ring > RING_MAX)
-		ring = RING_MAX;
-	/* A ring of n holds n - 1, and the floor must fit one. */
-	p->ring_size[c] = power_of_two(ring > floor ? ring : floor + 1);
-}
-
-/* Fills in a place that nobody can reach yet. */
-static void
-configure(struct bufpool *p, const struct bufpool_config *config)
-{
-	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
-	unsigned count = read_classes(config, classes), next = 0;
-
-	p->classes = 0;
-	for (unsigned c = 0; c < count; c++)
-		add_class(p, classes[c].size, classes[c].count);
-	for (unsigned log = 0; log < 64; log++) {
-		while (next < count && classes[next].size >> log == 0)
-			next++;
-		p->first[log] = (uint16_t)(offsetof(struct cache, shelf) +
-					   next * sizeof(struct bufpool_shelf));
-	}
-	p->max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
-	p->numa_node = config->numa_node;
-	p->prefault = config->prefault != 0;
-	p->huge_pages = config->huge_pages != 0;
-	strcpy(p->name, config->name);
-	for (unsigned c = 0; c < BUFPOOL_CLASSES_MAX; c++) {
-		p->existing[c] = p->lost[c] = 0;
-		p->stray[c].checkouts = p->stray[c].releases = 0;
-		p->stray[c].misses = 0;
-		p->promised[c] = p->was_idle[c] = 0;
-		p->was_short[c] = 0;
-	}
-	p->exact.checkouts = p->exact.releases = p->exact.gc_returns = 0;
-	p->exact.bytes_taken = p->exact.bytes_returned = 0;
-	p->peak_out = p->peak_bytes_out = 0;
-	p->committed = 0;
-	p->looked_at = p->decay_at = 0;
-	p->closed = 0;
-	p->id = atomic_fetch_add(&last_id, 1) + 1;
-	p->alive = 1;
-	atomic_store(&p->handles, 1);
 }
 
 /* The lowest free place; a new one at the end when all are taken. */
@@ -197,105 +128,183 @@ take_place(void)
 			i = (uint32_t)-1;	/* it may be another's by now */
 			continue;
 		}
-		/* acquire: pairs with the release in pool_drop */
+		/* acquire: pairs with the release in free_place */
 		if (atomic_load_explicit(&p->taken, memory_order_relaxed) != 0)
 			continue;
 		if (atomic_compare_exchange_strong_explicit(
 			&p->taken, &unused, 1, memory_order_acquire,
 			memory_order_relaxed)) {
-			p->slot = i;
+			p->caches.place = i;
 			return p;
 		}
 	}
 }
 
-void
-pool_drop(struct bufpool *p)
+/* Zeroed, the place costs no memory, and is no longer taken. Where the system
+ * refuses, the place is only no longer taken. */
+static void
+free_place(struct bufpool *p)
 {
-	/* acq_rel: what others did with the pool comes before its end. */
-	if (atomic_fetch_sub_explicit(&p->alive, 1, memory_order_acq_rel) > 1)
-		return;
-	arena_destroy(p);
-	atomic_store_explicit(&p->taken, 0, memory_order_release);
+	uint32_t place = p->caches.place;
+
+	if (madvise(p, pools.item, MADV_DONTNEED) != 0)
+		atomic_store_explicit(
+		    &((struct bufpool *)table_at(&pools, place))->taken, 0,
+		    memory_order_release);
 }
 
-/*
- * Puts the floor into the depot of the thread that makes the pool; other
- * threads take it from there. The memory is mapped, not touched.
- */
+static void
+end(struct bufpool_arena *a)
+{
+	struct bufpool *p = (void *)((char *)a -
+				     offsetof(struct bufpool, arena));
+	int saved = errno;
+
+	arena_destroy(a);
+	caches_destroy(&p->caches);
+	thread_forget(p->caches.place, p->caches.id);
+	free_place(p);
+	errno = saved;
+}
+
+static void
+reset_counters(struct bufpool *p)
+{
+	for (unsigned c = 0; c < BUFPOOL_CLASSES_MAX; c++) {
+		p->arena.existing[c] = p->lost[c] = 0;
+		p->caches.uncached[c].checkouts = 0;
+		p->caches.uncached[c].releases = 0;
+		p->caches.uncached[c].misses = 0;
+		p->promised[c] = p->was_idle[c] = 0;
+		p->was_short[c] = 0;
+	}
+	p->caches.wiped_bytes = p->caches.gc_returns = 0;
+	p->large.checkouts = p->large.releases = p->large.gc_returns = 0;
+	p->large.bytes_taken = p->large.bytes_returned = 0;
+	p->peak_out = p->peak_bytes_out = 0;
+	p->arena.committed = 0;
+	p->looked_at = p->decay_at = 0;
+}
+
+/* Fills in a place that nobody can reach yet. */
+static void
+configure(struct bufpool *p, const struct bufpool_config *config)
+{
+	struct bufpool_arena *a = &p->arena;
+	uint64_t count = atomic_fetch_add(&last_id, 1) + 1;
+
+	read_classes(config, &p->layout);
+	p->layout.nodes = arena_nodes(config->numa_node);
+	p->caches.id = count << PLACE_BITS | p->caches.place;
+	p->caches.layout = &p->layout;
+	p->caches.arena = a;
+	p->caches.closed = 0;
+	strcpy(p->name, config->name);
+	a->layout = &p->layout;
+	a->label = p->name;
+	a->id = p->caches.id;
+	a->place = p->caches.place;
+	a->max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
+	a->numa_node = config->numa_node;
+	a->prefault = config->prefault != 0;
+	a->huge_pages = config->huge_pages != 0;
+	a->end = end;
+	reset_counters(p);
+}
+
+/* Puts the floor into the commons. The memory is mapped, not touched. */
 static int
 stock(struct bufpool *p)
 {
-	struct thread *t = thread_enrolled() ? thread_self : thread_enroll();
-	struct thread *borrowed = t ? NULL : thread_borrow();
-	struct cache *k = NULL;
-	int failed = 0;
+	unsigned node = arena_node(&p->arena);
 
-	if (t != NULL || borrowed != NULL)
-		k = thread_bind(t ? t : borrowed, p);
-	if (k == NULL)
-		failed = ENOMEM;
-	for (unsigned c = 0; c < p->classes && !failed; c++)
-		for (size_t i = 0; i < p->floor[c] && !failed; i++) {
-			struct bufpool_buf *b = arena_take(p, c, k->node);
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		for (size_t i = 0; i < p->layout.floor[c]; i++) {
+			struct bufpool_buf *b = arena_take(&p->arena, c, node);
 
 			if (b == NULL)
-				failed = errno;
-			else if (!depot_push(atomic_load(&k->depot),
-					     pool_ring(p, k->node, c), b))
-				arena_give(b);
+				return -1;
+			ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
+			caches_put_common(&p->caches, b);
 		}
-	if (borrowed != NULL)
-		thread_give_up(borrowed);
-	errno = failed;
-	return failed ? -1 : 0;
+	return 0;
 }
 
+/*
+ * A pool can be found by statistics and decay once its arena has a reference,
+ * and by its name once it has a user: by then it is whole.
+ */
 static struct bufpool *
 create(const struct bufpool_config *config)
 {
 	struct bufpool *p = works ? take_place() : NULL;
+	int saved;
 
 	if (p == NULL) {
 		errno = ENOMEM;
 		return NULL;
 	}
 	configure(p, config);
-	if (arena_create(p) != 0 || stock(p) != 0) {
-		int saved = errno;
-
-		bufpool_destroy(p);
-		errno = saved;
-		return NULL;
+	if (caches_create(&p->caches) != 0)
+		goto fail;
+	if (arena_create(&p->arena) != 0) {
+		caches_destroy(&p->caches);
+		goto fail;
 	}
-	return p;
+	if (stock(p) == 0) {
+		atomic_store(&p->users, 1);
+		return p;
+	}
+	saved = errno;
+	bufpool_close(p);
+	arena_drop(&p->arena);
+	errno = saved;
+	return NULL;
+fail:
+	free_place(p);
+	errno = ENOMEM;
+	return NULL;
 }
 
-/* A reference to a pool that may be closed or gone, if it is neither. */
-static bool
-try_ref(struct bufpool *p)
+/* The pool of this id, with one user more; NULL when it is closed or gone. */
+static struct bufpool *
+ref_id(uint64_t id)
 {
-	uint64_t handles = atomic_load(&p->handles);
+	struct bufpool *p = table_at(&pools, id & (POOLS_MAX - 1));
+	uint64_t users = atomic_load(&p->users);
 
 	do {
-		if (handles == 0)
-			return false;
-	} while (!atomic_compare_exchange_weak(&p->handles, &handles,
-					       handles + 1));
-	if (!atomic_load(&p->closed))
-		return true;
+		if (users == 0)
+			return NULL;
+	} while (!atomic_compare_exchange_weak(&p->users, &users, users + 1));
+	if (p->caches.id == id && !pool_closed(p))
+		return p;
 	bufpool_destroy(p);
-	return false;
+	return NULL;
+}
+
+/* FNV-1a. */
+static _Atomic uint32_t *
+bucket_of(const char *text)
+{
+	uint32_t hash = 2166136261u;
+
+	for (; *text != '\0'; text++)
+		hash = (hash ^ (unsigned char)*text) * 16777619u;
+	return &bucket[hash % BUCKETS];
 }
 
 static struct name *
-find_name(const char *text)
+find_name(uint32_t number, const char *text)
 {
-	struct name *n = atomic_load(&names);
+	while (number != 0) {
+		struct name *n = table_at(&names, number - 1);
 
-	while (n != NULL && strcmp(n->text, text) != 0)
-		n = n->next;
-	return n;
+		if (strcmp(n->text, text) == 0)
+			return n;
+		number = n->next;
+	}
+	return NULL;
 }
 
 /* Lists the name unless it is. The head changes whenever one is listed, so an
@@ -303,51 +312,41 @@ find_name(const char *text)
 static struct name *
 list_name(const char *text)
 {
-	struct name *mine = NULL, *head, *n;
+	_Atomic uint32_t *head = bucket_of(text);
+	uint32_t first = atomic_load(head);
+	struct name *mine = NULL, *n;
+	int64_t number = -1;
 
 	do {
-		head = atomic_load(&names);
-		n = find_name(text);
+		n = find_name(first, text);
 		if (n != NULL)
-			return n;
-		if (mine == NULL)
-			mine = pages_map(sizeof *mine);
+			return n;	/* mine, if made, is never used */
 		if (mine == NULL) {
-			errno = ENOMEM;
-			return NULL;
+			number = table_extend(&names);
+			if (number < 0)
+				return NULL;
+			mine = table_at(&names, (uint32_t)number);
+			strcpy(mine->text, text);
 		}
-		strcpy(mine->text, text);
-		mine->next = head;
-	} while (!atomic_compare_exchange_strong(&names, &head, mine));
+		mine->next = first;
+	} while (!atomic_compare_exchange_strong(head, &first,
+						 (uint32_t)number + 1));
 	return mine;
 }
 
-/* The open pool that has this name now. Its place may since have gone to
- * another pool: then that is let go again. */
-static struct bufpool *
-ref_name(struct name *n)
-{
-	struct bufpool *p = atomic_load(&n->pool);
-
-	if (p == NULL || !try_ref(p))
-		return NULL;
-	if (strcmp(p->name, n->text) == 0)
-		return p;
-	bufpool_destroy(p);
-	return NULL;
-}
-
+/* Ids are never used twice, so an exchange that succeeds has replaced the very
+ * pool that was found closed or gone. */
 static struct bufpool *
 open_named(const struct bufpool_config *config)
 {
 	struct name *n = list_name(config->name);
 
 	while (n != NULL) {
-		struct bufpool *was = atomic_load(&n->pool);
-		struct bufpool *p = ref_name(n);
+		uint64_t was = atomic_load(&n->id);
+		struct bufpool *p = ref_id(was);
 
 		if (p != NULL) {
-			if (pool_difference(p, config) == NULL)
+			if (registry_difference(p, config) == NULL)
 				return p;
 			bufpool_destroy(p);
 			errno = EEXIST;
@@ -356,7 +355,7 @@ open_named(const struct bufpool_config *config)
 		p = create(config);
 		if (p == NULL)
 			return NULL;
-		if (atomic_compare_exchange_strong(&n->pool, &was, p))
+		if (atomic_compare_exchange_strong(&n->id, &was, p->caches.id))
 			return p;
 		bufpool_destroy(p);	/* another thread was faster */
 	}
@@ -368,6 +367,7 @@ bufpool_create(const struct bufpool_config *given)
 {
 	struct bufpool_config config;
 
+	start();
 	if (read_config(&config, given) != 0)
 		return NULL;
 	return config.name[0] ? open_named(&config) : create(&config);
@@ -376,9 +376,13 @@ bufpool_create(const struct bufpool_config *given)
 struct bufpool *
 bufpool_get(const char *text)
 {
-	struct name *n = find_name(text);
-	struct bufpool *p = n ? ref_name(n) : NULL;
+	struct bufpool *p = NULL;
+	struct name *n;
 
+	start();
+	n = works ? find_name(atomic_load(bucket_of(text)), text) : NULL;
+	if (n != NULL)
+		p = ref_id(atomic_load(&n->id));
 	if (p == NULL)
 		errno = ENOENT;
 	return p;
@@ -404,43 +408,47 @@ bufpool_default(void)
 struct bufpool *
 bufpool_ref(struct bufpool *p)
 {
-	atomic_fetch_add(&p->handles, 1);
+	atomic_fetch_add(&p->users, 1);
 	return p;
 }
 
 void
 bufpool_close(struct bufpool *p)
 {
-	atomic_store(&p->closed, 1);
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
-		struct cache *k = thread_cache(t, p);
+	struct cache *k;
 
-		if (k != NULL)
-			cache_close(k);
-	}
+	atomic_store(&p->caches.closed, 1);
+	for_each_cache(k, &p->caches)
+		cache_close(k);
+	caches_drain_commons(&p->caches);
 }
 
 void
 bufpool_destroy(struct bufpool *p)
 {
-	if (p == NULL || atomic_fetch_sub(&p->handles, 1) > 1)
+	uint64_t users;
+
+	if (p == NULL)
+		return;
+	users = atomic_fetch_sub(&p->users, 1);
+	if (users == 0) {
+		fprintf(stderr, "bufpool: corruption at destroy: pool %u has "
+			"no references left\n", p->caches.place);
+		abort();
+	}
+	if (users > 1)
 		return;
 	bufpool_close(p);
-	pool_drop(p);
+	arena_drop(&p->arena);
 }
 
 bool
-pool_iterate(unsigned *cursor, struct bufpool **pool)
+registry_next(unsigned *cursor, struct bufpool **pool)
 {
 	while (*cursor < table_used(&pools)) {
-		struct bufpool *p = table_at(&pools, (*cursor)++);
-		uint64_t alive = atomic_load(&p->alive);
-
-		*pool = p;
-		while (alive > 0)
-			if (atomic_compare_exchange_weak(&p->alive, &alive,
-							 alive + 1))
-				return true;
+		*pool = table_at(&pools, (*cursor)++);
+		if (arena_try_ref(&(*pool)->arena))
+			return true;
 	}
 	return false;
 }
@@ -454,62 +462,121 @@ class_difference(const struct bufpool *p, const struct bufpool_config *config)
 					    "sixty_four_kib_count",
 					    "two_fifty_six_kib_count",
 					    "one_mib_count" };
-	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
-	unsigned count = read_classes(config, classes);
 	const char *key = NULL;
+	struct layout l;
 
-	if (p->classes != count)
+	if (!read_classes(config, &l) || p->layout.classes != l.classes)
 		return "classes";
-	for (unsigned c = count; c-- > 0;) {
-		if (p->class_size[c] != classes[c].size)
+	for (unsigned c = l.classes; c-- > 0;) {
+		if (p->layout.size[c] != l.size[c])
 			return "classes";
-		if (p->floor[c] != classes[c].count)
+		if (p->layout.floor[c] != l.floor[c])
 			key = config->class_count ? "classes" : keys[c];
 	}
 	return key;
 }
 
 const char *
-pool_difference(const struct bufpool *p, const struct bufpool_config *config)
+registry_difference(const struct bufpool *p,
+		    const struct bufpool_config *config)
 {
+	const struct bufpool_arena *a = &p->arena;
 	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
 	const char *key = class_difference(p, config);
 
 	if (key != NULL)
 		return key;
-	if (p->max_bytes != max_bytes)
+	if (a->max_bytes != max_bytes)
 		return "max_bytes";
-	if (p->numa_node != config->numa_node)
+	if (a->numa_node != config->numa_node)
 		return "numa_node";
-	if (p->prefault != (config->prefault != 0))
+	if (a->prefault != (config->prefault != 0))
 		return "prefault";
-	return p->huge_pages != (config->huge_pages != 0) ? "huge_pages" : NULL;
+	return a->huge_pages != (config->huge_pages != 0) ? "huge_pages" : NULL;
 }
 
-const char *
-pool_label(const struct bufpool *p)
+/* Counters by which `out` comes right, when it is not: a thread that is not
+ * there any more was between a buffer and its counter. */
+static void
+correct(_Atomic uint64_t *checkouts, _Atomic uint64_t *releases,
+	uint64_t sum_checkouts, uint64_t sum_releases, uint64_t out)
 {
-	if (p == NULL)
-		return "(none)";
-	return p->name[0] ? p->name : "(unnamed)";
+	uint64_t more = out - (sum_checkouts - sum_releases);
+
+	if (more <= INT64_MAX)
+		*checkouts += more;
+	else
+		*releases -= more;
+}
+
+/* The law on struct bufpool, solved for lost. What is out has been tallied in
+ * was_idle. */
+static void
+count_lost(struct bufpool *p)
+{
+	for (unsigned c = 0; c < p->layout.classes; c++) {
+		uint64_t out = atomic_exchange(&p->was_idle[c], 0);
+
+		correct(&p->caches.uncached[c].checkouts,
+			&p->caches.uncached[c].releases,
+			stats_checkouts(p, c), stats_releases(p, c), out);
+		p->promised[c] = 0;
+		p->lost[c] = p->arena.existing[c] - out - stats_cached(p, c) -
+		    stats_ready(p, c);
+	}
+}
+
+/* Of every pool, what is out, by the descriptors themselves. */
+static void
+tally(void)
+{
+	for (uint32_t i = 0; i < buf_table_used(); i++) {
+		struct bufpool_buf *b = buf_at(i);
+		unsigned state = atomic_load(&b->word) & BUF_STATE;
+		struct bufpool *p;
+
+		if ((state != BUF_OUT && state != BUF_FROZEN) ||
+		    b->arena == NULL)
+			continue;
+		p = pool_of(b);
+		if (b->class < BUFPOOL_CLASSES_MAX) {
+			p->was_idle[b->class]++;
+		} else if (b->class == CLASS_LARGE) {
+			p->large.releases--;
+			p->large.bytes_returned -= buf_size(b);
+		}
+	}
 }
 
 /*
- * The law on struct bufpool, solved for lost. Each move counts a buffer out of
- * one place before into the next, and `existing` first and last, so what was
- * under way when the other threads vanished is never counted twice.
+ * The child has one thread. What others had cached goes to the commons, and
+ * what can no longer be found is lost. A pool without references is gone, or
+ * was being made by a thread that is not there.
  */
-void
-pool_after_fork(void)
+static void
+after_fork(void)
 {
-	for (uint32_t i = 0; i < table_used(&pools); i++) {
-		struct bufpool *p = table_at(&pools, i);
+	struct bufpool *p;
+	struct cache *k;
 
-		for (unsigned c = 0; p->taken && c < p->classes; c++) {
-			p->promised[c] = 0;
-			p->lost[c] = p->existing[c] - pool_cached(p, c) -
-			    pool_ready(p, c) - pool_out(p, c);
-		}
+	cache_init();
+	thread_after_fork();
+	for (unsigned i = 0; registry_next(&i, &p);) {
+		commons_after_fork(&p->caches.commons);
+		for_each_cache(k, &p->caches)
+			cache_after_fork(k, owner_is_self(k->shelf[0].owner));
+		if (pool_closed(p))
+			caches_drain_commons(&p->caches);
+		for (unsigned c = 0; c < p->layout.classes; c++)
+			p->was_idle[c] = 0;
+		atomic_store(&p->large.releases, p->large.checkouts);
+		atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
+		arena_drop(&p->arena);
+	}
+	tally();
+	for (unsigned i = 0; registry_next(&i, &p);) {
+		count_lost(p);
+		arena_drop(&p->arena);
 	}
 }
 

@@ -1,55 +1,67 @@
 #include <string.h>
 
-#include "arena.h"
-#include "pool.h"
-#include "thread.h"
-
-#define SUM_OVER_CACHES(sum, k, p, what)                                      \
-	for (struct thread *t_ = thread_next(NULL); t_; t_ = thread_next(t_)) \
-		if ((k = thread_cache(t_, p)) != NULL)                        \
-	sum += (what)
+#include "stats.h"
 
 uint64_t
-pool_cached(const struct bufpool *p, unsigned class)
+stats_cached(const struct bufpool *p, unsigned class)
 {
 	struct cache *k;
-	uint64_t n = 0;
+	uint64_t sum = 0;
 
-	SUM_OVER_CACHES(n, k, p, shelf_count(&k->shelf[class]));
-	return n;
+	for_each_cache(k, &p->caches)
+		sum += shelf_count(&k->shelf[class]);
+	return sum;
 }
 
 uint64_t
-pool_ready(const struct bufpool *p, unsigned class)
+stats_ready(const struct bufpool *p, unsigned class)
 {
 	struct cache *k;
-	uint64_t n = 0;
+	uint64_t sum = 0;
 
-	for (unsigned node = 0; node < p->nodes; node++)
-		SUM_OVER_CACHES(n, k, p,
-				depot_ready(atomic_load(&k->depot),
-					    pool_ring(p, node, class)));
-	return n;
+	for (unsigned node = 0; node < p->layout.nodes; node++) {
+		unsigned ring = layout_ring(&p->layout, node, class);
+
+		sum += commons_ready(&p->caches.commons, ring);
+		for_each_cache(k, &p->caches)
+			sum += depot_ready(k->depot, ring);
+	}
+	return sum;
+}
+
+/* In this order no checkout is counted twice: see fold_shelf in cache.c. */
+uint64_t
+stats_checkouts(const struct bufpool *p, unsigned class)
+{
+	uint64_t sum = atomic_load(&p->caches.uncached[class].checkouts);
+	struct cache *k;
+
+	for_each_cache(k, &p->caches)
+		sum += atomic_load(&k->shelf[class].checkouts);
+	return sum;
+}
+
+/* In this order no release is missed. */
+uint64_t
+stats_releases(const struct bufpool *p, unsigned class)
+{
+	struct cache *k;
+	uint64_t sum = 0;
+
+	for_each_cache(k, &p->caches)
+		sum += atomic_load(&k->shelf[class].releases);
+	return sum + atomic_load(&p->caches.uncached[class].releases);
 }
 
 static uint64_t
-checkouts(const struct bufpool *p, unsigned class)
+misses(const struct bufpool *p, unsigned class)
 {
-	uint64_t n = counter_get(&p->stray[class].checkouts);
 	struct cache *k;
+	uint64_t sum = 0;
 
-	SUM_OVER_CACHES(n, k, p, shelf_checkouts(&k->shelf[class]));
-	return n;
-}
-
-static uint64_t
-releases(const struct bufpool *p, unsigned class)
-{
-	uint64_t n = counter_get(&p->stray[class].releases);
-	struct cache *k;
-
-	SUM_OVER_CACHES(n, k, p, counter_get(&k->shelf[class].releases));
-	return n;
+	for_each_cache(k, &p->caches)
+		sum += atomic_load(&k->shelf[class].misses);
+	return sum + atomic_load(&p->caches.uncached[class].misses);
 }
 
 static uint64_t
@@ -59,11 +71,22 @@ difference(uint64_t more, uint64_t less)
 }
 
 uint64_t
-pool_out(const struct bufpool *p, unsigned class)
+stats_out(const struct bufpool *p, unsigned class)
 {
-	uint64_t n = checkouts(p, class);
+	uint64_t checkouts = stats_checkouts(p, class);
 
-	return difference(n, releases(p, class));
+	return difference(checkouts, stats_releases(p, class));
+}
+
+uint64_t
+stats_bytes_out(const struct bufpool *p)
+{
+	uint64_t taken = counter_get(&p->large.bytes_taken);
+	uint64_t sum = difference(taken, counter_get(&p->large.bytes_returned));
+
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		sum += stats_out(p, c) * p->layout.size[c];
+	return sum;
 }
 
 static void
@@ -84,22 +107,22 @@ raise_peak(_Atomic uint64_t *peak, uint64_t now)
  * was when the last of the former was read. So the peaks are lower bounds.
  */
 void
-pool_sample(struct bufpool *p)
+stats_sample(struct bufpool *p)
 {
 	uint64_t taken[BUFPOOL_CLASSES_MAX];
-	uint64_t out = counter_get(&p->exact.checkouts);
-	uint64_t bytes = counter_get(&p->exact.bytes_taken);
+	uint64_t out = counter_get(&p->large.checkouts);
+	uint64_t bytes = counter_get(&p->large.bytes_taken);
 
-	for (unsigned c = 0; c < p->classes; c++)
-		taken[c] = checkouts(p, c);
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		taken[c] = stats_checkouts(p, c);
 	atomic_thread_fence(memory_order_acquire);
-	out = difference(out, counter_get(&p->exact.releases));
-	bytes = difference(bytes, counter_get(&p->exact.bytes_returned));
-	for (unsigned c = 0; c < p->classes; c++) {
-		uint64_t n = difference(taken[c], releases(p, c));
+	out = difference(out, counter_get(&p->large.releases));
+	bytes = difference(bytes, counter_get(&p->large.bytes_returned));
+	for (unsigned c = 0; c < p->layout.classes; c++) {
+		uint64_t count = difference(taken[c], stats_releases(p, c));
 
-		out += n;
-		bytes += n * p->class_size[c];
+		out += count;
+		bytes += count * p->layout.size[c];
 	}
 	raise_peak(&p->peak_out, out);
 	raise_peak(&p->peak_bytes_out, bytes);
@@ -108,53 +131,69 @@ pool_sample(struct bufpool *p)
 static void
 class_stats(const struct bufpool *p, unsigned c, struct bufpool_class_stats *s)
 {
-	struct cache *k;
+	s->misses = misses(p, c);
+	s->hits = difference(stats_checkouts(p, c), s->misses);
+	s->size = p->layout.size[c];
+	s->count = counter_get(&p->arena.existing[c]);
+	s->ready = stats_ready(p, c);
+	s->cached = stats_cached(p, c);
+	s->out = stats_out(p, c);
+}
 
-	s->misses = counter_get(&p->stray[c].misses);
-	SUM_OVER_CACHES(s->misses, k, p, counter_get(&k->shelf[c].misses));
-	s->hits = difference(checkouts(p, c), s->misses);
-	s->size = p->class_size[c];
-	s->count = counter_get(&p->existing[c]);
-	s->ready = pool_ready(p, c);
-	s->cached = pool_cached(p, c);
-	s->out = pool_out(p, c);
+static void
+add_classes(const struct bufpool *p, struct bufpool_stats *s)
+{
+	s->class_count = p->layout.classes;
+	for (unsigned c = 0; c < p->layout.classes; c++) {
+		struct bufpool_class_stats *class = &s->classes[c];
+
+		class_stats(p, c, class);
+		s->hits += class->hits;
+		s->misses += class->misses;
+		s->checked_out += class->out;
+		s->bytes_checked_out += class->out * class->size;
+		s->cached_bytes += (class->ready + class->cached) * class->size;
+		s->lost += counter_get(&p->lost[c]);
+	}
+}
+
+static void
+add_large(const struct bufpool *p, struct bufpool_stats *s)
+{
+	uint64_t checkouts = counter_get(&p->large.checkouts);
+	uint64_t taken = counter_get(&p->large.bytes_taken);
+
+	s->misses += checkouts;
+	s->checked_out += difference(checkouts,
+				     counter_get(&p->large.releases));
+	s->bytes_checked_out += difference(
+	    taken, counter_get(&p->large.bytes_returned));
+	s->gc_returns += counter_get(&p->large.gc_returns);
 }
 
 void
 bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 			size_t struct_size)
 {
-	struct bufpool_stats s = { .class_count = p->classes };
+	struct bufpool_stats s = { 0 };
 	struct cache *k;
 
-	pool_sample(p);
-	for (unsigned c = 0; c < p->classes; c++) {
-		struct bufpool_class_stats *class = &s.classes[c];
-
-		class_stats(p, c, class);
-		s.hits += class->hits;
-		s.misses += class->misses;
-		s.checked_out += class->out;
-		s.bytes_checked_out += class->out * class->size;
-		s.cached_bytes += (class->ready + class->cached) * class->size;
-		s.lost += counter_get(&p->lost[c]);
-	}
-	s.misses += counter_get(&p->exact.checkouts);
-	s.checked_out += difference(counter_get(&p->exact.checkouts),
-				    counter_get(&p->exact.releases));
-	s.bytes_checked_out += difference(
-	    counter_get(&p->exact.bytes_taken),
-	    counter_get(&p->exact.bytes_returned));
+	stats_sample(p);
+	add_classes(p, &s);
+	add_large(p, &s);
 	s.peak_checked_out = counter_get(&p->peak_out);
 	s.peak_bytes_checked_out = counter_get(&p->peak_bytes_out);
-	s.committed_bytes = atomic_load(&p->committed);
-	SUM_OVER_CACHES(s.wiped_bytes, k, p, counter_get(&k->wiped_bytes));
-	s.gc_returns = counter_get(&p->exact.gc_returns);
-	SUM_OVER_CACHES(s.gc_returns, k, p, counter_get(&k->gc_returns));
-	s.numa_requested = p->numa_node;
-	s.numa_available = atomic_load(&p->numa_available);
-	if (p->numa_node != BUFPOOL_NUMA_NONE)
-		s.node_count = arena_pages_by_node(p, s.pages_by_node);
+	s.committed_bytes = atomic_load(&p->arena.committed);
+	for_each_cache(k, &p->caches) {
+		s.wiped_bytes += counter_get(&k->wiped_bytes);
+		s.gc_returns += counter_get(&k->gc_returns);
+	}
+	s.wiped_bytes += counter_get(&p->caches.wiped_bytes);
+	s.gc_returns += counter_get(&p->caches.gc_returns);
+	s.numa_requested = p->arena.numa_node;
+	s.numa_available = atomic_load(&p->arena.numa_available);
+	if (p->arena.numa_node != BUFPOOL_NUMA_NONE)
+		s.node_count = arena_pages_by_node(&p->arena, s.pages_by_node);
 	s.struct_size = struct_size;
 	memcpy(given, &s, struct_size < sizeof s ? struct_size : sizeof s);
 }

@@ -1,16 +1,24 @@
+#define _DEFAULT_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "table.h"
 
 #define STEP ((size_t)65536)	/* bytes made accessible at a time */
+#define LIMIT_MIN 64		/* entries that are worth a reservation */
+#define PART 16			/* of a limited address space, 1 / PART */
 
 bool
 table_init(struct table *t, size_t item, uint32_t limit)
 {
-	/* Read only, a reservation is not charged to the process, but an
-	 * address space limit may still refuse it: then less has to do. */
-	for (; limit >= 1024; limit /= 2) {
+	struct rlimit space;
+
+	if (getrlimit(RLIMIT_AS, &space) == 0 &&
+	    space.rlim_cur != RLIM_INFINITY)
+		while (limit > LIMIT_MIN && item * limit > space.rlim_cur / PART)
+			limit /= 2;
+	for (; limit >= LIMIT_MIN; limit /= 2) {
 		void *base = mmap(NULL, item * limit, PROT_READ,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 				  -1, 0);
@@ -64,5 +72,18 @@ pages_map(size_t bytes)
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	return p == MAP_FAILED ? NULL : p;
+	if (p != MAP_FAILED)
+		return p;
+	errno = ENOMEM;
+	return NULL;
+}
+
+void
+pages_unmap(void *p, size_t bytes)
+{
+	int saved = errno;
+
+	if (munmap(p, bytes) != 0)
+		madvise(p, bytes, MADV_DONTNEED);
+	errno = saved;
 }

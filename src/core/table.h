@@ -3,8 +3,8 @@
  *
  * The whole range is reserved at the start, to be read only and so without
  * cost; entries can be written in steps as they are taken. An entry's address
- * never changes, and reading one is always safe, also one that was given up, or
- * never taken: that is all zero.
+ * never changes. Reading any entry is always safe: one that was given up, and
+ * one that was never taken, which is all zero.
  */
 #ifndef BUFPOOL_TABLE_H
 #define BUFPOOL_TABLE_H
@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "names.h"
+
 struct table {
 	unsigned char *base;
 	size_t item;		/* bytes of an entry */
@@ -21,8 +23,12 @@ struct table {
 	_Atomic uint32_t used;	/* entries below this were taken */
 };
 
-/* Reserves room for `limit` entries, or for less where the system is tight.
- * False + errno when there is none at all. Once, before any other thread. */
+/*
+ * Reserves room for `limit` entries, a power of two. Under a limit of the
+ * address space it reserves 1/16 of that at most, and less where even that is
+ * refused. False + errno when there is no room at all. Once, before any other
+ * thread.
+ */
 bool table_init(struct table *t, size_t item, uint32_t limit);
 
 /* The number of a new entry, all zero, or -1 + ENOMEM. Any thread. */
@@ -40,8 +46,12 @@ table_used(const struct table *t)
 	return atomic_load_explicit(&t->used, memory_order_acquire);
 }
 
-/* Zeroed memory straight from the system, in whole pages; NULL + ENOMEM.
- * Touched only as it is used. */
+/* Zeroed memory straight from the system, in whole pages; NULL + ENOMEM. No
+ * page has memory behind it before it is used. */
 void *pages_map(size_t bytes);
+
+/* Gives it back. Where the system refuses, at its limit of mappings, the pages
+ * lose their memory and the address range is lost. Keeps errno. */
+void pages_unmap(void *p, size_t bytes);
 
 #endif

@@ -26,8 +26,8 @@ adopt(void)
 
 		if (atomic_load_explicit(&t->owned, memory_order_relaxed))
 			continue;
-		/* acquire: pairs with the release in thread_give_up, after
-		 * which the last owner touches nothing of it */
+		/* acquire: pairs with the release in give_up, after which the
+		 * last owner touches nothing of it */
 		if (atomic_compare_exchange_strong_explicit(
 			&t->owned, &orphan, 1, memory_order_acquire,
 			memory_order_relaxed)) {
@@ -38,14 +38,17 @@ adopt(void)
 	return NULL;
 }
 
-struct thread *
-thread_borrow(void)
+static void
+give_up(struct thread *t)
 {
-	struct thread *t = adopt();
+	atomic_store_explicit(&t->owned, 0, memory_order_release);
+}
 
-	if (t != NULL)
-		return t;
-	t = pages_map(sizeof *t);
+static struct thread *
+create(void)
+{
+	struct thread *t = pages_map(sizeof *t);
+
 	if (t == NULL)
 		return NULL;
 	atomic_store_explicit(&t->owned, 1, memory_order_relaxed);
@@ -56,54 +59,130 @@ thread_borrow(void)
 	return t;
 }
 
-void
-thread_give_up(struct thread *t)
-{
-	atomic_store_explicit(&t->owned, 0, memory_order_release);
-}
-
-struct thread *
-thread_enroll(void)
+/* The mark of an exiting thread keeps it from enrolling anew: destructors run
+ * in rounds and in no order, so others may use pools after ours has run. */
+static bool
+enroll(void)
 {
 	struct thread *t;
 
 	if (pthread_getspecific(exit_key) == &dying)
-		return NULL;
-	t = thread_borrow();
+		return false;
+	t = adopt();
 	if (t == NULL)
-		return NULL;
+		t = create();
+	if (t == NULL)
+		return false;
 	if (pthread_setspecific(exit_key, t) != 0) {
-		thread_give_up(t);
-		return NULL;
+		give_up(t);
+		return false;
 	}
-	atomic_store_explicit(&t->token, thread_token(), memory_order_relaxed);
+	atomic_store_explicit(&t->owner.token, owner_token(),
+			      memory_order_relaxed);
 	thread_self = t;
-	return t;
+	return true;
 }
 
 static void
-for_each_cache(struct thread *t, void (*what)(struct cache *))
+destroy_at(struct thread *t, uint32_t place)
 {
-	uint32_t slots = atomic_load_explicit(&t->slots, memory_order_relaxed);
+	struct cache *k = atomic_load_explicit(&t->caches[place],
+					       memory_order_relaxed);
 
-	for (uint32_t i = 0; i < slots; i++) {
-		struct cache *k = atomic_load_explicit(&t->caches[i],
-						       memory_order_relaxed);
-		if (k != NULL)
-			what(k);
+	atomic_store_explicit(&t->caches[place], NULL, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);	/* for a fork child */
+	cache_destroy(k);
+}
+
+struct cache *
+thread_cache(struct caches *cs)
+{
+	struct cache *k = thread_own_cache(cs->place);
+	struct thread *t;
+
+	if (thread_self == &thread_nobody && !enroll())
+		return NULL;
+	t = thread_self;
+	k = thread_own_cache(cs->place);
+	if (k != NULL && k->id != cs->id) {
+		destroy_at(t, cs->place);
+		k = NULL;
+	}
+	if (k == NULL) {
+		k = cache_create(cs, &t->owner);
+		if (k == NULL)
+			return NULL;
+		if (atomic_load_explicit(&t->places, memory_order_relaxed) <=
+		    cs->place)
+			atomic_store_explicit(&t->places, cs->place + 1,
+					      memory_order_relaxed);
+		atomic_store_explicit(&t->caches[cs->place], k,
+				      memory_order_relaxed);
+	}
+	if (!k->live)
+		cache_attach(k);
+	return k;
+}
+
+void
+thread_forget(uint32_t place, uint64_t id)
+{
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+		uint32_t orphan = 0;
+		struct cache *k;
+
+		/* acquire: pairs with the release in give_up */
+		if (t != thread_self && !atomic_compare_exchange_strong_explicit(
+			&t->owned, &orphan, 1, memory_order_acquire,
+			memory_order_relaxed))
+			continue;
+		k = atomic_load_explicit(&t->caches[place],
+					 memory_order_relaxed);
+		if (k != NULL && k->id == id)
+			destroy_at(t, place);
+		if (t != thread_self)
+			give_up(t);
 	}
 }
 
 void
 bufpool_thread_flush(void)
 {
-	for_each_cache(thread_self, cache_flush);
+	uint32_t places = atomic_load(&thread_self->places);
+
+	for (uint32_t i = 0; i < places; i++) {
+		struct cache *k = thread_own_cache(i);
+
+		if (k != NULL && cache_hold(k)) {
+			cache_flush(k);
+			arena_drop(k->arena);
+		}
+	}
 }
 
-/*
- * Destructors run in rounds and in no order, so others may release buffers
- * after this one has run: the mark it leaves keeps them from enrolling anew.
- */
+/* The cache of a pool that goes meanwhile is freed here: thread_forget does not
+ * find a record that is owned. */
+static void
+retire(struct thread *t, uint32_t place)
+{
+	struct cache *k = atomic_load_explicit(&t->caches[place],
+					       memory_order_relaxed);
+
+	if (k == NULL)
+		return;
+	if (cache_hold(k)) {
+		struct bufpool_arena *a = k->arena;
+
+		if (k->live)
+			cache_retire(k);
+		arena_drop(a);
+	}
+	if (!cache_hold(k))
+		destroy_at(t, place);
+	else
+		arena_drop(k->arena);
+}
+
 static void
 thread_exit(void *value)
 {
@@ -113,59 +192,22 @@ thread_exit(void *value)
 	if (value == &dying)
 		return;
 	thread_self = &thread_nobody;
-	atomic_store_explicit(&t->token, NULL, memory_order_relaxed);
+	atomic_store_explicit(&t->owner.token, NULL, memory_order_relaxed);
 	hook("exit: begun");
-	for_each_cache(t, cache_leave_to_others);
+	for (uint32_t i = 0; i < atomic_load(&t->places); i++)
+		retire(t, i);
 	hook("exit: flushed");
-	thread_give_up(t);
+	give_up(t);
 }
 
-/*
- * Makes the cache of a pool that is gone, or a new one, that of p. Nobody else
- * looks inside meanwhile: others go by pool_id, and whoever had got hold of
- * the old pool's rings held that pool.
- */
-struct cache *
-thread_bind(struct thread *t, struct bufpool *p)
+void
+thread_after_fork(void)
 {
-	struct cache *k = atomic_load_explicit(&t->caches[p->slot],
-					       memory_order_relaxed);
-
-	if (k == NULL) {
-		k = cache_create();
-		if (k == NULL)
-			return NULL;
-		if (atomic_load_explicit(&t->slots, memory_order_relaxed) <=
-		    p->slot)
-			atomic_store_explicit(&t->slots, p->slot + 1,
-					      memory_order_relaxed);
-		atomic_store(&t->caches[p->slot], k);
-	}
-	if (!cache_bind(k, p, t))
-		return NULL;
-	hook("enroll: bound");
-	if (atomic_load(&p->closed))
-		cache_close(k);
-	return k;
-}
-
-static void
-after_fork(void)
-{
-	cache_init();
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
-		for (uint32_t i = 0; i < atomic_load(&t->slots); i++) {
-			struct cache *k = atomic_load(&t->caches[i]);
-
-			if (k != NULL)
-				cache_abandon(k);
-		}
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
 		if (t != thread_self) {
-			atomic_store(&t->token, NULL);
-			thread_give_up(t);
+			atomic_store(&t->owner.token, NULL);
+			give_up(t);
 		}
-	}
-	pool_after_fork();
 }
 
 /* The exit destructor must outlive every dlclose, also where this library is
@@ -184,6 +226,5 @@ bool
 thread_init(void)
 {
 	pin();
-	return pthread_key_create(&exit_key, thread_exit) == 0 &&
-	    pthread_atfork(NULL, NULL, after_fork) == 0;
+	return pthread_key_create(&exit_key, thread_exit) == 0;
 }

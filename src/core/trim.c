@@ -1,55 +1,73 @@
-/* Memory that lies idle goes back to the system: when asked, and by and by. */
 #include <time.h>
 
-#include "arena.h"
-#include "pool.h"
-#include "thread.h"
+#include "stats.h"
+#include "trim.h"
 
-/* Gives idle buffers of a class back until `excess` have gone, those that have
- * waited longest first. */
-static size_t
-give_back_class(struct bufpool *p, unsigned class, uint64_t excess)
+/* What is still to be given back, and what the system has got. */
+struct portion {
+	uint64_t count;		/* buffers */
+	size_t bytes;
+};
+
+static bool
+give_back(struct portion *left, struct bufpool_buf *b)
 {
-	uint64_t left = excess;
-	struct bufpool_buf *b;
+	if (b == NULL)
+		return false;
+	left->bytes += arena_give(b);
+	left->count--;
+	return true;
+}
 
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
-		struct cache *k = thread_cache(t, p);
-		struct bufpool_shelf *s;
+/* From a shelf whose owner is not inside. */
+static void
+give_back_shelf(struct bufpool_shelf *s, struct portion *left)
+{
+	if (left->count == 0 || shelf_count(s) == 0 || !shelf_claim(s))
+		return;
+	while (left->count > 0 && give_back(left, shelf_take(s)))
+		;
+	shelf_unclaim(s);
+}
 
-		if (k == NULL)
-			continue;
-		for (unsigned node = 0; node < p->nodes; node++)
-			while (left > 0 &&
-			       (b = depot_take(atomic_load(&k->depot),
-				    pool_ring(p, node, class))) != NULL) {
-				arena_give(b);
-				left--;
-			}
-		s = &k->shelf[class];
-		if (left == 0 || shelf_count(s) == 0 || !shelf_claim(s))
-			continue;
-		while (left > 0 && (b = shelf_take(s)) != NULL) {
-			arena_give(b);
-			left--;
-		}
-		shelf_unclaim(s);
+/* Idle buffers of a class, `count` at most: those of no thread first, then
+ * those in depots, then those on shelves. Returns bytes. */
+static size_t
+give_back_class(struct bufpool *p, unsigned class, uint64_t count)
+{
+	struct portion left = { .count = count };
+	struct cache *k;
+
+	for (unsigned node = 0; node < p->layout.nodes; node++) {
+		unsigned ring = layout_ring(&p->layout, node, class);
+
+		while (left.count > 0 &&
+		       give_back(&left, commons_take(&p->caches.commons, ring)))
+			;
+		for_each_cache(k, &p->caches)
+			while (left.count > 0 &&
+			       give_back(&left, depot_take(k->depot, ring)))
+				;
 	}
-	return (size_t)(excess - left) * p->class_size[class];
+	for_each_cache(k, &p->caches)
+		give_back_shelf(&k->shelf[class], &left);
+	return left.bytes;
 }
 
 static uint64_t
 idle(const struct bufpool *p, unsigned class)
 {
-	return pool_cached(p, class) + pool_ready(p, class);
+	return stats_cached(p, class) + stats_ready(p, class);
 }
 
 /*
- * The same, as long as the floor stays, for several threads at once: each
- * promises first what it is going to give back, and counts on no buffer that
- * another has promised. The promise is kept until after the buffers have gone,
- * so those are rather counted off twice than not at all. A thread that never
- * comes back to take it off only makes others give back less.
+ * Gives idle buffers of a class back, `most` at most, as long as the floor
+ * stays, also when several threads do so at once: each promises first what it
+ * is going to give back, and counts on no buffer that another has promised. A
+ * promise is kept until after its buffers have gone, so that for a moment they
+ * count as gone twice; the other way round the floor would go. A thread that
+ * never comes back to its promise only makes others give back less. Returns
+ * bytes.
  */
 static size_t
 give_back_spare(struct bufpool *p, unsigned class, uint64_t most)
@@ -59,11 +77,12 @@ give_back_spare(struct bufpool *p, unsigned class, uint64_t most)
 	size_t bytes;
 
 	do {
-		uint64_t n = idle(p, class), stays = p->floor[class] + others;
+		uint64_t count = idle(p, class);
+		uint64_t stays = p->layout.floor[class] + others;
 
-		if (n <= stays)
+		if (count <= stays)
 			return 0;
-		mine = n - stays < most ? n - stays : most;
+		mine = count - stays < most ? count - stays : most;
 	} while (!atomic_compare_exchange_strong(promised, &others,
 						 others + mine));
 	hook("trim: promised");
@@ -75,27 +94,33 @@ give_back_spare(struct bufpool *p, unsigned class, uint64_t most)
 size_t
 bufpool_trim(struct bufpool *p)
 {
-	size_t bytes = 0;
+	size_t bytes = arena_retry(&p->arena);
 
-	for (unsigned c = 0; c < p->classes; c++)
+	for (unsigned c = 0; c < p->layout.classes; c++)
 		bytes += give_back_spare(p, c, UINT64_MAX);
 	return bytes;
 }
 
 size_t
-pool_give_back(struct bufpool *p)
+trim_bytes(struct bufpool *p, size_t bytes)
 {
-	size_t bytes = 0;
+	size_t done = arena_retry(&p->arena);
 
-	for (unsigned c = 0; c < p->classes; c++)
-		bytes += give_back_class(p, c, idle(p, c));
-	return bytes;
+	for (int floors = 0; floors <= 1; floors++)
+		for (unsigned c = p->layout.classes; c-- > 0 && done < bytes;) {
+			size_t size = p->layout.size[c];
+			uint64_t most = (bytes - done + size - 1) / size;
+
+			done += floors ? give_back_class(p, c, most)
+				       : give_back_spare(p, c, most);
+		}
+	return done;
 }
 
 /*
  * Decay. Once in a while, at DECAY_EVERY milliseconds or more, each class gives
- * back a small part of what has lain idle above its floor since the last time,
- * an eighth in a second. A class that has missed since then has been short, and
+ * back a small part of what has lain idle above its floor since the last time:
+ * 1/8 of it in a second. A class that has missed since then has been short, and
  * keeps what it has. Whoever moves the time on does the work, for as many
  * buffers as take it some hundred microseconds, or one.
  */
@@ -105,6 +130,25 @@ pool_give_back(struct bufpool *p)
 #define DECAY_BYTES ((size_t)16 << 20)
 
 static void
+decay_class(struct bufpool *p, unsigned class)
+{
+	uint64_t most = DECAY_BYTES / p->layout.size[class] + 1;
+	uint64_t count = idle(p, class), least, excess;
+
+	hook("decay: counted");
+	least = atomic_exchange(&p->was_idle[class], count);
+	if (least > count)
+		least = count;
+	if (atomic_exchange(&p->was_short[class], 0) ||
+	    least <= p->layout.floor[class])
+		return;
+	excess = (least - p->layout.floor[class] + DECAY_PART - 1) / DECAY_PART;
+	if (most > DECAY_COUNT)
+		most = DECAY_COUNT;
+	give_back_spare(p, class, excess < most ? excess : most);
+}
+
+static void
 decay(struct bufpool *p, int64_t now)
 {
 	int64_t at = atomic_load_explicit(&p->decay_at, memory_order_relaxed);
@@ -112,29 +156,15 @@ decay(struct bufpool *p, int64_t now)
 	if (now < at || !atomic_compare_exchange_strong(&p->decay_at, &at,
 							now + DECAY_EVERY))
 		return;
-	for (unsigned c = 0; c < p->classes; c++) {
-		uint64_t most = DECAY_BYTES / p->class_size[c] + 1;
-		uint64_t n = idle(p, c), least, excess;
-
-		hook("decay: counted");
-		least = atomic_exchange(&p->was_idle[c], n);
-		if (least > n)
-			least = n;
-		if (atomic_exchange(&p->was_short[c], 0) ||
-		    least <= p->floor[c])
-			continue;
-		excess = (least - p->floor[c] + DECAY_PART - 1) / DECAY_PART;
-		if (most > DECAY_COUNT)
-			most = DECAY_COUNT;
-		give_back_spare(p, c, excess < most ? excess : most);
-	}
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		decay_class(p, c);
 }
 
 /* Looking reads what other threads have just written, which takes the time of
- * thousands of instructions: so not oftener than the coarse clock ticks. Pools
- * that nobody calls any more decay with the others. */
+ * thousands of instructions: so not more often than the coarse clock ticks.
+ * Pools that nobody calls any more decay with the others. */
 void
-pool_look_around(struct bufpool *p)
+trim_maintain(struct bufpool *p)
 {
 	static _Atomic unsigned cursor;
 	struct bufpool *other;
@@ -147,12 +177,12 @@ pool_look_around(struct bufpool *p)
 	if (atomic_load_explicit(&p->looked_at, memory_order_relaxed) == now)
 		return;
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
-	pool_sample(p);
+	stats_sample(p);
 	decay(p, now);
 	next = atomic_load_explicit(&cursor, memory_order_relaxed);
-	if (pool_iterate(&next, &other)) {
+	if (registry_next(&next, &other)) {
 		decay(other, now);
-		pool_drop(other);
+		arena_drop(&other->arena);
 	} else
 		next = 0;
 	atomic_store_explicit(&cursor, next, memory_order_relaxed);

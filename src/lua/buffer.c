@@ -1,3 +1,4 @@
+#include "core/freeze.h"
 #include "module.h"
 
 /* Takes the buffer out of its box, which is then nobody's. */
@@ -29,7 +30,7 @@ buffer_gc(lua_State *L)
 	if (box != NULL) {
 		box->cookie = -box->cookie;
 		box->state = BOX_RELEASED;
-		buf_release_gc(disown(box));
+		release_gc(disown(box));
 	}
 	return 0;
 }
@@ -100,7 +101,7 @@ frozen_gc(lua_State *L)
 		box->state = BOX_RELEASED;
 		frozen = disown_frozen(box);
 		if (frozen != NULL)
-			buf_unref_gc(frozen);
+			frozen_unref_gc(frozen);
 	}
 	return 0;
 }

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "box.h"
-#include "core/pool.h"
+#include "core/grow.h"
 
 /* What growth took is owed to the collector: it cannot run in here. */
 static int
@@ -15,7 +15,7 @@ grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
 
 	if (b->epoch != epoch)
 		return ESTALE;
-	if (buf_grow(b, capacity) < 0)
+	if (grow_to(b, capacity) < 0)
 		return errno;
 	after = buf_size(b);
 	if (box != NULL && after > before) {
@@ -40,14 +40,14 @@ free_memory(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
-	buf_free(b);
+	grow_free(b);
 	if (box != NULL)
 		lua_charge(box->account, &box->charged, (double)buf_size(b));
 	return 0;
 }
 
 static int
-wipe(struct bufpool_buf *b, int32_t epoch)
+wipe_all(struct bufpool_buf *b, int32_t epoch)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
@@ -64,23 +64,6 @@ consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 	return 0;
 }
 
-/* The memory moves on to a descriptor that was released less often; the old one
- * is not used again. */
-static struct bufpool_buf *
-renew(struct bufpool_buf *b)
-{
-	struct bufpool_buf *young = pool_checkout_bare(b->pool);
-
-	if (young == NULL) {
-		bufpool_release(b);
-		errno = ENOMEM;
-		return NULL;
-	}
-	buf_move(young, b);
-	bufpool_release(b);
-	return young;
-}
-
 /* A finalizer may have closed the pool since Lua looked. */
 static struct bufpool_handle *
 borrow(struct bufpool_pool_box *box, size_t n)
@@ -94,7 +77,7 @@ borrow(struct bufpool_pool_box *box, size_t n)
 	}
 	b = bufpool_checkout(box->pool, n);
 	if (b != NULL && buf_outgrown(b))
-		b = renew(b);
+		b = grow_renew(b);
 	if (b == NULL) {
 		box->error = errno;
 		return NULL;
@@ -268,7 +251,7 @@ const struct bufpool_calls lua_calls = {
 	.grow = grow,
 	.resize = resize,
 	.free = free_memory,
-	.wipe = wipe,
+	.wipe = wipe_all,
 	.consume = consume,
 	.borrow = borrow,
 	.release = release,

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "module.h"
-#include "core/pool.h"
+#include "core/registry.h"
 
 /* What a VM may hold before its collector is made to work: so many bytes, or
  * as many as its Lua heap. Then the largest payment at once, in KiB. */
@@ -58,7 +58,7 @@ reclaim(lua_State *L, const struct bufpool *pool, double n)
 	/* A finalizer may have released what was to grow. */
 	if (pool == NULL)
 		return false;
-	if (n > (pool->max_bytes == SIZE_MAX ? held : (double)pool->max_bytes))
+	if (n > (pool->arena.max_bytes == SIZE_MAX ? held : (double)pool->arena.max_bytes))
 		return false;
 	account->failures++;
 	if (held == 0 || account->failures < account->patience ||
@@ -76,11 +76,14 @@ reclaim(lua_State *L, const struct bufpool *pool, double n)
 static int
 core_reclaim(lua_State *L)
 {
-	const struct bufpool *pool;
+	const struct bufpool *pool = NULL;
+	struct bufpool_buf *b;
 
-	if (lua_type(L, 1) == LUA_TNUMBER)
-		pool = buf_at((uint32_t)lua_tonumber(L, 1))->pool;
-	else
+	if (lua_type(L, 1) == LUA_TNUMBER) {
+		b = buf_at((uint32_t)lua_tonumber(L, 1));
+		if (b->arena != NULL)
+			pool = pool_of(b);
+	} else
 		pool = ((struct bufpool_pool_box *)
 			lua_box_self(L, KIND_POOL, "borrow"))->pool;
 	lua_pushboolean(L, reclaim(L, pool, lua_tonumber(L, 2)));
@@ -445,11 +448,11 @@ core_stats(lua_State *L)
 	lua_newtable(L);
 	lua_pushnil(L);
 	classes = make_room(L, 2);
-	while (pool_iterate(&cursor, &pool)) {
+	while (registry_next(&cursor, &pool)) {
 		bufpool_get_stats(pool, &s);
 		memcpy(name, pool->name, sizeof name);
-		closed = atomic_load(&pool->closed) != 0;
-		pool_drop(pool);
+		closed = pool_closed(pool);
+		arena_drop(&pool->arena);
 		add_stats(&total, classes, &s);
 		if (name[0] != '\0' && !closed) {
 			push_stats(L, &s, s.classes, s.class_count);
@@ -552,7 +555,7 @@ core_create(lua_State *L)
 		pool = bufpool_get(config.name);
 		if (pool == NULL)
 			continue;
-		key = pool_difference(pool, &config);
+		key = registry_difference(pool, &config);
 		bufpool_destroy(pool);
 		if (key != NULL) {
 			lua_pushnil(L);

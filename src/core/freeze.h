@@ -1,0 +1,12 @@
+/*
+ * freeze - immutable buffers with counted owners.
+ */
+#ifndef BUFPOOL_FREEZE_H
+#define BUFPOOL_FREEZE_H
+
+#include "checkout.h"
+
+/* bufpool_frozen_unref, counted as a return by a garbage collector. */
+void frozen_unref_gc(struct bufpool_frozen *f);
+
+#endif

@@ -1,0 +1,118 @@
+#include <string.h>
+
+#include "grow.h"
+#include "refill.h"
+
+/* A larger buffer for b to move into: twice as large where that can be had
+ * without taking memory from others, so that appending in small pieces copies
+ * each byte a bounded number of times. */
+static struct bufpool_buf *
+larger_than(const struct bufpool_buf *b, size_t need)
+{
+	size_t twice = buf_size(b) * 2;
+	struct bufpool_buf *larger = NULL;
+
+	if (twice > need && twice <= PTRDIFF_MAX)
+		larger = checkout_at(pool_of(b), twice, b->align,
+				     TAKE_FRESH | TAKE_CLOSED);
+	if (larger == NULL)
+		larger = checkout_at(pool_of(b), need, b->align,
+				     TAKE_ANY | TAKE_CLOSED);
+	return larger;
+}
+
+int
+grow_to(struct bufpool_buf *b, size_t capacity)
+{
+	size_t written = b->len < b->mark ? b->len : b->mark;
+	struct bufpool_buf *larger;
+
+	if (capacity <= b->capacity)
+		return 0;
+	/* What was consumed is used again once that moves fewer bytes than
+	 * were consumed, so that a queue costs a bounded time per byte. */
+	if (capacity <= buf_size(b) && b->len <= (size_t)(b->at - b->base)) {
+		buf_compact(b);
+		return 0;
+	}
+	larger = larger_than(b, capacity);
+	if (larger == NULL) {
+		if (capacity > buf_size(b))
+			return -1;
+		buf_compact(b);
+		return 0;
+	}
+	/* Past the mark the old contents are zero, as the new memory is. */
+	if (written > 0)
+		memcpy(larger->at, b->at, written);
+	larger->mark = b->raw ? b->len : written;
+	buf_swap_memory(b, larger);
+	b->granted = 0;
+	bufpool_release(larger);
+	return 0;
+}
+
+int
+bufpool_resize(struct bufpool_buf *b, size_t n)
+{
+	if (n > PTRDIFF_MAX) {
+		errno = EOVERFLOW;
+		return -1;
+	}
+	if (grow_to(b, n) < 0)
+		return -1;
+	if (n > b->len && b->mark > b->len) {
+		size_t dirty = b->mark < n ? b->mark : n;
+
+		memset(b->at + b->len, 0, dirty - b->len);
+	}
+	b->len = n;
+	if (b->raw)
+		buf_raise_mark(b, n);
+	buf_changed(b);
+	return 0;
+}
+
+/* A descriptor without memory, for b to swap memory with. */
+static struct bufpool_buf *
+bare(const struct bufpool_buf *b)
+{
+	struct bufpool_buf *spare = arena_take_bare(b->arena);
+
+	if (spare != NULL)
+		spare->shelf = &cache_no_shelf;
+	return spare;
+}
+
+void
+grow_free(struct bufpool_buf *b)
+{
+	struct bufpool_buf *spare;
+
+	if (b->class == CLASS_NONE)
+		return;
+	spare = bare(b);
+	if (spare == NULL) {
+		buf_wipe(b);
+		return;
+	}
+	buf_swap_memory(b, spare);
+	b->len = 0;
+	b->granted = 0;
+	bufpool_release(spare);
+}
+
+struct bufpool_buf *
+grow_renew(struct bufpool_buf *b)
+{
+	struct bufpool_buf *young = bare(b);
+
+	if (young == NULL) {
+		bufpool_release(b);
+		errno = ENOMEM;
+		return NULL;
+	}
+	buf_move(young, b);
+	bufpool_release(b);
+	return young;
+}

@@ -1,0 +1,27 @@
+/*
+ * grow - contents that move to larger memory, or out of it.
+ *
+ * The descriptor stays and the memory changes: a larger buffer is checked out,
+ * the contents are copied, the two descriptors swap memory, and the other one
+ * is released, with the old memory, by the way that every release goes.
+ *
+ * By the buffer's owner only.
+ */
+#ifndef BUFPOOL_GROW_H
+#define BUFPOOL_GROW_H
+
+#include "checkout.h"
+
+/* Makes capacity at least `capacity` bytes (counted from at), keeping the
+ * contents and the descriptor. 0, or -1 and errno with the buffer unchanged. */
+int grow_to(struct bufpool_buf *b, size_t capacity);
+
+/* Gives the memory back and leaves the buffer out, empty, of capacity 0.
+ * Without a descriptor to spare it is only wiped and emptied. */
+void grow_free(struct bufpool_buf *b);
+
+/* The contents on a descriptor that was released less often; the old one is not
+ * used again. NULL + ENOMEM, b released. */
+struct bufpool_buf *grow_renew(struct bufpool_buf *b);
+
+#endif

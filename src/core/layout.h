@@ -1,0 +1,69 @@
+/*
+ * layout - the size classes of a pool, and how many buffers of each a tier may
+ * hold. Written when the pool is made, read by every floor above.
+ */
+#ifndef BUFPOOL_LAYOUT_H
+#define BUFPOOL_LAYOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bufpool.h"
+#include "names.h"
+
+#define LAYOUT_GRAIN_LOG 12	/* class sizes are multiples of 1 << this */
+#define LAYOUT_GRAIN ((size_t)1 << LAYOUT_GRAIN_LOG)
+#define LAYOUT_SIZE_MAX ((size_t)1 << 40)	/* bytes of a class's buffer */
+#define LAYOUT_FLOOR_MAX ((size_t)1 << 20)	/* buffers kept ready of one */
+
+/* Buffers of one class that one thread caches: so many, and so many bytes, but
+ * always one. */
+#define SHELF_MAX 60
+#define SHELF_BYTES ((size_t)2 << 20)
+
+/* Bytes of one class in one depot. */
+#define DEPOT_BYTES ((size_t)32 << 20)
+
+/* Values of a buffer's class that are no index. */
+#define CLASS_LARGE 254	/* above every class: a mapping of its own */
+#define CLASS_NONE 255	/* no memory: a buffer that was freed from Lua */
+
+struct layout {
+	unsigned classes;
+	unsigned nodes;		/* kept apart; 1 unless numa_node is local */
+	size_t size[BUFPOOL_CLASSES_MAX];	/* bytes, ascending */
+	size_t floor[BUFPOOL_CLASSES_MAX];	/* buffers that trim leaves */
+	uint32_t shelf[BUFPOOL_CLASSES_MAX];	/* buffers that fill a shelf */
+	uint32_t ring[BUFPOOL_CLASSES_MAX];	/* slots of a depot's ring */
+};
+
+/* Lays out these classes, in any order, for one node. False when a size or a
+ * count is out of range, a size comes twice, or there are too many, or none. */
+bool layout_init(struct layout *l, const struct bufpool_class_config *classes,
+		 size_t count);
+
+/* The class that holds n bytes, or CLASS_LARGE. */
+static inline unsigned
+layout_class(const struct layout *l, size_t n)
+{
+	for (unsigned c = 0; c < l->classes; c++)
+		if (n <= l->size[c])
+			return c;
+	return CLASS_LARGE;
+}
+
+/* The ring of a class of a node: in depots, in the commons, among blanks. */
+static inline unsigned
+layout_ring(const struct layout *l, unsigned node, unsigned class)
+{
+	return node * l->classes + class;
+}
+
+static inline unsigned
+layout_rings(const struct layout *l)
+{
+	return l->nodes * l->classes;
+}
+
+#endif

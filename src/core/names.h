@@ -1,0 +1,3 @@
+#ifndef BUFPOOL_NAMES_H
+#define BUFPOOL_NAMES_H
+#endif

@@ -1,0 +1,306 @@
+#include "refill.h"
+#include "stats.h"
+#include "trim.h"
+
+#define LOOK_EVERY 16	/* refills: looking reads all caches */
+#define TRIES 64	/* before memory that someone moves is given up */
+
+/* A thread that has moved to another node takes its buffers from there, and
+ * leaves those of the old one where that node's threads look first. */
+static void
+find_node(struct bufpool *p, struct cache *k)
+{
+	unsigned node;
+
+	if (p->layout.nodes == 1)
+		return;
+	node = arena_node(&p->arena);
+	if (node != k->node) {
+		cache_flush(k);
+		k->node = node;
+	}
+}
+
+void
+cache_maintain_slow(struct bufpool *p, struct cache *k)
+{
+	find_node(p, k);
+	trim_maintain(p);
+}
+
+/* From depots of other threads, those first that are listed after the caller's
+ * own, so that not all threads empty the same one. *from becomes the depot. */
+static struct bufpool_buf *
+steal(struct bufpool *p, const struct cache *own, unsigned ring,
+      struct depot **from)
+{
+	for (int pass = own == NULL; pass < 2; pass++) {
+		struct cache_walk w = pass == 0 ? caches_after(own)
+						: caches_all(&p->caches);
+		struct cache *k;
+
+		while ((k = caches_next(&w)) != NULL && k != own) {
+			struct bufpool_buf *b;
+
+			hook("steal: found a cache");
+			b = depot_take(k->depot, ring);
+			if (b != NULL) {
+				*from = k->depot;
+				return b;
+			}
+		}
+	}
+	return NULL;
+}
+
+/* Buffers of a ring, `count` at most, from the place that had the first. */
+static uint32_t
+take_more(struct bufpool *p, struct depot *from, unsigned ring,
+	  struct bufpool_buf **to, uint32_t count)
+{
+	uint32_t got = 0;
+
+	if (from != NULL)
+		return depot_take_some(from, ring, to, count);
+	while (got < count &&
+	       (to[got] = commons_take(&p->caches.commons, ring)) != NULL)
+		got++;
+	return got;
+}
+
+/* What is on the shelf fills up to half of it. */
+static void
+fill_shelf(struct bufpool *p, struct bufpool_shelf *s, struct depot *from,
+	   unsigned ring)
+{
+	uint32_t half = (s->full + 1) / 2, count = 0;
+	struct bufpool_buf *more[SHELF_MAX];
+
+	if (!shelf_open(s))
+		return;
+	if (shelf_count(s) + 1 < half)
+		count = take_more(p, from, ring, more,
+				  half - 1 - shelf_count(s));
+	while (count > 0)
+		shelf_put(s, more[--count]);
+	shelf_leave(s);
+}
+
+/* A ready buffer of the caller's node; k is NULL for a thread without cache. */
+static struct bufpool_buf *
+refill(struct bufpool *p, struct cache *k, unsigned class)
+{
+	unsigned ring = layout_ring(&p->layout,
+				    k ? k->node : arena_node(&p->arena), class);
+	struct depot *from = k ? k->depot : NULL;
+	struct bufpool_buf *b = NULL;
+
+	/* A shelf that was shut may still have some. */
+	if (k != NULL && shelf_count(&k->shelf[class]) > 0 &&
+	    shelf_open(&k->shelf[class])) {
+		b = shelf_take(&k->shelf[class]);
+		shelf_leave(&k->shelf[class]);
+		if (b != NULL)
+			return b;
+	}
+	if (from != NULL)
+		b = depot_take(from, ring);
+	if (b == NULL) {
+		from = NULL;
+		b = commons_take(&p->caches.commons, ring);
+	}
+	if (b == NULL)
+		b = steal(p, k, ring, &from);
+	if (b == NULL || k == NULL)
+		return b;
+	fill_shelf(p, &k->shelf[class], from, ring);
+	if (k->moves++ % LOOK_EVERY == 0)
+		trim_maintain(p);
+	return b;
+}
+
+/* A ready buffer of whatever node. */
+static struct bufpool_buf *
+take_elsewhere(struct bufpool *p, unsigned class)
+{
+	struct bufpool_buf *b = NULL;
+	struct depot *from;
+
+	for (unsigned node = 0; node < p->layout.nodes && b == NULL; node++) {
+		unsigned ring = layout_ring(&p->layout, node, class);
+
+		b = commons_take(&p->caches.commons, ring);
+		if (b == NULL)
+			b = steal(p, NULL, ring, &from);
+	}
+	return b;
+}
+
+/* From a shelf whose owner is not inside. */
+static struct bufpool_buf *
+claim_one(struct bufpool *p, unsigned class)
+{
+	struct bufpool_buf *b = NULL;
+	struct cache *k;
+
+	for_each_cache(k, &p->caches) {
+		struct bufpool_shelf *s = &k->shelf[class];
+
+		if (shelf_count(s) == 0 || !shelf_claim(s))
+			continue;
+		b = shelf_take(s);
+		hook("claim: popped");
+		shelf_unclaim(s);
+		if (b != NULL)
+			break;
+	}
+	return b;
+}
+
+/*
+ * Whether giving idle memory back may help after the arena refused, and whether
+ * it did: then the arena is worth another try. Memory that other threads are
+ * just moving is nowhere to be found; as long as what is out leaves room enough
+ * below max_bytes, it must turn up, and so is looked for again, some times.
+ */
+static bool
+reclaim(struct bufpool *p, size_t bytes, int error, unsigned take, int tries)
+{
+	size_t limit = p->arena.max_bytes, room = arena_room(&p->arena);
+
+	if (!(take & TAKE_RECLAIM) || bytes > limit)
+		return false;
+	if (error == EDQUOT && room >= bytes)
+		return tries < TRIES;
+	if (trim_bytes(p, error == EDQUOT ? bytes - room : bytes) > 0)
+		return true;
+	return error == EDQUOT && tries < TRIES &&
+	    stats_bytes_out(p) <= limit - bytes;
+}
+
+/* Fresh memory or, when that is not to be had, memory that lies idle in other
+ * nodes, in other threads' caches, in other classes. */
+static struct bufpool_buf *
+take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
+	   bool *miss)
+{
+	for (int tries = 0;; tries++) {
+		struct bufpool_buf *b = arena_take(&p->arena, class, node);
+		int error = errno;
+
+		*miss = b != NULL;
+		if (b == NULL)
+			b = take_elsewhere(p, class);
+		if (b == NULL)
+			b = claim_one(p, class);
+		if (b != NULL)
+			return b;
+		if (!reclaim(p, p->layout.size[class], error, take, tries)) {
+			errno = error;
+			return NULL;
+		}
+	}
+}
+
+static struct bufpool_buf *
+take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
+{
+	for (int tries = 0;; tries++) {
+		struct bufpool_buf *b = arena_take_large(&p->arena, n,
+							 (size_t)1 << align);
+		int error = errno;
+
+		if (b != NULL)
+			return b;
+		if (!reclaim(p, n, error, take, tries)) {
+			errno = error;
+			return NULL;
+		}
+	}
+}
+
+struct bufpool_buf *
+checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
+{
+	struct bufpool_buf *b;
+
+	if (n > PTRDIFF_MAX)
+		errno = EOVERFLOW;
+	else if (!(take & TAKE_CLOSED) && pool_closed(p))
+		errno = ESHUTDOWN;
+	else if (!(take & TAKE_FRESH))
+		errno = EAGAIN;
+	else if ((b = take_large(p, n, align, take)) != NULL) {
+		b->shelf = &cache_no_shelf;
+		atomic_fetch_add_explicit(&p->large.checkouts, 1,
+					  memory_order_relaxed);
+		atomic_fetch_add_explicit(&p->large.bytes_taken, buf_size(b),
+					  memory_order_relaxed);
+		stats_sample(p);
+		return buf_turn_out(b, n);
+	}
+	return NULL;
+}
+
+static void
+count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
+{
+	if (miss)
+		atomic_store_explicit(&p->was_short[class], 1,
+				      memory_order_relaxed);
+	if (k != NULL) {
+		struct bufpool_shelf *s = &k->shelf[class];
+
+		if (counter_add(&s->checkouts, 1) % SHELF_CHECKOUTS == 0)
+			cache_maintain_slow(p, k);
+		counter_add(&s->misses, miss);
+	} else {
+		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
+		atomic_fetch_add(&p->caches.uncached[class].misses, miss);
+	}
+	if (miss)
+		stats_sample(p);
+}
+
+static struct bufpool_buf *
+take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
+	   bool *miss)
+{
+	struct bufpool_buf *b = refill(p, k, class);
+
+	if (b != NULL)
+		return b;
+	if (take & TAKE_FRESH)
+		return take_fresh(p, class, k ? k->node :
+				  arena_node(&p->arena), take, miss);
+	b = take_elsewhere(p, class);
+	if (b == NULL)
+		b = claim_one(p, class);
+	errno = EAGAIN;
+	return b;
+}
+
+struct bufpool_buf *
+checkout_slow(struct bufpool *p, size_t n, unsigned take)
+{
+	unsigned class = layout_class(&p->layout, n);
+	struct bufpool_buf *b;
+	struct cache *k;
+	bool miss = false;
+
+	if (class == CLASS_LARGE)
+		return checkout_large_slow(p, n, 0, take);
+	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
+		errno = ESHUTDOWN;
+		return NULL;
+	}
+	k = thread_cache(&p->caches);
+	if (k != NULL)
+		find_node(p, k);
+	b = take_class(p, k, class, take, &miss);
+	if (b == NULL)
+		return NULL;
+	count_checkout(p, k, class, miss);
+	b->shelf = k != NULL ? k->shelf[class].named : &cache_no_shelf;
+	return buf_turn_out(b, n);
+}

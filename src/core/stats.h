@@ -1,0 +1,24 @@
+/*
+ * stats - sums over all threads. Exact when no other thread is inside the pool.
+ */
+#ifndef BUFPOOL_STATS_H
+#define BUFPOOL_STATS_H
+
+#include "pool.h"
+
+/* Buffers of a class. */
+uint64_t stats_cached(const struct bufpool *p, unsigned class);
+uint64_t stats_ready(const struct bufpool *p, unsigned class);
+uint64_t stats_out(const struct bufpool *p, unsigned class);
+
+/* Of a class, since the pool was made. */
+uint64_t stats_checkouts(const struct bufpool *p, unsigned class);
+uint64_t stats_releases(const struct bufpool *p, unsigned class);
+
+/* Bytes that are out, large buffers included. */
+uint64_t stats_bytes_out(const struct bufpool *p);
+
+/* Samples the peaks. */
+void stats_sample(struct bufpool *p);
+
+#endif

@@ -1,0 +1,18 @@
+/*
+ * trim - memory that lies idle goes back to the system: when asked, when it is
+ * needed elsewhere in the pool, and by and by.
+ */
+#ifndef BUFPOOL_TRIM_H
+#define BUFPOOL_TRIM_H
+
+#include "registry.h"
+
+/* Gives idle buffers back until so many bytes have gone, or none is left. Those
+ * above the floors go first. Returns bytes. */
+size_t trim_bytes(struct bufpool *p, size_t bytes);
+
+/* What threads do now and then, in a slow path: sample the peaks, and let some
+ * of what lies idle decay, here and in one other pool. */
+void trim_maintain(struct bufpool *p);
+
+#endif
