@@ -309,7 +309,7 @@ shelf_open(struct bufpool_shelf *s)
 		shelf_leave(s);
 		return false;
 	}
-	if (!(gate & (GATE_FENCED | GATE_RETIRED)))
+	if (!(gate & GATE_FENCED))
 		open_up(s);
 	return true;
 }
@@ -425,23 +425,18 @@ retire_rings(struct cache *k)
 			caches_put_common(k->caches, b);
 }
 
-/* A shelf that is claimed just now is emptied by the claimer. */
+/* Unclaiming empties a shelf that is called for. One that is claimed just now
+ * is emptied by the claimer. */
 void
 cache_retire(struct cache *k)
 {
-	struct bufpool_buf *b;
-
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
 
 		atomic_fetch_or(&s->gate, GATE_RETIRED);
 		hook("exit: retired");
-		shut(s);
-		if (!shelf_open(s))
-			continue;
-		while ((b = shelf_take(s)) != NULL)
-			caches_put_common(k->caches, b);
-		shelf_leave(s);
+		if (claim_own(s))
+			shelf_unclaim(s);
 	}
 	retire_rings(k);
 	fold_counters(k);

@@ -1,3 +1,118 @@
+/*
+ * names - the prefix that keeps the core's names apart from a host's own.
+ *
+ * A static library shows every name that its files share. So each of ours
+ * carries the library's prefix in the object files, and not in the sources.
+ * `make lint` finds a name that is missing here.
+ */
 #ifndef BUFPOOL_NAMES_H
 #define BUFPOOL_NAMES_H
+
+#define pages_map bufpool_pages_map
+#define pages_unmap bufpool_pages_unmap
+#define table_extend bufpool_table_extend
+#define table_init bufpool_table_init
+
+#define layout_init bufpool_layout_init
+
+#define buf_at bufpool_buf_at
+#define buf_compact bufpool_buf_compact
+#define buf_consume bufpool_buf_consume
+#define buf_corrupt bufpool_buf_corrupt
+#define buf_count bufpool_buf_count
+#define buf_create bufpool_buf_create
+#define buf_destroy bufpool_buf_destroy
+#define buf_move bufpool_buf_move
+#define buf_pop bufpool_buf_pop
+#define buf_push bufpool_buf_push
+#define buf_swap_memory bufpool_buf_swap_memory
+#define buf_table_init bufpool_buf_table_init
+#define buf_table_limit bufpool_buf_table_limit
+#define buf_table_used bufpool_buf_table_used
+#define buf_wipe bufpool_buf_wipe
+
+#define commons_after_fork bufpool_commons_after_fork
+#define commons_create bufpool_commons_create
+#define commons_destroy bufpool_commons_destroy
+#define commons_push bufpool_commons_push
+#define commons_take bufpool_commons_take
+#define depot_create bufpool_depot_create
+#define depot_destroy bufpool_depot_destroy
+#define depot_push bufpool_depot_push
+#define depot_ready bufpool_depot_ready
+#define depot_take bufpool_depot_take
+#define depot_take_some bufpool_depot_take_some
+
+#define arena_create bufpool_arena_create
+#define arena_destroy bufpool_arena_destroy
+#define arena_drop bufpool_arena_drop
+#define arena_give bufpool_arena_give
+#define arena_init bufpool_arena_init
+#define arena_node bufpool_arena_node
+#define arena_nodes bufpool_arena_nodes
+#define arena_pages_by_node bufpool_arena_pages_by_node
+#define arena_retry bufpool_arena_retry
+#define arena_take bufpool_arena_take
+#define arena_take_bare bufpool_arena_take_bare
+#define arena_take_large bufpool_arena_take_large
+#define arena_try_ref bufpool_arena_try_ref
+
+#define cache_after_fork bufpool_cache_after_fork
+#define cache_attach bufpool_cache_attach
+#define cache_close bufpool_cache_close
+#define cache_create bufpool_cache_create
+#define cache_destroy bufpool_cache_destroy
+#define cache_flush bufpool_cache_flush
+#define cache_hold bufpool_cache_hold
+#define cache_init bufpool_cache_init
+#define cache_no_shelf bufpool_cache_no_shelf
+#define cache_retire bufpool_cache_retire
+#define caches_create bufpool_caches_create
+#define caches_destroy bufpool_caches_destroy
+#define caches_drain_commons bufpool_caches_drain_commons
+#define caches_put_common bufpool_caches_put_common
+#define shelf_claim bufpool_shelf_claim
+#define shelf_leave_slow bufpool_shelf_leave_slow
+#define shelf_open bufpool_shelf_open
+#define shelf_spill bufpool_shelf_spill
+#define shelf_unclaim bufpool_shelf_unclaim
+
+#define thread_after_fork bufpool_thread_after_fork
+#define thread_cache bufpool_thread_cache
+#define thread_forget bufpool_thread_forget
+#define thread_init bufpool_thread_init
+#define thread_next bufpool_thread_next
+#define thread_nobody bufpool_thread_nobody
+#define thread_self bufpool_thread_self
+
+#define stats_bytes_out bufpool_stats_bytes_out
+#define stats_cached bufpool_stats_cached
+#define stats_checkouts bufpool_stats_checkouts
+#define stats_out bufpool_stats_out
+#define stats_ready bufpool_stats_ready
+#define stats_releases bufpool_stats_releases
+#define stats_sample bufpool_stats_sample
+
+#define registry_difference bufpool_registry_difference
+#define registry_next bufpool_registry_next
+
+#define trim_bytes bufpool_trim_bytes
+#define trim_maintain bufpool_trim_maintain
+
+#define cache_maintain_slow bufpool_cache_maintain_slow
+#define checkout_large_slow bufpool_checkout_large_slow
+#define checkout_slow bufpool_checkout_slow
+
+#define release_slow bufpool_release_slow
+
+#define checkout_at bufpool_checkout_at
+#define release_gc bufpool_release_gc
+#define release_turned bufpool_release_turned
+
+#define frozen_unref_gc bufpool_frozen_unref_gc
+
+#define grow_free bufpool_grow_free
+#define grow_renew bufpool_grow_renew
+#define grow_to bufpool_grow_to
+
 #endif

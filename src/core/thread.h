@@ -13,11 +13,12 @@
 #define POOLS_MAX 16384		/* pools of a process at one time */
 
 struct thread {
+	/* by the pool's place; the hot path needs no offset to it */
+	_Atomic(struct cache *) caches[POOLS_MAX];
 	struct owner owner;
 	struct thread *next;		/* written before it is listed */
 	_Atomic uint32_t owned;		/* 0: an orphan */
 	_Atomic uint32_t places;	/* caches at and past this are NULL */
-	_Atomic(struct cache *) caches[POOLS_MAX];	/* by the pool's place */
 };
 
 /*
