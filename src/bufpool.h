@@ -23,11 +23,28 @@
  * the parent were doing. Buffers that such a thread was just moving are
  * counted as lost in the child; those it had checked out stay out.
  *
+ * LIMITS. A process has at most 16384 pools at one time, and at most 2^20
+ * different names, each of which costs 80 bytes for as long as the process
+ * lives. It has at most 2^24 buffers with memory, fewer where the address space
+ * is limited (RLIMIT_AS): descriptors may reserve 1/16 of it. A thread that
+ * uses a pool keeps some pages for it until the thread ends or uses a new pool
+ * in the old one's place.
+ *
+ * SANDBOXES. A seccomp filter may come before or after this library, and may
+ * refuse mbind, move_pages, getcpu, madvise and membarrier with an error. From
+ * the moment when membarrier is refused, a thread's cached buffers cannot be
+ * taken from it: trim, close and a checkout that would fail pass them by, and
+ * they come back when that thread spills, flushes, exits, or next uses the
+ * closed pool.
+ *
+ * LOCKED MEMORY (mlockall). The system does not take locked pages back. They
+ * stay counted as committed, and wait for the next buffer of their class.
+ *
  * ERRORS. Functions return NULL or -1 and set errno. Nothing is printed,
- * except one line before abort() when the pool finds proof of corruption: a
- * buffer released twice, or one that is not a buffer. Once the memory of a
- * released buffer has a new owner, a stale pointer to it cannot be told from
- * a good one; that is the caller's to prevent.
+ * except one line before abort() when the pool finds proof of corruption, such
+ * as a buffer released twice. Once a released buffer is checked out again, a
+ * stale pointer to it cannot be told from a good one, and a pointer that was
+ * never a buffer's may do anything; both are the caller's to prevent.
  *
  * The library is never unloaded once loaded, for thread exit must find it.
  */
@@ -136,30 +153,37 @@ struct bufpool *bufpool_get(const char *name);
 struct bufpool *bufpool_default(void);
 
 /* No more checkouts, by anyone: they fail with ESHUTDOWN. What is out stays
- * valid and its memory goes back to the system as it comes home. */
+ * valid, may grow, and goes back to the system as it comes home. */
 void bufpool_close(struct bufpool *);
 
 /* Drops one reference; the last one closes the pool. The pool itself goes when
- * its last buffer has come home. NULL does nothing. */
+ * its last buffer has come home. NULL does nothing. One call too many takes
+ * away somebody else's reference, or aborts when none is left and the pool is
+ * still there. */
 void bufpool_destroy(struct bufpool *);
 
 /*
  * A buffer of n bytes, all zero, aligned to 64 bytes at least. n may be 0.
  * NULL + EOVERFLOW: n is above PTRDIFF_MAX; ENOMEM; EDQUOT: max_bytes;
- * ESHUTDOWN: closed. Before ENOMEM and EDQUOT, everything that lies idle in
- * the pool, in other threads' caches too, has been tried.
+ * ESHUTDOWN: closed. Before ENOMEM and EDQUOT, as much of what lies idle in the
+ * pool, in other threads' caches too, has gone back to the system as n bytes
+ * need; what is above the configured counts goes first. A request above
+ * max_bytes fails at once. EDQUOT is also possible while demand is below
+ * max_bytes, if another thread was stopped in the middle of moving buffers
+ * from one tier to another: nobody waits for it.
  */
 struct bufpool_buf *bufpool_checkout(struct bufpool *, size_t n);
 
-/* The same, wiped again at this moment. */
+/* As bufpool_checkout, and wiped again at this moment. */
 struct bufpool_buf *bufpool_checkout_zeroed(struct bufpool *, size_t n);
 
-/* The same at an address that is a multiple of `alignment`, a power of two
- * (else EINVAL); kept when the buffer grows. */
+/* As bufpool_checkout, at an address that is a multiple of `alignment`, a power
+ * of two (else EINVAL); kept when the buffer grows. */
 struct bufpool_buf *bufpool_checkout_aligned(struct bufpool *, size_t n,
 					     size_t alignment);
 
-/* Takes only what is ready; never maps memory. NULL + EAGAIN otherwise. */
+/* Takes only what is ready; maps no memory for buffers. (A thread's first call
+ * of a pool maps some pages for its own cache.) NULL + EAGAIN otherwise. */
 struct bufpool_buf *bufpool_try_checkout(struct bufpool *, size_t n);
 
 /* The contents, to read and write: grants [0, len) and has it wiped later,
@@ -169,8 +193,10 @@ void *bufpool_data(struct bufpool_buf *);
 /* The contents, to read only: what is not written need not be wiped. */
 const void *bufpool_peek(const struct bufpool_buf *);
 
-/* A promise: nothing at or past byte n has been written since the checkout.
- * What lies past it will not be wiped. */
+/* A promise: nothing at or past byte n has been written since the checkout, and
+ * nothing will be through a pointer that bufpool_data gave before this call.
+ * What lies past byte n will not be wiped. To write more, call bufpool_data
+ * again. */
 void bufpool_wrote(struct bufpool_buf *, size_t n);
 
 /* Bytes of contents; bytes that they may grow to without moving. */
@@ -201,7 +227,7 @@ void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
 	bufpool_get_stats_sized((pool), (stats), sizeof *(stats))
 
 /* Gives idle memory above the configured counts back to the system, from all
- * threads' caches too. Returns the bytes given back. */
+ * threads' caches too. Returns the bytes that the system took. */
 size_t bufpool_trim(struct bufpool *);
 
 /* What this thread has cached, of all pools, goes where others find it. */
