@@ -382,6 +382,62 @@ describe("typed access", function()
         end
     end)
 
+    -- LuaJIT may take one operation on a loop's counter for the same operation
+    -- on the counter as a 64-bit integer.
+    it("stores the counter of a loop in several widths", function()
+        local N = 200
+        local loops = {
+            { "32 before 64", function(buf)
+                for k = 1, N do
+                    buf:put_u32be(k):put_u64be(k)
+                end
+            end, 4, 8 },
+            { "64 before 32", function(buf)
+                for k = 1, N do
+                    buf:put_i64be(k):put_i32be(k)
+                end
+            end, 8, 4 },
+            { "pack", function(buf)
+                for k = 1, N do
+                    buf:pack(k * 12 - 11, ">I4I8", k, k)
+                end
+            end, 4, 8 },
+            { "set", function(buf)
+                buf:resize(N * 12)
+                for k = 1, N do
+                    buf:set_u32be(k * 12 - 11, k):set_i64be(k * 12 - 7, k)
+                end
+            end, 4, 8 },
+            { "64-bit integers", function(buf)
+                for k = 1, N do
+                    buf:put_u32be(k):put_u64be(0ULL + k)
+                    buf:put_i64be(0LL + k):put_i32be(0LL + k)
+                end
+            end, 4, 8, 8, 4 },
+            { "bytes read", function(buf)
+                for k = 1, N do
+                    buf:put_u8(k):put_u32be(buf:u8(#buf))
+                    buf:put_u64be(buf:u8(#buf - 4))
+                end
+            end, 1, 4, 8 },
+        }
+        for _, loop in ipairs(loops) do
+            local buf = pool:writer()
+            loop[2](buf)
+            local expected = {}
+            for k = 1, N do
+                for n = 3, #loop do
+                    for at = loop[n] - 1, 0, -1 do
+                        expected[#expected + 1] = string.char(
+                            at < 6 and floor(k / 256 ^ at) % 256 or 0)
+                    end
+                end
+            end
+            assert(buf:equals(table.concat(expected)), loop[1])
+            buf:release()
+        end
+    end)
+
     it("wraps integers as an FFI store does", function()
         local buf = pool:checkout(8)
         local cell = ffi.new("union { uint16_t u16; int16_t i16;"

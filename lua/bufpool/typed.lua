@@ -251,10 +251,10 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
     return {
         point = "local p = cast(words, at + from)",
         read = read,
-        convert = convert .. ("x = %s(x)\nlocal y = rshift(x, 32)"):format(
-            swap),
-        write = TICK_FIRST .. ("p[%d], p[%d] = x, y"):format(
-            little and 0 or 1, little and 1 or 0) .. TICK_LAST,
+        convert = convert .. ([[
+local x, y = %s(tobit(x)), %s(tobit(rshift(x, 32)))]]):format(swap, swap),
+        write = TICK_FIRST .. ("p[%d], p[%d] = x, y"):format(low, 1 - low)
+            .. TICK_LAST,
     }
 end
 
