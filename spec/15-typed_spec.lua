@@ -438,6 +438,61 @@ describe("typed access", function()
         end
     end)
 
+    it("leaves a program's own swaps of what it stores right", function()
+        for _, name in ipairs { "u32be", "i32be", "u64be", "i64be" } do
+            local run = load(([[
+                local buf, log = ...
+                for k = 1, 200 do
+                    buf:put_%s(k)
+                    log[k] = bit.bswap(0LL + k)
+                end]]):format(name))
+            local log = {}
+            run(pool:writer(), log)
+            for k = 1, #log do
+                assert.equal(0LL + k, bit.bswap(log[k]))
+            end
+        end
+    end)
+
+    it("stores integers of C as floats as the interpreter does", function()
+        local cell = ffi.new("union { float f32; double f64; "
+            .. "uint8_t bytes[8]; }")
+        local function store(field, v)
+            cell[field] = v
+            return ffi.string(cell.bytes, field == "f32" and 4 or 8)
+        end
+        jit.off(store)
+        local values = { 0, 1, -1, 16777217, 0x20000000000001LL,
+            0x20000020000001LL, 0x4000004000000001LL, -0x4000004000000001LL,
+            0x7fffffbfffffffffLL, 0x7fffffffffffffffLL,
+            0x8000000000000000ULL, 0x8000000000000401ULL,
+            0x8000000000000c01ULL, 0x8000000000000bffULL,
+            0x8000000000000400ULL, 0xfffffffffffff801ULL,
+            0x8000008000000001ULL, 0xffffffffffffffffULL }
+        for _, field in ipairs { "f32", "f64" } do
+            local size = field == "f32" and 4 or 8
+            for _, c_type in ipairs { "int64_t", "uint64_t" } do
+                -- A trace holds what came first.
+                for n = 1, #values do
+                    local v = ffi.cast(c_type, values[n])
+                    local run = load(([[
+                        local buf, v = ...
+                        for k = 1, 100 do
+                            buf:put_%sle(v, 2, v):set_%sle(#buf - %d, v)
+                            buf:pack(#buf + 1, "<%s", v)
+                        end]]):format(field, field, 2 * size - 1,
+                        size == 4 and "f" or "d"))
+                    local buf = pool:writer()
+                    run(buf, v)
+                    assert(buf:equals(store(field, v):rep(400)),
+                        field .. " " .. tostring(v))
+                    buf:release()
+                    jit.flush()
+                end
+            end
+        end
+    end)
+
     it("wraps integers as an FFI store does", function()
         local buf = pool:checkout(8)
         local cell = ffi.new("union { uint16_t u16; int16_t i16;"
