@@ -153,7 +153,7 @@ install: all install-module
 	done
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps-demo deps-test deps-bench demo test test-jit lint asan tsan
+.PHONY: deps-demo deps-test deps-bench demo test test-jit test-luajit lint asan tsan
 .PHONY: memcheck clean bench-lua bench-core bench-rivals bench-instructions
 DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
@@ -181,6 +181,11 @@ JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua,\
 test-jit: deps-test
 	@$(MAKE) -s all
 	@.ci/test-jit $(JIT_SPEC)
+
+# The Lua specs on every LuaJIT whose source archive is in LUAJIT_SRC.
+test-luajit: deps-test
+	@$(MAKE) -s all
+	@.ci/test-luajit $(JIT_SPEC)
 
 # What the documents say about speed comes from here: make bench-lua OUT=doc,
 # make bench-core OUT=doc. BENCH= gives other options, as the files tell.
