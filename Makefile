@@ -153,8 +153,9 @@ install: all install-module
 	done
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps-demo deps-test deps-bench demo test test-jit test-luajit lint asan tsan
-.PHONY: memcheck clean bench-lua bench-core bench-rivals bench-instructions
+.PHONY: deps-demo deps-test deps-bench demo test test-jit test-luajit lint asan
+.PHONY: tsan memcheck clean bench-lua bench-core bench-rivals
+.PHONY: bench-instructions
 DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))

@@ -16,6 +16,15 @@
 --
 -- Words and not anything wider, for the descriptor's sizes are 64 bits wide:
 -- they would be read again after each store.
+--
+-- LuaJIT also drops the widening to 64 bits of what it knows to be at least 0:
+-- a loop's counter, and a byte just read. Then it takes an operation on that
+-- number at 32 bits and at 64 bits for one operation. bit.bswap, bit.bnot and
+-- an overflowing bit.lshift differ by width; so none of them may be applied to
+-- a number that a program has given: the program may do so at the other width.
+-- What is used here and in the other files gives the same at both for a number
+-- that is not negative: rshift, arshift, band, bor, tobit, lshift of a byte by
+-- 8 or 16, sums (their constants are of one width), and stores to integers.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -223,10 +232,7 @@ end
 local TICK_FIRST = "local tick = tobit(ticks[0] + 1)\n"
 local TICK_LAST = "\nticks[0], tick_byte[0] = tick, tick"
 
--- LuaJIT takes the widening of a loop's counter, and of a byte just read, to 64
--- bits for no change, and then takes one operation of both for one value,
--- whatever its width. A program may swap 64 bits of the very number that it
--- stores; so what is swapped here is never that number.
+-- Swaps a word that is a program's number, but never that number itself.
 local SWAP = "bxor(bswap(bxor(%s, 1)), 0x01000000)"
 
 local function word_parts(kind)
