@@ -153,8 +153,9 @@ install: all install-module
 	done
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps-demo deps-test deps-bench demo test test-jit lint asan tsan
-.PHONY: memcheck clean bench-lua bench-core bench-rivals bench-instructions
+.PHONY: deps-demo deps-test deps-bench demo test test-jit test-luajit lint asan
+.PHONY: tsan memcheck clean bench-lua bench-core bench-rivals
+.PHONY: bench-instructions
 DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
@@ -181,6 +182,11 @@ JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua,\
 test-jit: deps-test
 	@$(MAKE) -s all
 	@.ci/test-jit $(JIT_SPEC)
+
+# The Lua specs on every LuaJIT whose source archive is in LUAJIT_SRC.
+test-luajit: deps-test
+	@$(MAKE) -s all
+	@.ci/test-luajit $(JIT_SPEC)
 
 # What the documents say about speed comes from here: make bench-lua OUT=doc,
 # make bench-core OUT=doc. BENCH= gives other options, as the files tell.

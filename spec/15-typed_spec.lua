@@ -31,7 +31,8 @@ local function float_halves(v, bits)
     local fraction_bits = bits == 32 and 23 or 52
     local bias = bits == 32 and 127 or 1023
     local m, e = math.frexp(math.abs(v))
-    local fraction = (m * 2 - 1) * 2 ^ fraction_bits
+    -- Rounded to the nearest, and half to the even one, as sums are.
+    local fraction = (m * 2 - 1) * 2 ^ fraction_bits + 2 ^ 52 - 2 ^ 52
     local sign = v < 0 and 2 ^ 31 or 0
     if bits == 32 then
         return sign + (e - 1 + bias) * 2 ^ 23 + fraction, 0
@@ -59,7 +60,10 @@ end
 local function encode(kind, v)
     local low, high
     if kind.letter == "f" then
-        low, high = float_halves(v, kind.bits)
+        low, high = float_halves(tonumber(v), kind.bits)
+    elseif type(v) == "cdata" then
+        v = ffi.cast("uint64_t", v)
+        low, high = tonumber(v % 2 ^ 32), tonumber(v / 2 ^ 32)
     else
         low, high = v % 2 ^ 32, floor(v / 2 ^ 32) % 2 ^ 32
     end
@@ -82,9 +86,11 @@ local function decode(kind, bytes, i)
     local low, high = halves[0], halves[1]
     if kind.letter == "f" then
         return float_value(low, high, kind.bits)
-    elseif kind.bits == 64 then
+    elseif kind.bits > 32 then
         local v = high * 0x100000000ULL + low
-        return kind.letter == "u" and v or ffi.cast("int64_t", v)
+        local spare = 64 - kind.bits
+        return kind.letter == "u" and v or bit.arshift(bit.lshift(
+            ffi.cast("int64_t", v), spare), spare)
     elseif kind.letter == "i" and low >= 2 ^ (kind.bits - 1) then
         return low - 2 ^ kind.bits
     end
@@ -139,8 +145,10 @@ for _, kind in ipairs(kinds) do
         end
     end
     model["set_" .. kind.name] = set
-    model["put_" .. kind.name] = function(self, v)
-        set(self, #self + 1, v)
+    model["put_" .. kind.name] = function(self, ...)
+        for k = 1, select("#", ...) do
+            set(self, #self + 1, (select(k, ...)))
+        end
     end
     model[kind.name] = function(self, i)
         return decode(kind, self, i)
@@ -150,6 +158,36 @@ for _, kind in ipairs(kinds) do
         self:skip(kind.size)
         return v
     end
+end
+
+-- The kinds that a format means: an order, and then letters with sizes.
+local function packed_kinds(fmt)
+    local list, order = {}, fmt:sub(1, 1) == "<" and "le" or "be"
+    for letter, size in fmt:gmatch "([iIfd])(%d*)" do
+        size = letter == "f" and 4 or letter == "d" and 8 or tonumber(size)
+        list[#list + 1] = { size = size, bits = 8 * size, order = order,
+            letter = letter == "i" and "i" or letter == "I" and "u" or "f" }
+    end
+    return list
+end
+
+function model:pack(i, fmt, ...)
+    for n, kind in ipairs(packed_kinds(fmt)) do
+        for k, byte in ipairs(encode(kind, (select(n, ...)))) do
+            self[i + k - 1] = byte
+        end
+        i = i + kind.size
+    end
+end
+
+function model:unpack(i, fmt)
+    local values = {}
+    for n, kind in ipairs(packed_kinds(fmt)) do
+        values[n] = decode(kind, self, i)
+        i = i + kind.size
+    end
+    values[#values + 1] = i
+    return unpack(values)
 end
 
 local function same(a, b)
@@ -172,14 +210,39 @@ local function place()
     return ("i + %d"):format(random(0, 6))
 end
 
+-- What programs store: among others the loop's counter, which LuaJIT knows most
+-- of, and integers of C. Most values of a program are one of these, so that
+-- it meets itself in several widths.
+local SUBJECTS = { "v", "k", "k + 3", "i * 3", "0LL + k", "0ULL + k", "w",
+    "x:u8(i)", "x:i32be(3)", "x:u64le(i)", "0LL - k" }
+local subject
+
 local function value(kind)
-    local r = random(4)
+    local r = random(8)
     if r == 1 then
         return ("%d"):format(random(-2, 2))
     elseif r == 2 then
         return kind.letter == "f" and "0.25" or "0x01020304"
+    elseif r == 3 then
+        return SUBJECTS[random(#SUBJECTS)]
     end
-    return "v"
+    return subject
+end
+
+-- Formats, and values that fit into them.
+local FITTING = { "k", "k + 3", "0LL + k", "0ULL + k", "i", "x:u8(i) % 128" }
+
+local function format()
+    local items, values = {}, {}
+    for n = 1, random(1, 3) do
+        local r = random(8)
+        items[n] = r == 1 and "f" or r == 2 and "d"
+            or (r < 6 and "I" or "i") .. random(2, 8)
+        values[n] = r <= 2 and value { letter = "f" }
+            or FITTING[random(#FITTING)]
+    end
+    return (random(2) == 1 and "<" or ">") .. table.concat(items),
+        table.concat(values, ", ")
 end
 
 local function any_kind()
@@ -211,6 +274,23 @@ local lines = {
             from + random(0, 8))
     end,
     function()
+        return ("x:pack(%s, %q, %s)"):format(place(), format())
+    end,
+    function()
+        local fmt = format()
+        local results = {}
+        for k = 1, #packed_kinds(fmt) + 1 do
+            results[k] = ("log[#log + %d]"):format(k)
+        end
+        return ("%s = x:unpack(%s, %q)"):format(table.concat(results, ", "),
+            place(), fmt)
+    end,
+    -- What a program itself makes of a value that it stores.
+    function()
+        return ("log[#log + 1] = bit.bswap(0LL + %s)"):format(
+            random(2) == 1 and "k" or "x:u8(i)")
+    end,
+    function()
         local text = ("01234567"):sub(1, random(1, 8))
         return ("x:put(%q) x:skip(%d)"):format(text, #text)
     end,
@@ -228,13 +308,19 @@ local function typed_line()
     repeat
         same_size = any_kind()
     until same_size.size == kind.size
-    return ("x:put_%s(%s) log[#log + 1] = x:get_%s()"):format(kind.name,
-        value(kind), same_size.name)
+    if random(2) == 1 then
+        return ("x:put_%s(%s) log[#log + 1] = x:get_%s()"):format(kind.name,
+            value(kind), same_size.name)
+    end
+    local get = ("log[#log + 1] = x:get_%s()"):format(same_size.name)
+    return ("x:put_%s(%s, %s) %s %s"):format(kind.name, value(kind),
+        value(kind), get, get)
 end
 
 -- Kinds of one size class meet more often when there are few of them.
 local function program()
     local body, few = {}, random(2) == 1 and {}
+    subject = SUBJECTS[random(#SUBJECTS)]
     for k = 1, LINES do
         if few and #few >= 4 then
             body[k] = few[random(4)]
@@ -247,9 +333,9 @@ local function program()
         end
     end
     return ([[
-        local x, log, places, values = ...
+        local x, log, places, values, wide = ...
         for k = 1, #places do
-            local i, v = places[k], values[k]
+            local i, v, w = places[k], values[k], wide[k]
             %s
         end]]):format(table.concat(body, "\n            "))
 end
@@ -308,8 +394,11 @@ describe("typed access", function()
         local failure
         for n = 1, programs do
             local source = program()
-            local places, values = {}, {}
+            local places, values, wide = {}, {}, {}
+            local c_type = random(2) == 1 and "int64_t" or "uint64_t"
             for k = 1, ROUNDS do
+                wide[k] = ffi.cast(c_type, random(-2 ^ 31, 2 ^ 31 - 1))
+                    * 2 ^ random(0, 32) + random(0, 3)
                 places[k] = random(1, 20)
                 values[k] = random(4) == 1 and random(-2 ^ 23, 2 ^ 23) * 256
                     or random(-3, 3)
@@ -321,8 +410,8 @@ describe("typed access", function()
             local expected = setmetatable(text, model)
             local buf = pool:writer(SIZE):put(contents(expected))
             local mine, theirs = {}, {}
-            load(source)(buf, mine, places, values)
-            oracle(source, expected, theirs, places, values)
+            load(source)(buf, mine, places, values, wide)
+            oracle(source, expected, theirs, places, values, wide)
             failure = compare_logs(mine, theirs)
                 or not buf:equals(contents(expected)) and "contents"
             if failure then
@@ -379,6 +468,117 @@ describe("typed access", function()
                 end
             end
             buf:release()
+        end
+    end)
+
+    -- LuaJIT may take one operation on a loop's counter for the same operation
+    -- on the counter as a 64-bit integer.
+    it("stores the counter of a loop in several widths", function()
+        local N = 200
+        local loops = {
+            { "32 before 64", function(buf)
+                for k = 1, N do
+                    buf:put_u32be(k):put_u64be(k)
+                end
+            end, 4, 8 },
+            { "64 before 32", function(buf)
+                for k = 1, N do
+                    buf:put_i64be(k):put_i32be(k)
+                end
+            end, 8, 4 },
+            { "pack", function(buf)
+                for k = 1, N do
+                    buf:pack(k * 12 - 11, ">I4I8", k, k)
+                end
+            end, 4, 8 },
+            { "set", function(buf)
+                buf:resize(N * 12)
+                for k = 1, N do
+                    buf:set_u32be(k * 12 - 11, k):set_i64be(k * 12 - 7, k)
+                end
+            end, 4, 8 },
+            { "64-bit integers", function(buf)
+                for k = 1, N do
+                    buf:put_u32be(k):put_u64be(0ULL + k)
+                    buf:put_i64be(0LL + k):put_i32be(0LL + k)
+                end
+            end, 4, 8, 8, 4 },
+            { "bytes read", function(buf)
+                for k = 1, N do
+                    buf:put_u8(k):put_u32be(buf:u8(#buf))
+                    buf:put_u64be(buf:u8(#buf - 4))
+                end
+            end, 1, 4, 8 },
+        }
+        for _, loop in ipairs(loops) do
+            local buf = pool:writer()
+            loop[2](buf)
+            local expected = {}
+            for k = 1, N do
+                for n = 3, #loop do
+                    for at = loop[n] - 1, 0, -1 do
+                        expected[#expected + 1] = string.char(
+                            at < 6 and floor(k / 256 ^ at) % 256 or 0)
+                    end
+                end
+            end
+            assert(buf:equals(table.concat(expected)), loop[1])
+            buf:release()
+        end
+    end)
+
+    it("leaves a program's own swaps of what it stores right", function()
+        for _, name in ipairs { "u32be", "i32be", "u64be", "i64be" } do
+            local run = load(([[
+                local buf, log = ...
+                for k = 1, 200 do
+                    buf:put_%s(k)
+                    log[k] = bit.bswap(0LL + k)
+                end]]):format(name))
+            local log = {}
+            run(pool:writer(), log)
+            for k = 1, #log do
+                assert.equal(0LL + k, bit.bswap(log[k]))
+            end
+        end
+    end)
+
+    it("stores integers of C as floats as the interpreter does", function()
+        local cell = ffi.new("union { float f32; double f64; "
+            .. "uint8_t bytes[8]; }")
+        local function store(field, v)
+            cell[field] = v
+            return ffi.string(cell.bytes, field == "f32" and 4 or 8)
+        end
+        jit.off(store)
+        local values = { 0, 1, -1, 16777217, 0x20000000000001LL,
+            0x20000020000001LL, 0x4000004000000001LL, -0x4000004000000001LL,
+            0x7fffffbfffffffffLL, 0x7fffffffffffffffLL,
+            0x8000000000000000ULL, 0x8000000000000401ULL,
+            0x8000000000000c01ULL, 0x8000000000000bffULL,
+            0x8000000000000400ULL, 0xfffffffffffff801ULL,
+            0x8000008000000001ULL, 0xffffffffffffffffULL }
+        for _, field in ipairs { "f32", "f64" } do
+            local size = field == "f32" and 4 or 8
+            for _, c_type in ipairs { "int64_t", "uint64_t" } do
+                -- A trace holds what came first.
+                for n = 1, #values do
+                    local v = ffi.cast(c_type, values[n])
+                    local run = load(([[
+                        local buf, v = ...
+                        for k = 1, 100 do
+                            buf:put_%sle(v, 2, v):set_%sle(#buf - %d, v)
+                            buf:pack(#buf + 1, "<%s", v)
+                        end]]):format(field, field, 2 * size - 1,
+                        size == 4 and "f" or "d"))
+                    local buf = pool:writer()
+                    run(buf, v)
+                    assert(buf:equals(store(field, v):rep(400)),
+                        field .. " " .. tostring(v))
+                    buf:release()
+                    jit.flush()
+                end
+            end
         end
     end)
 

@@ -16,16 +16,28 @@
 --
 -- Words and not anything wider, for the descriptor's sizes are 64 bits wide:
 -- they would be read again after each store.
+--
+-- LuaJIT also drops the widening to 64 bits of what it knows to be at least 0:
+-- a loop's counter, and a byte just read. Then it takes an operation on that
+-- number at 32 bits and at 64 bits for one operation. bit.bswap, bit.bnot and
+-- an overflowing bit.lshift differ by width; so none of them may be applied to
+-- a number that a program has given: the program may do so at the other width.
+-- What is used here and in the other files gives the same at both for a number
+-- that is not negative: rshift, arshift, band, bor, tobit, lshift of a byte by
+-- 8 or 16, sums (their constants are of one width), and stores to integers.
 
 local ffi = require "ffi"
 local bit = require "bit"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 
-local select = select
+local select, tonumber = select, tonumber
+local band, bor, rshift = bit.band, bit.bor, bit.rshift
+local istype = ffi.istype
 local live, room = core.live, core.room
 
 local little = ffi.abi("le")
+local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 
 -- Numbers change their type in here. Nothing that allocates may stand between
 -- a store and the load that it is for: a finalizer may use the cell, too.
@@ -63,6 +75,19 @@ local function put_each(put, self, size, name, ...)
     return self
 end
 
+-- The number to store as a float. A 64-bit integer of C becomes a double first,
+-- as in the interpreter: on a trace LuaJIT, by version, rounds it to a float at
+-- once, makes 0 of one from 2^63 on, or crashes. A trace also rounds twice what
+-- becomes a double from 2^63 on. The half of it is rounded once; its lowest bit
+-- is set where either of the two lowest was, which decides ties.
+local function real(v, name, arg)
+    check.byte(v, name, arg)
+    if istype(uint64, v) and v >= 0x8000000000000000ULL then
+        return tonumber(bor(rshift(v, 1), band(v, 1ULL))) * 2
+    end
+    return tonumber(v)
+end
+
 local function too_short(name, len, size)
     check.raise(("too few bytes for '%s' (length %.14g, needs %d)"):format(
         name, len, size))
@@ -81,7 +106,7 @@ local bor, bswap, bxor, lshift, rshift = e.bor, e.bswap, e.bxor, e.lshift,
     e.rshift
 local floor, max, min, tobit = e.floor, e.max, e.min, e.tobit
 local select, tonumber, type = e.select, e.tonumber, e.type
-local int64, uint64, words = e.int64, e.uint64, e.words
+local int64, real, uint64, words = e.int64, e.real, e.uint64, e.words
 local INT_MAX, ESTALE = 0x7fffffff, 116
 
 local function read(self, i)
@@ -125,7 +150,7 @@ local function set(self, i, v)
         stop = max(mark, line_end(from + $more, tonumber(b.capacity)))
     end
     if type(v) ~= "number" then
-        number(v, "set_$kind", 2)
+        $check(v, "set_$kind", 2)
     end
     local at = b.at - 1
     $point
@@ -144,7 +169,7 @@ local function put(self, ...)
     if select("#", ...) ~= 1 then
         return put_each(put, self, $size, "put_$kind", ...)
     elseif type(v) ~= "number" then
-        number(v, "put_$kind", 1)
+        $check(v, "put_$kind", 1)
     end
     local b, epoch, at, stop, mark = room(self, $size, "put_$kind")
     local from = 1
@@ -170,9 +195,9 @@ local environment = {
     line_end = line_end, put_each = put_each, too_short = too_short,
     cell = cell, ticks = ticks, tick_byte = tick_byte, nan = nan,
     words = ffi.typeof("int32_t *"), cast = ffi.cast,
-    int64 = ffi.typeof("int64_t"), uint64 = ffi.typeof("uint64_t"),
-    bor = bit.bor, bswap = bit.bswap, bxor = bit.bxor,
-    lshift = bit.lshift, rshift = bit.rshift, tobit = bit.tobit,
+    int64 = int64, uint64 = uint64, real = real,
+    bor = bor, bswap = bit.bswap, bxor = bit.bxor,
+    lshift = bit.lshift, rshift = rshift, tobit = bit.tobit,
     floor = math.floor, max = math.max, min = math.min,
     select = select, tonumber = tonumber, type = type,
 }
@@ -195,6 +220,7 @@ local function byte_parts(kind)
         read = read .. "return x"
     end
     return {
+        check = "number",
         point = "",
         read = read,
         convert = ("cell.%s = v\nlocal x = cell.%s"):format(kind.field,
@@ -206,6 +232,9 @@ end
 local TICK_FIRST = "local tick = tobit(ticks[0] + 1)\n"
 local TICK_LAST = "\nticks[0], tick_byte[0] = tick, tick"
 
+-- Swaps a word that is a program's number, but never that number itself.
+local SWAP = "bxor(bswap(bxor(%s, 1)), 0x01000000)"
+
 local function word_parts(kind)
     local swap = kind.swap and "bswap" or ""
     local read = ("cell.i32 = %s(p[0])\n"):format(swap)
@@ -214,10 +243,12 @@ local function word_parts(kind)
         read = read .. "if cell.u32 > 0xff800000 then return nan end\n"
     end
     return {
+        check = kind.float and "v = real" or "number",
         point = "local p = cast(words, at + from)",
         read = read .. "return cell." .. kind.field,
-        convert = ("cell.%s = v\nlocal x = %s(cell.i32)"):format(kind.field,
-            swap),
+        convert = ("cell.%s = v\nlocal x = "):format(kind.field)
+            .. (kind.float and swap .. "(cell.i32)"
+            or kind.swap and SWAP:format("cell.i32") or "cell.i32"),
         write = TICK_FIRST .. "p[0] = x" .. TICK_LAST,
     }
 end
@@ -236,7 +267,7 @@ cell.i32 = %s(p[%d])
 if cell.u32 >= 0xfff80000 then return nan end
 cell.u64 = cell.u32 * 0x100000000ULL + low
 return cell.f64]]
-        convert = "cell.f64 = v\nlocal x = cell.u64\n"
+        convert = ("cell.f64 = v\nlocal x = %s(cell.u64)\n"):format(swap)
     elseif kind.signed then
         read = read .. "return cell.i32 * 0x100000000LL + low"
         convert = "local x = int64(v)\n"
@@ -248,11 +279,17 @@ local x
 if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
 ]]
     end
+    if kind.swap and not kind.float then
+        convert = convert .. "local y = " .. SWAP:format("tobit(x)")
+            .. "\nx = bswap(tobit(rshift(x, 32)))"
+    else
+        convert = convert .. "local y = rshift(x, 32)"
+    end
     return {
+        check = kind.float and "v = real" or "number",
         point = "local p = cast(words, at + from)",
         read = read,
-        convert = convert .. ("x = %s(x)\nlocal y = rshift(x, 32)"):format(
-            swap),
+        convert = convert,
         write = TICK_FIRST .. ("p[%d], p[%d] = x, y"):format(
             little and 0 or 1, little and 1 or 0) .. TICK_LAST,
     }
