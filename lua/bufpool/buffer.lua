@@ -1,15 +1,17 @@
 -- Buffers: writing in place, and the vocabulary of LuaJIT's string.buffer.
 --
 -- Each method that writes first works out everything: where, how much, and the
--- mark that it needs. Then it compares the epoch (object.lua tells why), raises
--- the mark, and writes: what is at or past the mark is zero and will not be
--- wiped. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
+-- mark that it needs. Then it compares the epoch (see object.lua), raises the
+-- mark, and writes. Bytes at and past the mark are zero and are not wiped on
+-- release. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
 -- because LuaJIT assumes that accesses of different types never meet.
 
 local bit = require "bit"
 local ffi = require "ffi"
 local check = require "bufpool.check"
-local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
 
 local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
 local floor, max, min = math.floor, math.max, math.min
@@ -17,16 +19,16 @@ local getmetatable = debug.getmetatable
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
 local tostring, type = tostring, type
-local arshift, band, bnot, tobit = bit.arshift, bit.band, bit.bnot, bit.tobit
+local tobit = bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
-local live, data, holds = core.live, core.data, core.holds
-local calls = core.ffi_calls
-local pointer, identify, box_t = core.pointer, core.identify, core.box_type
-local is_handle, same = core.is_handle, core.same
--- Looking a function up allocates; a local does not.
+local live, data, holds = object.live, object.data, object.holds
+local identify, is_handle, same = object.identify, object.is_handle, object.same
+local grow, room, charged = space.grow, space.room, space.charged
+local line_end = space.line_end
 local move, consume = calls.move, calls.consume
 
+local bytes_t = ffi.typeof("const uint8_t *")
 ---@type any
 local new_pointer = ffi.typeof("const void *")
 
@@ -54,14 +56,6 @@ local function place(to, text, n)
     else
         move(to, text, n)
     end
-end
-
--- Single bytes raise the mark by whole cache lines: wiping one costs as much
--- as wiping a byte of it, and most stores of a loop need not touch the mark.
-local LINE = 64
-
-local function line_end(i, capacity)
-    return min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
 end
 
 -- i has been checked, but a finalizer may have shortened the buffer since.
@@ -149,6 +143,14 @@ function buffer.write(self, i, v)
     return self
 end
 
+-- The text of data, for a call by FFI that adds to a pointer.
+local function pointer(text)
+    if type(text) == "string" then
+        return (cast(bytes_t, text))
+    end
+    return text
+end
+
 ---Overwrites the bytes from i on with a range of source; they may overlap.
 ---@param i bufpool.Integer
 ---@param source bufpool.Data
@@ -194,14 +196,6 @@ function buffer.fill(self, v, i, j)
     return self
 end
 
--- What memory is charged to: a handle's is not the collector's to return.
-local function charged(self)
-    if type(self) == "userdata" then
-        return (cast(box_t, self))
-    end
-    return nil
-end
-
 -- Calls of the core that change a buffer as a whole. They fail with ESTALE when
 -- the epoch has moved on, and then are made again.
 local ESTALE = 116
@@ -224,45 +218,6 @@ function buffer.free(self)
         return buffer.free(self)
     end
     return self
-end
-
--- Growth --------------------------------------------------------------------
-
--- Grows by `call`, to n bytes. What is garbage may be what memory lacks, so
--- before it fails, the collector may run.
-local function grow(self, call, n, name, collected)
-    local b, epoch = live(self, name)
-    local failure = call(b, epoch, n, charged(self))
-    if failure == ESTALE then
-        return grow(self, call, n, name, collected)
-    elseif failure ~= 0 then
-        if collected or not core.reclaim(b.number, n) then
-            raise(("cannot grow in '%s': %s"):format(name,
-                core.shortage(failure, n)))
-        end
-        return grow(self, call, n, name, true)
-    end
-end
-
--- Of two int64_t, without a branch: which it is changes in the middle of loops.
-local function larger(a, b)
-    local more = b - a
-    return a + band(more, bnot(arshift(more, 63)))
-end
-
----Room for n bytes at the end. The descriptor, its epoch, where the room is,
----where it stops, and the mark above it. Both are int64_t: in a loop that
----appends, each length waits for the one before, and a conversion to a number
----and back takes thrice the time of the addition.
-local function room(self, n, name)
-    local b, epoch = live(self, name)
-    local len = b.len
-    if b.capacity - len < n then
-        grow(self, calls.grow, tonumber(len) + n, name)
-        return room(self, n, name)
-    end
-    local stop = len + n
-    return b, epoch, b.at + len, stop, larger(stop, b.mark)
 end
 
 ---Sets the length; new bytes are zero.
@@ -637,7 +592,4 @@ function buffer.ref(self)
     return at, len
 end
 
-core.room = room
-core.buffer_methods = buffer
-
-return true
+return buffer

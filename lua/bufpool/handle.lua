@@ -11,54 +11,15 @@
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
 
 local cast = ffi.cast
-local getmetatable, type = getmetatable, type
-local calls, cookie, live = core.ffi_calls, core.cookie, core.live
-local is_handle, reject = core.is_handle, core.reject
--- Looking a function up allocates; a local does not.
-local borrow, release, freeze = calls.borrow, calls.release, calls.freeze
+local live, is_handle, reject = object.live, object.is_handle, object.reject
+local release, freeze = calls.release, calls.freeze
 
-local pool_box_t = ffi.typeof("struct bufpool_pool_box *")
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
-
 local ESTALE = 116
-
--- What is garbage may be what memory lacks, so before it fails, the collector
--- may run. C looks once more whether the pool is open: a finalizer may have
--- closed it.
-local function take(self, box, n, collected)
-    local h = borrow(box, n)
-    if h ~= nil then
-        return h
-    end
-    local errno = box.error
-    if errno == ESTALE then
-        reject(self, "borrow", "pool")
-    elseif not collected and core.reclaim(self, n) then
-        return take(self, box, n, true)
-    end
-    return nil, core.shortage(errno, n)
-end
-
----@class (partial) bufpool.Pool
-local pool = {}
-
----A handle for n zero bytes; or nil and a message when memory is short. Only
----its release() or freeze() brings the memory back.
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
-function pool.borrow(self, n)
-    if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
-        ---@type any
-        local box = cast(pool_box_t, self)
-        if box.cookie == cookie then
-            return take(self, box, check.size(n, "borrow", 1))
-        end
-    end
-    reject(self, "borrow", "pool")
-end
 
 ---@class bufpool.Handle : bufpool.Buffer
 ---@operator len: integer
@@ -104,7 +65,4 @@ for event, what in pairs {
     end
 end
 
-core.handle = meta
-core.pool_borrow, core.handle_methods = pool, handle
-
-return true
+return { methods = handle, meta = meta }

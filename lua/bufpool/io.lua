@@ -5,21 +5,20 @@
 -- more than it says (one that faulted, or one past the end of a file that is
 -- read in blocks).
 
-local ffi = require "ffi"
 local check = require "bufpool.check"
-local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local failure = require "bufpool.failure"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
 
 local type, tonumber = type, tonumber
 local io_type = io.type
 local floor, max = math.floor, math.max
 local size, position, range = check.size, check.position, check.range
-local live, view, calls = core.live, core.view, core.ffi_calls
-local room = core.room
--- Looking a function up allocates; a local does not.
+local live, view, room = object.live, object.view, space.room
 local read_fd, read_file = calls.read, calls.fread
 
 local FD_MAX = 2 ^ 31 - 1
-local new_text = ffi.typeof("char[?]")
 
 -- What to read from or write to: an open file, or a descriptor's number.
 -- Descriptors come first: io.type is a C function, which no trace holds.
@@ -45,9 +44,7 @@ local function result(n)
     if n >= 0 then
         return n
     end
-    local text = new_text(160)
-    calls.message(-n, text, 160)
-    return nil, ffi.string(text), -n
+    return nil, failure.message(-n), -n
 end
 
 local function read(file, at, n)
@@ -141,6 +138,4 @@ function writers.writeto(self, file, i, j)
     return result(write(to, at, n))
 end
 
-core.file_readers, core.file_writers = readers, writers
-
-return true
+return { readers = readers, writers = writers }

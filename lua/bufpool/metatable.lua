@@ -1,0 +1,88 @@
+-- The metatables: what methods an object has, and what Lua's operators do with
+-- it, alive and dead.
+
+local ffi = require "ffi"
+local core = require "bufpool.core"
+local check = require "bufpool.check"
+local object = require "bufpool.object"
+local reader = require "bufpool.reader"
+
+local raise, identify, reject = check.raise, object.identify, object.reject
+local readers = reader.methods
+
+local metatable = {}
+
+local function text_of(v)
+    local kind = type(v)
+    if kind == "string" or kind == "number" then
+        return v
+    elseif identify(v) == nil then
+        raise(("attempt to concatenate a %s value"):format(kind))
+    end
+    return readers.tostring(v)
+end
+
+local function concat(a, b)
+    return text_of(a) .. text_of(b)
+end
+
+-- FFI is fast on a trace and slow in the interpreter. A program that runs
+-- without the JIT gets the commonest methods from C (src/lua/plain.c). C tells
+-- our cdata by the number of their type, which stands before the value.
+local function fastest(_, method)
+    return method
+end
+
+if not jit.status() then
+    local handle_t = object.handle_type
+    local number, before = tonumber(handle_t), ffi.abi "gc64" and 6 or 2
+
+    function fastest(name, method)
+        return core.plain(name, method, handle_t, number, before)
+    end
+end
+
+---Completes the metatable of a class. Adds to the methods from C those of each
+---list, and of two with one name the later.
+---@param class "pool"|"buffer"|"frozen"|"handle"
+---@param ... table<string, function>
+function metatable.complete(meta, class, ...)
+    local index = meta.__index
+    for k = 1, select("#", ...) do
+        for name, method in pairs((select(k, ...))) do
+            index[name] = fastest(name, method)
+        end
+    end
+    -- Some libraries give a byte for buf[i]; here it is an error.
+    setmetatable(index, {
+        __index = function(_, key)
+            if type(key) ~= "string" then
+                raise(("attempt to index a %s with a %s (use its methods)")
+                    :format(class, type(key)))
+            end
+            return nil
+        end,
+    })
+    function meta.__newindex()
+        raise(("attempt to assign to a field of a %s"):format(class))
+    end
+    if class ~= "pool" then
+        meta.__len = readers.len
+        meta.__tostring = readers.tostring
+        meta.__concat = concat
+    end
+end
+
+---Completes the metatable of everything dead: each use says how it died.
+---@param lt function
+---@param le function
+function metatable.bury(meta, lt, le)
+    for _, event in ipairs { "__index", "__newindex", "__len", "__tostring" } do
+        meta[event] = function(self)
+            reject(self, event, "living object")
+        end
+    end
+    meta.__concat, meta.__lt, meta.__le = concat, lt, le
+end
+
+return metatable
