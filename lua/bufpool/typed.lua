@@ -20,10 +20,12 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local check = require "bufpool.check"
-local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
 
 local select = select
-local live, room = core.live, core.room
+local live, room = object.live, space.room
 
 local little = ffi.abi("le")
 
@@ -43,13 +45,6 @@ local tick_byte = ffi.new("uint8_t[1]")
 -- LuaJIT keeps its types where a double has negative quiet NaNs: one of those
 -- would be taken for a table or a string, wherever it came from.
 local nan = 0 / 0
-
-local LINE = 64
-
--- Where a single store raises the mark to, as in buffer.lua.
-local function line_end(i, capacity)
-    return math.min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
-end
 
 local function put_each(put, self, size, name, ...)
     local n = select("#", ...)
@@ -165,9 +160,9 @@ return read, get, set, put
 
 local environment = {
     number = check.byte, position = check.position,
-    view = core.view, live = live, room = room,
-    consume = core.ffi_calls.consume,
-    line_end = line_end, put_each = put_each, too_short = too_short,
+    view = object.view, live = live, room = room,
+    consume = calls.consume, line_end = space.line_end,
+    put_each = put_each, too_short = too_short,
     cell = cell, ticks = ticks, tick_byte = tick_byte, nan = nan,
     words = ffi.typeof("int32_t *"), cast = ffi.cast,
     int64 = ffi.typeof("int64_t"), uint64 = ffi.typeof("uint64_t"),
@@ -258,7 +253,7 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
     }
 end
 
-local readers, writers = core.readers, core.buffer_methods
+local readers, writers = {}, {}
 local chunk_name = debug.getinfo(1, "S").source
 
 local function define(kind)
@@ -401,4 +396,4 @@ for _, letter in ipairs { "u", "i", "f" } do
     end
 end
 
-return true
+return { readers = readers, writers = writers }
