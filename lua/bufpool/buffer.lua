@@ -9,6 +9,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local check = require "bufpool.check"
+local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 local space = require "bufpool.space"
@@ -198,7 +199,7 @@ end
 
 -- Calls of the core that change a buffer as a whole. They fail with ESTALE when
 -- the epoch has moved on, and then are made again.
-local ESTALE = 116
+local ESTALE = core.constants.ESTALE
 
 ---Zeroes all memory and empties the buffer.
 ---@return bufpool.Buffer

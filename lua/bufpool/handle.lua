@@ -19,7 +19,7 @@ local live, is_handle, reject = object.live, object.is_handle, object.reject
 local release, freeze = calls.release, calls.freeze
 
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
-local ESTALE = 116
+local ESTALE = core.constants.ESTALE
 
 ---@class bufpool.Handle : bufpool.Buffer
 ---@operator len: integer

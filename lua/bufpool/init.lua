@@ -130,7 +130,10 @@ for event, fn in pairs(frozen.events) do
 end
 metatable.bury(core.dead, frozen.events.__lt, frozen.events.__le)
 ffi.metatype("struct bufpool_handle", handle.meta)
-core.publish(bufpool)
+core.publish(bufpool, {
+    bad_argument = check.bad_argument, size = check.size,
+    reject = object.reject,
+})
 package.loaded["bufpool.core"] = bufpool
 
 return bufpool

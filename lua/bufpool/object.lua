@@ -37,12 +37,12 @@ local frozen_t = ffi.typeof("struct bufpool_frozen_box *")
 
 -- Descriptors are never unmapped, and those that were never made are zero.
 local descriptor = calls.descriptor(0)
-local NUMBER_BITS = 24
+local NUMBER_BITS = core.constants.NUMBER_BITS
 local NUMBER = 0ULL + min(calls.descriptors(), 2 ^ NUMBER_BITS) - 1
-local STATE, OUT = 7, 4
+local STATE_MASK = core.constants.STATE_MASK
+local STATE_OUT = core.constants.STATE_OUT
 
-local KINDS = { "pool", "buffer", "frozen" }
-local STATES = { [0] = "released", "released", "frozen", "detached", "closed" }
+local KINDS, STATES = core.kinds, core.states
 local SENTINELS = {
     ["bufpool.pool"] = true, ["bufpool.buffer"] = true,
     ["bufpool.frozen"] = true, ["bufpool.dead"] = true,
@@ -58,8 +58,8 @@ object.is_handle = is_handle
 
 ---The descriptor that a handle stands for, and its epoch; nil when the handle
 ---is stale or forged. A word that was made up does not help its maker when the
----buffer is in the pool. handle_buf in box.h does the same for C: a trace
----cannot look into C, and C cannot be fast through Lua.
+---buffer is in the pool. box_handle_buf in src/lua/box.h does the same for C: a
+---trace cannot look into C, and C would be slow through Lua.
 local function borrowed(h)
     ---@type any
     local value = cast(uint64_t, h)
@@ -67,7 +67,7 @@ local function borrowed(h)
     local epoch = b.epoch
     ---@type any
     local word = b.word
-    if word == rshift(value, NUMBER_BITS) and band(word, STATE) == OUT then
+    if word == rshift(value, NUMBER_BITS) and band(word, STATE_MASK) == STATE_OUT then
         return b, epoch
     end
 end
@@ -112,8 +112,9 @@ end
 local function reject(x, name, expected, arg)
     local kind, alive = identify(x)
     if kind and not alive then
-        local state = kind == "handle" and 1 or cast(box_t, x).state
-        raise(("attempt to use a %s %s"):format(STATES[state], kind))
+        local state = kind == "handle" and "released"
+            or STATES[cast(box_t, x).state]
+        raise(("attempt to use a %s %s"):format(state, kind))
     end
     local what
     if kind == false then

@@ -16,7 +16,7 @@ local checkout = core.pool.__index.checkout
 local call_borrow = calls.borrow
 
 local box_t = ffi.typeof("struct bufpool_pool_box *")
-local ESTALE = 116
+local ESTALE = core.constants.ESTALE
 
 ---@alias bufpool.Checkout fun(self, n: bufpool.Integer):
 ---bufpool.Buffer?, string?

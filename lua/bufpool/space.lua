@@ -13,14 +13,13 @@ local tonumber, type = tonumber, type
 local arshift, band, bnot = bit.arshift, bit.band, bit.bnot
 local live, box_t = object.live, object.box_type
 
-local ESTALE = 116
+local ESTALE, LINE = core.constants.ESTALE, core.constants.LINE
 
 local space = {}
 
 -- Stores of single numbers raise the mark by whole cache lines. Wiping a line
 -- costs as much as wiping a byte of it, and most stores of a loop then need not
 -- touch the mark.
-local LINE = 64
 
 ---The mark for a store that ends at i.
 function space.line_end(i, capacity)

@@ -20,6 +20,7 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local check = require "bufpool.check"
+local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 local space = require "bufpool.space"
@@ -77,7 +78,7 @@ local bor, bswap, bxor, lshift, rshift = e.bor, e.bswap, e.bxor, e.lshift,
 local floor, max, min, tobit = e.floor, e.max, e.min, e.tobit
 local select, tonumber, type = e.select, e.tonumber, e.type
 local int64, uint64, words = e.int64, e.uint64, e.words
-local INT_MAX, ESTALE = 0x7fffffff, 116
+local INT_MAX, ESTALE = 0x7fffffff, e.ESTALE
 
 local function read(self, i)
     local at, len, o, epoch = view(self, "$kind")
@@ -159,6 +160,7 @@ return read, get, set, put
 ]]
 
 local environment = {
+    ESTALE = core.constants.ESTALE,
     number = check.byte, position = check.position,
     view = object.view, live = live, room = room,
     consume = calls.consume, line_end = space.line_end,

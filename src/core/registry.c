@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "depot.h"
+#include "limits.h"
 #include "pool.h"
 #include "table.h"
 #include "thread.h"
@@ -11,8 +12,6 @@
 #define DEPOT_BYTES ((size_t)32 << 20)	/* of one class in one depot, at most */
 #define RING_MIN 16
 #define RING_MAX 4096
-#define FLOOR_MAX ((size_t)1 << 20)	/* buffers kept ready of one class */
-#define CLASS_MAX ((size_t)1 << 40)	/* bytes of a buffer of a class */
 
 /* A name is listed once and for good; its pool may change. */
 struct name {

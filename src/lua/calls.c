@@ -3,10 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "box.h"
+#include "calls.h"
 #include "core/pool.h"
 
-/* What growth took is owed to the collector: it cannot run in here. */
+/* The collector cannot run in here, so what growth took becomes debt. */
 static int
 grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
      struct bufpool_box *box)
@@ -20,7 +20,7 @@ grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
 	after = buf_size(b);
 	if (box != NULL && after > before) {
 		box->account->debt += (double)(after - before);
-		lua_charge(box->account, &box->charged, (double)after);
+		box_charge(box->account, &box->charged, (double)after);
 	}
 	return 0;
 }
@@ -42,7 +42,7 @@ free_memory(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 		return ESTALE;
 	buf_free(b);
 	if (box != NULL)
-		lua_charge(box->account, &box->charged, (double)buf_size(b));
+		box_charge(box->account, &box->charged, (double)buf_size(b));
 	return 0;
 }
 
@@ -64,8 +64,8 @@ consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 	return 0;
 }
 
-/* The memory moves on to a descriptor that was released less often; the old one
- * is not used again. */
+/* Moves the memory to a descriptor that was released less often. The old one is
+ * not used again. */
 static struct bufpool_buf *
 renew(struct bufpool_buf *b)
 {
@@ -113,21 +113,24 @@ release(struct bufpool_buf *b, int32_t epoch)
 	return 0;
 }
 
-/* From here on the collector returns it, and so has to feel it. */
+/* A handle was charged to nobody. What it becomes is the collector's to return,
+ * so it is charged now. */
 static int
 freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
 {
+	struct bufpool_frozen *frozen;
+
 	if (b->epoch != epoch)
 		return ESTALE;
-	lua_charge(to->account, &to->charged, (double)buf_size(b));
+	box_charge(to->account, &to->charged, (double)buf_size(b));
 	to->account->debt += to->charged;
-	to->frozen = bufpool_freeze(b);
-	to->at = bufpool_frozen_data(to->frozen);
-	to->len = bufpool_frozen_len(to->frozen);
+	frozen = bufpool_freeze(b);
+	box_own_frozen(to, frozen, bufpool_frozen_data(frozen),
+		       bufpool_frozen_len(frozen));
 	return 0;
 }
 
-/* NULL stands for no bytes here; string.h would not have it. */
+/* NULL may stand for no bytes, which memmove does not allow. */
 static void
 move(void *to, const void *from, size_t n)
 {
@@ -231,7 +234,7 @@ write_file(void *file, const void *from, size_t n)
 static void
 message(int error, char *to, size_t n)
 {
-	/* The GNU one: may return text of its own and leave `to` alone. */
+	/* GNU's strerror_r may return its own text and leave `to` alone. */
 	const char *text = strerror_r(error, to, n);
 
 	if (text != to)
@@ -264,7 +267,7 @@ shortage(int error, double size, char *to, size_t n)
 	snprintf(to, n, "%s (%.0f bytes asked for)", why, size);
 }
 
-const struct bufpool_calls lua_calls = {
+const struct bufpool_calls ffi_calls = {
 	.grow = grow,
 	.resize = resize,
 	.free = free_memory,

@@ -16,8 +16,8 @@ chunk_name(lua_State *L, const char *module)
 			       dot != NULL ? dot + 1 : "init");
 }
 
-/* Each file becomes what `require` runs for its name, and "bufpool" is then
- * required: nothing is looked for in the file system. */
+/* Makes each file what `require` runs for its name, then requires "bufpool".
+ * Nothing is looked for in the file system. */
 int
 luaopen_bufpool(lua_State *L)
 {

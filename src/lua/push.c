@@ -5,34 +5,34 @@
 static int
 box_pool(lua_State *L)
 {
-	struct bufpool_pool_box *box = lua_box_new(L, KIND_POOL, sizeof *box);
+	struct bufpool_pool_box *box = box_new(L, KIND_POOL, sizeof *box);
 
-	lua_pool_own(box, (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
+	box_own_pool(box, (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
 	return 1;
 }
 
 static int
 box_buf(lua_State *L)
 {
-	struct bufpool_box *box = lua_box_new(L, KIND_BUFFER, sizeof *box);
+	struct bufpool_box *box = box_new(L, KIND_BUFFER, sizeof *box);
 
-	lua_box_own(lua_touserdata(L, UP_ACCOUNT), box,
+	box_own(lua_touserdata(L, UP_ACCOUNT), box,
 		    (struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
 	return 1;
 }
 
-const luaL_Reg lua_host_functions[] = {
+const luaL_Reg box_functions[] = {
 	{ "pool", box_pool },
 	{ "buffer", box_buf },
 	{ NULL, NULL }
 };
 
-/* Calls one of the above; false, with the message on the stack, if it failed.
- * Nothing here raises: both strings exist in a state that has opened us. */
+/* Calls one of the above. False, with the message on the stack, when that
+ * failed. Nothing here raises: a state that has opened us has both strings. */
 static bool
 box(lua_State *L, const char *kind, const void *what)
 {
-	lua_getfield(L, LUA_REGISTRYINDEX, LUA_BOXES);
+	lua_getfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
 	if (!lua_istable(L, -1)) {
 		lua_pushliteral(L, "bufpool is not open in this Lua state");
 		return false;
@@ -64,7 +64,7 @@ bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
 struct bufpool *
 bufpool_lua_test_pool(lua_State *L, int index)
 {
-	struct bufpool_pool_box *box = lua_box_test(L, index, KIND_POOL);
+	struct bufpool_pool_box *box = box_test(L, index, KIND_POOL);
 
 	return box != NULL ? box->pool : NULL;
 }
@@ -72,7 +72,7 @@ bufpool_lua_test_pool(lua_State *L, int index)
 struct bufpool_buf *
 bufpool_lua_test_buf(lua_State *L, int index)
 {
-	struct bufpool_box *box = lua_box_test(L, index, KIND_BUFFER);
+	struct bufpool_box *box = box_test(L, index, KIND_BUFFER);
 
 	return box != NULL ? box->buf : NULL;
 }
