@@ -67,7 +67,8 @@ local function borrowed(h)
     local epoch = b.epoch
     ---@type any
     local word = b.word
-    if word == rshift(value, NUMBER_BITS) and band(word, STATE_MASK) == STATE_OUT then
+    if word == rshift(value, NUMBER_BITS)
+        and band(word, STATE_MASK) == STATE_OUT then
         return b, epoch
     end
 end

@@ -26,14 +26,14 @@ argument_self(lua_State *L, enum box_kind kind, const char *function)
 	return box;
 }
 
-/* Whether the value at `index` is a size that needs no closer look. */
-static inline bool
-argument_is_size(lua_State *L, int index)
+/* The size at `index`, or -1 when it is none or needs a closer look. */
+static inline double
+argument_plain_size(lua_State *L, int index)
 {
 	double n = lua_type(L, index) == LUA_TNUMBER ?
 		lua_tonumber(L, index) : -1;
 
-	return n >= 0 && n < 0x1p53 && n == (double)(int64_t)n;
+	return n >= 0 && n < 0x1p53 && n == (double)(int64_t)n ? n : -1;
 }
 
 /* The size at `index`, a number below 2^63 without a fraction; raises. */
@@ -43,9 +43,10 @@ double argument_size_slow(lua_State *L, int index, int argument,
 static inline double
 argument_size(lua_State *L, int index, int argument, const char *function)
 {
-	if (__builtin_expect(argument_is_size(L, index), 1))
-		return lua_tonumber(L, index);
-	return argument_size_slow(L, index, argument, function);
+	double n = argument_plain_size(L, index);
+
+	return __builtin_expect(n >= 0, 1) ? n :
+		argument_size_slow(L, index, argument, function);
 }
 
 #endif

@@ -154,15 +154,16 @@ plain_put(lua_State *L)
 static int
 plain_borrow(lua_State *L)
 {
+	double n = argument_plain_size(L, 2);
 	struct bufpool_pool_box *box;
 	struct bufpool_handle *taken;
 
-	if (!argument_is_size(L, 2) || lua_gettop(L) != 2 || box_test(L, 1, KIND_POOL) == NULL)
+	if (n < 0 || lua_gettop(L) != 2 || box_test(L, 1, KIND_POOL) == NULL)
 		return in_lua(L);
 	lua_pushvalue(L, UP_TYPE);
 	lua_call(L, 0, 1);
 	box = box_test(L, 1, KIND_POOL);
-	taken = box != NULL ? ffi_calls.borrow(box, (size_t)lua_tonumber(L, 2)) : NULL;
+	taken = box != NULL ? ffi_calls.borrow(box, (size_t)n) : NULL;
 	if (taken == NULL) {
 		lua_settop(L, 2);
 		return in_lua(L);
