@@ -59,7 +59,7 @@ local function place(to, text, n)
     end
 end
 
--- i has been checked, but a finalizer may have shortened the buffer since.
+-- The caller has checked i. A finalizer may have shortened the buffer since.
 local function set_byte(self, i, v)
     local b, epoch = live(self, "setbyte")
     local at, len, mark = b.at, tonumber(b.len), tonumber(b.mark)
@@ -72,7 +72,7 @@ local function set_byte(self, i, v)
     end
 end
 
--- Up to four without a loop, which a trace would not hold.
+-- Up to four bytes, without the loop that would keep set_bytes off a trace.
 local function set_few(self, i, n, v, w, x, y)
     i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
     check.byte(v, "setbyte", 2)
@@ -113,7 +113,8 @@ end
 function buffer.setbyte(self, i, ...)
     local b, epoch = live(self, "setbyte")
     local at, v = b.at, ...
-    -- One comparison, in a loop, for what is inside and below the mark.
+    -- The plain case is inside the contents and below the mark: one comparison
+    -- in a loop.
     local stop = tobit(min(tonumber(b.len), tonumber(b.mark), INT_MAX))
     if select("#", ...) == 1 and type(i) == "number" and type(v) == "number"
         and i >= 1 and i <= stop and floor(i) == i and b.epoch == epoch then
@@ -152,7 +153,8 @@ local function pointer(text)
     return text
 end
 
----Overwrites the bytes from i on with a range of source; they may overlap.
+---Overwrites the bytes from i on with a range of source, which may overlap
+---them.
 ---@param i bufpool.Integer
 ---@param source bufpool.Data
 ---@param from? bufpool.Integer
@@ -176,7 +178,7 @@ function buffer.copy(self, i, source, from, to)
     return self
 end
 
----Overwrites a range with one byte; it wraps.
+---Overwrites a range with one byte. A number above 255 wraps.
 ---@param v bufpool.Number
 ---@param i? bufpool.Integer
 ---@param j? bufpool.Integer
@@ -197,8 +199,8 @@ function buffer.fill(self, v, i, j)
     return self
 end
 
--- Calls of the core that change a buffer as a whole. They fail with ESTALE when
--- the epoch has moved on, and then are made again.
+-- Functions of calls that change a buffer fail with ESTALE when its epoch is no
+-- longer the given one. The method then begins anew.
 local ESTALE = core.constants.ESTALE
 
 ---Zeroes all memory and empties the buffer.
@@ -272,8 +274,9 @@ local function put_one(self, v)
     return self
 end
 
--- What string.format raises itself bears no line, for it was called by pcall;
--- what an object's __tostring raises passes unchanged.
+-- Raises what pcall(string.format) returned. An error of string.format itself
+-- has no position there and gets the caller's; one of an object's __tostring
+-- passes unchanged.
 local function format_failed(message)
     if type(message) == "string" then
         local arg, what = message:match(
@@ -306,9 +309,9 @@ local function put_strings(self, v, w, x, y)
     return self
 end
 
--- All values are looked at before any is put: they may raise, and __tostring
--- may do anything, to this buffer too. The room is had before any is put, so
--- that a shortage leaves the buffer as it was.
+-- All values become text before any is put: that may raise, and a __tostring
+-- may change this buffer. The room for all is made before any is put, so that a
+-- shortage leaves the buffer as it was.
 local function put_all(self, n, ...)
     local values, total = { ... }, 0
     for k = 1, n do
@@ -325,8 +328,8 @@ local function put_all(self, n, ...)
     return self
 end
 
--- Up to four values without a loop or a table, which a trace would not hold.
--- Not in put itself: a trace does not return into a vararg function.
+-- Up to four values, without the loop and the table that would keep put_all off
+-- a trace. Not a part of put: a trace does not return into a vararg function.
 local function put_few(self, n, v, w, x, y)
     v = type(v) == "number" and tostring(v) or v
     w = type(w) == "number" and tostring(w) or w
@@ -346,7 +349,7 @@ local function put_few(self, n, v, w, x, y)
     return put_all(self, n, v, w, x, y)
 end
 
----Appends what is data, or has a __tostring.
+---Appends values that are data or have a __tostring.
 ---@param ... bufpool.Data|table|userdata
 ---@return bufpool.Buffer
 function buffer.put(self, ...)
@@ -365,15 +368,16 @@ function buffer.put(self, ...)
     return put_all(self, n, ...)
 end
 
--- Several at a time: a trace holds few calls of a function by itself.
+-- Whether self is among the n values. Eight at a time: a trace holds only a few
+-- calls of a function by itself.
 local function among(self, n, s, t, u, v, w, x, y, z, ...)
     return same(self, s) or same(self, t) or same(self, u) or same(self, v)
         or same(self, w) or same(self, x) or same(self, y) or same(self, z)
         or n > 8 and among(self, n - 8, ...)
 end
 
--- Stands for the buffer that is written to, which may be an argument as long as
--- the format makes nothing of it.
+-- Stands for the buffer that is written to. That buffer may be an argument as
+-- long as the format does not use it.
 local itself = setmetatable({}, {
     __tostring = function() error(ITSELF, 0) end,
 })
@@ -387,7 +391,7 @@ local function without(self, n, v, ...)
     return v, without(self, n - 1, ...)
 end
 
----Appends what string.format makes of the arguments.
+---Appends the result of string.format(fmt, ...).
 ---@param fmt string
 ---@param ... any
 ---@return bufpool.Buffer
@@ -404,7 +408,7 @@ function buffer.putf(self, fmt, ...)
     return (put_one(self, text))
 end
 
--- A pointer from whatever C would accept for a `const void *`.
+-- A pointer from a value that C would accept as a `const void *`.
 local function to_pointer(v, n, name)
     local ok, at
     if type(v) == "cdata" and not is_handle(v) then
@@ -437,8 +441,8 @@ function buffer.putcdata(self, v, n)
     return self
 end
 
--- Empties only what is sure to be filled again. What is put may be a part of
--- this buffer, by its address: then it is moved, as the memory stays.
+-- Nothing changes before all checks have passed. A pointer may be to a part of
+-- this buffer: the contents move within the memory.
 ---Replaces the contents by a copy of data, or of n bytes from a pointer.
 ---@param v bufpool.Data|ffi.cdata*
 ---@param n? bufpool.Integer
@@ -470,7 +474,7 @@ function buffer.set(self, v, n)
     return self
 end
 
----The bytes past the end, n of them, to be written; commit() then takes them.
+---A pointer to the n bytes past the end, to be written. commit() appends them.
 ---@param n bufpool.Integer
 ---@return ffi.cdata* at
 ---@return integer n
@@ -484,7 +488,7 @@ function buffer.reserve(self, n)
     return at, count
 end
 
----Takes n of the bytes that reserve() gave.
+---Appends the first n of the bytes that reserve() granted.
 ---@param n bufpool.Integer
 ---@return bufpool.Buffer
 function buffer.commit(self, n)
@@ -502,7 +506,7 @@ function buffer.commit(self, n)
     return self
 end
 
--- n bytes off the front, or all.
+-- Takes n bytes off the front, or all.
 local function take(self, n)
     local b, epoch = live(self, "get")
     local at, len = b.at, tonumber(b.len)
@@ -529,7 +533,8 @@ local function get_size(n, arg)
     return type(n) ~= "nil" and size(n, "get", arg) or nil
 end
 
--- As put_few: up to three lengths. All are checked before any is taken.
+-- Up to three lengths, without a loop (see put_few). All are checked before any
+-- byte is taken.
 local function get_few(self, count, n, m, o)
     n, m, o = get_size(n, 1), get_size(m, 2), get_size(o, 3)
     local first = take(self, n)
@@ -543,7 +548,7 @@ local function get_few(self, count, n, m, o)
     return first, second, take(self, o)
 end
 
----Consumes bytes from the front: all, or as many as each length says.
+---Takes bytes off the front, as one string for each length; all without one.
 ---@param ... bufpool.Integer?
 ---@return string ...
 function buffer.get(self, ...)
@@ -558,7 +563,7 @@ function buffer.get(self, ...)
     return take_each(self, ...)
 end
 
----Consumes n bytes, or all there are.
+---Takes n bytes off the front, or all when there are fewer.
 ---@param n bufpool.Integer
 ---@return bufpool.Buffer
 function buffer.skip(self, n)
@@ -579,7 +584,7 @@ function buffer.reset(self)
     return self
 end
 
----A pointer to the bytes, to read and to write, and their number.
+---A pointer to the bytes, for reading and writing, and their number.
 ---@return ffi.cdata* at
 ---@return integer len
 function buffer.ref(self)

@@ -52,7 +52,7 @@ local function compare(a, b, name, equal)
     return order(a, b, name, nil, equal)
 end
 
--- Lua calls __eq only for two objects that have the same one.
+-- Lua calls __eq only for two objects that share it, so for two frozen ones.
 function events.__eq(a, b)
     return compare(a, b, "==", true) == 0
 end

@@ -1,12 +1,13 @@
 -- Handles: buffers that are borrowed, and go back by release() only.
 --
--- A handle is a value of the FFI and no object with a finalizer: while it does
--- not leave a trace it is never even made, and borrowing and releasing are one
--- call into C each. The price is that nobody returns what a program forgets.
+-- A handle is a value of the FFI, without a finalizer. A handle that does not
+-- leave a trace stays in a register, and borrowing and releasing are one call
+-- into C each. In return, nobody releases a handle that a program forgets.
 --
--- To the FFI it is an address, of a struct that has no fields: of all types
--- that may have methods, addresses alone are values to the compiler. It is
--- never looked at as one.
+-- To the FFI a handle is a pointer to a struct without fields: of the types
+-- that may have methods, only pointers are values to LuaJIT's compiler. Nothing
+-- is at that address, and nothing reads it. src/lua/box.h tells what the bits
+-- mean.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
@@ -26,7 +27,7 @@ local ESTALE = core.constants.ESTALE
 ---@operator concat(bufpool.Data): string
 local handle = {}
 
----Gives the memory back; every copy of the handle is stale from here on.
+---Gives the memory back. Every copy of the handle is stale afterwards.
 function handle.release(self)
     if not is_handle(self) then
         reject(self, "release", "handle")
@@ -37,7 +38,7 @@ function handle.release(self)
     end
 end
 
----The contents, immutable and not copied; the collector returns them.
+---The contents as a frozen object, without a copy; the collector returns it.
 ---@return bufpool.Frozen
 function handle.freeze(self)
     if not is_handle(self) then
@@ -54,7 +55,7 @@ end
 ---@type table<string, any>
 local meta = { __index = {} }
 
--- The FFI would compare and add addresses.
+-- Without these the FFI would compare and add addresses.
 for event, what in pairs {
     __lt = "compare", __le = "compare", __add = "add to", __sub = "subtract",
     __mul = "multiply", __div = "divide", __mod = "divide", __pow = "raise",

@@ -2,8 +2,8 @@
 
 local core = require "bufpool.core"
 
--- Opened before in this VM: then this is the module itself, for its metatables
--- and its C types exist once.
+-- When this VM has opened bufpool before, core is the module itself: metatables
+-- and C types exist once for each VM.
 if core._VERSION then
     ---@cast core bufpool
     return core
@@ -35,9 +35,9 @@ local ffi = require "ffi"
 
 ---@class bufpool.Config
 ---@field four_kib_count? integer buffers of 4 KiB kept ready (64)
----@field sixty_four_kib_count? integer the same, of 64 KiB (8)
----@field two_fifty_six_kib_count? integer the same, of 256 KiB (2)
----@field one_mib_count? integer the same, of 1 MiB (0)
+---@field sixty_four_kib_count? integer buffers of 64 KiB kept ready (8)
+---@field two_fifty_six_kib_count? integer those of 256 KiB (2)
+---@field one_mib_count? integer those of 1 MiB (0)
 ---@field classes? bufpool.ClassConfig[] instead of the four; up to 16
 ---@field max_bytes? integer limit on all memory of the pool (none)
 ---@field numa_node? integer|"local" where its memory should be

@@ -1,9 +1,8 @@
 -- Reading into buffers and writing from them, without Lua strings in between.
 --
--- A read raises the mark to the end of what it asked for, and there it stays
--- whatever comes back: a read that failed or ended early may have written
--- more than it says (one that faulted, or one past the end of a file that is
--- read in blocks).
+-- A read raises the mark to the end of the bytes it asked for, however many
+-- come back. A read that failed, or ended early, may have written more bytes
+-- than it reports: after a fault, or where a file is read in blocks.
 
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
@@ -20,8 +19,8 @@ local read_fd, read_file = calls.read, calls.fread
 
 local FD_MAX = 2 ^ 31 - 1
 
--- What to read from or write to: an open file, or a descriptor's number.
--- Descriptors come first: io.type is a C function, which no trace holds.
+-- An open file, or the number of a descriptor, to read from or write to.
+-- Numbers are tried first: io.type is a C function, which no trace holds.
 local function target(v, name, arg)
     local fd = type(v) == "number" and v or check.integer(v)
     if fd then
@@ -59,10 +58,11 @@ local readers = {}
 ---@class bufpool.FileWriter
 local writers = {}
 
--- A default read is worth its system call.
+-- The fewest bytes that readfrom asks for by itself, to be worth a system call.
 local LEAST = 4096
 
----Appends up to n bytes; by default what there is room for, 4096 at least.
+---Appends up to n bytes; by default as many as there is room for, at least
+---4096.
 ---@param file bufpool.File
 ---@param n? bufpool.Integer
 ---@return integer? bytes 0 at the end

@@ -258,6 +258,8 @@ end
 local readers, writers = {}, {}
 local chunk_name = debug.getinfo(1, "S").source
 
+-- Defines four methods: for the kind u32be these are u32be, get_u32be,
+-- set_u32be and put_u32be. The annotations below list all of them.
 local function define(kind)
     local parts
     if kind.size <= 3 then
@@ -285,7 +287,7 @@ end
 ---bufpool.Buffer
 ---@alias bufpool.PutNumbers fun(self, ...: bufpool.Number): bufpool.Buffer
 
----Made by the loop below.
+---Defined by the loop below.
 ---@class (partial) bufpool.Reader
 ---@field u8 bufpool.ReadInteger
 ---@field i8 bufpool.ReadInteger
@@ -310,7 +312,7 @@ end
 ---@field f64le bufpool.ReadFloat
 ---@field f64be bufpool.ReadFloat
 
----Made by the loop below.
+---Defined by the loop below.
 ---@class (partial) bufpool.Buffer
 ---@field get_u8 bufpool.GetInteger
 ---@field get_i8 bufpool.GetInteger

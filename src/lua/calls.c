@@ -205,7 +205,7 @@ write_fd(int fd, const void *from, size_t n)
 	return put < 0 ? -errno : (double)put;
 }
 
-/* errno tells this call's failure from the sticky flag of an earlier one. */
+/* ferror may still tell of an earlier call; errno is set by this one. */
 static double
 read_file(void *file, void *to, size_t n)
 {

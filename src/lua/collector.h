@@ -6,8 +6,8 @@
  * therefore pays for the bytes taken since the last one: by as much collection
  * as the same bytes of Lua objects would have caused. When a cycle ends, what
  * was garbage at its beginning has been returned, and what is still held sets
- * the next limit. So garbage stays near HELD_FREE with a small Lua heap, and at one
- * or two times the size of a large heap, as garbage of Lua's own does. A
+ * the next limit. So garbage stays near HELD_FREE with a small Lua heap, and at
+ * one or two times the size of a large heap, as garbage of Lua's own does. A
  * program that keeps or releases what it takes pays a few cycles as it grows.
  */
 #ifndef BUFPOOL_LUA_COLLECTOR_H

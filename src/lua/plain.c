@@ -7,10 +7,10 @@
 
 /* Nothing here allocates between the check of a box and the access. */
 
-#define UP_METHOD lua_upvalueindex(1)	/* in Lua */
-#define UP_TYPE lua_upvalueindex(2)	/* makes handles */
+#define UP_METHOD lua_upvalueindex(1)	/* the Lua method */
+#define UP_TYPE lua_upvalueindex(2)	/* of handles; calling it makes one */
 #define UP_NUMBER lua_upvalueindex(3)	/* of that type, in this VM */
-#define UP_BEFORE lua_upvalueindex(4)	/* bytes from it to a cdata's value */
+#define UP_BEFORE lua_upvalueindex(4)	/* bytes from number to value */
 
 static int
 in_lua(lua_State *L)
@@ -21,8 +21,8 @@ in_lua(lua_State *L)
 	return lua_gettop(L);
 }
 
-/* Where a handle keeps its value; NULL for what is no handle. To Lua's C API the
- * type of a cdata has a number above all types that it knows. */
+/* Where a handle keeps its value; NULL for what is no handle. For a cdata the
+ * C API returns a type above all that it has names for. */
 static struct bufpool_handle **
 handle(lua_State *L, int index)
 {

@@ -7,8 +7,9 @@
 #include "module.h"
 #include "stats.h"
 
-/* core.reclaim(x, n): for calls by FFI, in which no collection may run. x is
- * the pool, or the number of the descriptor that is to grow. */
+/* core.reclaim(x, n): collector_reclaim for functions called by FFI, in which
+ * no collection may run. x is the pool, or the number of the descriptor that is
+ * to grow. */
 static int
 core_reclaim(lua_State *L)
 {
@@ -23,7 +24,8 @@ core_reclaim(lua_State *L)
 	return 1;
 }
 
-/* core.frozen_box(): one with nothing inside, which calls.freeze fills. */
+/* core.frozen_box(): a frozen object with nothing inside, which calls.freeze
+ * fills. */
 static int
 core_frozen_box(lua_State *L)
 {
@@ -123,7 +125,8 @@ static int
 pool_checkout(lua_State *L)
 {
 	argument_self(L, KIND_POOL, "checkout");
-	return checkout(L, "checkout", take, argument_size(L, 2, 1, "checkout"), 0);
+	return checkout(L, "checkout", take,
+			argument_size(L, 2, 1, "checkout"), 0);
 }
 
 static int
@@ -189,8 +192,8 @@ pool_close(lua_State *L)
 	return 0;
 }
 
-/* A named pool is kept for the rest of the process: collecting its handle
- * says nothing about who else will ask for it. */
+/* Collecting the handle of a named pool closes nothing: others may ask for the
+ * pool by its name. */
 static int
 pool_gc(lua_State *L)
 {
@@ -205,9 +208,9 @@ pool_gc(lua_State *L)
 }
 
 /*
- * core.create(config), the configuration complete and checked: a pool; or nil
- * and a message; or nil, false and the key in which the pool of that name
- * differs. That pool may close while we look, and then the name is free.
+ * core.create(config): a pool; or nil and a message; or nil, false and the key
+ * in which the pool of that name differs. That pool may close while this looks
+ * at it, and then the name is free. config.lua has checked the configuration.
  */
 static int
 core_create(lua_State *L)
