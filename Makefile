@@ -28,6 +28,8 @@ LUA_INC := $(patsubst %/luajit.h,%,$(firstword $(wildcard $(addsuffix \
 	$(shell pkg-config --variable=includedir luajit 2>/dev/null) \
 	/usr/include/luajit-2.1 /usr/local/include/luajit-2.1 \
 	/usr/local/openresty/luajit/include/luajit-2.1))))
+# What hosts need besides, if pkg-config knows it.
+LUAJIT_PC := $(shell pkg-config --exists luajit 2>/dev/null && echo luajit)
 LUA_LIBS ?= $(or $(shell pkg-config --libs luajit 2>/dev/null),\
 	-L$(LUA_INC)/../../lib -lluajit-5.1)
 
@@ -148,7 +150,8 @@ install: all install-module
 	$(INSTALL) -m 644 $(ARCHIVES) $(DESTDIR)$(LIBDIR)
 	for name in bufpool bufpool_lua; do \
 		sed -e 's|@INCDIR@|$(INCDIR)|; s|@LIBDIR@|$(LIBDIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in \
+		-e 's|@VERSION@|$(VERSION)|; s|@LUAJIT@|$(LUAJIT_PC)|' \
+		src/$$name.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/$$name.pc || exit 1; \
 	done
 

@@ -14,13 +14,13 @@
 #ifndef BUFPOOL_LUA_H
 #define BUFPOOL_LUA_H
 
-#include <lua.h>
-
 #include "bufpool.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+#include <lua.h>
+
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
 #endif
