@@ -39,6 +39,59 @@ describe("the module", function()
     end)
 end)
 
+describe("tostring of what is dead", function()
+    it("says what it was, and how it ended", function()
+        local pool = bufpool.new()
+        local buf, other, h = pool:checkout(8), pool:checkout(8), pool:borrow(8)
+        local frozen, lent = other:freeze(), pool:borrow(8):freeze()
+        buf:release()
+        frozen:release()
+        lent:release()
+        h:release()
+        pool:close()
+        assert.equal("bufpool.buffer: released", tostring(buf))
+        assert.equal("bufpool.buffer: frozen", tostring(other))
+        assert.equal("bufpool.frozen: released", tostring(frozen))
+        assert.equal("bufpool.frozen: released", tostring(lent))
+        assert.equal("bufpool.handle: released", tostring(h))
+        assert.equal("bufpool.pool: closed", tostring(pool))
+        assert.equal("bufpool.buffer: released",
+            string.format("%s", buf))
+    end)
+
+    it("works when the collector ended it", function()
+        local pool, seen = bufpool.new(), nil
+        do
+            local proxy = newproxy(true)
+            local held = { pool:checkout(8), pool:checkout(8):freeze() }
+            getmetatable(proxy).__gc = function() seen = held end
+        end
+        for _ = 1, 3 do
+            collectgarbage()
+        end
+        assert.equal("bufpool.buffer: released", tostring(seen[1]))
+        assert.equal("bufpool.frozen: released", tostring(seen[2]))
+    end)
+
+    it("is the only use that does not raise", function()
+        local pool = bufpool.new()
+        local buf, h = pool:checkout(8), pool:borrow(8)
+        local method = buf.tostring
+        buf:release()
+        h:release()
+        for _, dead in ipairs { buf, h } do
+            helper.raises(function() return dead .. "" end, "released")
+            helper.raises(function() return "" .. dead end, "released")
+            helper.raises(function() return #dead end, "released")
+            helper.raises(function() dead.x = 1 end)
+            helper.raises(function() method(dead) end, "released")
+            helper.raises(function() pool:writer():put(dead) end, "released")
+        end
+        helper.raises(function() buf:tostring() end, "released")
+        helper.raises(function() return buf < buf end, "released")
+    end)
+end)
+
 describe("bufpool.type", function()
     it("names each kind", function()
         local pool = bufpool.new()

@@ -7,7 +7,9 @@ local check = require "bufpool.check"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 
-local raise, identify, reject = check.raise, object.identify, object.reject
+local raise, identify = check.raise, object.identify
+local death, reject = object.death, object.reject
+local error, pcall = error, pcall
 local readers = reader.methods
 
 local metatable = {}
@@ -24,6 +26,21 @@ end
 
 local function concat(a, b)
     return text_of(a) .. text_of(b)
+end
+
+-- A dead object says what it was, so that a handler of errors may print it.
+-- Every other use of it raises. In the interpreter pcall is cheaper than asking
+-- first.
+local function to_string(self)
+    local ok, text = pcall(readers.tostring, self)
+    if ok then
+        return text
+    end
+    local kind, state = death(self)
+    if not kind then
+        error(text, 0)
+    end
+    return ("bufpool.%s: %s"):format(kind, state)
 end
 
 -- FFI is fast on a trace and slow in the interpreter. A program that runs
@@ -68,20 +85,22 @@ function metatable.complete(meta, class, ...)
     end
     if class ~= "pool" then
         meta.__len = readers.len
-        meta.__tostring = readers.tostring
+        meta.__tostring = to_string
         meta.__concat = concat
     end
 end
 
----Completes the metatable of everything dead: each use says how it died.
+---Completes the metatable of everything dead: each use but tostring raises and
+---says how the object died.
 ---@param lt function
 ---@param le function
 function metatable.bury(meta, lt, le)
-    for _, event in ipairs { "__index", "__newindex", "__len", "__tostring" } do
+    for _, event in ipairs { "__index", "__newindex", "__len" } do
         meta[event] = function(self)
             reject(self, event, "living object")
         end
     end
+    meta.__tostring = to_string
     meta.__concat, meta.__lt, meta.__le = concat, lt, le
 end
 

@@ -108,16 +108,26 @@ function object.type(x)
     return nil
 end
 
+---The kind of a dead object, and how it died; nil for everything else.
+local function death(x)
+    local kind, alive = identify(x)
+    if kind and not alive then
+        return kind, kind == "handle" and "released"
+            or STATES[cast(box_t, x).state]
+    end
+end
+
+object.death = death
+
 ---Raises what is wrong with x, where `expected` should have been: as self of
 ---`name`, or as its argument number arg.
 local function reject(x, name, expected, arg)
-    local kind, alive = identify(x)
-    if kind and not alive then
-        local state = kind == "handle" and "released"
-            or STATES[cast(box_t, x).state]
+    local kind, state = death(x)
+    if kind then
         raise(("attempt to use a %s %s"):format(state, kind))
     end
     local what
+    kind = identify(x)
     if kind == false then
         what = "this userdata is no object of this copy of bufpool"
     else
