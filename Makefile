@@ -68,6 +68,9 @@ $(BUILD)/src/%.o: src/%.c | $(BUILD)/headers
 
 $(LUA_OBJ): | $(BUILD)/cdef.h $(BUILD)/lua_sources.h
 
+# Has a clean-up that runs as LuaJIT unwinds.
+$(BUILD)/src/lua/guard.o: ALL_CFLAGS += -fexceptions
+
 # A closing Lua state must not unload code that a thread's exit will run
 # (nodelete), and the module must not mix with a host's own copy (Bsymbolic).
 $(CORE): $(CORE_OBJ) $(filter-out %/host.o,$(LUA_OBJ))

@@ -84,8 +84,16 @@ local function callable(f)
     return kind == "function" or meta and meta.__call ~= nil
 end
 
+local guard, guard_allowed = core.guard, core.guard_allowed
+local guard_works = core.guard_works
+
 ---Calls fn(buf, ...) and returns its results; the buffer is released when fn
----returns or raises, unless fn gave it away.
+---returns or raises, unless fn gave it away. fn may yield. A handler of errors
+---around the call sees the frames of fn, with two exceptions: inside a
+---coroutine, where fn can yield, and below a hundred calls of with. There the
+---error is caught and raised again, unchanged, and the handler sees only the
+---frames down to with: LuaJIT has no call that fn may yield in and that is told
+---of an error without catching it.
 ---@param n bufpool.Integer
 ---@param fn fun(buf: bufpool.Buffer, ...): ...
 ---@param ... any
@@ -102,6 +110,9 @@ function pool.with(self, n, fn, ...)
     local buf, message = checkout(self, n)
     if not buf then
         return nil, message
+    end
+    if guard_works and guard_allowed() then
+        return guard(buf, fn, ...)
     end
     return finish(buf, pcall(fn, buf, ...))
 end

@@ -11,7 +11,7 @@
  *      host
  *      module
  *      pool  buffer  frozen  push
- *      plain  stats  config
+ *      plain  stats  config  guard
  *      collector  calls
  *      argument
  *      box
@@ -36,6 +36,7 @@ struct bufpool_account {	/* of one Lua VM, in bytes */
 	double debt;		/* memory taken since the collector last ran */
 	double failures;	/* failed checkouts since a full collection */
 	double patience;	/* failures before the next one */
+	double guards;		/* calls of guard.c that have not ended */
 };
 
 struct bufpool_box {		/* a buffer */
@@ -161,10 +162,18 @@ box_new(lua_State *L, enum box_kind kind, size_t size)
 	return box;
 }
 
+/* Whether the buffer is still the box's: a host may have released it behind the
+ * box. */
+static inline bool
+box_holds(const struct bufpool_box *box)
+{
+	return box->buf != NULL && box->word == atomic_load_explicit(
+		&box->buf->word, memory_order_relaxed);
+}
+
 /*
  * The box at `index` if it is one of this kind and alive, else NULL. None is
- * smaller than the pool's. A light userdata has no length, so it is no box. A
- * buffer may have been released by a host, behind its box.
+ * smaller than the pool's. A light userdata has no length, so it is no box.
  */
 static inline void *
 box_test(lua_State *L, int index, enum box_kind kind)
@@ -176,11 +185,7 @@ box_test(lua_State *L, int index, enum box_kind kind)
 	    any->cookie != box_cookie() || any->kind != (int)kind ||
 	    any->state != BOX_LIVE)
 		return NULL;
-	if (kind == KIND_BUFFER &&
-	    (box->buf == NULL || atomic_load_explicit(
-		&box->buf->word, memory_order_relaxed) != box->word))
-		return NULL;
-	return any;
+	return kind != KIND_BUFFER || box_holds(box) ? any : NULL;
 }
 
 /* The finalizer found this box. Another object's finalizer may still reach it,
@@ -231,6 +236,15 @@ box_own(struct bufpool_account *account, struct bufpool_box *box,
 	box->charged = bytes;
 	account->held += bytes;
 	account->debt += bytes;
+}
+
+/* Takes the buffer out of its box. */
+static inline struct bufpool_buf *
+box_disown(struct bufpool_box *box)
+{
+	box->word = BOX_NOBODY;
+	box_charge(box->account, &box->charged, 0);
+	return box->buf;
 }
 
 /* `len` bytes from `at` of a frozen object, whose reference the box takes. The

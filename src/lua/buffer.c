@@ -1,22 +1,13 @@
 #include "argument.h"
 #include "module.h"
 
-/* Takes the buffer out of its box. */
-static struct bufpool_buf *
-disown(struct bufpool_box *box)
-{
-	box->word = BOX_NOBODY;
-	box_charge(box->account, &box->charged, 0);
-	return box->buf;
-}
-
 static int
 buffer_release(lua_State *L)
 {
 	struct bufpool_box *box = argument_self(L, KIND_BUFFER, "release");
 
 	box_kill(L, 1, box, BOX_RELEASED);
-	bufpool_release(disown(box));
+	bufpool_release(box_disown(box));
 	return 0;
 }
 
@@ -27,7 +18,7 @@ buffer_gc(lua_State *L)
 
 	if (box != NULL) {
 		box_finalize(box, BOX_RELEASED);
-		buf_release_gc(disown(box));
+		buf_release_gc(box_disown(box));
 	}
 	return 0;
 }
@@ -45,7 +36,7 @@ buffer_freeze(lua_State *L)
 	to->account = box->account;
 	box_charge(to->account, &to->charged, box->charged);
 	box_kill(L, 1, box, BOX_FROZEN);
-	frozen = bufpool_freeze(disown(box));
+	frozen = bufpool_freeze(box_disown(box));
 	box_own_frozen(to, frozen, bufpool_frozen_data(frozen),
 		       bufpool_frozen_len(frozen));
 	return 1;

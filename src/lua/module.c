@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/limits.h"
 #include "core/wipe.h"
+#include "guard.h"
 #include "module.h"
 #include "plain.h"
 
@@ -65,7 +66,9 @@ publish(lua_State *L)
 }
 
 static const luaL_Reg module_functions[] = {
-	{ "publish", publish }, { "plain", plain_method }, { NULL, NULL }
+	{ "publish", publish }, { "plain", plain_method },
+	{ "guard", guard_call }, { "guard_allowed", guard_allowed },
+	{ NULL, NULL }
 };
 
 /* Adds functions to the table on top. The upvalues are at 1 to UP_COUNT. */
@@ -143,6 +146,8 @@ luaopen_bufpool_core(lua_State *L)
 	lua_setfield(L, -2, "cdef");
 	lua_pushstring(L, bufpool_version());
 	lua_setfield(L, -2, "version");
+	lua_pushboolean(L, guard_works(L));
+	lua_setfield(L, -2, "guard_works");
 	push_constants(L);
 	lua_setfield(L, -2, "constants");
 	config_push_defaults(L);

@@ -24,6 +24,9 @@
 #define ffi_calls bufpool_lua_ffi_calls
 #define frozen_meta bufpool_lua_frozen_meta
 #define frozen_methods bufpool_lua_frozen_methods
+#define guard_allowed bufpool_lua_guard_allowed
+#define guard_call bufpool_lua_guard_call
+#define guard_works bufpool_lua_guard_works
 #define plain_method bufpool_lua_plain_method
 #define pool_functions bufpool_lua_pool_functions
 #define pool_meta bufpool_lua_pool_meta
