@@ -39,6 +39,55 @@ describe("the module", function()
     end)
 end)
 
+describe("require", function()
+    for _, lua in ipairs { "lua5.1", "lua5.2", "lua5.3", "lua5.4" } do
+        local _, status = helper.shell("type " .. lua)
+        local test = status == 0 and it or function(name)
+            pending(name .. " (which is not installed)")
+        end
+        test("says in one sentence what is missing in " .. lua, function()
+            local text = helper.shell(lua .. " -e " .. helper.quote((
+                "package.path, package.cpath = %q, %q "
+                .. "print(pcall(require, 'bufpool'))"):format(
+                package.path, package.cpath)))
+            assert.equal(("false\tbufpool needs LuaJIT with its FFI, and this "
+                .. "is Lua %s without it\n"):format(lua:match "[%d.]+"), text)
+        end)
+    end
+
+    for what, code in pairs {
+        ["replaced by a flag"] = "debug, package.loaded.debug = 1, true",
+        ["missing"] = "debug, package.loaded.debug = nil",
+        ["empty"] = "for name in pairs(debug) do debug[name] = nil end",
+    } do
+        it("does without debug where that is " .. what, function()
+            assert.equal("ok\n", helper.child_ok(code .. [[
+
+                local bufpool = require "bufpool"
+                local pool = bufpool.new()
+                local w = pool:writer():put("ab", 1):put_u16be(0x4142)
+                w:put(setmetatable({}, { __tostring = function()
+                    return "object"
+                end }))
+                w:pack(1, ">I2", 0x6364)
+                assert(tostring(w) == "cd1ABobject", tostring(w))
+                assert(w:unpack(1, ">I2") == 0x6364)
+                assert(pool:with(1, setmetatable({}, { __call = function(_, b)
+                    return #b
+                end })) == 1)
+                for _, misuse in ipairs {
+                    function() w:write(99, "x") end,
+                    function() w:put_u16be({}) end,
+                    function() pool:checkout(-1) end,
+                } do
+                    local ok, message = pcall(misuse)
+                    assert(not ok and message:find "bad argument #1", message)
+                end
+                print "ok"]]))
+        end)
+    end
+end)
+
 describe("tostring of what is dead", function()
     it("says what it was, and how it ended", function()
         local pool = bufpool.new()

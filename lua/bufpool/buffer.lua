@@ -16,12 +16,12 @@ local space = require "bufpool.space"
 
 local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
 local floor, max, min = math.floor, math.max, math.min
-local getmetatable = debug.getmetatable
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
 local tostring, type = tostring, type
 local tobit = bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
+local metatable = check.metatable
 local size, position, range = check.size, check.position, check.range
 local live, data, holds = object.live, object.data, object.holds
 local identify, is_handle, same = object.identify, object.is_handle, object.same
@@ -250,7 +250,7 @@ local function text_of(self, v, name, arg)
     elseif kind == "cdata" then
         return tostring(v)
     end
-    local meta = (kind == "table" or kind == "userdata") and getmetatable(v)
+    local meta = (kind == "table" or kind == "userdata") and metatable(v)
     ---@type any
     local text = meta and meta.__tostring and meta.__tostring(v)
     if type(text) == "number" then

@@ -4,19 +4,39 @@ local ffi = require "ffi"
 
 local error, tonumber, type = error, tonumber, type
 local ceil, floor = math.ceil, math.floor
-local getinfo = debug.getinfo
 local istype = ffi.istype
+
+-- Some programs give the global `debug` another meaning, and some remove the
+-- library. Without it errors bear no position.
+local found, debug = pcall(require, "debug")
+local library = found and type(debug) == "table" and debug or {}
+local getinfo, getmetatable = library.getinfo, library.getmetatable
 
 local check = {}
 
 -- The names of all our files begin as this one's does. Errors are raised at the
 -- first frame that is neither ours nor C's: tail calls and helpers would make a
 -- count of levels wrong, and C functions (tostring, pcall) have no line.
-local here = getinfo(1, "S").source
+local here = getinfo and getinfo(1, "S").source or "=bufpool/"
 here = here:match("^(.*)check%.lua$") or here
+
+---The name of a chunk that a module makes, for errors at the caller's line.
+---@param module string
+function check.chunk(module)
+    return here .. module .. ".lua"
+end
+
+---The metatable of a table or userdata, also one that is protected.
+check.metatable = getmetatable or function(x)
+    local meta = _G.getmetatable(x)
+    return type(meta) == "table" and meta or nil
+end
 
 ---Raises `message` at the line that called into bufpool.
 function check.raise(message)
+    if not getinfo then
+        error(message, 0)
+    end
     local level = 2
     local info = getinfo(level, "S")
     while info and (info.what == "C" or info.source:sub(1, #here) == here) do

@@ -1,5 +1,11 @@
 -- bufpool: a pool of zeroed byte buffers for LuaJIT.
 
+-- Before the core, which no other Lua could load.
+if not (pcall(require, "jit") and pcall(require, "ffi")) then
+    error(("bufpool needs LuaJIT with its FFI, and this is %s without it")
+        :format(_VERSION), 0)
+end
+
 local core = require "bufpool.core"
 
 -- When this VM has opened bufpool before, core is the module itself: metatables

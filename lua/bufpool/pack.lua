@@ -473,7 +473,7 @@ local function unpack_source(items, first, last)
     })
 end
 
-local chunk_name = debug.getinfo(1, "S").source
+local chunk_name = check.chunk "pack"
 
 -- The functions by format, and what makes one. Few programs have more than a
 -- handful; for those that make them up, the old ones are forgotten.

@@ -10,7 +10,6 @@ local object = require "bufpool.object"
 
 local cast = ffi.cast
 local error, getmetatable, pcall, type = error, getmetatable, pcall, type
-local debug_metatable = debug.getmetatable
 local reject, cookie = object.reject, core.cookie
 local checkout = core.pool.__index.checkout
 local call_borrow = calls.borrow
@@ -80,7 +79,7 @@ end
 
 local function callable(f)
     local kind = type(f)
-    local meta = (kind == "table" or kind == "userdata") and debug_metatable(f)
+    local meta = (kind == "table" or kind == "userdata") and check.metatable(f)
     return kind == "function" or meta and meta.__call ~= nil
 end
 

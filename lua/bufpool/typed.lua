@@ -256,7 +256,7 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
 end
 
 local readers, writers = {}, {}
-local chunk_name = debug.getinfo(1, "S").source
+local chunk_name = check.chunk "typed"
 
 -- Defines four methods: for the kind u32be these are u32be, get_u32be,
 -- set_u32be and put_u32be. The annotations below list all of them.

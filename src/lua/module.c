@@ -101,21 +101,6 @@ add_class(lua_State *L, int index, const char *name, const luaL_Reg *methods,
 	lua_setfield(L, UP_COUNT, name);
 }
 
-/* A module built for LuaJIT also loads into Lua 5.1, where it would fail at the
- * first thing that is missing. */
-static void
-require_ffi(lua_State *L)
-{
-	lua_getglobal(L, "require");
-	lua_pushliteral(L, "ffi");
-	if (lua_pcall(L, 1, 1, 0) != 0 || !lua_istable(L, -1)) {
-		lua_getglobal(L, "_VERSION");
-		luaL_error(L, "bufpool needs LuaJIT with its FFI, "
-			   "and this is %s without it", lua_tostring(L, -1));
-	}
-	lua_pop(L, 1);
-}
-
 int
 luaopen_bufpool_core(lua_State *L)
 {
@@ -124,7 +109,6 @@ luaopen_bufpool_core(lua_State *L)
 	lua_getfield(L, LUA_REGISTRYINDEX, KEY_OPENED);
 	if (!lua_isnil(L, -1))
 		return 1;
-	require_ffi(L);
 	box_draw_cookie();
 	lua_settop(L, 0);
 	account = lua_newuserdata(L, sizeof *account);
