@@ -1,11 +1,11 @@
 -- Finding what is behind a value: of which kind it is, whether it is alive,
 -- and where its bytes are.
 --
--- Every access checks in this order: the name of our metatable, the cookie in
--- the payload (anyone can make a userdata whose metatable bears that name,
--- nobody can guess the cookie), whether the object is still alive, and the
--- bounds. On a trace these checks are a handful of instructions, which LuaJIT
--- moves out of the loop.
+-- Every access checks in this order: the name of our metatable, the cookie of
+-- that kind in the payload (anyone can make a userdata whose metatable bears
+-- the name, nobody can guess the cookie), whether the object is still alive,
+-- and the bounds. On a trace these checks are a handful of instructions, which
+-- LuaJIT moves out of the loop.
 --
 -- THE EPOCH. In the interpreter, reading a field that is an address or 64 bits
 -- wide allocates; any allocation may run a finalizer; and a finalizer may
@@ -17,19 +17,22 @@
 ---Language servers do not know the fields of C structs.
 ---@diagnostic disable: undefined-field
 
+local bit = require "bit"
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 
 local cast, istype = ffi.cast, ffi.istype
-local band, rshift = require("bit").band, require("bit").rshift
+local band, bnot, rshift = bit.band, bit.bnot, bit.rshift
 local getmetatable, tonumber = getmetatable, tonumber
 local rawequal, tostring, type = rawequal, tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local min = math.min
 
-local cookie = core.cookie
+-- The halves of the cookies; src/lua/box.h tells what they are.
+local cookies = core.cookies
+local BUFFER, FROZEN, HIGH = cookies.buffer, cookies.frozen, cookies.high
 local box_t = ffi.typeof("struct bufpool_box *")
 local handle_t = ffi.typeof("struct bufpool_handle *")
 local uint64_t = ffi.typeof("uint64_t")
@@ -41,12 +44,15 @@ local NUMBER_BITS = core.constants.NUMBER_BITS
 local NUMBER = 0ULL + min(calls.descriptors(), 2 ^ NUMBER_BITS) - 1
 local STATE_MASK = core.constants.STATE_MASK
 local STATE_OUT = core.constants.STATE_OUT
+-- Kinds by what getmetatable says, and by low halves, of the dead too.
+local SENTINELS = { ["bufpool.dead"] = "dead" }
+local BY_LOW = {}
+for _, kind in ipairs(core.kinds) do
+    SENTINELS["bufpool." .. kind] = kind
+    BY_LOW[cookies[kind]], BY_LOW[bnot(cookies[kind])] = kind, kind
+end
 
-local KINDS, STATES = core.kinds, core.states
-local SENTINELS = {
-    ["bufpool.pool"] = true, ["bufpool.buffer"] = true,
-    ["bufpool.frozen"] = true, ["bufpool.dead"] = true,
-}
+local STATES = core.states
 
 local object = { box_type = box_t, handle_type = handle_t }
 
@@ -83,16 +89,20 @@ end
 local function identify(x)
     if is_handle(x) then
         return "handle", borrowed(x) ~= nil
-    elseif type(x) ~= "userdata" or not SENTINELS[getmetatable(x) or 0] then
+    end
+    local sentinel = type(x) == "userdata" and SENTINELS[getmetatable(x) or 0]
+    if not sentinel then
         return nil
     end
     local box = cast(box_t, x)
-    if box.cookie ~= cookie and box.cookie ~= -cookie then
+    local low, high = box.low, box.high
+    local kind = BY_LOW[low]
+    local alive = low == cookies[kind or 0]
+    if not kind or high ~= (alive and HIGH or bnot(HIGH))
+        or sentinel ~= kind and sentinel ~= "dead" then
         return false
     end
-    local kind = KINDS[box.kind]
-    return kind, box.cookie == cookie
-        and (kind ~= "buffer" or box.buf.word == box.word)
+    return kind, alive and (kind ~= "buffer" or box.buf.word == box.word)
 end
 
 object.identify = identify
@@ -148,7 +158,7 @@ object.reject = reject
 function object.live(self, name)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
         local box = cast(box_t, self)
-        if box.cookie == cookie then
+        if box.low == BUFFER and box.high == HIGH then
             local b = box.buf
             local epoch = b.epoch
             if b.word == box.word then
@@ -175,7 +185,7 @@ local function view(self, name, arg)
         local sentinel = getmetatable(self)
         if sentinel == "bufpool.buffer" then
             local box = cast(box_t, self)
-            if box.cookie == cookie then
+            if box.low == BUFFER and box.high == HIGH then
                 local b = box.buf
                 local epoch = b.epoch
                 if b.word == box.word then
@@ -184,8 +194,8 @@ local function view(self, name, arg)
             end
         elseif sentinel == "bufpool.frozen" then
             local box = cast(frozen_t, self)
-            local epoch = box.epoch
-            if box.cookie == cookie then
+            if box.low == FROZEN and box.high == HIGH then
+                local epoch = box.epoch
                 return box.at, tonumber(box.len), box, epoch
             end
         end

@@ -10,7 +10,8 @@ local object = require "bufpool.object"
 
 local cast = ffi.cast
 local error, getmetatable, pcall, type = error, getmetatable, pcall, type
-local reject, cookie = object.reject, core.cookie
+local reject = object.reject
+local POOL, HIGH = core.cookies.pool, core.cookies.high
 local checkout = core.pool.__index.checkout
 local call_borrow = calls.borrow
 
@@ -60,7 +61,7 @@ function pool.borrow(self, n)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
         ---@type any
         local box = cast(box_t, self)
-        if box.cookie == cookie then
+        if box.low == POOL and box.high == HIGH then
             return take(self, box, check.size(n, "borrow", 1))
         end
     end

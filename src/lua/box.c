@@ -16,7 +16,7 @@ const char *const box_states[] = {
 	[BOX_CLOSED] = "closed", NULL
 };
 
-_Atomic double box_cookie_drawn;
+_Atomic uint64_t box_cookie_drawn;
 
 /*
  * Drawn once. Of two threads that draw at once the first to store wins.
@@ -26,8 +26,7 @@ _Atomic double box_cookie_drawn;
 void
 box_draw_cookie(void)
 {
-	double none = 0;
-	uint64_t mine;
+	uint64_t none = 0, mine;
 	int fd;
 
 	if (atomic_load(&box_cookie_drawn) != 0)
@@ -40,5 +39,5 @@ box_draw_cookie(void)
 			close(fd);
 	}
 	atomic_compare_exchange_strong(&box_cookie_drawn, &none,
-				       (double)((mine >> 12) | 1));
+				       (mine | 1) << KIND_BITS);
 }

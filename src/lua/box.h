@@ -1,10 +1,14 @@
 /*
  * box - the userdata of Lua, and the functions that Lua calls by FFI.
  *
- * All boxes begin alike, so that whoever finds the cookie may read the kind
- * and the state. The cookie is a number that nobody outside this process can
- * know, and that every copy of bufpool draws for itself: a metatable can be
- * dressed up as ours, a payload cannot. A dead box holds the cookie negated.
+ * All boxes begin alike, so that whoever finds the cookie may read the state.
+ * The cookie is a number that nobody outside this process can know, and that
+ * every copy of bufpool draws for itself; each kind of box has its own. So one
+ * comparison shows that the payload is ours and of which kind, which the
+ * metatable cannot: debug.setmetatable dresses anything up. A dead box holds
+ * the complement of its cookie. The cookie is two integers of 32 bits, which Lua
+ * can read from any payload: a double might be a NaN that LuaJIT takes for an
+ * object, and 64 bits would allocate.
  *
  * FLOORS. A file of src/lua uses only what stands below it:
  *
@@ -40,8 +44,8 @@ struct bufpool_account {	/* of one Lua VM, in bytes */
 };
 
 struct bufpool_box {		/* a buffer */
-	double cookie;
-	int32_t kind, state;
+	int32_t low, high;	/* the cookie */
+	int32_t state;
 	struct bufpool_buf *buf;
 	uint64_t word;		/* of buf, as long as it is this box's */
 	struct bufpool_account *account;
@@ -49,8 +53,8 @@ struct bufpool_box {		/* a buffer */
 };
 
 struct bufpool_frozen_box {
-	double cookie;
-	int32_t kind, state;
+	int32_t low, high;	/* the cookie */
+	int32_t state;
 	struct bufpool_frozen *frozen;
 	const uint8_t *at;	/* of this slice */
 	size_t len;
@@ -60,8 +64,8 @@ struct bufpool_frozen_box {
 };
 
 struct bufpool_pool_box {
-	double cookie;
-	int32_t kind, state;
+	int32_t low, high;	/* the cookie */
+	int32_t state;
 	struct bufpool *pool;
 	int32_t named;		/* collecting the handle closes nothing */
 	int32_t error;		/* why the last borrow failed */
@@ -127,6 +131,7 @@ struct bufpool_calls {
 #define UP_COUNT 6
 
 enum box_kind { KIND_POOL = 1, KIND_BUFFER, KIND_FROZEN };
+#define KIND_BITS 2
 
 /* Why a box is dead. */
 enum box_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
@@ -137,14 +142,27 @@ extern const char *const box_kinds[], *const box_states[];
 /* A word that no buffer ever has: its state is none. */
 #define BOX_NOBODY UINT64_MAX
 
-/* This process's cookie; not 0 once a state has opened the module. */
-extern _Atomic double box_cookie_drawn;
+/* What this copy of bufpool has drawn; not 0 once a state has opened the module.
+ * The cookie of a kind is this number with that of the kind in its low bits. */
+extern _Atomic uint64_t box_cookie_drawn;
 void box_draw_cookie(void);
 
-static inline double
-box_cookie(void)
+static inline uint64_t
+box_cookie(enum box_kind kind)
 {
-	return atomic_load_explicit(&box_cookie_drawn, memory_order_relaxed);
+	return atomic_load_explicit(&box_cookie_drawn, memory_order_relaxed) |
+		kind;
+}
+
+/* Whether the payload is a living box of this kind. All boxes begin alike. */
+static inline bool
+box_lives(const void *box, enum box_kind kind)
+{
+	const struct bufpool_pool_box *any = box;
+	uint64_t cookie = box_cookie(kind);
+
+	return any->low == (int32_t)cookie &&
+		any->high == (int32_t)(cookie >> 32);
 }
 
 /* A new box on top of the stack, with its metatable and nothing inside. */
@@ -152,10 +170,11 @@ static inline void *
 box_new(lua_State *L, enum box_kind kind, size_t size)
 {
 	struct bufpool_pool_box *box = lua_newuserdata(L, size);
+	uint64_t cookie = box_cookie(kind);
 
 	memset(box, 0, size);
-	box->cookie = box_cookie();
-	box->kind = kind;
+	box->low = (int32_t)cookie;
+	box->high = (int32_t)(cookie >> 32);
 	lua_pushvalue(L, kind == KIND_POOL ? UP_POOL :
 		      kind == KIND_BUFFER ? UP_BUFFER : UP_FROZEN);
 	lua_setmetatable(L, -2);
@@ -182,20 +201,20 @@ box_test(lua_State *L, int index, enum box_kind kind)
 	struct bufpool_box *box = (struct bufpool_box *)any;
 
 	if (any == NULL || lua_objlen(L, index) < sizeof *any ||
-	    any->cookie != box_cookie() || any->kind != (int)kind ||
-	    any->state != BOX_LIVE)
+	    !box_lives(any, kind))
 		return NULL;
 	return kind != KIND_BUFFER || box_holds(box) ? any : NULL;
 }
 
-/* The finalizer found this box. Another object's finalizer may still reach it,
+/* The finalizer found this living box. Another object's finalizer may still reach it,
  * so it dies in place: it keeps its metatable. */
 static inline void
 box_finalize(void *box, enum box_state state)
 {
 	struct bufpool_pool_box *any = box;
 
-	any->cookie = -box_cookie();
+	any->low = ~any->low;
+	any->high = ~any->high;
 	any->state = state;
 }
 

@@ -19,7 +19,7 @@ static void
 end(struct guarded *g)
 {
 	g->account->guards--;
-	if (g->box->cookie == box_cookie() && box_holds(g->box)) {
+	if (box_lives(g->box, KIND_BUFFER) && box_holds(g->box)) {
 		box_finalize(g->box, BOX_RELEASED);
 		bufpool_release(box_disown(g->box));
 	}

@@ -52,6 +52,20 @@ push_names(lua_State *L, const char *const *names, int first)
 	}
 }
 
+/* Pushes the low half of each kind's cookie by the kind, and the half that they
+ * share as "high". */
+static void
+push_cookies(lua_State *L)
+{
+	lua_newtable(L);
+	for (int kind = 0; box_kinds[kind] != NULL; kind++) {
+		lua_pushinteger(L, (int32_t)box_cookie(KIND_POOL + kind));
+		lua_setfield(L, -2, box_kinds[kind]);
+	}
+	lua_pushinteger(L, (int32_t)(box_cookie(KIND_POOL) >> 32));
+	lua_setfield(L, -2, "high");
+}
+
 /* core.publish(module, checks): what opening the core gives from now on, and
  * Lua's functions that argument.c calls. */
 static int
@@ -124,8 +138,8 @@ luaopen_bufpool_core(lua_State *L)
 	memcpy(lua_newuserdata(L, sizeof ffi_calls), &ffi_calls,
 	       sizeof ffi_calls);
 	lua_setfield(L, -2, "calls");
-	lua_pushnumber(L, box_cookie());
-	lua_setfield(L, -2, "cookie");
+	push_cookies(L);
+	lua_setfield(L, -2, "cookies");
 	lua_pushstring(L, bufpool_cdef);
 	lua_setfield(L, -2, "cdef");
 	lua_pushstring(L, bufpool_version());

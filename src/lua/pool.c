@@ -69,7 +69,7 @@ checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
 
 	collector_pay(L, account);
 	box = box_new(L, KIND_BUFFER, sizeof *box);
-	if (pool->cookie != box_cookie())
+	if (!box_lives(pool, KIND_POOL))
 		argument_self(L, KIND_POOL, name);
 	buf = take(pool->pool, (size_t)n, align);
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
