@@ -5,6 +5,7 @@
 -- than it reports: after a fault, or where a file is read in blocks.
 
 local check = require "bufpool.check"
+local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local failure = require "bufpool.failure"
 local object = require "bufpool.object"
@@ -16,6 +17,10 @@ local floor, max = math.floor, math.max
 local size, position, range = check.size, check.position, check.range
 local live, view, room = object.live, object.view, space.room
 local read_fd, read_file = calls.read, calls.fread
+local write_fd, write_file = calls.write, calls.fwrite
+
+local EBADF = core.constants.EBADF
+local CLOSED = "attempt to use a closed file"
 
 local FD_MAX = 2 ^ 31 - 1
 
@@ -33,8 +38,7 @@ local function target(v, name, arg)
     local state = io_type(v)
     if state ~= "file" then
         check.bad_argument(arg, name,
-            state and "attempt to use a closed file"
-            or "file or descriptor expected, got " .. type(v))
+            state and CLOSED or "file or descriptor expected, got " .. type(v))
     end
     return v
 end
@@ -46,11 +50,26 @@ local function result(n)
     return nil, failure.message(-n), -n
 end
 
-local function read(file, at, n)
+-- A finalizer may have closed the file since target looked.
+local function still_open(got, file, name, arg)
+    if got == -EBADF and io_type(file) ~= "file" then
+        check.bad_argument(arg, name, CLOSED)
+    end
+    return got
+end
+
+local function read(file, at, n, name, arg)
     if type(file) == "number" then
         return read_fd(file, at, n)
     end
-    return read_file(file, at, n)
+    return still_open(read_file(file, at, n), file, name, arg)
+end
+
+local function write(file, at, n)
+    if type(file) == "number" then
+        return write_fd(file, at, n)
+    end
+    return still_open(write_file(file, at, n), file, "writeto", 1)
 end
 
 ---@class bufpool.FileReader : bufpool.FileWriter
@@ -80,7 +99,7 @@ function readers.readfrom(self, file, n)
         return readers.readfrom(self, file, n)
     end
     b.mark, b.epoch = mark, epoch + 1
-    local got = read(from, to, count)
+    local got = read(from, to, count, "readfrom", 1)
     if got > 0 then
         b.len = len + got
     end
@@ -112,7 +131,7 @@ function readers.readinto(self, i, file, n)
         return readers.readinto(self, i, file, n)
     end
     b.mark, b.epoch = mark, epoch + 1
-    return result(read(from, to, count))
+    return result(read(from, to, count, "readinto", 2))
 end
 
 ---Writes a range of the bytes; consumes nothing.
@@ -130,7 +149,6 @@ function writers.writeto(self, file, i, j)
     if n < 1 then
         return 0
     end
-    local write = type(to) == "number" and calls.write or calls.fwrite
     at = at + (first - 1)
     if o.epoch ~= epoch then
         return writers.writeto(self, file, i, j)

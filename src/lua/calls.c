@@ -205,12 +205,15 @@ write_fd(int fd, const void *from, size_t n)
 	return put < 0 ? -errno : (double)put;
 }
 
-/* ferror may still tell of an earlier call; errno is set by this one. */
+/* LuaJIT passes the FILE pointer inside a file of Lua, which is NULL once that
+ * is closed. ferror may still tell of an earlier call; errno is set by this. */
 static double
 read_file(void *file, void *to, size_t n)
 {
 	size_t got;
 
+	if (file == NULL)
+		return -EBADF;
 	if (n == 0)
 		return 0;
 	errno = 0;
@@ -224,6 +227,8 @@ write_file(void *file, const void *from, size_t n)
 {
 	size_t put;
 
+	if (file == NULL)
+		return -EBADF;
 	if (n == 0)
 		return 0;
 	errno = 0;

@@ -14,6 +14,7 @@
 
 /* Facts that Lua needs too, in the table core.constants. */
 static const struct { const char *name; double value; } constants[] = {
+	{ "EBADF", EBADF },
 	{ "ESTALE", ESTALE },
 	{ "LINE", WIPE_LINE },
 	/* a handle: the descriptor's word above the bits of its number */
