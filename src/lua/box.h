@@ -16,7 +16,7 @@
  *      module
  *      pool  buffer  frozen  push
  *      plain  stats  config  guard
- *      collector  calls
+ *      collector  calls  copy
  *      argument
  *      box
  */

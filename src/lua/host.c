@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "module.h"
+#include "copy.h"
 
 #include "lua_sources.h"
 
@@ -24,6 +24,8 @@ luaopen_bufpool(lua_State *L)
 	const struct lua_source *s;
 	int preload;
 
+	if (copy_push_refusal(L))
+		luaL_error(L, "%s", lua_tostring(L, -1));
 	lua_getglobal(L, "require");
 	lua_getglobal(L, "package");
 	if (!lua_istable(L, -1))

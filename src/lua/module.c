@@ -3,6 +3,7 @@
 
 #include "calls.h"
 #include "config.h"
+#include "copy.h"
 #include "core/arena.h"
 #include "core/limits.h"
 #include "core/wipe.h"
@@ -157,6 +158,7 @@ luaopen_bufpool_core(lua_State *L)
 	lua_setfield(L, -2, "states");
 	lua_newtable(L);
 	add_functions(L, box_functions);
+	copy_sign(L);
 	lua_setfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
 	lua_pushvalue(L, -1);
 	lua_setfield(L, LUA_REGISTRYINDEX, KEY_OPENED);

@@ -6,9 +6,8 @@
 
 #include "box.h"
 
-/* Keys in the registry. */
-#define KEY_OPENED "bufpool"		/* the public module, once it is made */
-#define KEY_BOXES "bufpool.boxes"	/* what makes boxes for hosts */
+/* In the registry: the public module, once it is made. */
+#define KEY_OPENED "bufpool"
 
 /* Functions of the module's private table, and those that make boxes. */
 extern const luaL_Reg pool_functions[], box_functions[];

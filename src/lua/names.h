@@ -21,6 +21,9 @@
 #define collector_reclaim bufpool_lua_collector_reclaim
 #define config_push_defaults bufpool_lua_config_push_defaults
 #define config_read bufpool_lua_config_read
+#define copy_push_boxes bufpool_lua_copy_push_boxes
+#define copy_push_refusal bufpool_lua_copy_push_refusal
+#define copy_sign bufpool_lua_copy_sign
 #define ffi_calls bufpool_lua_ffi_calls
 #define frozen_meta bufpool_lua_frozen_meta
 #define frozen_methods bufpool_lua_frozen_methods

@@ -1,3 +1,4 @@
+#include "copy.h"
 #include "module.h"
 
 /* Pointers travel as numbers: light userdata fail on arm64, and a double holds
@@ -17,7 +18,7 @@ box_buf(lua_State *L)
 	struct bufpool_box *box = box_new(L, KIND_BUFFER, sizeof *box);
 
 	box_own(lua_touserdata(L, UP_ACCOUNT), box,
-		    (struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
+		(struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
 	return 1;
 }
 
@@ -32,11 +33,8 @@ const luaL_Reg box_functions[] = {
 static bool
 box(lua_State *L, const char *kind, const void *what)
 {
-	lua_getfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
-	if (!lua_istable(L, -1)) {
-		lua_pushliteral(L, "bufpool is not open in this Lua state");
+	if (!copy_push_boxes(L))
 		return false;
-	}
 	lua_getfield(L, -1, kind);
 	lua_remove(L, -2);
 	lua_pushnumber(L, (double)(uintptr_t)what);
@@ -77,13 +75,22 @@ bufpool_lua_test_buf(lua_State *L, int index)
 	return box != NULL ? box->buf : NULL;
 }
 
+/* What looks like ours may be another copy's. */
+static void
+type_error(lua_State *L, int index, const char *expected)
+{
+	if (lua_isuserdata(L, index) && copy_push_refusal(L))
+		luaL_error(L, "%s", lua_tostring(L, -1));
+	luaL_typerror(L, index, expected);
+}
+
 struct bufpool *
 bufpool_lua_check_pool(lua_State *L, int index)
 {
 	struct bufpool *pool = bufpool_lua_test_pool(L, index);
 
 	if (pool == NULL)
-		luaL_typerror(L, index, "pool");
+		type_error(L, index, "pool");
 	return pool;
 }
 
@@ -93,6 +100,6 @@ bufpool_lua_check_buf(lua_State *L, int index)
 	struct bufpool_buf *buf = bufpool_lua_test_buf(L, index);
 
 	if (buf == NULL)
-		luaL_typerror(L, index, "buffer");
+		type_error(L, index, "buffer");
 	return buf;
 }
