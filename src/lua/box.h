@@ -6,9 +6,9 @@
  * every copy of bufpool draws for itself; each kind of box has its own. So one
  * comparison shows that the payload is ours and of which kind, which the
  * metatable cannot: debug.setmetatable dresses anything up. A dead box holds
- * the complement of its cookie. The cookie is two integers of 32 bits, which Lua
- * can read from any payload: a double might be a NaN that LuaJIT takes for an
- * object, and 64 bits would allocate.
+ * the complement of its cookie. The cookie is two integers of 32 bits, which
+ * Lua can read from any payload: a double might be a NaN that LuaJIT takes for
+ * an object, and 64 bits would allocate.
  *
  * FLOORS. A file of src/lua uses only what stands below it:
  *
@@ -142,8 +142,8 @@ extern const char *const box_kinds[], *const box_states[];
 /* A word that no buffer ever has: its state is none. */
 #define BOX_NOBODY UINT64_MAX
 
-/* What this copy of bufpool has drawn; not 0 once a state has opened the module.
- * The cookie of a kind is this number with that of the kind in its low bits. */
+/* What this copy of bufpool has drawn; not 0 once a state has opened it. The
+ * cookie of a kind is this number with that of the kind in its low bits. */
 extern _Atomic uint64_t box_cookie_drawn;
 void box_draw_cookie(void);
 
@@ -206,8 +206,8 @@ box_test(lua_State *L, int index, enum box_kind kind)
 	return kind != KIND_BUFFER || box_holds(box) ? any : NULL;
 }
 
-/* The finalizer found this living box. Another object's finalizer may still reach it,
- * so it dies in place: it keeps its metatable. */
+/* The finalizer found this living box. Another object's finalizer may still
+ * reach it, so it dies in place: it keeps its metatable. */
 static inline void
 box_finalize(void *box, enum box_state state)
 {
