@@ -33,7 +33,7 @@ local bytes_t = ffi.typeof("const uint8_t *")
 ---@type any
 local new_pointer = ffi.typeof("const void *")
 
-local INT_MAX = 0x7fffffff
+local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 local ITSELF = "a buffer cannot be put into itself"
 
 ---@class (partial) bufpool.Buffer : bufpool.Reader, bufpool.FileReader
@@ -201,7 +201,6 @@ end
 
 -- Functions of calls that change a buffer fail with ESTALE when its epoch is no
 -- longer the given one. The method then begins anew.
-local ESTALE = core.constants.ESTALE
 
 ---Zeroes all memory and empties the buffer.
 ---@return bufpool.Buffer

@@ -63,7 +63,10 @@ end
 local absent = check.absent
 
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
+
+-- Sizes are below this.
 local SIZE_END = 2 ^ 63
+check.SIZE_END = SIZE_END
 
 ---A 64-bit integer of C as a number. An integer below 2^63 that would round up
 ---to 2^63 becomes the number below: it is still a size.

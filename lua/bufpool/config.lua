@@ -76,7 +76,7 @@ function checks.numa_node(value)
         return limits.NUMA_LOCAL
     end
     local node = check.integer(value) or value
-    if type(node) ~= "number" or not (node >= 0 and node <= limits.NODE_MAX)
+    if type(node) ~= "number" or not (node >= 0 and node <= limits.INT_MAX)
         or node ~= floor(node) then
         wrong("numa_node", "number of a node or 'local'", value)
     end
@@ -162,7 +162,8 @@ local function checked(key, value)
             nearest(key)))
     end
     local n = check.integer(value) or value
-    if type(n) ~= "number" or not (n >= 0 and n < 2 ^ 63) or n ~= floor(n) then
+    if type(n) ~= "number" or not (n >= 0 and n < check.SIZE_END)
+        or n ~= floor(n) then
         wrong(key, "size", value)
     end
     return n

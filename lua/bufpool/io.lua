@@ -19,17 +19,15 @@ local live, view, room = object.live, object.view, space.room
 local read_fd, read_file = calls.read, calls.fread
 local write_fd, write_file = calls.write, calls.fwrite
 
-local EBADF = core.constants.EBADF
+local EBADF, INT_MAX = core.constants.EBADF, core.constants.INT_MAX
 local CLOSED = "attempt to use a closed file"
-
-local FD_MAX = 2 ^ 31 - 1
 
 -- An open file, or the number of a descriptor, to read from or write to.
 -- Numbers are tried first: io.type is a C function, which no trace holds.
 local function target(v, name, arg)
     local fd = type(v) == "number" and v or check.integer(v)
     if fd then
-        if not (fd >= 0 and fd <= FD_MAX and fd == floor(fd)) then
+        if not (fd >= 0 and fd <= INT_MAX and fd == floor(fd)) then
             check.bad_argument(arg, name,
                 ("%.14g is no file descriptor"):format(fd))
         end

@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
+local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 
@@ -15,7 +16,7 @@ local view, data, holds = object.view, object.data, object.holds
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, is_pattern = calls.find, calls.is_pattern
 
-local INT_MAX = 0x7fffffff
+local INT_MAX = core.constants.INT_MAX
 
 ---@class (partial) bufpool.Reader
 local readers = {}

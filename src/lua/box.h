@@ -215,7 +215,7 @@ box_finalize(void *box, enum box_state state)
 
 	any->low = ~any->low;
 	any->high = ~any->high;
-	any->state = state;
+	any->state = (int32_t)state;
 }
 
 /* The box at `index` is dead from here on, and has no finalizer any more. */

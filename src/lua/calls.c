@@ -250,7 +250,7 @@ static void
 shortage(int error, double size, char *to, size_t n)
 {
 	const char *why;
-	char text[128];
+	char text[MESSAGE_MAX / 2];
 
 	switch (error) {
 	case EDQUOT:

@@ -6,6 +6,8 @@
 
 #include "box.h"
 
+#define MESSAGE_MAX 160	/* bytes that hold any message of shortage, message */
+
 extern const struct bufpool_calls ffi_calls;
 
 #endif

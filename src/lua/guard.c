@@ -2,7 +2,7 @@
 #include "guard.h"
 
 /* This file must be compiled with -fexceptions. */
-#define AT_END(function) __attribute__((cleanup(function)))
+#define AT_END(function) __attribute__((cleanup(function), unused))
 
 /* Guarded calls inside one another use up the C stack, which Lua does not
  * watch. */

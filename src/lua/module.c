@@ -17,7 +17,9 @@
 static const struct { const char *name; double value; } constants[] = {
 	{ "EBADF", EBADF },
 	{ "ESTALE", ESTALE },
+	{ "INT_MAX", INT_MAX },
 	{ "LINE", WIPE_LINE },
+	{ "MESSAGE_MAX", MESSAGE_MAX },
 	/* a handle: the descriptor's word above the bits of its number */
 	{ "NUMBER_BITS", BUF_NUMBER },
 	{ "STATE_MASK", BUF_STATE },
@@ -28,7 +30,6 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "CLASS_GRAIN", ARENA_GRAIN },
 	{ "CLASS_MAX", CLASS_MAX },
 	{ "COUNT_MAX", FLOOR_MAX },
-	{ "NODE_MAX", INT_MAX },
 	{ "NUMA_NONE", BUFPOOL_NUMA_NONE },
 	{ "NUMA_LOCAL", BUFPOOL_NUMA_LOCAL },
 };
@@ -61,7 +62,8 @@ push_cookies(lua_State *L)
 {
 	lua_newtable(L);
 	for (int kind = 0; box_kinds[kind] != NULL; kind++) {
-		lua_pushinteger(L, (int32_t)box_cookie(KIND_POOL + kind));
+		lua_pushinteger(L, (int32_t)box_cookie(
+			(enum box_kind)(KIND_POOL + kind)));
 		lua_setfield(L, -2, box_kinds[kind]);
 	}
 	lua_pushinteger(L, (int32_t)(box_cookie(KIND_POOL) >> 32));

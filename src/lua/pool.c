@@ -39,7 +39,7 @@ core_frozen_box(lua_State *L)
 static int
 shortage(lua_State *L, int error, double size)
 {
-	char text[160];
+	char text[MESSAGE_MAX];
 
 	lua_pushnil(L);
 	if (error == EAGAIN)
