@@ -109,6 +109,17 @@ describe("make install", function()
         end
     end)
 
+    it("shows nothing but its own names in the library for hosts", function()
+        local names, seen = must("nm -g --defined-only " .. dir
+            .. "/tree/lib/libbufpool_lua.a"), 0
+        for name in names:gmatch "%S+ %u (%S+)" do
+            assert.truthy(name:find "^bufpool_"
+                or name:find "^luaopen_bufpool", name)
+            seen = seen + 1
+        end
+        assert.is_true(seen > 10)
+    end)
+
     if not installed "pkg-config" then
         pending("serves C programs: pkg-config is not installed")
         pending("serves hosts: pkg-config is not installed")

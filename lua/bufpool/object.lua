@@ -32,7 +32,8 @@ local min = math.min
 
 -- The halves of the cookies; src/lua/box.h tells what they are.
 local cookies = core.cookies
-local BUFFER, FROZEN, HIGH = cookies.buffer, cookies.frozen, cookies.high
+local POOL, BUFFER, FROZEN = cookies.pool, cookies.buffer, cookies.frozen
+local HIGH = cookies.high
 local box_t = ffi.typeof("struct bufpool_box *")
 local handle_t = ffi.typeof("struct bufpool_handle *")
 local uint64_t = ffi.typeof("uint64_t")
@@ -44,12 +45,16 @@ local NUMBER_BITS = core.constants.NUMBER_BITS
 local NUMBER = 0ULL + min(calls.descriptors(), 2 ^ NUMBER_BITS) - 1
 local STATE_MASK = core.constants.STATE_MASK
 local STATE_OUT = core.constants.STATE_OUT
--- Kinds by what getmetatable says, and by low halves, of the dead too.
+-- Kinds by what getmetatable says.
 local SENTINELS = { ["bufpool.dead"] = "dead" }
-local BY_LOW = {}
 for _, kind in ipairs(core.kinds) do
     SENTINELS["bufpool." .. kind] = kind
-    BY_LOW[cookies[kind]], BY_LOW[bnot(cookies[kind])] = kind, kind
+end
+
+-- By the low half of a cookie. Not a table, which a trace would have to search.
+local function kind_of(low)
+    return low == BUFFER and "buffer" or low == FROZEN and "frozen"
+        or low == POOL and "pool"
 end
 
 local STATES = core.states
@@ -96,10 +101,10 @@ local function identify(x)
     end
     local box = cast(box_t, x)
     local low, high = box.low, box.high
-    local kind = BY_LOW[low]
-    local alive = low == cookies[kind or 0]
-    if not kind or high ~= (alive and HIGH or bnot(HIGH))
-        or sentinel ~= kind and sentinel ~= "dead" then
+    local alive = high == HIGH
+    local kind = (alive or high == bnot(HIGH))
+        and kind_of(alive and low or bnot(low))
+    if not kind or sentinel ~= kind and sentinel ~= "dead" then
         return false
     end
     return kind, alive and (kind ~= "buffer" or box.buf.word == box.word)

@@ -12,7 +12,6 @@ local cast = ffi.cast
 local error, getmetatable, pcall, type = error, getmetatable, pcall, type
 local reject = object.reject
 local POOL, HIGH = core.cookies.pool, core.cookies.high
-local checkout = core.pool.__index.checkout
 local call_borrow = calls.borrow
 
 local box_t = ffi.typeof("struct bufpool_pool_box *")
@@ -84,8 +83,7 @@ local function callable(f)
     return kind == "function" or meta and meta.__call ~= nil
 end
 
-local guard, guard_allowed = core.guard, core.guard_allowed
-local guard_works = core.guard_works
+local take_buffer, guard, guard_works = core.take, core.guard, core.guard_works
 
 ---Calls fn(buf, ...) and returns its results; the buffer is released when fn
 ---returns or raises, unless fn gave it away. fn may yield. A handler of errors
@@ -107,11 +105,10 @@ function pool.with(self, n, fn, ...)
         check.bad_argument(2, "with", "function expected, got "
             .. type(fn))
     end
-    local buf, message = checkout(self, n)
+    local buf, allowed = take_buffer(self, n)
     if not buf then
-        return nil, message
-    end
-    if guard_works and guard_allowed() then
+        return nil, allowed
+    elseif allowed and guard_works then
         return guard(buf, fn, ...)
     end
     return finish(buf, pcall(fn, buf, ...))

@@ -51,14 +51,12 @@ guard_call(lua_State *L)
 	return call(L, lua_touserdata(L, UP_ACCOUNT), box);
 }
 
-int
+bool
 guard_allowed(lua_State *L)
 {
 	const struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 
-	lua_pushboolean(L, !lua_isyieldable(L) &&
-			account->guards < GUARDS_MAX);
-	return 1;
+	return !lua_isyieldable(L) && account->guards < GUARDS_MAX;
 }
 
 static void

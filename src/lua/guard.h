@@ -14,9 +14,9 @@
 /* core.guard(buf, fn, ...): fn(buf, ...). fn cannot yield in it. */
 int guard_call(lua_State *L);
 
-/* core.guard_allowed(): whether fn could not yield anyway, and few guarded
- * calls stand around this one. */
-int guard_allowed(lua_State *L);
+/* Whether the caller could not yield anyway, and few guarded calls stand around
+ * it. */
+bool guard_allowed(lua_State *L);
 
 /* Whether this LuaJIT runs clean-ups of C frames when it raises. */
 bool guard_works(lua_State *L);

@@ -85,8 +85,7 @@ publish(lua_State *L)
 
 static const luaL_Reg module_functions[] = {
 	{ "publish", publish }, { "plain", plain_method },
-	{ "guard", guard_call }, { "guard_allowed", guard_allowed },
-	{ NULL, NULL }
+	{ "guard", guard_call }, { NULL, NULL }
 };
 
 /* Adds functions to the table on top. The upvalues are at 1 to UP_COUNT. */

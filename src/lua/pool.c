@@ -4,6 +4,7 @@
 #include "calls.h"
 #include "collector.h"
 #include "config.h"
+#include "guard.h"
 #include "module.h"
 #include "stats.h"
 
@@ -127,6 +128,22 @@ pool_checkout(lua_State *L)
 	argument_self(L, KIND_POOL, "checkout");
 	return checkout(L, "checkout", take,
 			argument_size(L, 2, 1, "checkout"), 0);
+}
+
+/* core.take(pool, n): a buffer, and whether core.guard may be used with it; or
+ * nil and a message. */
+static int
+core_take(lua_State *L)
+{
+	int results;
+
+	argument_self(L, KIND_POOL, "with");
+	results = checkout(L, "with", take,
+			   argument_size(L, 2, 1, "with"), 0);
+	if (results > 1)
+		return results;
+	lua_pushboolean(L, guard_allowed(L));
+	return 2;
 }
 
 static int
@@ -286,6 +303,7 @@ const luaL_Reg pool_functions[] = {
 	{ "stats", stats_of_all },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
+	{ "take", core_take },
 	{ NULL, NULL }
 };
 
