@@ -28,6 +28,8 @@ LUA_INC := $(patsubst %/luajit.h,%,$(firstword $(wildcard $(addsuffix \
 	$(shell pkg-config --variable=includedir luajit 2>/dev/null) \
 	/usr/include/luajit-2.1 /usr/local/include/luajit-2.1 \
 	/usr/local/openresty/luajit/include/luajit-2.1))))
+# What hosts need besides, if pkg-config knows it.
+LUAJIT_PC := $(shell pkg-config --exists luajit 2>/dev/null && echo luajit)
 LUA_LIBS ?= $(or $(shell pkg-config --libs luajit 2>/dev/null),\
 	-L$(LUA_INC)/../../lib -lluajit-5.1)
 
@@ -65,6 +67,9 @@ $(BUILD)/src/%.o: src/%.c | $(BUILD)/headers
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 $(LUA_OBJ): | $(BUILD)/cdef.h $(BUILD)/lua_sources.h
+
+# Has a clean-up that runs as LuaJIT unwinds.
+$(BUILD)/src/lua/guard.o: ALL_CFLAGS += -fexceptions
 
 # A closing Lua state must not unload code that a thread's exit will run
 # (nodelete), and the module must not mix with a host's own copy (Bsymbolic).
@@ -148,7 +153,8 @@ install: all install-module
 	$(INSTALL) -m 644 $(ARCHIVES) $(DESTDIR)$(LIBDIR)
 	for name in bufpool bufpool_lua; do \
 		sed -e 's|@INCDIR@|$(INCDIR)|; s|@LIBDIR@|$(LIBDIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in \
+		-e 's|@VERSION@|$(VERSION)|; s|@LUAJIT@|$(LUAJIT_PC)|' \
+		src/$$name.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/$$name.pc || exit 1; \
 	done
 

@@ -39,6 +39,108 @@ describe("the module", function()
     end)
 end)
 
+describe("require", function()
+    for _, lua in ipairs { "lua5.1", "lua5.2", "lua5.3", "lua5.4" } do
+        local _, status = helper.shell("type " .. lua)
+        local test = status == 0 and it or function(name)
+            pending(name .. " (which is not installed)")
+        end
+        test("says in one sentence what is missing in " .. lua, function()
+            local text = helper.shell(lua .. " -e " .. helper.quote((
+                "package.path, package.cpath = %q, %q "
+                .. "print(pcall(require, 'bufpool'))"):format(
+                package.path, package.cpath)))
+            assert.equal(("false\tbufpool needs LuaJIT with its FFI, and this "
+                .. "is Lua %s without it\n"):format(lua:match "[%d.]+"), text)
+        end)
+    end
+
+    for what, code in pairs {
+        ["replaced by a flag"] = "debug, package.loaded.debug = 1, true",
+        ["missing"] = "debug, package.loaded.debug = nil",
+        ["empty"] = "for name in pairs(debug) do debug[name] = nil end",
+    } do
+        it("does without debug where that is " .. what, function()
+            assert.equal("ok\n", helper.child_ok(code .. [[
+
+                local bufpool = require "bufpool"
+                local pool = bufpool.new()
+                local w = pool:writer():put("ab", 1):put_u16be(0x4142)
+                w:put(setmetatable({}, { __tostring = function()
+                    return "object"
+                end }))
+                w:pack(1, ">I2", 0x6364)
+                assert(tostring(w) == "cd1ABobject", tostring(w))
+                assert(w:unpack(1, ">I2") == 0x6364)
+                assert(pool:with(1, setmetatable({}, { __call = function(_, b)
+                    return #b
+                end })) == 1)
+                for _, misuse in ipairs {
+                    function() w:write(99, "x") end,
+                    function() w:put_u16be({}) end,
+                    function() pool:checkout(-1) end,
+                } do
+                    local ok, message = pcall(misuse)
+                    assert(not ok and message:find "bad argument #1", message)
+                end
+                print "ok"]]))
+        end)
+    end
+end)
+
+describe("tostring of what is dead", function()
+    it("says what it was, and how it ended", function()
+        local pool = bufpool.new()
+        local buf, other, h = pool:checkout(8), pool:checkout(8), pool:borrow(8)
+        local frozen, lent = other:freeze(), pool:borrow(8):freeze()
+        buf:release()
+        frozen:release()
+        lent:release()
+        h:release()
+        pool:close()
+        assert.equal("bufpool.buffer: released", tostring(buf))
+        assert.equal("bufpool.buffer: frozen", tostring(other))
+        assert.equal("bufpool.frozen: released", tostring(frozen))
+        assert.equal("bufpool.frozen: released", tostring(lent))
+        assert.equal("bufpool.handle: released", tostring(h))
+        assert.equal("bufpool.pool: closed", tostring(pool))
+        assert.equal("bufpool.buffer: released",
+            string.format("%s", buf))
+    end)
+
+    it("works when the collector ended it", function()
+        local pool, seen = bufpool.new(), nil
+        do
+            local proxy = newproxy(true)
+            local held = { pool:checkout(8), pool:checkout(8):freeze() }
+            getmetatable(proxy).__gc = function() seen = held end
+        end
+        for _ = 1, 3 do
+            collectgarbage()
+        end
+        assert.equal("bufpool.buffer: released", tostring(seen[1]))
+        assert.equal("bufpool.frozen: released", tostring(seen[2]))
+    end)
+
+    it("is the only use that does not raise", function()
+        local pool = bufpool.new()
+        local buf, h = pool:checkout(8), pool:borrow(8)
+        local method = buf.tostring
+        buf:release()
+        h:release()
+        for _, dead in ipairs { buf, h } do
+            helper.raises(function() return dead .. "" end, "released")
+            helper.raises(function() return "" .. dead end, "released")
+            helper.raises(function() return #dead end, "released")
+            helper.raises(function() dead.x = 1 end)
+            helper.raises(function() method(dead) end, "released")
+            helper.raises(function() pool:writer():put(dead) end, "released")
+        end
+        helper.raises(function() buf:tostring() end, "released")
+        helper.raises(function() return buf < buf end, "released")
+    end)
+end)
+
 describe("bufpool.type", function()
     it("names each kind", function()
         local pool = bufpool.new()

@@ -292,6 +292,83 @@ describe("with", function()
         assert.is_nil(err)
     end)
 
+    it("leaves the frames of fn to a handler of errors around it", function()
+        local seen, reason = nil, { "any value" }
+        local function thrower() error(reason) end
+        local function caller(buf)
+            seen = buf
+            thrower()
+            return buf
+        end
+        local found, alive, traceback
+        local ok, err = xpcall(function()
+            return (pool:with(10, function(buf) return (caller(buf)) end))
+        end, function(e)
+            for level = 1, math.huge do
+                local info = debug.getinfo(level, "f")
+                if not info or found then
+                    break
+                end
+                found = info.func == thrower
+            end
+            alive = bufpool.type(seen)
+            traceback = debug.traceback()
+            return e
+        end)
+        assert.is_false(ok)
+        assert.equal(reason, err)
+        assert.is_true(found, traceback)
+        assert.equal("buffer", alive)
+        assert.equal("dead", bufpool.type(seen))
+        assert.equal(0, pool:stats().checked_out)
+    end)
+
+    it("releases the buffers of all calls that an error passes", function()
+        for _, depth in ipairs { 1, 2, 20, 99, 100, 101, 102, 300 } do
+            local function nest(k)
+                if k == 0 then
+                    error("bottom", 0)
+                end
+                pool:with(k, function() nest(k - 1) end)
+            end
+            local ok, err = pcall(nest, depth)
+            assert.is_false(ok)
+            assert.equal("bottom", err)
+            assert.equal(0, pool:stats().checked_out)
+        end
+    end)
+
+    it("works in a loop that becomes a trace, errors too", function()
+        local sum = 0
+        local function fn(buf, k)
+            sum = sum + #buf
+            if k % 7 == 0 then
+                error(k, 0)
+            end
+            return k
+        end
+        for k = 1, 2000 do
+            local ok, got = pcall(pool.with, pool, 3, fn, k)
+            assert.equal(k % 7 ~= 0, ok)
+            assert.equal(k, got)
+        end
+        assert.equal(6000, sum)
+        assert.equal(0, pool:stats().checked_out)
+    end)
+
+    it("may call itself until Lua's stack overflows", function()
+        local function nest() return (pool:with(1, nest)) end
+        local co = coroutine.create(nest)
+        assert.is_false((coroutine.resume(co)))
+        local ok, err = pcall(nest)
+        assert.is_false(ok)
+        assert.truthy(tostring(err):find "stack overflow", err)
+        -- What was checked out right where the stack ended has no owner.
+        collectgarbage()
+        collectgarbage()
+        assert.equal(0, pool:stats().checked_out)
+    end)
+
     it("leaves alone what fn released or froze", function()
         pool:with(10, function(buf) buf:release() end)
         local frozen = pool:with(3, function(buf)

@@ -367,6 +367,87 @@ describe("a metatable", function()
     end)
 end)
 
+describe("a metatable of another kind of ours", function()
+    it("makes every method raise", function()
+        local text = helper.child_ok [[
+            local bufpool = require "bufpool"
+            local pool = bufpool.new()
+            local make = {
+                pool = function() return bufpool.new() end,
+                buffer = function() return pool:checkout(64) end,
+                frozen = function() return pool:checkout(64):freeze() end,
+            }
+            local calls, raised = 0, 0
+            local function try(fn, ...)
+                calls = calls + 1
+                if not pcall(fn, ...) then
+                    raised = raised + 1
+                end
+            end
+            for is in pairs(make) do
+                for looks in pairs(make) do
+                    local meta = debug.getmetatable(make[looks]())
+                    for name, method in pairs(meta.__index) do
+                        local x = make[is]()
+                        local own = debug.getmetatable(x)
+                        if is ~= looks then
+                            debug.setmetatable(x, meta)
+                            for _ = 1, 3 do
+                                try(method, x, 1, "x", 1)
+                                try(method, x)
+                            end
+                            try(function() return x .. "" end)
+                            try(function() return "" .. x end)
+                            if looks ~= "pool" then
+                                try(function() return #x end)
+                                try(function() return tostring(x) end)
+                            end
+                            try(function() return x < x end)
+                            try(pool.writer(pool).put, pool:writer(), x)
+                            assert(bufpool.type(x) == nil)
+                            debug.setmetatable(x, own)
+                        end
+                        assert(bufpool.type(x) == is)
+                    end
+                end
+            end
+            print(calls > 1000, calls - raised)]]
+        assert.equal("true\t0\n", text)
+    end)
+end)
+
+describe("a payload that is none of ours", function()
+    it("is not taken for a Lua object, whatever its bits", function()
+        assert.equal("alive\n", helper.child_ok [[
+            jit.off()
+            local ffi = require "ffi"
+            local bufpool = require "bufpool"
+            -- As a double, these bits are a string at an address of no memory.
+            local x = bufpool.new():checkout(8)
+            x:release()
+            debug.setmetatable(x, { __metatable = "bufpool.buffer" })
+            ffi.cast("uint64_t *", x)[0] = 0xfffd800000000010ULL
+            -- Has many slots, where something of the last call may lie, and
+            -- makes the collector look at them.
+            local function allocate()
+                local a, b, c, d, e, f, g, h, i, j, k, l
+                if x == nil then
+                    a, b, c, d, e, f = 1, 2, 3, 4, 5, 6
+                    g, h, i, j, k, l = 7, 8, 9, 10, 11, 12
+                end
+                return { {} }, a, b, c, d, e, f, g, h, i, j, k, l
+            end
+            for n = 1, 100000 do
+                assert(bufpool.type(x) == nil)
+                allocate()
+                if n % 50 == 0 then
+                    collectgarbage "step"
+                end
+            end
+            print "alive"]])
+    end)
+end)
+
 describe("a callback in the middle", function()
     it("of put may release what is being written", function()
         local buf, other = make.buffer(), make.buffer()

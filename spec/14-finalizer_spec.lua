@@ -3,6 +3,7 @@
 -- may then land in memory that is no longer that buffer's.
 
 local bufpool = require "bufpool"
+local helper = require "support.helper"
 
 local ROUNDS, TRIES, SIZE = 40, 50000, 64
 local zero = ("\0"):rep(4096)
@@ -175,4 +176,58 @@ describe("a finalizer in the middle of", function()
         end
         pool:close()
     end)
+end)
+
+-- In a process of its own: this was a crash.
+describe("a finalizer that closes the file", function()
+    for name, operation in pairs {
+        readfrom = "buf:reset():readfrom(file, 8)",
+        readinto = "buf:readinto(1, file)",
+        ["writeto of a buffer"] = "buf:writeto(file)",
+        ["writeto of a frozen object"] = "frozen:writeto(file)",
+    } do
+        it("makes " .. name .. " raise, as a closed file does", function()
+            assert.equal("true\n", helper.child_ok([[
+                jit.off()
+                collectgarbage("setpause", 100)
+                collectgarbage("setstepmul", 4000)
+                local bufpool = require "bufpool"
+                local pool = bufpool.new()
+                local interrupted = 0
+                for round = 1, 200 do
+                    local buf = pool:checkout(64)
+                    local frozen = pool:checkout(64):freeze()
+                    local file = io.tmpfile()
+                    file:write(("x"):rep(1000))
+                    local done = false
+                    getmetatable(newproxy(true)).__gc = function()
+                        done = true
+                        file:close()
+                    end
+                    while not done do
+                        file:seek "set"
+                        if done then
+                            break
+                        end
+                        local ok, message = pcall(function()
+                            ]] .. operation .. [[
+
+                        end)
+                        if not ok then
+                            assert(message:find("attempt to use a closed file",
+                                1, true), message)
+                            assert(done)
+                            interrupted = interrupted + 1
+                        end
+                    end
+                    assert(#buf <= 64)
+                    buf:release()
+                    frozen:release()
+                    local heir = pool:checkout(4096)
+                    assert(tostring(heir) == ("\0"):rep(4096))
+                    heir:release()
+                end
+                print(interrupted > 20)]]))
+        end)
+    end
 end)

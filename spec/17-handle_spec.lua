@@ -254,7 +254,7 @@ describe("a stale handle", function()
         } do
             raises(use, "attempt to use a released handle")
         end
-        assert.is_false(pcall(tostring, h))
+        assert.equal("bufpool.handle: released", tostring(h))
     end
 
     it("raises, whoever has the memory now", function()

@@ -109,6 +109,19 @@ describe("make install", function()
         end
     end)
 
+    it("shows nothing but its own names in the library for hosts", function()
+        local names, seen = must("nm -g --defined-only " .. dir
+            .. "/tree/lib/libbufpool_lua.a"), 0
+        -- DW.ref.* are the compiler's, one for all objects that unwind.
+        for name in names:gmatch "%S+ %u (%S+)" do
+            assert.truthy(name:find "^bufpool_"
+                or name:find "^luaopen_bufpool" or name:find "^DW%.ref%.",
+                name)
+            seen = seen + 1
+        end
+        assert.is_true(seen > 10)
+    end)
+
     if not installed "pkg-config" then
         pending("serves C programs: pkg-config is not installed")
         pending("serves hosts: pkg-config is not installed")
@@ -116,14 +129,14 @@ describe("make install", function()
     end
 
     -- Builds a program with what pkg-config says, and runs it.
-    local function build(source, modules)
+    local function build(source, modules, language)
         local file = assert(io.open(dir .. "/program.c", "w"))
         file:write(source)
         file:close()
         return must(("export PKG_CONFIG_PATH=%s/tree/lib/pkgconfig; cd %s && "
-            .. "cc -Wall -Werror -o program program.c "
+            .. "%s program.c -Wall -Werror -o program -x none "
             .. "$(pkg-config --cflags --libs %s) && ./program")
-            :format(dir, dir, modules))
+            :format(dir, dir, language or "cc -x c", modules))
     end
 
     it("serves C programs through pkg-config", function()
@@ -166,7 +179,41 @@ int main(void)
     lua_close(L);
     return 0;
 }
-]], "bufpool_lua luajit"))
+]], "bufpool_lua"))
+    end)
+
+    it("needs nothing but bufpool_lua to build the example", function()
+        local file = assert(io.open "examples/host.c")
+        local source = file:read "*a"
+        file:close()
+        assert.truthy(build(source, "bufpool_lua"):find("Lua:  got", 1, true))
+    end)
+
+    if not installed "c++" then
+        pending("serves hosts in C++: there is no C++ compiler")
+        return
+    end
+
+    it("serves hosts in C++ that include its header first", function()
+        assert.equal("table\n", build([[
+#include <bufpool_lua.h>
+#include <cstdio>
+extern "C" {
+#include <lauxlib.h>
+#include <lualib.h>
+}
+int main()
+{
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    lua_pushcfunction(L, luaopen_bufpool);
+    lua_call(L, 0, 1);
+    std::puts(luaL_typename(L, -1));
+    bufpool_lua_push_pool(L, bufpool_create(NULL));
+    lua_close(L);
+    return 0;
+}
+]], "bufpool_lua", "c++ -x c++"))
     end)
 end)
 

@@ -4,9 +4,10 @@
  * Link the library bufpool_lua, which holds the Lua files too, call
  * luaopen_bufpool in each state that is to use it, and pass pools and buffers
  * in and out. The state has to be LuaJIT's, with its standard libraries open
- * (luaL_openlibs). Buffers that came in through Lua's own `require "bufpool"`
- * belong to another copy of bufpool, if that loads a shared object: a host
- * that opens bufpool itself should leave that to nobody else.
+ * (luaL_openlibs). A script's `require "bufpool"` then gives what the host has
+ * opened. Without the host it loads a shared object, which is another copy of
+ * bufpool. A state belongs to the copy that opened it first: in a state of
+ * another copy, luaopen_bufpool, push and check raise, and test gives NULL.
  *
  * Everything here follows Lua's rules: one thread in a state at a time, and
  * errors raised as Lua raises them. What is pushed needs 8 free stack slots.
@@ -14,13 +15,13 @@
 #ifndef BUFPOOL_LUA_H
 #define BUFPOOL_LUA_H
 
-#include <lua.h>
-
 #include "bufpool.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+#include <lua.h>
+
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
 #endif
@@ -35,8 +36,8 @@ int luaopen_bufpool_core(lua_State *L);
 /*
  * Pushes a Lua object that owns what is passed: the reference to the pool, or
  * the buffer, which the collector releases like one checked out in Lua. What
- * is passed is consumed, also when they raise: that memory is out, or that
- * bufpool was not opened in this state.
+ * is passed is consumed, also when they raise: that memory is out, or that this
+ * copy of bufpool was not opened in this state.
  */
 void bufpool_lua_push_pool(lua_State *L, struct bufpool *pool);
 void bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf);

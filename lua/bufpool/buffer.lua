@@ -1,36 +1,39 @@
 -- Buffers: writing in place, and the vocabulary of LuaJIT's string.buffer.
 --
 -- Each method that writes first works out everything: where, how much, and the
--- mark that it needs. Then it compares the epoch (object.lua tells why), raises
--- the mark, and writes: what is at or past the mark is zero and will not be
--- wiped. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
+-- mark that it needs. Then it compares the epoch (see object.lua), raises the
+-- mark, and writes. Bytes at and past the mark are zero and are not wiped on
+-- release. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
 -- because LuaJIT assumes that accesses of different types never meet.
 
 local bit = require "bit"
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
 
 local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
 local floor, max, min = math.floor, math.max, math.min
-local getmetatable = debug.getmetatable
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
 local tostring, type = tostring, type
-local arshift, band, bnot, tobit = bit.arshift, bit.band, bit.bnot, bit.tobit
+local tobit = bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
+local metatable = check.metatable
 local size, position, range = check.size, check.position, check.range
-local live, data, holds = core.live, core.data, core.holds
-local calls = core.ffi_calls
-local pointer, identify, box_t = core.pointer, core.identify, core.box_type
-local is_handle, same = core.is_handle, core.same
--- Looking a function up allocates; a local does not.
+local live, data, holds = object.live, object.data, object.holds
+local identify, is_handle, same = object.identify, object.is_handle, object.same
+local grow, room, charged = space.grow, space.room, space.charged
+local line_end = space.line_end
 local move, consume = calls.move, calls.consume
 
+local bytes_t = ffi.typeof("const uint8_t *")
 ---@type any
 local new_pointer = ffi.typeof("const void *")
 
-local INT_MAX = 0x7fffffff
+local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 local ITSELF = "a buffer cannot be put into itself"
 
 ---@class (partial) bufpool.Buffer : bufpool.Reader, bufpool.FileReader
@@ -56,15 +59,7 @@ local function place(to, text, n)
     end
 end
 
--- Single bytes raise the mark by whole cache lines: wiping one costs as much
--- as wiping a byte of it, and most stores of a loop need not touch the mark.
-local LINE = 64
-
-local function line_end(i, capacity)
-    return min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
-end
-
--- i has been checked, but a finalizer may have shortened the buffer since.
+-- The caller has checked i. A finalizer may have shortened the buffer since.
 local function set_byte(self, i, v)
     local b, epoch = live(self, "setbyte")
     local at, len, mark = b.at, tonumber(b.len), tonumber(b.mark)
@@ -77,7 +72,7 @@ local function set_byte(self, i, v)
     end
 end
 
--- Up to four without a loop, which a trace would not hold.
+-- Up to four bytes, without the loop that would keep set_bytes off a trace.
 local function set_few(self, i, n, v, w, x, y)
     i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
     check.byte(v, "setbyte", 2)
@@ -118,7 +113,8 @@ end
 function buffer.setbyte(self, i, ...)
     local b, epoch = live(self, "setbyte")
     local at, v = b.at, ...
-    -- One comparison, in a loop, for what is inside and below the mark.
+    -- The plain case is inside the contents and below the mark: one comparison
+    -- in a loop.
     local stop = tobit(min(tonumber(b.len), tonumber(b.mark), INT_MAX))
     if select("#", ...) == 1 and type(i) == "number" and type(v) == "number"
         and i >= 1 and i <= stop and floor(i) == i and b.epoch == epoch then
@@ -149,7 +145,16 @@ function buffer.write(self, i, v)
     return self
 end
 
----Overwrites the bytes from i on with a range of source; they may overlap.
+-- The text of data, for a call by FFI that adds to a pointer.
+local function pointer(text)
+    if type(text) == "string" then
+        return (cast(bytes_t, text))
+    end
+    return text
+end
+
+---Overwrites the bytes from i on with a range of source, which may overlap
+---them.
 ---@param i bufpool.Integer
 ---@param source bufpool.Data
 ---@param from? bufpool.Integer
@@ -173,7 +178,7 @@ function buffer.copy(self, i, source, from, to)
     return self
 end
 
----Overwrites a range with one byte; it wraps.
+---Overwrites a range with one byte. A number above 255 wraps.
 ---@param v bufpool.Number
 ---@param i? bufpool.Integer
 ---@param j? bufpool.Integer
@@ -194,17 +199,8 @@ function buffer.fill(self, v, i, j)
     return self
 end
 
--- What memory is charged to: a handle's is not the collector's to return.
-local function charged(self)
-    if type(self) == "userdata" then
-        return (cast(box_t, self))
-    end
-    return nil
-end
-
--- Calls of the core that change a buffer as a whole. They fail with ESTALE when
--- the epoch has moved on, and then are made again.
-local ESTALE = 116
+-- Functions of calls that change a buffer fail with ESTALE when its epoch is no
+-- longer the given one. The method then begins anew.
 
 ---Zeroes all memory and empties the buffer.
 ---@return bufpool.Buffer
@@ -224,45 +220,6 @@ function buffer.free(self)
         return buffer.free(self)
     end
     return self
-end
-
--- Growth --------------------------------------------------------------------
-
--- Grows by `call`, to n bytes. What is garbage may be what memory lacks, so
--- before it fails, the collector may run.
-local function grow(self, call, n, name, collected)
-    local b, epoch = live(self, name)
-    local failure = call(b, epoch, n, charged(self))
-    if failure == ESTALE then
-        return grow(self, call, n, name, collected)
-    elseif failure ~= 0 then
-        if collected or not core.reclaim(b.number, n) then
-            raise(("cannot grow in '%s': %s"):format(name,
-                core.shortage(failure, n)))
-        end
-        return grow(self, call, n, name, true)
-    end
-end
-
--- Of two int64_t, without a branch: which it is changes in the middle of loops.
-local function larger(a, b)
-    local more = b - a
-    return a + band(more, bnot(arshift(more, 63)))
-end
-
----Room for n bytes at the end. The descriptor, its epoch, where the room is,
----where it stops, and the mark above it. Both are int64_t: in a loop that
----appends, each length waits for the one before, and a conversion to a number
----and back takes thrice the time of the addition.
-local function room(self, n, name)
-    local b, epoch = live(self, name)
-    local len = b.len
-    if b.capacity - len < n then
-        grow(self, calls.grow, tonumber(len) + n, name)
-        return room(self, n, name)
-    end
-    local stop = len + n
-    return b, epoch, b.at + len, stop, larger(stop, b.mark)
 end
 
 ---Sets the length; new bytes are zero.
@@ -292,7 +249,7 @@ local function text_of(self, v, name, arg)
     elseif kind == "cdata" then
         return tostring(v)
     end
-    local meta = (kind == "table" or kind == "userdata") and getmetatable(v)
+    local meta = (kind == "table" or kind == "userdata") and metatable(v)
     ---@type any
     local text = meta and meta.__tostring and meta.__tostring(v)
     if type(text) == "number" then
@@ -316,8 +273,9 @@ local function put_one(self, v)
     return self
 end
 
--- What string.format raises itself bears no line, for it was called by pcall;
--- what an object's __tostring raises passes unchanged.
+-- Raises what pcall(string.format) returned. An error of string.format itself
+-- has no position there and gets the caller's; one of an object's __tostring
+-- passes unchanged.
 local function format_failed(message)
     if type(message) == "string" then
         local arg, what = message:match(
@@ -350,9 +308,9 @@ local function put_strings(self, v, w, x, y)
     return self
 end
 
--- All values are looked at before any is put: they may raise, and __tostring
--- may do anything, to this buffer too. The room is had before any is put, so
--- that a shortage leaves the buffer as it was.
+-- All values become text before any is put: that may raise, and a __tostring
+-- may change this buffer. The room for all is made before any is put, so that a
+-- shortage leaves the buffer as it was.
 local function put_all(self, n, ...)
     local values, total = { ... }, 0
     for k = 1, n do
@@ -369,8 +327,8 @@ local function put_all(self, n, ...)
     return self
 end
 
--- Up to four values without a loop or a table, which a trace would not hold.
--- Not in put itself: a trace does not return into a vararg function.
+-- Up to four values, without the loop and the table that would keep put_all off
+-- a trace. Not a part of put: a trace does not return into a vararg function.
 local function put_few(self, n, v, w, x, y)
     v = type(v) == "number" and tostring(v) or v
     w = type(w) == "number" and tostring(w) or w
@@ -390,7 +348,7 @@ local function put_few(self, n, v, w, x, y)
     return put_all(self, n, v, w, x, y)
 end
 
----Appends what is data, or has a __tostring.
+---Appends values that are data or have a __tostring.
 ---@param ... bufpool.Data|table|userdata
 ---@return bufpool.Buffer
 function buffer.put(self, ...)
@@ -409,15 +367,16 @@ function buffer.put(self, ...)
     return put_all(self, n, ...)
 end
 
--- Several at a time: a trace holds few calls of a function by itself.
+-- Whether self is among the n values. Eight at a time: a trace holds only a few
+-- calls of a function by itself.
 local function among(self, n, s, t, u, v, w, x, y, z, ...)
     return same(self, s) or same(self, t) or same(self, u) or same(self, v)
         or same(self, w) or same(self, x) or same(self, y) or same(self, z)
         or n > 8 and among(self, n - 8, ...)
 end
 
--- Stands for the buffer that is written to, which may be an argument as long as
--- the format makes nothing of it.
+-- Stands for the buffer that is written to. That buffer may be an argument as
+-- long as the format does not use it.
 local itself = setmetatable({}, {
     __tostring = function() error(ITSELF, 0) end,
 })
@@ -431,7 +390,7 @@ local function without(self, n, v, ...)
     return v, without(self, n - 1, ...)
 end
 
----Appends what string.format makes of the arguments.
+---Appends the result of string.format(fmt, ...).
 ---@param fmt string
 ---@param ... any
 ---@return bufpool.Buffer
@@ -448,7 +407,7 @@ function buffer.putf(self, fmt, ...)
     return (put_one(self, text))
 end
 
--- A pointer from whatever C would accept for a `const void *`.
+-- A pointer from a value that C would accept as a `const void *`.
 local function to_pointer(v, n, name)
     local ok, at
     if type(v) == "cdata" and not is_handle(v) then
@@ -481,8 +440,8 @@ function buffer.putcdata(self, v, n)
     return self
 end
 
--- Empties only what is sure to be filled again. What is put may be a part of
--- this buffer, by its address: then it is moved, as the memory stays.
+-- Nothing changes before all checks have passed. A pointer may be to a part of
+-- this buffer: the contents move within the memory.
 ---Replaces the contents by a copy of data, or of n bytes from a pointer.
 ---@param v bufpool.Data|ffi.cdata*
 ---@param n? bufpool.Integer
@@ -514,7 +473,7 @@ function buffer.set(self, v, n)
     return self
 end
 
----The bytes past the end, n of them, to be written; commit() then takes them.
+---A pointer to the n bytes past the end, to be written. commit() appends them.
 ---@param n bufpool.Integer
 ---@return ffi.cdata* at
 ---@return integer n
@@ -528,7 +487,7 @@ function buffer.reserve(self, n)
     return at, count
 end
 
----Takes n of the bytes that reserve() gave.
+---Appends the first n of the bytes that reserve() granted.
 ---@param n bufpool.Integer
 ---@return bufpool.Buffer
 function buffer.commit(self, n)
@@ -546,7 +505,7 @@ function buffer.commit(self, n)
     return self
 end
 
--- n bytes off the front, or all.
+-- Takes n bytes off the front, or all.
 local function take(self, n)
     local b, epoch = live(self, "get")
     local at, len = b.at, tonumber(b.len)
@@ -573,7 +532,8 @@ local function get_size(n, arg)
     return type(n) ~= "nil" and size(n, "get", arg) or nil
 end
 
--- As put_few: up to three lengths. All are checked before any is taken.
+-- Up to three lengths, without a loop (see put_few). All are checked before any
+-- byte is taken.
 local function get_few(self, count, n, m, o)
     n, m, o = get_size(n, 1), get_size(m, 2), get_size(o, 3)
     local first = take(self, n)
@@ -587,7 +547,7 @@ local function get_few(self, count, n, m, o)
     return first, second, take(self, o)
 end
 
----Consumes bytes from the front: all, or as many as each length says.
+---Takes bytes off the front, as one string for each length; all without one.
 ---@param ... bufpool.Integer?
 ---@return string ...
 function buffer.get(self, ...)
@@ -602,7 +562,7 @@ function buffer.get(self, ...)
     return take_each(self, ...)
 end
 
----Consumes n bytes, or all there are.
+---Takes n bytes off the front, or all when there are fewer.
 ---@param n bufpool.Integer
 ---@return bufpool.Buffer
 function buffer.skip(self, n)
@@ -623,7 +583,7 @@ function buffer.reset(self)
     return self
 end
 
----A pointer to the bytes, to read and to write, and their number.
+---A pointer to the bytes, for reading and writing, and their number.
 ---@return ffi.cdata* at
 ---@return integer len
 function buffer.ref(self)
@@ -637,7 +597,4 @@ function buffer.ref(self)
     return at, len
 end
 
-core.room = room
-core.buffer_methods = buffer
-
-return true
+return buffer

@@ -4,19 +4,39 @@ local ffi = require "ffi"
 
 local error, tonumber, type = error, tonumber, type
 local ceil, floor = math.ceil, math.floor
-local getinfo = debug.getinfo
 local istype = ffi.istype
+
+-- Some programs give the global `debug` another meaning, and some remove the
+-- library. Without it errors bear no position.
+local found, debug = pcall(require, "debug")
+local library = found and type(debug) == "table" and debug or {}
+local getinfo, getmetatable = library.getinfo, library.getmetatable
 
 local check = {}
 
--- All our files share the beginning of this one's name. Looking for the first
--- frame that is not ours, instead of counting levels, stays right through tail
--- calls and helpers. C functions in between (tostring, pcall) have no line.
-local here = getinfo(1, "S").source
+-- The names of all our files begin as this one's does. Errors are raised at the
+-- first frame that is neither ours nor C's: tail calls and helpers would make a
+-- count of levels wrong, and C functions (tostring, pcall) have no line.
+local here = getinfo and getinfo(1, "S").source or "=bufpool/"
 here = here:match("^(.*)check%.lua$") or here
+
+---The name of a chunk that a module makes, for errors at the caller's line.
+---@param module string
+function check.chunk(module)
+    return here .. module .. ".lua"
+end
+
+---The metatable of a table or userdata, also one that is protected.
+check.metatable = getmetatable or function(x)
+    local meta = _G.getmetatable(x)
+    return type(meta) == "table" and meta or nil
+end
 
 ---Raises `message` at the line that called into bufpool.
 function check.raise(message)
+    if not getinfo then
+        error(message, 0)
+    end
     local level = 2
     local info = getinfo(level, "S")
     while info and (info.what == "C" or info.source:sub(1, #here) == here) do
@@ -43,10 +63,13 @@ end
 local absent = check.absent
 
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
-local SIZE_END = 2 ^ 63
 
----A 64-bit integer of C as a number. One that rounds up to 2^63, beyond the
----largest size, becomes the number below: it is a size, if one that nobody has.
+-- Sizes are below this.
+local SIZE_END = 2 ^ 63
+check.SIZE_END = SIZE_END
+
+---A 64-bit integer of C as a number. An integer below 2^63 that would round up
+---to 2^63 becomes the number below: it is still a size.
 ---@return number? # nil when it is no such integer
 function check.integer(v)
     if type(v) ~= "cdata" or not (istype(int64, v) or istype(uint64, v)) then
@@ -59,7 +82,7 @@ function check.integer(v)
     return n
 end
 
----A number, from a number or a 64-bit integer of C; never from a string.
+---A number, from a number or a 64-bit integer of C. Strings raise.
 function check.number(v, name, arg)
     if type(v) == "number" then
         return v
@@ -76,7 +99,7 @@ local function whole(v, name, arg)
     return n
 end
 
--- As Lua's string library takes them.
+-- A position as Lua's string library takes it: without its fraction.
 local function truncated(v, name, arg)
     local n = check.number(v, name, arg)
     if n ~= n then
@@ -99,8 +122,8 @@ function check.out_of_range(i, len, name, arg)
         ("position %.14g out of range, length %.14g"):format(i, len))
 end
 
----A lone position, for `n` bytes that have to fit: 1 to len, and len + 1 where
----there are no bytes to fit.
+---A lone position, for `n` bytes that must fit after it: 1 to len, or to len +
+---1 when n is 0.
 ---@return number # counted from the start
 function check.position(v, len, n, name, arg)
     local given = whole(v, name, arg)
@@ -115,8 +138,8 @@ function check.position(v, len, n, name, arg)
     return i
 end
 
--- The hot paths end in no tail call: a trace takes fifteen of them in all, and
--- then gives up.
+-- Functions on hot paths do not end in tail calls: a trace holds fifteen tail
+-- calls and then gives up.
 local function clamp(i, j, len)
     if i < 0 then
         i = len + i + 1
@@ -139,13 +162,13 @@ function check.range(i, j, len, name, arg)
     return i, j
 end
 
----The same, and fractions are cut off, as string.sub does.
+---As range, but fractions are cut off, as string.sub does.
 function check.string_range(i, j, len, name, arg)
     i, j = clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
     return i, j
 end
 
----The byte that a number stands for, to be stored: an FFI store wraps it.
+---A number to be stored as a byte. The FFI store wraps it.
 function check.byte(v, name, arg)
     if type(v) == "number" or check.integer(v) then
         return v

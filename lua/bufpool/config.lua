@@ -1,24 +1,22 @@
 -- The configuration of a pool: checks it and fills in the defaults.
 
 local check = require "bufpool.check"
+local core = require "bufpool.core"
 
 local floor, min = math.floor, math.min
 local raise = check.raise
 
-local SIZES = {
-    four_kib_count = 64,
-    sixty_four_kib_count = 8,
-    two_fifty_six_kib_count = 2,
-    one_mib_count = 0,
-    max_bytes = 0,
-}
+-- In the order in which a conflict with "classes" is told.
 local COUNTS = { "four_kib_count", "sixty_four_kib_count",
     "two_fifty_six_kib_count", "one_mib_count" }
 local LATER = { hardened = true, leak_detection = true, ticket_ttl = true }
-local NAME_MAX = 63
-local NODE_MAX = 2 ^ 31 - 1
-local CLASSES_MAX, GRAIN, CLASS_MAX, COUNT_MAX = 16, 4096, 2 ^ 40, 2 ^ 20
-local NUMA_LOCAL = -2
+
+local defaults, limits = core.defaults, core.constants
+local GRAIN = limits.CLASS_GRAIN
+
+-- By key: checks the value and returns what C gets. Keys with a default in
+-- `defaults` (the counts, max_bytes) take a size and have no function here.
+local checks = {}
 
 -- Edit distance, by rows.
 local function distance(a, b)
@@ -46,15 +44,10 @@ local function nearest(key)
             best, least = name, d
         end
     end
-    for name in pairs(SIZES) do
-        try(name)
-    end
-    for name in pairs(LATER) do
-        try(name)
-    end
-    for _, name in ipairs { "classes", "huge_pages", "name", "numa_node",
-        "prefault" } do
-        try(name)
+    for _, keys in ipairs { defaults, checks, LATER } do
+        for name in pairs(keys) do
+            try(name)
+        end
     end
     return best
 end
@@ -69,23 +62,21 @@ local function wrong(key, expected, value)
         expected, value))
 end
 
-local checks = {}
-
 function checks.name(value)
-    if type(value) ~= "string" or #value < 1 or #value > NAME_MAX
+    if type(value) ~= "string" or #value < 1 or #value > limits.NAME_MAX
         or value:find("%z") then
         wrong("name", ("string of 1 to %d bytes without zeros")
-            :format(NAME_MAX), value)
+            :format(limits.NAME_MAX), value)
     end
     return value
 end
 
 function checks.numa_node(value)
     if value == "local" then
-        return NUMA_LOCAL
+        return limits.NUMA_LOCAL
     end
     local node = check.integer(value) or value
-    if type(node) ~= "number" or not (node >= 0 and node <= NODE_MAX)
+    if type(node) ~= "number" or not (node >= 0 and node <= limits.INT_MAX)
         or node ~= floor(node) then
         wrong("numa_node", "number of a node or 'local'", value)
     end
@@ -122,13 +113,14 @@ local function class(value, where)
                 .. "'count')"):format(tostring(key), where))
         end
     end
-    local size = class_number(where .. ".size", value.size, GRAIN, CLASS_MAX)
+    local size = class_number(where .. ".size", value.size, GRAIN,
+        limits.CLASS_MAX)
     if size % GRAIN ~= 0 then
         wrong(where .. ".size", ("multiple of %d"):format(GRAIN), size)
     end
     local count = value.count
     return { size = size, count = type(count) == "nil" and 0
-        or class_number(where .. ".count", count, 0, COUNT_MAX) }
+        or class_number(where .. ".count", count, 0, limits.COUNT_MAX) }
 end
 
 function checks.classes(value)
@@ -149,10 +141,10 @@ function checks.classes(value)
     for _ in pairs(value) do
         others = others + 1
     end
-    if #list < 1 or #list > CLASSES_MAX or others ~= #list then
+    if #list < 1 or #list > limits.CLASSES_MAX or others ~= #list then
         raise(("bad value for 'classes' in 'new' (list of 1 to %d tables "
             .. "expected, got %d entries, %d of them in a list)"):format(
-            CLASSES_MAX, others, #list))
+            limits.CLASSES_MAX, others, #list))
     end
     return list
 end
@@ -162,7 +154,7 @@ local function checked(key, value)
         raise(("'%s' is not built yet"):format(key))
     elseif checks[key] then
         return checks[key](value)
-    elseif not SIZES[key] then
+    elseif not defaults[key] then
         if type(key) ~= "string" then
             raise(("unknown key [%s] in 'new'"):format(tostring(key)))
         end
@@ -170,7 +162,8 @@ local function checked(key, value)
             nearest(key)))
     end
     local n = check.integer(value) or value
-    if type(n) ~= "number" or not (n >= 0 and n < 2 ^ 63) or n ~= floor(n) then
+    if type(n) ~= "number" or not (n >= 0 and n < check.SIZE_END)
+        or n ~= floor(n) then
         wrong(key, "size", value)
     end
     return n
@@ -180,8 +173,8 @@ end
 ---@param given bufpool.Config?
 ---@return table
 return function(given)
-    local config = { numa_node = -1 }
-    for key, default in pairs(SIZES) do
+    local config = { numa_node = limits.NUMA_NONE }
+    for key, default in pairs(defaults) do
         config[key] = default
     end
     if type(given) ~= "nil" and type(given) ~= "table" then

@@ -2,9 +2,11 @@
 
 local check = require "bufpool.check"
 local core = require "bufpool.core"
+local object = require "bufpool.object"
+local reader = require "bufpool.reader"
 
-local view, range = core.view, check.range
-local order = core.order
+local view, reject, range = object.view, object.reject, check.range
+local order = reader.order
 local slice = core.frozen.__index.slice
 
 ---@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
@@ -19,8 +21,8 @@ local frozen = {}
 ---@param j? bufpool.Integer
 ---@return bufpool.Frozen
 function frozen.slice(self, i, j)
-    if core.type(self) ~= "frozen" then
-        core.reject(self, "slice", "frozen")
+    if object.type(self) ~= "frozen" then
+        reject(self, "slice", "frozen")
     end
     local _, len = view(self, "slice")
     i, j = range(i, j, len, "slice", 1)
@@ -34,37 +36,33 @@ end
 ---@return ffi.cdata* at
 ---@return integer len
 function frozen.ref(self)
-    if core.type(self) ~= "frozen" then
-        core.reject(self, "ref", "frozen")
+    if object.type(self) ~= "frozen" then
+        reject(self, "ref", "frozen")
     end
     local at, len = view(self, "ref")
     return at, len
 end
 
-core.frozen_methods = frozen
-
-local meta = core.frozen
+local events = {}
 
 local function compare(a, b, name, equal)
-    if not (core.type(a) == "frozen" and core.type(b) == "frozen") then
-        core.reject(core.type(a) == "frozen" and b or a, name, "frozen")
+    if not (object.type(a) == "frozen" and object.type(b) == "frozen") then
+        reject(object.type(a) == "frozen" and b or a, name, "frozen")
     end
     return order(a, b, name, nil, equal)
 end
 
--- Lua calls this only for two objects that have the same one.
-function meta.__eq(a, b)
+-- Lua calls __eq only for two objects that share it, so for two frozen ones.
+function events.__eq(a, b)
     return compare(a, b, "==", true) == 0
 end
 
-function meta.__lt(a, b)
+function events.__lt(a, b)
     return compare(a, b, "<") < 0
 end
 
-function meta.__le(a, b)
+function events.__le(a, b)
     return compare(a, b, "<=") <= 0
 end
 
-core.dead.__lt, core.dead.__le = meta.__lt, meta.__le
-
-return true
+return { methods = frozen, events = events }

@@ -1,71 +1,33 @@
 -- Handles: buffers that are borrowed, and go back by release() only.
 --
--- A handle is a value of the FFI and no object with a finalizer: while it does
--- not leave a trace it is never even made, and borrowing and releasing are one
--- call into C each. The price is that nobody returns what a program forgets.
+-- A handle is a value of the FFI, without a finalizer. A handle that does not
+-- leave a trace stays in a register, and borrowing and releasing are one call
+-- into C each. In return, nobody releases a handle that a program forgets.
 --
--- To the FFI it is an address, of a struct that has no fields: of all types
--- that may have methods, addresses alone are values to the compiler. It is
--- never looked at as one.
+-- To the FFI a handle is a pointer to a struct without fields: of the types
+-- that may have methods, only pointers are values to LuaJIT's compiler. Nothing
+-- is at that address, and nothing reads it. src/lua/box.h tells what the bits
+-- mean.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
 
 local cast = ffi.cast
-local getmetatable, type = getmetatable, type
-local calls, cookie, live = core.ffi_calls, core.cookie, core.live
-local is_handle, reject = core.is_handle, core.reject
--- Looking a function up allocates; a local does not.
-local borrow, release, freeze = calls.borrow, calls.release, calls.freeze
+local live, is_handle, reject = object.live, object.is_handle, object.reject
+local release, freeze = calls.release, calls.freeze
 
-local pool_box_t = ffi.typeof("struct bufpool_pool_box *")
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
-
-local ESTALE = 116
-
--- What is garbage may be what memory lacks, so before it fails, the collector
--- may run. C looks once more whether the pool is open: a finalizer may have
--- closed it.
-local function take(self, box, n, collected)
-    local h = borrow(box, n)
-    if h ~= nil then
-        return h
-    end
-    local errno = box.error
-    if errno == ESTALE then
-        reject(self, "borrow", "pool")
-    elseif not collected and core.reclaim(self, n) then
-        return take(self, box, n, true)
-    end
-    return nil, core.shortage(errno, n)
-end
-
----@class (partial) bufpool.Pool
-local pool = {}
-
----A handle for n zero bytes; or nil and a message when memory is short. Only
----its release() or freeze() brings the memory back.
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
-function pool.borrow(self, n)
-    if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
-        ---@type any
-        local box = cast(pool_box_t, self)
-        if box.cookie == cookie then
-            return take(self, box, check.size(n, "borrow", 1))
-        end
-    end
-    reject(self, "borrow", "pool")
-end
+local ESTALE = core.constants.ESTALE
 
 ---@class bufpool.Handle : bufpool.Buffer
 ---@operator len: integer
 ---@operator concat(bufpool.Data): string
 local handle = {}
 
----Gives the memory back; every copy of the handle is stale from here on.
+---Gives the memory back. Every copy of the handle is stale afterwards.
 function handle.release(self)
     if not is_handle(self) then
         reject(self, "release", "handle")
@@ -76,7 +38,7 @@ function handle.release(self)
     end
 end
 
----The contents, immutable and not copied; the collector returns them.
+---The contents as a frozen object, without a copy; the collector returns it.
 ---@return bufpool.Frozen
 function handle.freeze(self)
     if not is_handle(self) then
@@ -93,7 +55,7 @@ end
 ---@type table<string, any>
 local meta = { __index = {} }
 
--- The FFI would compare and add addresses.
+-- Without these the FFI would compare and add addresses.
 for event, what in pairs {
     __lt = "compare", __le = "compare", __add = "add to", __sub = "subtract",
     __mul = "multiply", __div = "divide", __mod = "divide", __pow = "raise",
@@ -104,7 +66,4 @@ for event, what in pairs {
     end
 end
 
-core.handle = meta
-core.pool_borrow, core.handle_methods = pool, handle
-
-return true
+return { methods = handle, meta = meta }

@@ -1,9 +1,15 @@
 -- bufpool: a pool of zeroed byte buffers for LuaJIT.
 
+-- Before the core, which no other Lua could load.
+if not (pcall(require, "jit") and pcall(require, "ffi")) then
+    error(("bufpool needs LuaJIT with its FFI, and this is %s without it")
+        :format(_VERSION), 0)
+end
+
 local core = require "bufpool.core"
 
--- Opened before in this VM: then this is the module itself, for its metatables
--- and its C types exist once.
+-- When this VM has opened bufpool before, core is the module itself: metatables
+-- and C types exist once for each VM.
 if core._VERSION then
     ---@cast core bufpool
     return core
@@ -11,17 +17,18 @@ end
 
 local check = require "bufpool.check"
 local complete_config = require "bufpool.config"
-require "bufpool.object"
-require "bufpool.buffer"
-require "bufpool.typed"
-require "bufpool.pack"
-require "bufpool.io"
-require "bufpool.handle"
-require "bufpool.frozen"
+local metatable = require "bufpool.metatable"
+local object = require "bufpool.object"
+local reader = require "bufpool.reader"
+local buffer = require "bufpool.buffer"
+local typed = require "bufpool.typed"
+local pack = require "bufpool.pack"
+local io = require "bufpool.io"
+local frozen = require "bufpool.frozen"
+local handle = require "bufpool.handle"
+local pool = require "bufpool.pool"
 
 local ffi = require "ffi"
-local error, pcall, type = error, pcall, type
-local getmetatable = debug.getmetatable
 
 ---A size, count or position: a number, or an integer that C returned.
 ---@alias bufpool.Integer integer|ffi.cdata*
@@ -34,9 +41,9 @@ local getmetatable = debug.getmetatable
 
 ---@class bufpool.Config
 ---@field four_kib_count? integer buffers of 4 KiB kept ready (64)
----@field sixty_four_kib_count? integer the same, of 64 KiB (8)
----@field two_fifty_six_kib_count? integer the same, of 256 KiB (2)
----@field one_mib_count? integer the same, of 1 MiB (0)
+---@field sixty_four_kib_count? integer buffers of 64 KiB kept ready (8)
+---@field two_fifty_six_kib_count? integer those of 256 KiB (2)
+---@field one_mib_count? integer those of 1 MiB (0)
 ---@field classes? bufpool.ClassConfig[] instead of the four; up to 16
 ---@field max_bytes? integer limit on all memory of the pool (none)
 ---@field numa_node? integer|"local" where its memory should be
@@ -97,7 +104,7 @@ local bufpool = {
 ---@param x any
 ---@return "pool"|"buffer"|"frozen"|"handle"|"dead"|nil
 function bufpool.type(x)
-    return core.type(x)
+    return object.type(x)
 end
 
 ---A pool; or nil and a message when memory is short.
@@ -106,9 +113,9 @@ end
 ---@return string? message
 function bufpool.new(config)
     local whole = complete_config(config)
-    local pool, message, key = core.create(whole)
-    if pool then
-        return pool
+    local made, message, key = core.create(whole)
+    if made then
+        return made
     elseif key then
         check.raise(("the pool '%s' exists with a different '%s'"):format(
             whole.name, key))
@@ -116,87 +123,23 @@ function bufpool.new(config)
     return nil, message
 end
 
----@alias bufpool.Checkout fun(self, n: bufpool.Integer):
----bufpool.Buffer?, string?
----@alias bufpool.CheckoutAligned fun(self, n: bufpool.Integer,
----alignment: bufpool.Integer): bufpool.Buffer?, string?
----@alias bufpool.Writer fun(self, hint?: bufpool.Integer):
----bufpool.Buffer?, string?
-
----@class (partial) bufpool.Pool
----@field checkout bufpool.Checkout full, every byte zero
----@field checkout_zeroed bufpool.Checkout wiped again at this moment
----@field checkout_aligned bufpool.CheckoutAligned at a multiple of `alignment`
----@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
----@field writer bufpool.Writer empty, to append to
----@field stats fun(self): bufpool.Stats
----@field trim fun(self): integer bytes given back to the system
----@field close fun(self) the handle is dead; what is out stays valid
-local pool = {}
-
-local checkout = core.pool.__index.checkout
-
-local function finish(buf, ok, ...)
-    if core.type(buf) == "buffer" then
-        buf:release()
-    end
-    if not ok then
-        error((...), 0)
-    end
-    return ...
+local complete = metatable.complete
+complete(core.pool, "pool", pool)
+complete(core.buffer, "buffer", reader.methods, typed.readers, pack.readers,
+    buffer, typed.writers, pack.writers, io.readers, io.writers)
+complete(core.frozen, "frozen", reader.methods, typed.readers, pack.readers,
+    io.writers, frozen.methods)
+complete(handle.meta, "handle", reader.methods, typed.readers, pack.readers,
+    buffer, typed.writers, pack.writers, io.readers, io.writers, handle.methods)
+for event, fn in pairs(frozen.events) do
+    core.frozen[event] = fn
 end
-
-local function callable(f)
-    local kind = type(f)
-    local meta = (kind == "table" or kind == "userdata") and getmetatable(f)
-    return kind == "function" or meta and meta.__call ~= nil
-end
-
----Calls fn(buf, ...) and returns its results; the buffer is released when fn
----returns or raises, unless fn gave it away.
----@param n bufpool.Integer
----@param fn fun(buf: bufpool.Buffer, ...): ...
----@param ... any
----@return any ...
-function pool.with(self, n, fn, ...)
-    if core.type(self) ~= "pool" then
-        core.reject(self, "with", "pool")
-    end
-    n = check.size(n, "with", 1)
-    if not callable(fn) then
-        check.bad_argument(2, "with", "function expected, got "
-            .. type(fn))
-    end
-    local buf, message = checkout(self, n)
-    if not buf then
-        return nil, message
-    end
-    return finish(buf, pcall(fn, buf, ...))
-end
-
--- FFI is fast on trace and slow in the interpreter, which so gets the commonest
--- methods from C. How a cdata of ours is told there: by the number of its type,
--- which stands before its value.
-if not jit.status() then
-    local type_number, before = tonumber(core.handle_type),
-        ffi.abi "gc64" and 6 or 2
-    for _, methods in ipairs { core.readers, core.buffer_methods,
-        core.handle_methods, core.pool_borrow } do
-        for name, method in pairs(methods) do
-            methods[name] = core.plain(name, method, core.handle_type,
-                type_number, before)
-        end
-    end
-end
-
-core.complete("pool", pool, core.pool_borrow)
-core.complete("buffer", core.readers, core.buffer_methods, core.file_readers,
-    core.file_writers)
-core.complete("frozen", core.readers, core.frozen_methods, core.file_writers)
-core.complete("handle", core.readers, core.buffer_methods, core.file_readers,
-    core.file_writers, core.handle_methods)
-ffi.metatype("struct bufpool_handle", core.handle)
-core.publish(bufpool)
+metatable.bury(core.dead, frozen.events.__lt, frozen.events.__le)
+ffi.metatype("struct bufpool_handle", handle.meta)
+core.publish(bufpool, {
+    bad_argument = check.bad_argument, size = check.size,
+    reject = object.reject,
+})
 package.loaded["bufpool.core"] = bufpool
 
 return bufpool

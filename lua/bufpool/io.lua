@@ -1,32 +1,33 @@
 -- Reading into buffers and writing from them, without Lua strings in between.
 --
--- A read raises the mark to the end of what it asked for, and there it stays
--- whatever comes back: a read that failed or ended early may have written
--- more than it says (one that faulted, or one past the end of a file that is
--- read in blocks).
+-- A read raises the mark to the end of the bytes it asked for, however many
+-- come back. A read that failed, or ended early, may have written more bytes
+-- than it reports: after a fault, or where a file is read in blocks.
 
-local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local failure = require "bufpool.failure"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
 
 local type, tonumber = type, tonumber
 local io_type = io.type
 local floor, max = math.floor, math.max
 local size, position, range = check.size, check.position, check.range
-local live, view, calls = core.live, core.view, core.ffi_calls
-local room = core.room
--- Looking a function up allocates; a local does not.
+local live, view, room = object.live, object.view, space.room
 local read_fd, read_file = calls.read, calls.fread
+local write_fd, write_file = calls.write, calls.fwrite
 
-local FD_MAX = 2 ^ 31 - 1
-local new_text = ffi.typeof("char[?]")
+local EBADF, INT_MAX = core.constants.EBADF, core.constants.INT_MAX
+local CLOSED = "attempt to use a closed file"
 
--- What to read from or write to: an open file, or a descriptor's number.
--- Descriptors come first: io.type is a C function, which no trace holds.
+-- An open file, or the number of a descriptor, to read from or write to.
+-- Numbers are tried first: io.type is a C function, which no trace holds.
 local function target(v, name, arg)
     local fd = type(v) == "number" and v or check.integer(v)
     if fd then
-        if not (fd >= 0 and fd <= FD_MAX and fd == floor(fd)) then
+        if not (fd >= 0 and fd <= INT_MAX and fd == floor(fd)) then
             check.bad_argument(arg, name,
                 ("%.14g is no file descriptor"):format(fd))
         end
@@ -35,8 +36,7 @@ local function target(v, name, arg)
     local state = io_type(v)
     if state ~= "file" then
         check.bad_argument(arg, name,
-            state and "attempt to use a closed file"
-            or "file or descriptor expected, got " .. type(v))
+            state and CLOSED or "file or descriptor expected, got " .. type(v))
     end
     return v
 end
@@ -45,16 +45,29 @@ local function result(n)
     if n >= 0 then
         return n
     end
-    local text = new_text(160)
-    calls.message(-n, text, 160)
-    return nil, ffi.string(text), -n
+    return nil, failure.message(-n), -n
 end
 
-local function read(file, at, n)
+-- A finalizer may have closed the file since target looked.
+local function still_open(got, file, name, arg)
+    if got == -EBADF and io_type(file) ~= "file" then
+        check.bad_argument(arg, name, CLOSED)
+    end
+    return got
+end
+
+local function read(file, at, n, name, arg)
     if type(file) == "number" then
         return read_fd(file, at, n)
     end
-    return read_file(file, at, n)
+    return still_open(read_file(file, at, n), file, name, arg)
+end
+
+local function write(file, at, n)
+    if type(file) == "number" then
+        return write_fd(file, at, n)
+    end
+    return still_open(write_file(file, at, n), file, "writeto", 1)
 end
 
 ---@class bufpool.FileReader : bufpool.FileWriter
@@ -62,10 +75,11 @@ local readers = {}
 ---@class bufpool.FileWriter
 local writers = {}
 
--- A default read is worth its system call.
+-- The fewest bytes that readfrom asks for by itself, to be worth a system call.
 local LEAST = 4096
 
----Appends up to n bytes; by default what there is room for, 4096 at least.
+---Appends up to n bytes; by default as many as there is room for, at least
+---4096.
 ---@param file bufpool.File
 ---@param n? bufpool.Integer
 ---@return integer? bytes 0 at the end
@@ -83,7 +97,7 @@ function readers.readfrom(self, file, n)
         return readers.readfrom(self, file, n)
     end
     b.mark, b.epoch = mark, epoch + 1
-    local got = read(from, to, count)
+    local got = read(from, to, count, "readfrom", 1)
     if got > 0 then
         b.len = len + got
     end
@@ -115,7 +129,7 @@ function readers.readinto(self, i, file, n)
         return readers.readinto(self, i, file, n)
     end
     b.mark, b.epoch = mark, epoch + 1
-    return result(read(from, to, count))
+    return result(read(from, to, count, "readinto", 2))
 end
 
 ---Writes a range of the bytes; consumes nothing.
@@ -133,7 +147,6 @@ function writers.writeto(self, file, i, j)
     if n < 1 then
         return 0
     end
-    local write = type(to) == "number" and calls.write or calls.fwrite
     at = at + (first - 1)
     if o.epoch ~= epoch then
         return writers.writeto(self, file, i, j)
@@ -141,6 +154,4 @@ function writers.writeto(self, file, i, j)
     return result(write(to, at, n))
 end
 
-core.file_readers, core.file_writers = readers, writers
-
-return true
+return { readers = readers, writers = writers }

@@ -12,15 +12,18 @@ local ffi = require "ffi"
 local bit = require "bit"
 local clear = require "table.clear"
 local check = require "bufpool.check"
-local core = require "bufpool.core"
+local buffer = require "bufpool.buffer"
+local object = require "bufpool.object"
+local reader = require "bufpool.reader"
+local space = require "bufpool.space"
+local typed = require "bufpool.typed"
 
 local ffi_string = ffi.string
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
-local data, live, room, view = core.data, core.live, core.room, core.view
-local readers, buffer = core.readers, core.buffer_methods
-local find, object_text = readers.find, readers.tostring
+local data, live, view, room = object.data, object.live, object.view, space.room
+local find, object_text = reader.methods.find, reader.methods.tostring
 local string_find = string.find
 local arshift, band = bit.arshift, bit.band
 
@@ -227,8 +230,9 @@ for _, order in ipairs { "le", "be" } do
     for size = 1, LARGEST do
         for _, sign in ipairs { "u", "i", "f" } do
             local name = sign .. 8 * size .. order
-            local typed = size == 1 and sign .. "8" or name
-            get[name], set[name] = readers[typed], buffer["set_" .. typed]
+            local own = size == 1 and sign .. "8" or name
+            get[name], set[name] = typed.readers[own],
+                typed.writers["set_" .. own]
             if not get[name] and sign ~= "f" then
                 get[name], set[name] = define(sign, size, order)
             end
@@ -469,7 +473,7 @@ local function unpack_source(items, first, last)
     })
 end
 
-local chunk_name = debug.getinfo(1, "S").source
+local chunk_name = check.chunk "pack"
 
 -- The functions by format, and what makes one. Few programs have more than a
 -- handful; for those that make them up, the old ones are forgotten.
@@ -502,6 +506,8 @@ end
 local packers, new_packer = functions("pack", live, pack_source)
 local unpackers, new_unpacker = functions("unpack", view, unpack_source)
 
+local readers, writers = {}, {}
+
 ---@class (partial) bufpool.Buffer
 ---Writes values by a format of Lua 5.3's string.pack from position i on, over
 ---what is there, and past the end, where the buffer grows. Alignment counts
@@ -509,7 +515,7 @@ local unpackers, new_unpacker = functions("unpack", view, unpack_source)
 ---@field pack fun(self, i: bufpool.Integer, fmt: string, ...: any):
 ---bufpool.Buffer
 
-function buffer.pack(self, i, fmt, ...)
+function writers.pack(self, i, fmt, ...)
     return ((packers[fmt] or new_packer(self, fmt))(self, i, ...))
 end
 
@@ -523,4 +529,4 @@ function readers.unpack(self, i, fmt)
     return (unpackers[fmt] or new_unpacker(self, fmt))(self, i)
 end
 
-return true
+return { readers = readers, writers = writers }

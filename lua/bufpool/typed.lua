@@ -30,11 +30,14 @@ local ffi = require "ffi"
 local bit = require "bit"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
 
 local select, tonumber = select, tonumber
 local band, bor, rshift = bit.band, bit.bor, bit.rshift
 local istype = ffi.istype
-local live, room = core.live, core.room
+local live, room = object.live, space.room
 
 local little = ffi.abi("le")
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
@@ -55,13 +58,6 @@ local tick_byte = ffi.new("uint8_t[1]")
 -- LuaJIT keeps its types where a double has negative quiet NaNs: one of those
 -- would be taken for a table or a string, wherever it came from.
 local nan = 0 / 0
-
-local LINE = 64
-
--- Where a single store raises the mark to, as in buffer.lua.
-local function line_end(i, capacity)
-    return math.min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
-end
 
 local function put_each(put, self, size, name, ...)
     local n = select("#", ...)
@@ -107,7 +103,7 @@ local bor, bswap, bxor, lshift, rshift = e.bor, e.bswap, e.bxor, e.lshift,
 local floor, max, min, tobit = e.floor, e.max, e.min, e.tobit
 local select, tonumber, type = e.select, e.tonumber, e.type
 local int64, real, uint64, words = e.int64, e.real, e.uint64, e.words
-local INT_MAX, ESTALE = 0x7fffffff, 116
+local INT_MAX, ESTALE = 0x7fffffff, e.ESTALE
 
 local function read(self, i)
     local at, len, o, epoch = view(self, "$kind")
@@ -189,10 +185,11 @@ return read, get, set, put
 ]]
 
 local environment = {
+    ESTALE = core.constants.ESTALE,
     number = check.byte, position = check.position,
-    view = core.view, live = live, room = room,
-    consume = core.ffi_calls.consume,
-    line_end = line_end, put_each = put_each, too_short = too_short,
+    view = object.view, live = live, room = room,
+    consume = calls.consume, line_end = space.line_end,
+    put_each = put_each, too_short = too_short,
     cell = cell, ticks = ticks, tick_byte = tick_byte, nan = nan,
     words = ffi.typeof("int32_t *"), cast = ffi.cast,
     int64 = int64, uint64 = uint64, real = real,
@@ -295,9 +292,11 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
     }
 end
 
-local readers, writers = core.readers, core.buffer_methods
-local chunk_name = debug.getinfo(1, "S").source
+local readers, writers = {}, {}
+local chunk_name = check.chunk "typed"
 
+-- Defines four methods: for the kind u32be these are u32be, get_u32be,
+-- set_u32be and put_u32be. The annotations below list all of them.
 local function define(kind)
     local parts
     if kind.size <= 3 then
@@ -325,7 +324,7 @@ end
 ---bufpool.Buffer
 ---@alias bufpool.PutNumbers fun(self, ...: bufpool.Number): bufpool.Buffer
 
----Made by the loop below.
+---Defined by the loop below.
 ---@class (partial) bufpool.Reader
 ---@field u8 bufpool.ReadInteger
 ---@field i8 bufpool.ReadInteger
@@ -350,7 +349,7 @@ end
 ---@field f64le bufpool.ReadFloat
 ---@field f64be bufpool.ReadFloat
 
----Made by the loop below.
+---Defined by the loop below.
 ---@class (partial) bufpool.Buffer
 ---@field get_u8 bufpool.GetInteger
 ---@field get_i8 bufpool.GetInteger
@@ -438,4 +437,4 @@ for _, letter in ipairs { "u", "i", "f" } do
     end
 end
 
-return true
+return { readers = readers, writers = writers }

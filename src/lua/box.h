@@ -1,69 +1,92 @@
 /*
- * lua_box - what Lua's userdata hold, and the functions that Lua calls by FFI.
+ * box - the userdata of Lua, and the functions that Lua calls by FFI.
  *
- * All boxes begin alike, so that whoever finds the cookie may read the kind
- * and the state. The cookie is a number that nobody outside this process can
- * know and that every copy of bufpool draws for itself: a metatable can be
- * dressed up as ours, a payload cannot. A dead box holds the cookie negated.
+ * All boxes begin alike, so that whoever finds the cookie may read the state.
+ * The cookie is a number that nobody outside this process can know, and that
+ * every copy of bufpool draws for itself; each kind of box has its own. So one
+ * comparison shows that the payload is ours and of which kind, which the
+ * metatable cannot: debug.setmetatable dresses anything up. A dead box holds
+ * the complement of its cookie. The cookie is two integers of 32 bits, which
+ * Lua can read from any payload: a double might be a NaN that LuaJIT takes for
+ * an object, and 64 bits would allocate.
+ *
+ * FLOORS. A file of src/lua uses only what stands below it:
+ *
+ *      host
+ *      module
+ *      pool  buffer  frozen  push
+ *      plain  stats  config  guard
+ *      collector  calls  copy
+ *      argument
+ *      box
  */
 #ifndef BUFPOOL_LUA_BOX_H
 #define BUFPOOL_LUA_BOX_H
 
+#include "names.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <string.h>
+
+#include "bufpool_lua.h"
 #include "core/buf.h"
 
 /* ffi: begin */
-struct bufpool_account {	/* of one Lua VM; in bytes */
+struct bufpool_account {	/* of one Lua VM, in bytes */
 	double held;		/* memory behind the VM's live boxes */
 	double limit;		/* what they may hold before the VM collects */
-	double least;		/* below this the limit never sinks for long */
-	double debt;		/* memory taken that was not paid for yet */
-	double failures;	/* checkouts since the last full collection */
-	double patience;	/* failures before the next */
+	double least;		/* the limit soon returns to at least this */
+	double debt;		/* memory taken since the collector last ran */
+	double failures;	/* failed checkouts since a full collection */
+	double patience;	/* failures before the next one */
+	double guards;		/* calls of guard.c that have not ended */
 };
 
 struct bufpool_box {		/* a buffer */
-	double cookie;
-	int32_t kind, state;
+	int32_t low, high;	/* the cookie */
+	int32_t state;
 	struct bufpool_buf *buf;
-	uint64_t word;		/* buf's while it is ours */
+	uint64_t word;		/* of buf, as long as it is this box's */
 	struct bufpool_account *account;
 	double charged;		/* this box's part of account->held */
 };
 
 struct bufpool_frozen_box {
-	double cookie;
-	int32_t kind, state;
+	int32_t low, high;	/* the cookie */
+	int32_t state;
 	struct bufpool_frozen *frozen;
 	const uint8_t *at;	/* of this slice */
 	size_t len;
 	struct bufpool_account *account;
 	double charged;
-	int32_t epoch;		/* as a buffer's: changes on release */
+	int32_t epoch;		/* changes on release */
 };
 
 struct bufpool_pool_box {
-	double cookie;
-	int32_t kind, state;
+	int32_t low, high;	/* the cookie */
+	int32_t state;
 	struct bufpool *pool;
 	int32_t named;		/* collecting the handle closes nothing */
 	int32_t error;		/* why the last borrow failed */
 };
 
 /*
- * A borrowed buffer: a value, and no box. As an address, which it is not, it is
- * one machine word, which a trace never stores anywhere: the descriptor's word
- * at checkout above the 24 bits of its number. It is alive while that
- * descriptor is out and has this word, so any value is safe.
+ * A borrowed buffer, which is a value and has no box: the descriptor's word at
+ * checkout, above the BUF_NUMBER bits of the descriptor's number. To LuaJIT it
+ * is an address, which a trace keeps in a register; nothing is ever at that
+ * address. A handle is alive while its descriptor is out and has this word, so
+ * any value is safe.
  */
 struct bufpool_handle;
 
 /*
- * They raise nothing and know no Lua state. Those that change a buffer do it
- * only while its epoch is the given one, and else return ESTALE; box is where
- * growth is charged, NULL for nowhere. An int is 0 or an errno. Numbers that
- * can be large are doubles, which Lua need not box; I/O returns bytes, or an
- * errno negated. borrow returns NULL when it fails; freeze fills a box that has
- * nothing inside.
+ * What Lua calls by FFI. These functions raise nothing and know no Lua state.
+ * Those that change a buffer do so only while its epoch is the given one, and
+ * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
+ * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
+ * which Lua need not box. I/O returns bytes, or an errno negated. borrow
+ * returns NULL when it fails. freeze fills a box that has nothing inside.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
@@ -97,16 +120,168 @@ struct bufpool_calls {
 };
 /* ffi: end */
 
-enum lua_kind { KIND_POOL = 1, KIND_BUFFER, KIND_FROZEN };
+/* Every C function of the module has these upvalues, so that the hot ones look
+ * nothing up. */
+#define UP_ACCOUNT lua_upvalueindex(1)	/* userdata: struct bufpool_account */
+#define UP_POOL lua_upvalueindex(2)	/* metatables */
+#define UP_BUFFER lua_upvalueindex(3)
+#define UP_FROZEN lua_upvalueindex(4)
+#define UP_DEAD lua_upvalueindex(5)
+#define UP_CORE lua_upvalueindex(6)	/* the module's private table */
+#define UP_COUNT 6
 
-/* Why a box is dead. The Lua side knows these numbers too. */
-enum lua_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
+enum box_kind { KIND_POOL = 1, KIND_BUFFER, KIND_FROZEN };
+#define KIND_BITS 2
 
-/* The descriptor of a handle, or NULL when the handle is stale, or forged:
- * whoever makes up the word of a buffer that is in the pool has not made it
- * theirs. */
+/* Why a box is dead. */
+enum box_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
+
+/* Their names, from number 1 and from number 0 on. NULL ends each list. */
+extern const char *const box_kinds[], *const box_states[];
+
+/* A word that no buffer ever has: its state is none. */
+#define BOX_NOBODY UINT64_MAX
+
+/* What this copy of bufpool has drawn; not 0 once a state has opened it. The
+ * cookie of a kind is this number with that of the kind in its low bits. */
+extern _Atomic uint64_t box_cookie_drawn;
+void box_draw_cookie(void);
+
+static inline uint64_t
+box_cookie(enum box_kind kind)
+{
+	return atomic_load_explicit(&box_cookie_drawn, memory_order_relaxed) |
+		kind;
+}
+
+/* Whether the payload is a living box of this kind. All boxes begin alike. */
+static inline bool
+box_lives(const void *box, enum box_kind kind)
+{
+	const struct bufpool_pool_box *any = box;
+	uint64_t cookie = box_cookie(kind);
+
+	return any->low == (int32_t)cookie &&
+		any->high == (int32_t)(cookie >> 32);
+}
+
+/* A new box on top of the stack, with its metatable and nothing inside. */
+static inline void *
+box_new(lua_State *L, enum box_kind kind, size_t size)
+{
+	struct bufpool_pool_box *box = lua_newuserdata(L, size);
+	uint64_t cookie = box_cookie(kind);
+
+	memset(box, 0, size);
+	box->low = (int32_t)cookie;
+	box->high = (int32_t)(cookie >> 32);
+	lua_pushvalue(L, kind == KIND_POOL ? UP_POOL :
+		      kind == KIND_BUFFER ? UP_BUFFER : UP_FROZEN);
+	lua_setmetatable(L, -2);
+	return box;
+}
+
+/* Whether the buffer is still the box's: a host may have released it behind the
+ * box. */
+static inline bool
+box_holds(const struct bufpool_box *box)
+{
+	return box->buf != NULL && box->word == atomic_load_explicit(
+		&box->buf->word, memory_order_relaxed);
+}
+
+/*
+ * The box at `index` if it is one of this kind and alive, else NULL. None is
+ * smaller than the pool's. A light userdata has no length, so it is no box.
+ */
+static inline void *
+box_test(lua_State *L, int index, enum box_kind kind)
+{
+	struct bufpool_pool_box *any = lua_touserdata(L, index);
+	struct bufpool_box *box = (struct bufpool_box *)any;
+
+	if (any == NULL || lua_objlen(L, index) < sizeof *any ||
+	    !box_lives(any, kind))
+		return NULL;
+	return kind != KIND_BUFFER || box_holds(box) ? any : NULL;
+}
+
+/* The finalizer found this living box. Another object's finalizer may still
+ * reach it, so it dies in place: it keeps its metatable. */
+static inline void
+box_finalize(void *box, enum box_state state)
+{
+	struct bufpool_pool_box *any = box;
+
+	any->low = ~any->low;
+	any->high = ~any->high;
+	any->state = (int32_t)state;
+}
+
+/* The box at `index` is dead from here on, and has no finalizer any more. */
+static inline void
+box_kill(lua_State *L, int index, void *box, enum box_state state)
+{
+	box_finalize(box, state);
+	lua_pushvalue(L, UP_DEAD);
+	lua_setmetatable(L, index);
+}
+
+/* Sets what the box charges to its VM to `bytes`. */
+static inline void
+box_charge(struct bufpool_account *account, double *charged, double bytes)
+{
+	account->held += bytes - *charged;
+	*charged = bytes;
+}
+
+/* The functions that fill a new box allocate nothing. */
+static inline void
+box_own_pool(struct bufpool_pool_box *box, struct bufpool *pool, int named)
+{
+	box->pool = pool;
+	box->named = named;
+}
+
+static inline void
+box_own(struct bufpool_account *account, struct bufpool_box *box,
+	struct bufpool_buf *buf)
+{
+	double bytes = (double)buf_size(buf);
+
+	box->buf = buf;
+	box->word = atomic_load_explicit(&buf->word, memory_order_relaxed);
+	box->account = account;
+	box->charged = bytes;
+	account->held += bytes;
+	account->debt += bytes;
+}
+
+/* Takes the buffer out of its box. */
 static inline struct bufpool_buf *
-lua_handle_buf(const struct bufpool_handle *h)
+box_disown(struct bufpool_box *box)
+{
+	box->word = BOX_NOBODY;
+	box_charge(box->account, &box->charged, 0);
+	return box->buf;
+}
+
+/* `len` bytes from `at` of a frozen object, whose reference the box takes. The
+ * account is set, and the charge is the caller's to set. */
+static inline void
+box_own_frozen(struct bufpool_frozen_box *box, struct bufpool_frozen *frozen,
+	       const uint8_t *at, size_t len)
+{
+	box->frozen = frozen;
+	box->at = at;
+	box->len = len;
+}
+
+/* The descriptor of a handle, or NULL when the handle is stale or forged. A
+ * word that was made up does not help its maker when the buffer is in the pool.
+ * object.lua does the same for traces, which cannot look into C. */
+static inline struct bufpool_buf *
+box_handle_buf(const struct bufpool_handle *h)
 {
 	uint64_t v = (uintptr_t)h;
 	uint32_t number = (uint32_t)v & (((uint32_t)1 << BUF_NUMBER) - 1);
@@ -118,19 +293,6 @@ lua_handle_buf(const struct bufpool_handle *h)
 	return atomic_load_explicit(&b->word, memory_order_relaxed) ==
 	    v >> BUF_NUMBER && (v >> BUF_NUMBER & BUF_STATE) == BUF_OUT
 	    ? b : NULL;
-}
-
-/* A word that no buffer ever has: its state is none. */
-#define BOX_NOBODY UINT64_MAX
-
-extern const struct bufpool_calls lua_calls;
-
-/* Sets what the box charges to its VM to `bytes`. */
-static inline void
-lua_charge(struct bufpool_account *account, double *charged, double bytes)
-{
-	account->held += bytes - *charged;
-	*charged = bytes;
 }
 
 #endif

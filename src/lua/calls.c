@@ -3,10 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "box.h"
+#include "calls.h"
 #include "core/grow.h"
 
-/* What growth took is owed to the collector: it cannot run in here. */
+/* The collector cannot run in here, so what growth took becomes debt. */
 static int
 grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
      struct bufpool_box *box)
@@ -20,7 +20,7 @@ grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
 	after = buf_size(b);
 	if (box != NULL && after > before) {
 		box->account->debt += (double)(after - before);
-		lua_charge(box->account, &box->charged, (double)after);
+		box_charge(box->account, &box->charged, (double)after);
 	}
 	return 0;
 }
@@ -42,7 +42,7 @@ free_memory(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 		return ESTALE;
 	grow_free(b);
 	if (box != NULL)
-		lua_charge(box->account, &box->charged, (double)buf_size(b));
+		box_charge(box->account, &box->charged, (double)buf_size(b));
 	return 0;
 }
 
@@ -96,21 +96,24 @@ release(struct bufpool_buf *b, int32_t epoch)
 	return 0;
 }
 
-/* From here on the collector returns it, and so has to feel it. */
+/* A handle was charged to nobody. What it becomes is the collector's to return,
+ * so it is charged now. */
 static int
 freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
 {
+	struct bufpool_frozen *frozen;
+
 	if (b->epoch != epoch)
 		return ESTALE;
-	lua_charge(to->account, &to->charged, (double)buf_size(b));
+	box_charge(to->account, &to->charged, (double)buf_size(b));
 	to->account->debt += to->charged;
-	to->frozen = bufpool_freeze(b);
-	to->at = bufpool_frozen_data(to->frozen);
-	to->len = bufpool_frozen_len(to->frozen);
+	frozen = bufpool_freeze(b);
+	box_own_frozen(to, frozen, bufpool_frozen_data(frozen),
+		       bufpool_frozen_len(frozen));
 	return 0;
 }
 
-/* NULL stands for no bytes here; string.h would not have it. */
+/* NULL may stand for no bytes, which memmove does not allow. */
 static void
 move(void *to, const void *from, size_t n)
 {
@@ -185,12 +188,15 @@ write_fd(int fd, const void *from, size_t n)
 	return put < 0 ? -errno : (double)put;
 }
 
-/* errno tells this call's failure from the sticky flag of an earlier one. */
+/* LuaJIT passes the FILE pointer inside a file of Lua, which is NULL once that
+ * is closed. ferror may still tell of an earlier call; errno is set by this. */
 static double
 read_file(void *file, void *to, size_t n)
 {
 	size_t got;
 
+	if (file == NULL)
+		return -EBADF;
 	if (n == 0)
 		return 0;
 	errno = 0;
@@ -204,6 +210,8 @@ write_file(void *file, const void *from, size_t n)
 {
 	size_t put;
 
+	if (file == NULL)
+		return -EBADF;
 	if (n == 0)
 		return 0;
 	errno = 0;
@@ -214,7 +222,7 @@ write_file(void *file, const void *from, size_t n)
 static void
 message(int error, char *to, size_t n)
 {
-	/* The GNU one: may return text of its own and leave `to` alone. */
+	/* GNU's strerror_r may return its own text and leave `to` alone. */
 	const char *text = strerror_r(error, to, n);
 
 	if (text != to)
@@ -225,7 +233,7 @@ static void
 shortage(int error, double size, char *to, size_t n)
 {
 	const char *why;
-	char text[128];
+	char text[MESSAGE_MAX / 2];
 
 	switch (error) {
 	case EDQUOT:
@@ -247,7 +255,7 @@ shortage(int error, double size, char *to, size_t n)
 	snprintf(to, n, "%s (%.0f bytes asked for)", why, size);
 }
 
-const struct bufpool_calls lua_calls = {
+const struct bufpool_calls ffi_calls = {
 	.grow = grow,
 	.resize = resize,
 	.free = free_memory,

@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "module.h"
+#include "copy.h"
 
 #include "lua_sources.h"
 
@@ -16,14 +16,16 @@ chunk_name(lua_State *L, const char *module)
 			       dot != NULL ? dot + 1 : "init");
 }
 
-/* Each file becomes what `require` runs for its name, and "bufpool" is then
- * required: nothing is looked for in the file system. */
+/* Makes each file what `require` runs for its name, then requires "bufpool".
+ * Nothing is looked for in the file system. */
 int
 luaopen_bufpool(lua_State *L)
 {
 	const struct lua_source *s;
 	int preload;
 
+	if (copy_push_refusal(L))
+		luaL_error(L, "%s", lua_tostring(L, -1));
 	lua_getglobal(L, "require");
 	lua_getglobal(L, "package");
 	if (!lua_istable(L, -1))

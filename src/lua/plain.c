@@ -1,17 +1,16 @@
 #include <string.h>
 
-#include "module.h"
+#include "argument.h"
+#include "calls.h"
+#include "core/wipe.h"
+#include "plain.h"
 
-/*
- * The commonest methods for programs that run without the JIT, where a call by
- * FFI costs a hundred times what it does on trace. Each does the plain case by
- * itself and hands all else, mistakes included, to the Lua method. Nothing
- * allocates between the check of the box and the access.
- */
-#define UP_METHOD lua_upvalueindex(1)	/* in Lua */
-#define UP_TYPE lua_upvalueindex(2)	/* makes handles */
+/* Nothing here allocates between the check of a box and the access. */
+
+#define UP_METHOD lua_upvalueindex(1)	/* the Lua method */
+#define UP_TYPE lua_upvalueindex(2)	/* of handles; calling it makes one */
 #define UP_NUMBER lua_upvalueindex(3)	/* of that type, in this VM */
-#define UP_BEFORE lua_upvalueindex(4)	/* bytes from it to a cdata's value */
+#define UP_BEFORE lua_upvalueindex(4)	/* bytes from number to value */
 
 static int
 in_lua(lua_State *L)
@@ -22,8 +21,8 @@ in_lua(lua_State *L)
 	return lua_gettop(L);
 }
 
-/* Where a handle keeps its value; NULL for whatever is none. Lua has no type
- * for a cdata, but one above all others. */
+/* Where a handle keeps its value; NULL for what is no handle. For a cdata the
+ * C API returns a type above all that it has names for. */
 static struct bufpool_handle **
 handle(lua_State *L, int index)
 {
@@ -41,16 +40,16 @@ handle(lua_State *L, int index)
 static struct bufpool_buf *
 buffer(lua_State *L)
 {
-	struct bufpool_box *box = lua_box_test(L, 1, KIND_BUFFER);
+	struct bufpool_box *box = box_test(L, 1, KIND_BUFFER);
 	struct bufpool_handle **h;
 
 	if (box != NULL)
 		return box->buf;
 	h = handle(L, 1);
-	return h != NULL ? lua_handle_buf(*h) : NULL;
+	return h != NULL ? box_handle_buf(*h) : NULL;
 }
 
-/* The position at `index`; 0 unless it is a whole number from 1 to len. */
+/* The position at `index`; 0 when it is no whole number from 1 to len. */
 static size_t
 position(lua_State *L, int index, size_t len)
 {
@@ -72,7 +71,7 @@ plain_byte(lua_State *L)
 	if (b != NULL) {
 		at = b->at;
 		i = position(L, 2, b->len);
-	} else if ((frozen = lua_box_test(L, 1, KIND_FROZEN)) != NULL) {
+	} else if ((frozen = box_test(L, 1, KIND_FROZEN)) != NULL) {
 		at = frozen->at;
 		i = position(L, 2, frozen->len);
 	}
@@ -82,14 +81,14 @@ plain_byte(lua_State *L)
 	return 1;
 }
 
-/* A cache line of the mark at a time, as the Lua method. */
+/* Raises the mark as the Lua method does: by whole cache lines. */
 static int
 plain_setbyte(lua_State *L)
 {
 	struct bufpool_buf *b = buffer(L);
 	size_t i = b != NULL ? position(L, 2, b->len) : 0;
 	double v = lua_type(L, 3) == LUA_TNUMBER ? lua_tonumber(L, 3) : -1;
-	size_t end = (i + 63) & ~(size_t)63;
+	size_t end = (i + WIPE_LINE - 1) / WIPE_LINE * WIPE_LINE;
 
 	if (i == 0 || !(v >= 0 && v < 256) || lua_gettop(L) != 3)
 		return in_lua(L);
@@ -121,7 +120,7 @@ plain_write(lua_State *L)
 
 #define PUT_MAX 16
 
-/* Strings, into room that is there: nothing can fail, or stop halfway. */
+/* Only strings, and only where they fit: nothing can fail or stop halfway. */
 static int
 plain_put(lua_State *L)
 {
@@ -150,22 +149,21 @@ plain_put(lua_State *L)
 	return 1;
 }
 
-/* Making the cdata may run finalizers, and one may close the pool; then, and
- * when memory is short, Lua says so. */
+/* Making the cdata may run a finalizer that closes the pool. Then, and when
+ * memory is short, the Lua method says so. */
 static int
 plain_borrow(lua_State *L)
 {
-	double n = lua_type(L, 2) == LUA_TNUMBER ? lua_tonumber(L, 2) : -1;
+	double n = argument_plain_size(L, 2);
 	struct bufpool_pool_box *box;
 	struct bufpool_handle *taken;
 
-	if (!(n >= 0 && n < 0x1p53 && n == (double)(int64_t)n) ||
-	    lua_gettop(L) != 2 || lua_box_test(L, 1, KIND_POOL) == NULL)
+	if (n < 0 || lua_gettop(L) != 2 || box_test(L, 1, KIND_POOL) == NULL)
 		return in_lua(L);
 	lua_pushvalue(L, UP_TYPE);
 	lua_call(L, 0, 1);
-	box = lua_box_test(L, 1, KIND_POOL);
-	taken = box != NULL ? lua_calls.borrow(box, (size_t)n) : NULL;
+	box = box_test(L, 1, KIND_POOL);
+	taken = box != NULL ? ffi_calls.borrow(box, (size_t)n) : NULL;
 	if (taken == NULL) {
 		lua_settop(L, 2);
 		return in_lua(L);
@@ -174,12 +172,12 @@ plain_borrow(lua_State *L)
 	return 1;
 }
 
-/* Of a handle. */
+/* Releases a handle; buffers have a method of C. */
 static int
 plain_release(lua_State *L)
 {
 	struct bufpool_handle **h = handle(L, 1);
-	struct bufpool_buf *b = h != NULL ? lua_handle_buf(*h) : NULL;
+	struct bufpool_buf *b = h != NULL ? box_handle_buf(*h) : NULL;
 
 	if (b == NULL)
 		return in_lua(L);
@@ -197,10 +195,8 @@ static const luaL_Reg plain[] = {
 	{ NULL, NULL }
 };
 
-/* core.plain(name, method, type, number, before): the method of this name for
- * plain cases, or the one given. The rest are the upvalues above. */
 int
-lua_plain(lua_State *L)
+plain_method(lua_State *L)
 {
 	const luaL_Reg *p = plain;
 	const char *name = luaL_checkstring(L, 1);

@@ -1,3 +1,4 @@
+#include "copy.h"
 #include "module.h"
 
 /* Pointers travel as numbers: light userdata fail on arm64, and a double holds
@@ -5,38 +6,35 @@
 static int
 box_pool(lua_State *L)
 {
-	struct bufpool_pool_box *box = lua_box_new(L, KIND_POOL, sizeof *box);
+	struct bufpool_pool_box *box = box_new(L, KIND_POOL, sizeof *box);
 
-	lua_pool_own(box, (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
+	box_own_pool(box, (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
 	return 1;
 }
 
 static int
 box_buf(lua_State *L)
 {
-	struct bufpool_box *box = lua_box_new(L, KIND_BUFFER, sizeof *box);
+	struct bufpool_box *box = box_new(L, KIND_BUFFER, sizeof *box);
 
-	lua_box_own(lua_touserdata(L, UP_ACCOUNT), box,
-		    (struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
+	box_own(lua_touserdata(L, UP_ACCOUNT), box,
+		(struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
 	return 1;
 }
 
-const luaL_Reg lua_host_functions[] = {
+const luaL_Reg box_functions[] = {
 	{ "pool", box_pool },
 	{ "buffer", box_buf },
 	{ NULL, NULL }
 };
 
-/* Calls one of the above; false, with the message on the stack, if it failed.
- * Nothing here raises: both strings exist in a state that has opened us. */
+/* Calls one of the above. False, with the message on the stack, when that
+ * failed. Nothing here raises: a state that has opened us has both strings. */
 static bool
 box(lua_State *L, const char *kind, const void *what)
 {
-	lua_getfield(L, LUA_REGISTRYINDEX, LUA_BOXES);
-	if (!lua_istable(L, -1)) {
-		lua_pushliteral(L, "bufpool is not open in this Lua state");
+	if (!copy_push_boxes(L))
 		return false;
-	}
 	lua_getfield(L, -1, kind);
 	lua_remove(L, -2);
 	lua_pushnumber(L, (double)(uintptr_t)what);
@@ -64,7 +62,7 @@ bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
 struct bufpool *
 bufpool_lua_test_pool(lua_State *L, int index)
 {
-	struct bufpool_pool_box *box = lua_box_test(L, index, KIND_POOL);
+	struct bufpool_pool_box *box = box_test(L, index, KIND_POOL);
 
 	return box != NULL ? box->pool : NULL;
 }
@@ -72,9 +70,18 @@ bufpool_lua_test_pool(lua_State *L, int index)
 struct bufpool_buf *
 bufpool_lua_test_buf(lua_State *L, int index)
 {
-	struct bufpool_box *box = lua_box_test(L, index, KIND_BUFFER);
+	struct bufpool_box *box = box_test(L, index, KIND_BUFFER);
 
 	return box != NULL ? box->buf : NULL;
+}
+
+/* What looks like ours may be another copy's. */
+static void
+type_error(lua_State *L, int index, const char *expected)
+{
+	if (lua_isuserdata(L, index) && copy_push_refusal(L))
+		luaL_error(L, "%s", lua_tostring(L, -1));
+	luaL_typerror(L, index, expected);
 }
 
 struct bufpool *
@@ -83,7 +90,7 @@ bufpool_lua_check_pool(lua_State *L, int index)
 	struct bufpool *pool = bufpool_lua_test_pool(L, index);
 
 	if (pool == NULL)
-		luaL_typerror(L, index, "pool");
+		type_error(L, index, "pool");
 	return pool;
 }
 
@@ -93,6 +100,6 @@ bufpool_lua_check_buf(lua_State *L, int index)
 	struct bufpool_buf *buf = bufpool_lua_test_buf(L, index);
 
 	if (buf == NULL)
-		luaL_typerror(L, index, "buffer");
+		type_error(L, index, "buffer");
 	return buf;
 }

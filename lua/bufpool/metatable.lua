@@ -1,0 +1,107 @@
+-- The metatables: what methods an object has, and what Lua's operators do with
+-- it, alive and dead.
+
+local ffi = require "ffi"
+local core = require "bufpool.core"
+local check = require "bufpool.check"
+local object = require "bufpool.object"
+local reader = require "bufpool.reader"
+
+local raise, identify = check.raise, object.identify
+local death, reject = object.death, object.reject
+local error, pcall = error, pcall
+local readers = reader.methods
+
+local metatable = {}
+
+local function text_of(v)
+    local kind = type(v)
+    if kind == "string" or kind == "number" then
+        return v
+    elseif identify(v) == nil then
+        raise(("attempt to concatenate a %s value"):format(kind))
+    end
+    return readers.tostring(v)
+end
+
+local function concat(a, b)
+    return text_of(a) .. text_of(b)
+end
+
+-- A dead object says what it was, so that a handler of errors may print it.
+-- Every other use of it raises. In the interpreter pcall is cheaper than asking
+-- first.
+local function to_string(self)
+    local ok, text = pcall(readers.tostring, self)
+    if ok then
+        return text
+    end
+    local kind, state = death(self)
+    if not kind then
+        error(text, 0)
+    end
+    return ("bufpool.%s: %s"):format(kind, state)
+end
+
+-- FFI is fast on a trace and slow in the interpreter. A program that runs
+-- without the JIT gets the commonest methods from C (src/lua/plain.c). C tells
+-- our cdata by the number of their type, which stands before the value.
+local function fastest(_, method)
+    return method
+end
+
+if not jit.status() then
+    local handle_t = object.handle_type
+    local number, before = tonumber(handle_t), ffi.abi "gc64" and 6 or 2
+
+    function fastest(name, method)
+        return core.plain(name, method, handle_t, number, before)
+    end
+end
+
+---Completes the metatable of a class. Adds to the methods from C those of each
+---list, and of two with one name the later.
+---@param class "pool"|"buffer"|"frozen"|"handle"
+---@param ... table<string, function>
+function metatable.complete(meta, class, ...)
+    local index = meta.__index
+    for k = 1, select("#", ...) do
+        for name, method in pairs((select(k, ...))) do
+            index[name] = fastest(name, method)
+        end
+    end
+    -- Some libraries give a byte for buf[i]; here it is an error.
+    setmetatable(index, {
+        __index = function(_, key)
+            if type(key) ~= "string" then
+                raise(("attempt to index a %s with a %s (use its methods)")
+                    :format(class, type(key)))
+            end
+            return nil
+        end,
+    })
+    function meta.__newindex()
+        raise(("attempt to assign to a field of a %s"):format(class))
+    end
+    if class ~= "pool" then
+        meta.__len = readers.len
+        meta.__tostring = to_string
+        meta.__concat = concat
+    end
+end
+
+---Completes the metatable of everything dead: each use but tostring raises and
+---says how the object died.
+---@param lt function
+---@param le function
+function metatable.bury(meta, lt, le)
+    for _, event in ipairs { "__index", "__newindex", "__len" } do
+        meta[event] = function(self)
+            reject(self, event, "living object")
+        end
+    end
+    meta.__tostring = to_string
+    meta.__concat, meta.__lt, meta.__le = concat, lt, le
+end
+
+return metatable

@@ -1,0 +1,13 @@
+/*
+ * calls - the functions that Lua calls by FFI; box.h says what each may do.
+ */
+#ifndef BUFPOOL_LUA_CALLS_H
+#define BUFPOOL_LUA_CALLS_H
+
+#include "box.h"
+
+#define MESSAGE_MAX 160	/* bytes that hold any message of shortage, message */
+
+extern const struct bufpool_calls ffi_calls;
+
+#endif

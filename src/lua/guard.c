@@ -1,0 +1,90 @@
+#include "argument.h"
+#include "guard.h"
+
+/* This file must be compiled with -fexceptions. */
+#define AT_END(function) __attribute__((cleanup(function), unused))
+
+/* Guarded calls inside one another use up the C stack, which Lua does not
+ * watch. */
+#define GUARDS_MAX 100
+
+struct guarded {
+	struct bufpool_account *account;
+	struct bufpool_box *box;
+};
+
+/* Runs while frames are unwound, so it must not call Lua. The box dies in
+ * place, as if finalized. */
+static void
+end(struct guarded *g)
+{
+	g->account->guards--;
+	if (box_lives(g->box, KIND_BUFFER) && box_holds(g->box)) {
+		box_finalize(g->box, BOX_RELEASED);
+		bufpool_release(box_disown(g->box));
+	}
+}
+
+/* Nothing may raise between the two lines that count. */
+static int
+call(lua_State *L, struct bufpool_account *account, struct bufpool_box *box)
+{
+	AT_END(end) struct guarded g = { account, box };
+
+	account->guards++;
+	lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+	if (box_test(L, 1, KIND_BUFFER) != NULL) {
+		box_kill(L, 1, box, BOX_RELEASED);
+		bufpool_release(box_disown(box));
+	}
+	return lua_gettop(L) - 1;
+}
+
+int
+guard_call(lua_State *L)
+{
+	struct bufpool_box *box = argument_self(L, KIND_BUFFER, "with");
+
+	luaL_checkany(L, 2);
+	lua_pushvalue(L, 1);
+	lua_insert(L, 3);
+	return call(L, lua_touserdata(L, UP_ACCOUNT), box);
+}
+
+bool
+guard_allowed(lua_State *L)
+{
+	const struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+
+	return !lua_isyieldable(L) && account->guards < GUARDS_MAX;
+}
+
+static void
+note(bool **ran)
+{
+	**ran = true;
+}
+
+static int
+probe(lua_State *L)
+{
+	AT_END(note) bool *ran = lua_touserdata(L, 1);
+
+	*ran = false;
+	lua_pushnil(L);
+	return lua_error(L);
+}
+
+bool
+guard_works(lua_State *L)
+{
+	bool *ran = lua_newuserdata(L, sizeof *ran);
+	bool works;
+
+	lua_pushcfunction(L, probe);
+	lua_pushvalue(L, -2);
+	lua_pcall(L, 1, 0, 0);
+	works = *ran;
+	lua_pop(L, 2);
+	return works;
+}
