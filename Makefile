@@ -236,6 +236,29 @@ uninstall:
 	@rmdir $(call to,$(LUADIR)/bufpool) $(call to,$(LUALIBDIR)/bufpool) \
 		2>/dev/null || :
 
+# A release: a tarball of what git knows, as it lies there, and a rockspec that
+# tells LuaRocks where the tarball is. The folder is a server for LuaRocks.
+ROCK = bufpool-$(VERSION)
+## the address under which build/rock will be found
+ROCK_URL ?= file://$(CURDIR)/$(BUILD)/rock
+rock_url = $(subst |,\|,$(subst &,\&,$(ROCK_URL)/$(ROCK).tar.gz))
+
+.PHONY: rock
+## makes a tarball, a rockspec and a rock: build/rock
+rock: deps-test
+	@rm -rf $(BUILD)/rock
+	@mkdir -p $(BUILD)/rock
+	$(call say,TAR $(BUILD)/rock/$(ROCK).tar.gz)when=$$(git log -1 \
+		--format=%ct) && git ls-files -z | LC_ALL=C sort -z | tar -cz --null -T - \
+		--owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
+		--mtime=@$$when \
+		--transform='s|^|$(ROCK)/|' -f $(BUILD)/rock/$(ROCK).tar.gz
+	@sed 's|^source = .*|source = { url = [['$(call word_of,$(rock_url))']] }|' \
+		bufpool-*.rockspec >$(BUILD)/rock/$(ROCK)-1.rockspec
+	$(call say,ZIP $(BUILD)/rock/$(ROCK)-1.src.rock)cd $(BUILD)/rock && \
+		zip -qX $(ROCK)-1.src.rock $(ROCK).tar.gz $(ROCK)-1.rockspec
+	@luarocks-admin --lua-version 5.1 make-manifest $(BUILD)/rock >/dev/null
+
 # What people run. DEPS=: keeps these from installing packages.
 .PHONY: deps deps-demo deps-test deps-bench demo check test test-jit lint asan
 .PHONY: tsan memcheck clean bench-lua bench-core bench-rivals

@@ -373,3 +373,71 @@ describe("luarocks make", function()
         assert.truthy(try(tree):find("^hello\t"))
     end)
 end)
+
+describe("make rock", function()
+    if not installed "luarocks" then
+        pending("makes a rock: luarocks is not installed")
+        return
+    elseif select(2, shell "git log -1") ~= 0 then
+        pending("makes a rock: this is not a clone")
+        return
+    end
+
+    local build = "build/spec-of-rock"
+    local dir, rock
+
+    -- In a folder of its own, with a tree of its own.
+    local function luarocks(arguments)
+        return must(("cd %s && env -u MAKEFLAGS -u MAKELEVEL -u BUILD "
+            .. "-u LUA_PATH -u LUA_CPATH luarocks --lua-version 5.1 "
+            .. "--tree %s/tree %s"):format(dir, dir, arguments))
+    end
+
+    setup(function()
+        dir = must "mktemp -d":gsub("\n", "")
+        make("rock DEPS=: BUILD=" .. build)
+        rock = must "pwd":gsub("\n", "") .. "/" .. build .. "/rock"
+    end)
+
+    teardown(function()
+        must("rm -rf " .. dir .. " " .. build)
+    end)
+
+    after_each(function()
+        must("rm -rf " .. dir .. "/tree")
+    end)
+
+    it("makes a tarball of what git knows", function()
+        local name = must("cd " .. rock .. " && ls *.tar.gz")
+            :match "^(.*)%.tar%.gz\n$"
+        assert.equal(must("git ls-files | LC_ALL=C sort"):gsub("([^\n]+)",
+            name .. "/%1"), (must("tar -tzf " .. rock .. "/*.tar.gz")))
+    end)
+
+    it("makes a rockspec that luarocks packs", function()
+        luarocks("pack " .. quote(rock) .. "/*.rockspec")
+        luarocks("install *.src.rock")
+        assert.truthy(try(dir .. "/tree"):find("^hello\t"))
+    end)
+
+    it("makes a rockspec that luarocks builds", function()
+        luarocks("build " .. quote(rock) .. "/*.rockspec")
+        assert.truthy(try(dir .. "/tree"):find("^hello\t"))
+    end)
+
+    it("makes a folder that luarocks installs from, and removes", function()
+        luarocks("install --only-server=" .. quote(rock) .. " bufpool")
+        assert.truthy(try(dir .. "/tree"):find("^hello\t"))
+        luarocks "remove bufpool"
+        assert.equal("./lib/luarocks/rocks-5.1/manifest\n",
+            files(dir .. "/tree"))
+    end)
+
+    it("writes the address given as ROCK_URL into the rockspec", function()
+        make("rock DEPS=: BUILD=" .. build
+            .. "/other ROCK_URL='https://example.org/a|b&c'")
+        local text = must("cat " .. build .. "/other/rock/*.rockspec")
+        assert.truthy(text:find("[[https://example.org/a|b&c/bufpool-", 1,
+            true), text)
+    end)
+end)
