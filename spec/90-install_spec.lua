@@ -411,7 +411,8 @@ describe("make rock", function()
         local name = must("cd " .. rock .. " && ls *.tar.gz")
             :match "^(.*)%.tar%.gz\n$"
         assert.equal(must("git ls-files | LC_ALL=C sort"):gsub("([^\n]+)",
-            name .. "/%1"), (must("tar -tzf " .. rock .. "/*.tar.gz")))
+            name .. "/%1"), (must("tar -tzf " .. quote(rock)
+            .. "/*.tar.gz")))
     end)
 
     it("makes a rockspec that luarocks packs", function()
