@@ -128,16 +128,25 @@ $(ARCHIVES):
 	@rm -f $@
 	$(call say,AR $@)$(AR) rcs $@ $^
 
-# C programs of spec/ and examples/, with both libraries inside.
+# C programs of spec/, with the core inside. Where no cmocka is packaged,
+# spec/portable stands in for it: CMOCKA= CPPFLAGS=-Ispec/portable.
+CMOCKA ?= -lcmocka
 HOOKED = $(BUILD)/spec/progress
-$(filter-out $(HOOKED),$(SPECS)) $(BUILD)/examples/host: \
-		$(BUILD)/%: %.c $(ARCHIVES)
+WITH_LUA = $(addprefix $(BUILD)/,spec/states spec/handles examples/host)
+
+$(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: spec/%.c \
+		$(BUILD)/libbufpool.a
+	@mkdir -p $(@D)
+	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
+		-o $@ $< $(BUILD)/libbufpool.a $(CMOCKA) $(LIBS)
+
+# Programs that hold a LuaJIT, and so both libraries.
+$(WITH_LUA): $(BUILD)/%: %.c $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
 		-o $@ $< $(BUILD)/libbufpool_lua.a \
-		$(BUILD)/libbufpool.a \
-		-Wl,--as-needed $(if $(filter spec/%,$<),-lcmocka) \
-		$(LUA_LIBS) $(LIBS)
+		$(BUILD)/libbufpool.a -Wl,--as-needed \
+		$(if $(filter spec/%,$<),$(CMOCKA)) $(LUA_LIBS) $(LIBS)
 
 # The program that stops threads wherever src/core/hook.h lets it, so it has the
 # core compiled in once more, with hooks, and is told the places that there are.
@@ -146,7 +155,7 @@ $(HOOKED): spec/progress.c $(wildcard src/core/*.[ch]) | $(BUILD)/headers
 	@grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
 		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
 	$(call say,CC $<)$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) \
-		-DBUFPOOL_HOOKS $(LDFLAGS) -o $@ $< $(CORE_SRC) -lcmocka $(LIBS)
+		-DBUFPOOL_HOOKS $(LDFLAGS) -o $@ $< $(CORE_SRC) $(CMOCKA) $(LIBS)
 
 # Says what is missing before the compiler does, and better. Each step needs the
 # one before it: a compiler, the C library, LuaJIT, Concurrency Kit.
@@ -261,7 +270,7 @@ rock: deps-test
 
 # What people run. DEPS=: keeps these from installing packages.
 .PHONY: deps deps-demo deps-test deps-bench demo check test test-jit lint asan
-.PHONY: tsan memcheck clean bench-lua bench-core bench-rivals
+.PHONY: portability tsan memcheck clean bench-lua bench-core bench-rivals
 .PHONY: bench-instructions
 ## DEPS=: keeps make from installing packages
 DEPS ?= .ci/deps
@@ -364,6 +373,10 @@ lint: deps-test
 # Leaks are valgrind's to find: LuaJIT keeps some memory at exit. Not for ASan
 # are a search of all memory, its shadow included, and a write to a free buffer.
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+## builds with clang, -O0, -flto, for musl, for arm64
+portability: deps-test
+	@.ci/portability
+
 ## runs specs under AddressSanitizer
 asan: deps-test
 	@$(MAKE) BUILD=build/asan VARIANT='$(ASAN)' all specs
