@@ -283,6 +283,30 @@ describe("make", function()
     end
 end)
 
+describe(".ci/run", function()
+    local RUN = "env -u MAKEFLAGS -u MAKELEVEL -u BUILD .ci/run "
+
+    it("sums all stages in its last line", function()
+        local build = "build/spec-of-run"
+        must("mkdir -p " .. build)
+        local file = assert(io.open(build .. "/run.mk", "w"))
+        file:write("sums:\n\t@echo 2 passed, 0 failed, "
+            .. "3 skipped\nfails:\n\t@echo 4 passed, 2 failed, 0 skipped\n"
+            .. "\t@exit 1\n")
+        file:close()
+        local text, status = shell("MAKEFILES=" .. build .. "/run.mk " .. RUN
+            .. "help sums")
+        assert.equal(0, status, text)
+        assert.truthy(text:find("\n3 passed, 0 failed, 3 skipped\n$"), text)
+        text, status = shell("MAKEFILES=" .. build .. "/run.mk " .. RUN
+            .. "sums no-such-stage fails")
+        assert.equal(1, status, text)
+        assert.truthy(text:find(", failed: no%-such%-stage fails\n"
+            .. "6 passed, 3 failed, 3 skipped\n$"), text)
+        must("rm -rf " .. build)
+    end)
+end)
+
 describe(".ci/deps", function()
     local dir
 
