@@ -100,8 +100,10 @@ help:
 	@awk ' \
 	/^## / { text = substr($$0, 4); next } \
 	text == "" { next } \
-	/^[A-Z]+ [?]=/ { variables = variables sprintf("  %-20s %s%s\n", $$1, \
-		text, /= *$$|[$$]/ ? "" : " (" substr($$0, index($$0, $$3)) ")") } \
+	/^[A-Z_]+ [?]=/ { \
+		value = $$0; sub("^[^=]*= *", "", value); \
+		if (value != "" && value !~ /[$$]/) text = text " (" value ")"; \
+		variables = variables sprintf("  %-20s %s\n", $$1, text) } \
 	/^[a-z-]+:/ { sub(":.*", ""); \
 		targets = targets sprintf("  %-20s %s\n", $$0, text) } \
 	{ text = "" } \
@@ -156,7 +158,8 @@ $(HOOKED): spec/progress.c $(wildcard src/core/*.[ch]) | $(BUILD)/headers
 	@grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
 		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
 	$(call say,CC $<)$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) \
-		-DBUFPOOL_HOOKS $(LDFLAGS) -o $@ $< $(CORE_SRC) $(CMOCKA) $(LIBS)
+		-DBUFPOOL_HOOKS $(LDFLAGS) -o $@ $< $(CORE_SRC) \
+		$(CMOCKA) $(LIBS)
 
 # Says what is missing before the compiler does, and better. Each step needs the
 # one before it: a compiler, the C library, LuaJIT, Concurrency Kit.
@@ -169,8 +172,9 @@ $(BUILD)/headers:
 		compile: install gcc or clang$(comma) or give CC=)
 	@echo '#include <pthread.h>' | $(try) || $(call lacks,headers of the C \
 		library (pthread.h): install libc6-dev)
-	@test -n "$(LUA_INC)" || $(call lacks,LuaJIT headers (luajit.h): install \
-		libluajit2-5.1-dev or libluajit-5.1-dev$(comma) or give LUA_INCDIR=)
+	@test -n "$(LUA_INC)" || $(call lacks,LuaJIT headers (luajit.h): \
+		install libluajit2-5.1-dev or libluajit-5.1-dev$(comma) or \
+		give LUA_INCDIR=)
 	@echo '#include <ck_ring.h>' | $(try) || $(call lacks,Concurrency Kit \
 		headers (ck_ring.h): install libck-dev$(comma) or give \
 		CPPFLAGS=-I...)
@@ -259,11 +263,13 @@ rock: deps-test
 	@rm -rf $(BUILD)/rock
 	@mkdir -p $(BUILD)/rock
 	$(call say,TAR $(BUILD)/rock/$(ROCK).tar.gz)when=$$(git log -1 \
-		--format=%ct) && git ls-files -z | LC_ALL=C sort -z | tar -cz --null -T - \
+		--format=%ct) && git ls-files -z | LC_ALL=C sort -z | \
+		tar -cz --null -T - \
 		--owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
 		--mtime=@$$when \
 		--transform='s|^|$(ROCK)/|' -f $(BUILD)/rock/$(ROCK).tar.gz
-	@sed 's|^source = .*|source = { url = [['$(call word_of,$(rock_url))']] }|' \
+	@sed 's|^source = .*|source = { url = '$(call \
+		word_of,[[$(rock_url)]])' }|' \
 		bufpool-*.rockspec >$(BUILD)/rock/$(ROCK)-1.rockspec
 	$(call say,ZIP $(BUILD)/rock/$(ROCK)-1.src.rock)cd $(BUILD)/rock && \
 		zip -qX $(ROCK)-1.src.rock $(ROCK).tar.gz $(ROCK)-1.rockspec
