@@ -102,7 +102,8 @@ help:
 	text == "" { next } \
 	/^[A-Z_]+ [?]=/ { \
 		value = $$0; sub("^[^=]*= *", "", value); \
-		if (value != "" && value !~ /[$$]/) text = text " (" value ")"; \
+		if (value != "" && value !~ /[$$]/) \
+			text = text " (" value ")"; \
 		variables = variables sprintf("  %-20s %s\n", $$1, text) } \
 	/^[a-z-]+:/ { sub(":.*", ""); \
 		targets = targets sprintf("  %-20s %s\n", $$0, text) } \
