@@ -360,9 +360,10 @@ end
 
 local names, reports, sets = {}, {}, nil
 if options.compare then
-    -- Whoever came first would wait for the disk.
+    complain "a run that does not count: whoever is first waits for the disk"
     run_apart(pooled, dir, false)
     for i, way in ipairs { strings, pooled } do
+        complain(way.name)
         names[i] = way.name
         reports[i] = run_apart(way, dir, options.check)
     end
