@@ -1,22 +1,50 @@
 # bufpool. `make` and `make install` need a C compiler and the headers of
 # LuaJIT and Concurrency Kit; `make demo` and `make test` install what they
-# need. CFLAGS, CPPFLAGS and LDFLAGS are yours; ours are added to them.
+# need. `make help` prints the comments that begin with ##.
 
+## where everything is installed
 PREFIX ?= /usr/local
 INCDIR ?= $(PREFIX)/include
 LIBDIR ?= $(PREFIX)/lib
 LUADIR ?= $(PREFIX)/share/lua/5.1
 LUALIBDIR ?= $(PREFIX)/lib/lua/5.1
+## goes before every installed path, for packagers
 DESTDIR ?=
 
+## the C compiler
+CC ?= cc
+## added to by the build, as CPPFLAGS, LDFLAGS
 CFLAGS ?= -O2 -g
 INSTALL ?= install
+## what runs Lua, options too
 LUAJIT ?= luajit
+## what `make demo` digests
 DIR ?= /usr/share
+## options of the demo, --help lists them
+DEMO ?= --check
+## where everything is built
 BUILD ?= build
+## V=1 shows the commands of the build
+V ?=
 
 # What a variant (asan, tsan, lint) adds when it builds into its own $(BUILD).
 VARIANT ?=
+
+# make splits names at spaces. Those of sources and products are relative, so a
+# clone may lie in a folder with a space.
+$(if $(word 2,$(BUILD)),$(error bufpool: BUILD='$(BUILD)': make cannot build \
+	into a folder with a space in its name))
+
+comma := ,
+
+# A word of the shell, whatever it holds.
+word_of = '$(subst ','\'',$(1))'
+
+# A command is announced by a short line: CC src/core/pool.c. With V=1 make
+# shows the command itself; with -s it shows neither.
+MAKEFLAGS += --no-print-directory
+silent = $(findstring s,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
+say = $(if $(filter 1,$(V)),,@$(if $(silent),,echo $(call word_of,$(1));))
 
 VERSION := $(shell sed -n 's/^.define BUFPOOL_VERSION "\(.*\)"/\1/p' \
 	src/bufpool.h)
@@ -55,16 +83,40 @@ CORE = $(BUILD)/lua/bufpool/core.so
 ARCHIVES = $(BUILD)/libbufpool.a $(BUILD)/libbufpool_lua.a
 
 .DELETE_ON_ERROR:
-.PHONY: all specs examples
+.PHONY: all specs examples help
 
+## builds the Lua module and both C libraries
 all: $(CORE) $(ARCHIVES)
+	@:
+
+## builds the C specs
 specs: $(SPECS)
+	@:
+
+## builds examples/host
 examples: $(BUILD)/examples/host
+	@:
+
+## lists targets and variables
+help:
+	@awk ' \
+	/^## / { text = substr($$0, 4); next } \
+	text == "" { next } \
+	/^[A-Z_]+ [?]=/ { \
+		value = $$0; sub("^[^=]*= *", "", value); \
+		if (value != "" && value !~ /[$$]/) \
+			text = text " (" value ")"; \
+		variables = variables sprintf("  %-20s %s\n", $$1, text) } \
+	/^[a-z-]+:/ { sub(":.*", ""); \
+		targets = targets sprintf("  %-20s %s\n", $$0, text) } \
+	{ text = "" } \
+	END { printf "make TARGET VARIABLE=value\n\n%s\n%s", targets, \
+		variables }' Makefile
 
 # The one build recipe of everything in src/.
 $(BUILD)/src/%.o: src/%.c | $(BUILD)/headers
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 $(LUA_OBJ): | $(BUILD)/cdef.h $(BUILD)/lua_sources.h
 
@@ -75,44 +127,63 @@ $(BUILD)/src/lua/guard.o: ALL_CFLAGS += -fexceptions
 # (nodelete), and the module must not mix with a host's own copy (Bsymbolic).
 $(CORE): $(CORE_OBJ) $(filter-out %/host.o,$(LUA_OBJ))
 	@mkdir -p $(@D)
-	$(CC) -shared $(ALL_CFLAGS) -Wl,-z,nodelete -Wl,-Bsymbolic \
-		$(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD $@)$(CC) -shared $(ALL_CFLAGS) -Wl,-z,nodelete \
+		-Wl,-Bsymbolic $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/libbufpool.a: $(CORE_OBJ)
 $(BUILD)/libbufpool_lua.a: $(LUA_OBJ)
 $(ARCHIVES):
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR $@)$(AR) rcs $@ $^
 
-# C programs of spec/ and examples/, with both libraries inside.
+# C programs of spec/, with the core inside. Where no cmocka is packaged,
+# spec/portable stands in for it: CMOCKA= CPPFLAGS=-Ispec/portable.
+CMOCKA ?= -lcmocka
 HOOKED = $(BUILD)/spec/progress
-$(filter-out $(HOOKED),$(SPECS)) $(BUILD)/examples/host: \
-		$(BUILD)/%: %.c $(ARCHIVES)
+WITH_LUA := $(patsubst %.c,$(BUILD)/%,$(shell grep -l '^.include ["<]lua' \
+	spec/*.c examples/*.c))
+
+$(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: spec/%.c \
+		$(BUILD)/libbufpool.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
-		$(BUILD)/libbufpool_lua.a $(BUILD)/libbufpool.a \
-		-Wl,--as-needed $(if $(filter spec/%,$<),-lcmocka) \
-		$(LUA_LIBS) $(LIBS)
+	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
+		-o $@ $< $(BUILD)/libbufpool.a $(CMOCKA) $(LIBS)
+
+# Programs that hold a LuaJIT, and so both libraries.
+$(WITH_LUA): $(BUILD)/%: %.c $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
+		-o $@ $< $(BUILD)/libbufpool_lua.a \
+		$(BUILD)/libbufpool.a -Wl,--as-needed \
+		$(if $(filter spec/%,$<),$(CMOCKA)) $(LUA_LIBS) $(LIBS)
 
 # The program that stops threads wherever src/core/hook.h lets it, so it has the
 # core compiled in once more, with hooks, and is told the places that there are.
 $(HOOKED): spec/progress.c $(wildcard src/core/*.[ch]) | $(BUILD)/headers
 	@mkdir -p $(@D)
-	grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
+	@grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
 		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
-	$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) -DBUFPOOL_HOOKS \
-		$(LDFLAGS) -o $@ $< $(CORE_SRC) -lcmocka $(LIBS)
+	$(call say,CC $<)$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) \
+		-DBUFPOOL_HOOKS $(LDFLAGS) -o $@ $< $(CORE_SRC) \
+		$(CMOCKA) $(LIBS)
 
-# Says what is missing before the compiler does, and better.
+# Says what is missing before the compiler does, and better. Each step needs the
+# one before it: a compiler, the C library, LuaJIT, Concurrency Kit.
+try = $(CC) $(CPPFLAGS) -fsyntax-only -x c - >/dev/null 2>&1
+lacks = { echo "bufpool: no "$(call word_of,$(1)) >&2; exit 1; }
+
 $(BUILD)/headers:
 	@mkdir -p $(@D)
-	@test -n "$(LUA_INC)" || { echo "bufpool: no LuaJIT headers" \
-		"(luajit.h): install libluajit2-5.1-dev or libluajit-5.1-dev," \
-		"or give LUA_INCDIR=" >&2; exit 1; }
-	@echo '#include <ck_ring.h>' | \
-		$(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 || \
-		{ echo "bufpool: no Concurrency Kit headers (ck_ring.h):" \
-		"install libck-dev, or give CPPFLAGS=-I..." >&2; exit 1; }
+	@echo 'int x;' | $(try) || $(call lacks,C compiler: '$(CC)' does not \
+		compile: install gcc or clang$(comma) or give CC=)
+	@echo '#include <pthread.h>' | $(try) || $(call lacks,headers of the C \
+		library (pthread.h): install libc6-dev)
+	@test -n "$(LUA_INC)" || $(call lacks,LuaJIT headers (luajit.h): \
+		install libluajit2-5.1-dev or libluajit-5.1-dev$(comma) or \
+		give LUA_INCDIR=)
+	@echo '#include <ck_ring.h>' | $(try) || $(call lacks,Concurrency Kit \
+		headers (ck_ring.h): install libck-dev$(comma) or give \
+		CPPFLAGS=-I...)
 	@touch $@
 
 # As C strings: what LuaJIT is to parse, and the Lua files themselves. Sizes are
@@ -123,7 +194,8 @@ MARKED = /^\/\* ffi: begin \*\/$$/,/^\/\* ffi: end \*\/$$/
 
 $(BUILD)/cdef.h: src/core/buf.h src/lua/box.h Makefile
 	@mkdir -p $(@D)
-	@set -e; { echo 'static const char bufpool_cdef[] ='; \
+	$(call say,GEN $@)set -e; { \
+	echo 'static const char bufpool_cdef[] ='; \
 	sed -n '$(MARKED){ //d; $(SIGNED); $(QUOTE); p; }' \
 		src/core/buf.h src/lua/box.h; \
 	echo ';'; } >$@
@@ -131,7 +203,7 @@ $(BUILD)/cdef.h: src/core/buf.h src/lua/box.h Makefile
 # The directory itself is listed so that a file removed is noticed.
 $(BUILD)/lua_sources.h: $(LUA_SRC) lua/bufpool Makefile
 	@mkdir -p $(@D)
-	@set -e; { \
+	$(call say,GEN $@)set -e; { \
 	echo 'static const struct lua_source { const char *name, *text; }'; \
 	echo 'lua_sources[] = {'; \
 	for f in $(LUA_SRC); do \
@@ -140,63 +212,131 @@ $(BUILD)/lua_sources.h: $(LUA_SRC) lua/bufpool Makefile
 		echo "{ \"$$name\", \"\""; sed '$(QUOTE)' "$$f"; echo '},'; \
 	done; echo '};'; } >$@
 
-# What a rock holds, and what everyone else gets besides.
-.PHONY: install install-module
-install-module: $(CORE)
-	$(INSTALL) -d $(DESTDIR)$(LUADIR)/bufpool $(DESTDIR)$(LUALIBDIR)/bufpool
-	$(INSTALL) -m 644 $(LUA_SRC) $(DESTDIR)$(LUADIR)/bufpool
-	$(INSTALL) -m 755 $(CORE) $(DESTDIR)$(LUALIBDIR)/bufpool
+# What a rock holds, and what everyone else gets besides. $(call at,DIR,FILES):
+# the files as they stand in that folder, as words of the shell.
+HEADERS = src/bufpool.h src/bufpool_lua.h
+PC = bufpool.pc bufpool_lua.pc
+to = $(call word_of,$(DESTDIR)$(1))
+at = $(foreach file,$(notdir $(2)),$(call to,$(1)/$(file)))
 
+.PHONY: install install-module uninstall
+install-module: $(CORE)
+	$(call say,INSTALL $(DESTDIR)$(LUADIR)/bufpool)$(INSTALL) -d \
+		$(call to,$(LUADIR)/bufpool) $(call to,$(LUALIBDIR)/bufpool)
+	@$(INSTALL) -m 644 $(LUA_SRC) $(call to,$(LUADIR)/bufpool)
+	@$(INSTALL) -m 755 $(CORE) $(call to,$(LUALIBDIR)/bufpool)
+
+## installs all that was built, below PREFIX
 install: all install-module
-	$(INSTALL) -d $(DESTDIR)$(INCDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
-	$(INSTALL) -m 644 src/bufpool.h src/bufpool_lua.h $(DESTDIR)$(INCDIR)
-	$(INSTALL) -m 644 $(ARCHIVES) $(DESTDIR)$(LIBDIR)
-	for name in bufpool bufpool_lua; do \
-		sed -e 's|@INCDIR@|$(INCDIR)|; s|@LIBDIR@|$(LIBDIR)|' \
+	$(call say,INSTALL $(DESTDIR)$(LIBDIR))$(INSTALL) -d \
+		$(call to,$(INCDIR)) $(call to,$(LIBDIR)/pkgconfig)
+	@$(INSTALL) -m 644 $(HEADERS) $(call to,$(INCDIR))
+	@$(INSTALL) -m 644 $(ARCHIVES) $(call to,$(LIBDIR))
+	@for name in $(PC); do \
+		sed -e 's|@INCDIR@|'$(call pc_word,$(INCDIR))'|' \
+		-e 's|@LIBDIR@|'$(call pc_word,$(LIBDIR))'|' \
 		-e 's|@VERSION@|$(VERSION)|; s|@LUAJIT@|$(LUAJIT_PC)|' \
-		src/$$name.pc.in \
-		>$(DESTDIR)$(LIBDIR)/pkgconfig/$$name.pc || exit 1; \
+		src/$$name.in \
+		>$(call to,$(LIBDIR)/pkgconfig)/$$name || exit 1; \
 	done
 
+# A path as pkg-config wants it, with spaces escaped, and then as sed does.
+space := $(subst x,,x x)
+pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
+	$(space),\ ,$(1))))))
+
+## takes back what install put there
+uninstall:
+	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
+		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \
+		$(call at,$(LUALIBDIR)/bufpool,$(CORE))
+	$(call say,RM $(DESTDIR)$(LIBDIR))rm -f \
+		$(call at,$(INCDIR),$(HEADERS)) \
+		$(call at,$(LIBDIR),$(ARCHIVES)) \
+		$(call at,$(LIBDIR)/pkgconfig,$(PC))
+	@rmdir $(call to,$(LUADIR)/bufpool) $(call to,$(LUALIBDIR)/bufpool) \
+		2>/dev/null || :
+
+# A release: a tarball of what git knows, as it lies there, and a rockspec that
+# tells LuaRocks where the tarball is. The folder is a server for LuaRocks.
+ROCK = bufpool-$(VERSION)
+## the address under which build/rock will be found
+ROCK_URL ?= file://$(CURDIR)/$(BUILD)/rock
+rock_url = $(subst |,\|,$(subst &,\&,$(ROCK_URL)/$(ROCK).tar.gz))
+
+.PHONY: rock
+## makes a tarball, a rockspec and a rock: build/rock
+rock: deps-test
+	@rm -rf $(BUILD)/rock
+	@mkdir -p $(BUILD)/rock
+	$(call say,TAR $(BUILD)/rock/$(ROCK).tar.gz)when=$$(git log -1 \
+		--format=%ct) && git ls-files -z | LC_ALL=C sort -z | \
+		tar -cz --null -T - \
+		--owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
+		--mtime=@$$when \
+		--transform='s|^|$(ROCK)/|' -f $(BUILD)/rock/$(ROCK).tar.gz
+	@sed 's|^source = .*|source = { url = '$(call \
+		word_of,[[$(rock_url)]])' }|' \
+		bufpool-*.rockspec >$(BUILD)/rock/$(ROCK)-1.rockspec
+	$(call say,ZIP $(BUILD)/rock/$(ROCK)-1.src.rock)cd $(BUILD)/rock && \
+		zip -qX $(ROCK)-1.src.rock $(ROCK).tar.gz $(ROCK)-1.rockspec
+	@luarocks-admin --lua-version 5.1 make-manifest $(BUILD)/rock >/dev/null
+
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps-demo deps-test deps-bench demo test test-jit test-luajit lint asan
-.PHONY: tsan memcheck clean bench-lua bench-core bench-rivals
+.PHONY: deps deps-demo deps-test deps-bench demo check test test-jit test-luajit lint
+.PHONY: asan portability tsan memcheck clean bench-lua bench-core bench-rivals
 .PHONY: bench-instructions
+## stages of make check: all
+STAGES ?=
+## DEPS=: keeps make from installing packages
 DEPS ?= .ci/deps
+## the specs that test, asan and memcheck run: all of spec/
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
 SLOW = %stress.c %fork.c %progress.c %fenced.c
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
+## installs the packages that these targets need
+deps: deps-test deps-bench
+
 deps-demo deps-test deps-bench:
 	@$(DEPS) $(@:deps-%=%)
 
 # Another make, for what was just installed has to be found.
+## finds the duplicate files below DIR, through a pool
 demo: deps-demo
-	@$(MAKE) -s all
-	@$(LUA_ENV) $(LUAJIT) examples/digest.lua --check $(DIR)
+	@$(MAKE) all
+	@$(LUA_ENV) $(LUAJIT) examples/digest.lua $(DEMO) -- \
+		$(call word_of,$(DIR))
 
+## runs every stage that must pass, as CI does
+check:
+	+@.ci/run $(STAGES)
+
+## runs specs: SPEC="spec/core.c spec/05-io_spec.lua"
 test: deps-test
-	@$(MAKE) -s all specs examples
+	@$(MAKE) all specs examples
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
 JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua,\
 	$(filter %_spec.lua,$(SPEC)))
+## runs Lua specs without the JIT and on stock LuaJIT
 test-jit: deps-test
-	@$(MAKE) -s all
+	@$(MAKE) all
 	@.ci/test-jit $(JIT_SPEC)
 
-# The Lua specs on every LuaJIT whose source archive is in LUAJIT_SRC.
+## runs Lua specs on LuaJITs built from the archives in LUAJIT_SRC
 test-luajit: deps-test
-	@$(MAKE) -s all
+	@$(MAKE) all
 	@.ci/test-luajit $(JIT_SPEC)
 
 # What the documents say about speed comes from here: make bench-lua OUT=doc,
 # make bench-core OUT=doc. BENCH= gives other options, as the files tell.
 BENCH = $(if $(OUT),--out $(OUT))
+## measures Lua; OUT=doc writes lua-performance.md
 bench-lua: $(CORE) $(BUILD)/bench/access.so
 	@LUA_PATH='bench/?.lua;lua/?.lua;lua/?/init.lua;;' \
 		LUA_CPATH='$(BUILD)/lua/?.so;$(BUILD)/bench/?.so;;' \
@@ -204,18 +344,19 @@ bench-lua: $(CORE) $(BUILD)/bench/access.so
 
 $(BUILD)/bench/access.so: bench/access.c | $(BUILD)/headers
 	@mkdir -p $(@D)
-	$(CC) -shared $(ALL_CPPFLAGS) $(ALL_CFLAGS) -o $@ $<
+	$(call say,CC $<)$(CC) -shared $(ALL_CPPFLAGS) $(ALL_CFLAGS) -o $@ $<
 
+## measures C; OUT=doc writes performance.md
 bench-core: deps-bench
-	@$(MAKE) -s bench-rivals
+	@$(MAKE) bench-rivals
 	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/core.lua \
 		--core $(BUILD)/bench/core $(BENCH)
 
 $(BUILD)/bench/core $(BUILD)/bench/instructions: $(BUILD)/bench/%: bench/%.c \
 		$(BUILD)/libbufpool.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
-		$(BUILD)/libbufpool.a $(LIBS)
+	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
+		-o $@ $< $(BUILD)/libbufpool.a $(LIBS)
 
 # Beside the program, which finds out by itself what is there. What is lent by
 # DPDK has no part in our warnings.
@@ -226,7 +367,7 @@ bench-rivals: $(BUILD)/bench/core
 		-Wl,--no-as-needed -lrte_mempool_ring -Wl,--as-needed \
 		-lrte_mempool -lrte_ring -lrte_eal || \
 		echo "bufpool: rte_mempool is left out: no libdpdk" >&2
-	@CARGO_TARGET_DIR=$(abspath $(BUILD))/bench/rust cargo build -q \
+	@CARGO_TARGET_DIR="$$PWD/$(BUILD)/bench/rust" cargo build -q \
 		--release --manifest-path bench/rust/Cargo.toml && \
 		cp $(BUILD)/bench/rust/release/librivals.so \
 		$(BUILD)/bench/rust.so || \
@@ -234,8 +375,9 @@ bench-rivals: $(BUILD)/bench/core
 		"crates registry, or a cargo too old" >&2
 
 # In instructions. What is not the fast path's is in both runs alike.
+## counts instructions of checkout and release
 bench-instructions: deps-bench
-	@$(MAKE) -s $(BUILD)/bench/instructions
+	@$(MAKE) $(BUILD)/bench/instructions
 	@count() { valgrind --tool=callgrind --callgrind-out-file=/dev/null \
 		--toggle-collect=bufpool_$$1 $(BUILD)/bench/instructions $$2 \
 		2>&1 | sed -n 's/.*Collected : //p'; }; \
@@ -245,14 +387,20 @@ bench-instructions: deps-bench
 		echo "$$name: $$n instructions"; sum=$$((sum + n)); \
 	done; echo "both: $$sum instructions"
 
+## runs luacheck and the compiler's warnings
 lint: deps-test
 	@.ci/lint
 
 # Leaks are valgrind's to find: LuaJIT keeps some memory at exit. Lua specs with
 # #noasan in their title are left out; the reason stands beside each.
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+## builds with clang, -O0, -flto, for musl, for arm64
+portability: deps-test
+	@.ci/portability
+
+## runs specs under AddressSanitizer
 asan: deps-test
-	@$(MAKE) -s BUILD=build/asan VARIANT='$(ASAN)' all specs
+	@$(MAKE) BUILD=build/asan VARIANT='$(ASAN)' all specs
 	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED=--exclude-tags=noasan \
 		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 FORKS=200 \
@@ -261,19 +409,22 @@ asan: deps-test
 
 # Without address randomization where that may be switched off: some kernels
 # place mappings where ThreadSanitizer does not expect them.
+## runs the stress spec under ThreadSanitizer
 tsan: deps-test
-	@$(MAKE) -s BUILD=build/tsan VARIANT=-fsanitize=thread all specs
+	@$(MAKE) BUILD=build/tsan VARIANT=-fsanitize=thread all specs
 	@BUILD=build/tsan TSAN_OPTIONS=halt_on_error=1 STRESS_OPS=1000000 \
 		WRAP="$$(setarch -R echo setarch -R 2>/dev/null)" \
 		.ci/test $(STRESS)
 
 VALGRIND = valgrind -q --leak-check=full --error-exitcode=99 \
 	--errors-for-leak-kinds=definite,possible
+## runs the C specs under valgrind
 memcheck: deps-test
-	@$(MAKE) -s all specs
+	@$(MAKE) all specs
 	@WRAP='$(VALGRIND)' ROUNDS=4 .ci/test \
 		$(filter-out $(SLOW),$(filter %.c,$(SPEC)))
 
+## removes what was built
 clean:
 	rm -rf build
 

@@ -1,6 +1,7 @@
 rockspec_format = "3.0"
 package = "bufpool"
 version = "0.1.0-1"
+-- Of a clone, for luarocks make. make rock puts the tarball's address here.
 source = { url = "." }
 description = {
     summary = "A pool of zeroed byte buffers for LuaJIT and OpenResty",

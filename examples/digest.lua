@@ -1,114 +1,75 @@
 --[[
 Digests every regular file below a directory and finds the duplicates.
 
-    luajit examples/digest.lua [--strings | --compare] [--check] [DIR]
+    luajit examples/digest.lua [OPTION...] [DIR]
 
 Files are read into buffers of a pool, hashed where they lie, and compared
 where they lie: their contents never become Lua strings. --strings does the
 same job with io.read and Lua strings, --compare runs both, each in a process
 of its own, and prints them side by side. --check compares every digest with
-coreutils' sha256sum and fails on a difference. DIR defaults to /usr/share.
+coreutils' sha256sum and fails on a difference. --help tells the rest.
 ]]
-local ffi = require "ffi"
-
 -- From a source tree the module is beside us; otherwise it is installed.
 local root = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../"
-package.path = root .. "lua/?.lua;" .. root .. "lua/?/init.lua;"
-    .. package.path
+package.path = root .. "examples/?.lua;" .. root .. "lua/?.lua;"
+    .. root .. "lua/?/init.lua;" .. package.path
 package.cpath = root .. "build/lua/?.so;" .. package.cpath
 
+local find = require "digest_find"
+local progress = require "digest_progress"
+local report = require "digest_report"
+local sha256 = require "digest_sha256"
+
+local complain, quote = progress.complain, find.quote
+
 local CHUNK = 256 * 1024    -- the most that is read at once
-
-ffi.cdef [[
-typedef struct evp_md_ctx_st EVP_MD_CTX;
-typedef struct evp_md_st EVP_MD;
-EVP_MD_CTX *EVP_MD_CTX_new(void);
-const EVP_MD *EVP_sha256(void);
-int EVP_DigestInit_ex(EVP_MD_CTX *, const EVP_MD *, void *);
-int EVP_DigestUpdate(EVP_MD_CTX *, const void *, size_t);
-int EVP_DigestFinal_ex(EVP_MD_CTX *, unsigned char *, unsigned *);
-
-struct digest_timespec { long seconds, nanoseconds; };
-int clock_gettime(int, struct digest_timespec *);
-int isatty(int);
-]]
-
--- SHA-256 ---------------------------------------------------------------------
-
-local function load_crypto()
-    local ok, lib
-    for _, name in ipairs { "crypto", "libcrypto.so.3", "libcrypto.so.1.1" } do
-        ok, lib = pcall(ffi.load, name)
-        if ok then
-            return lib
-        end
-    end
-    error("OpenSSL's libcrypto is missing: " .. lib, 0)
-end
-
-local crypto = load_crypto()
-local context = crypto.EVP_MD_CTX_new()     -- one for the whole run
-local result = ffi.new "unsigned char[64]"
-
-local function start()
-    assert(crypto.EVP_DigestInit_ex(context, crypto.EVP_sha256(), nil) == 1)
-end
-
--- `data` is a pointer or a Lua string.
-local function update(data, n)
-    assert(crypto.EVP_DigestUpdate(context, data, n) == 1)
-end
-
-local function finish()
-    assert(crypto.EVP_DigestFinal_ex(context, result, nil) == 1)
-    return ffi.string(result, 32)
-end
-
-local function hex(digest)
-    return (digest:gsub(".", function(c)
-        return ("%02x"):format(c:byte())
-    end))
-end
 
 -- Two ways to do the job ------------------------------------------------------
 
 local peak_heap = 0
+local phase                 -- of progress: what is being done
 
-local function note_heap()
+-- After each piece that was read.
+local function note(bytes)
     peak_heap = math.max(peak_heap, collectgarbage "count" * 1024)
+    phase:advance(0, bytes)
 end
 
--- How much to read at once from a file that was `size` bytes long when it was
--- listed. It may have grown since, and files of /proc say 0.
+-- How much to read at once from a file of `size` bytes.
 local function chunk_size(size)
     return math.max(4096, math.min(size, CHUNK))
 end
+
+-- Both ways have digest(file, size), which gives up when the file is longer
+-- than `size`, for some files never end, and same(a, b).
+local LONGER = "longer than when it was listed"
 
 local strings = { name = "strings" }
 
 function strings.digest(file, size)
     local total = 0
-    start()
-    while true do
+    sha256.start()
+    while total <= size do
         local data, err = file:read(chunk_size(size))
-        note_heap()
         if err then
             return nil, err
         elseif not data then
-            return finish(), total
+            return sha256.finish(), total
         end
-        update(data, #data)
+        note(#data)
+        sha256.update(data, #data)
         total = total + #data
     end
+    return nil, LONGER
 end
 
 function strings.same(a, b)
     repeat
         local x, y = a:read(CHUNK), b:read(CHUNK)
-        note_heap()
         if x ~= y then
             return false
         end
+        note(x and #x + #y or 0)
     until not x
     return true
 end
@@ -120,26 +81,27 @@ end
 local pooled = { name = "pooled" }
 
 -- Called by pool:with, which releases the buffer however this ends.
-local function digest_through(buf, file)
+local function digest_through(buf, file, size)
     local total = 0
-    start()
-    while true do
+    sha256.start()
+    while total <= size do
         local n, err = buf:readinto(1, file)
-        note_heap()
         if not n then
             return nil, err
         elseif n == 0 then
-            return finish(), total
+            return sha256.finish(), total
         end
+        note(n)
         -- A buffer never goes to C itself: its pointer does. It is valid while
         -- `buf` is, which our caller holds.
-        update((buf:ref()), n)
+        sha256.update((buf:ref()), n)
         total = total + n
     end
+    return nil, LONGER
 end
 
 function pooled.digest(file, size)
-    return pooled.pool:with(chunk_size(size), digest_through, file)
+    return pooled.pool:with(chunk_size(size), digest_through, file, size)
 end
 
 -- The next piece of a file as a frozen object, of length 0 at its end. Freezing
@@ -159,7 +121,7 @@ function pooled.same(a, b)
         local x, y = read_frozen(a), read_frozen(b)
         local same = x and y and x == y
         local more = same and #x > 0
-        note_heap()
+        note(more and #x + #y or 0)
         -- Without these two the collector would do it, later.
         if x then x:release() end
         if y then y:release() end
@@ -176,57 +138,33 @@ end
 
 -- Around it -------------------------------------------------------------------
 
-local function complain(...)
-    io.stderr:write("digest: ", table.concat({ ... }, ": "), "\n")
-end
-
-local terminal = ffi.C.isatty(2) == 1
-local timespec = ffi.new "struct digest_timespec"
-
-local function now()
-    ffi.C.clock_gettime(1, timespec)    -- CLOCK_MONOTONIC
-    return tonumber(timespec.seconds) + tonumber(timespec.nanoseconds) / 1e9
-end
-
-local shown = 0
-
-local function progress(files, bytes)
-    if terminal and now() - shown > 0.1 then
-        shown = now()
-        io.stderr:write(("\r%d files, %.1f MB\27[K"):format(files, bytes / 1e6))
-    end
-end
-
-local function progress_done()
-    if terminal then
-        io.stderr:write "\r\27[K"
-    end
-end
-
-local function quote(word)
-    return "'" .. word:gsub("'", "'\\''") .. "'"
-end
-
--- Calls fn(kind, size, links, inode, name) for every regular file (kind "f")
--- and for every directory that cannot be read ("d") below `dir`. Lua cannot
--- list a directory; find can, and a NUL ends each name, which may hold any
--- other byte.
-local function walk(dir, fn)
-    local pipe = assert(io.popen("exec find -H " .. quote(dir)
-        .. " '(' -type d '(' ! -readable -o ! -executable ')'"
-        .. " -o -type f ')' -printf '%y %s %n %D:%i %p\\0'", "r"))
-    local rest = ""
-    for piece in function() return pipe:read(65536) end do
-        local at = 1
-        rest = rest .. piece
-        for kind, size, links, inode, name, after in
-            rest:gmatch "(%a) (%d+) (%d+) (%S+) ([^%z]*)%z()" do
-            fn(kind, tonumber(size), tonumber(links), inode, name)
-            at = after
+-- Digests the files that are listed, and returns a list of those that could be.
+local function digest(way, files, skipped)
+    local digested = {}
+    for _, file in ipairs(files) do
+        local stream, err = io.open(file.name, "rb")
+        local reason = "unreadable"
+        if stream then
+            local total
+            file.digest, total = way.digest(stream, file.size)
+            stream:close()
+            if not file.digest then
+                err = file.name .. ": " .. total
+                reason = total == LONGER and "changed" or reason
+            elseif total < file.size then
+                err = file.name .. ": shorter than when it was listed"
+                reason = "changed"
+            end
         end
-        rest = rest:sub(at)
+        if err then
+            complain(err)
+            skipped[reason] = skipped[reason] + 1
+        else
+            digested[#digested + 1] = file
+        end
+        phase:advance(1, 0)
     end
-    pipe:close()
+    return digested
 end
 
 -- Groups the names whose digest and size are equal; `files` is a list of
@@ -260,23 +198,37 @@ local function same_contents(way, a, b)
 end
 
 -- Equal digests of equal sizes are equal contents, until the day they are not.
-local function confirm(way, groups, report)
+-- Returns a list of { size, wasted, names }, those that waste most first.
+local function confirm(way, groups)
+    local sets, files, bytes = {}, 0, 0
     for _, group in ipairs(groups) do
-        local copies = 0
+        files = files + #group - 1
+        bytes = bytes + 2 * (#group - 1) * group[1].size
+    end
+    phase = progress.phase("compare", files, bytes)
+    for _, group in ipairs(groups) do
+        local set = { size = group[1].size, names = { group[1].name } }
         for i = 2, #group do
             if same_contents(way, group[1], group[i]) then
-                copies = copies + 1
+                set.names[#set.names + 1] = group[i].name
             else
                 complain(group[i].name, "not what it was, or not " ..
                     group[1].name)
             end
+            phase:advance(1, 0)
         end
-        if copies > 0 then
-            report.sets = report.sets + 1
-            report.copies = report.copies + copies
-            report.wasted = report.wasted + copies * group[1].size
+        set.wasted = set.size * (#set.names - 1)
+        if set.wasted > 0 then
+            sets[#sets + 1] = set
         end
     end
+    table.sort(sets, function(a, b)
+        if a.wasted ~= b.wasted then
+            return a.wasted > b.wasted
+        end
+        return a.names[1] < b.names[1]
+    end)
+    return sets, phase:finish()
 end
 
 -- Peak resident memory of this process in bytes.
@@ -290,142 +242,43 @@ local function peak_resident()
     return 0
 end
 
--- Has sha256sum digest the same files, and returns how many digests agree and
--- how many do not. -z keeps it from rewriting odd names.
-local function check(files)
-    local list = os.tmpname()
-    local out = assert(io.open(list, "wb"))
-    local expected = {}
-    for _, file in ipairs(files) do
-        out:write(file.name, "\0")
-        expected[file.name] = hex(file.digest)
-    end
-    out:close()
-    local pipe = assert(io.popen("exec xargs -r -0 -a " .. quote(list)
-        .. " sha256sum -z --", "r"))
-    local agree = 0
-    for digest, name in pipe:read "*a":gmatch "(%x+) [ *]([^%z]+)%z" do
-        if expected[name] == digest then
-            agree = agree + 1
-            expected[name] = nil
-        end
-    end
-    pipe:close()
-    os.remove(list)
-    for name in pairs(expected) do
-        complain(name, "sha256sum does not agree")
-    end
-    return agree, #files - agree
-end
-
+-- Returns the figures and the sets of duplicates.
 local function run(way, dir, checking)
-    local report = {
-        files = 0, bytes = 0, empty = 0, unreadable = 0,
-        sets = 0, copies = 0, wasted = 0,
-    }
-    local files, seen = {}, {}
-    local began = now()
-    walk(dir, function(kind, size, links, inode, name)
-        local file, digest, total, err
-        if kind == "f" then
-            file, err = io.open(name, "rb")
-        else
-            err = name .. ": cannot be read or searched"
-        end
-        if file then
-            digest, total = way.digest(file, size)
-            file:close()
-            err = not digest and name .. ": " .. tostring(total)
-        end
-        if not digest then
-            report.unreadable = report.unreadable + 1
-            complain(err)
-            return
-        end
-        files[#files + 1] = {
-            name = name, digest = digest, size = total,
-            linked = links > 1 and seen[inode],
-        }
-        if links > 1 then
-            seen[inode] = true
-        end
-        report.files = report.files + 1
-        report.bytes = report.bytes + total
-        report.empty = report.empty + (total == 0 and 1 or 0)
-        progress(report.files, report.bytes)
-    end)
-    report.seconds = now() - began
-    confirm(way, candidates(files), report)
-    report.confirmed = now() - began - report.seconds
-    report.hit_rate = way.hit_rate()
-    report.heap = peak_heap
-    report.resident = peak_resident()
+    local figures = { empty = 0, bytes = 0, copies = 0, wasted = 0 }
+    for _, reason in ipairs(find.REASONS) do
+        figures[reason] = 0
+    end
+    local files, bytes = find.list(dir, figures)
+    phase = progress.phase("read and hash", #files, bytes)
+    files = digest(way, files, figures)
+    figures.seconds = phase:finish()
+    figures.files = #files
+    for _, file in ipairs(files) do
+        figures.bytes = figures.bytes + file.size
+        figures.empty = figures.empty + (file.size == 0 and 1 or 0)
+    end
+    figures.skipped = 0
+    for _, reason in ipairs(find.REASONS) do
+        figures.skipped = figures.skipped + figures[reason]
+    end
+    local sets
+    sets, figures.confirmed = confirm(way, candidates(files))
+    figures.sets = #sets
+    for _, set in ipairs(sets) do
+        figures.copies = figures.copies + #set.names - 1
+        figures.wasted = figures.wasted + set.wasted
+    end
+    figures.hit_rate = way.hit_rate()
+    figures.heap = peak_heap
+    figures.resident = peak_resident()
     if checking then
-        report.agree, report.differ = check(files)
+        figures.agree, figures.differ = sha256.check(files)
     end
-    progress_done()
-    return report
-end
-
--- The report ------------------------------------------------------------------
-
-local function grouped(n)
-    local text = ("%.0f"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
-    return (text:gsub("^,", ""))
-end
-
-local function megabytes(n)
-    return ("%.1f MB"):format(n / 1e6)
-end
-
-local rows = {
-    { "files", function(r) return grouped(r.files) end },
-    { "  of them empty", function(r) return grouped(r.empty) end },
-    { "unreadable", function(r) return grouped(r.unreadable) end },
-    { "bytes", function(r) return grouped(r.bytes) end },
-    { "read and hashed in", function(r)
-        return ("%.2f s"):format(r.seconds)
-    end },
-    { "speed", function(r)
-        return ("%.1f MB/s"):format(r.bytes / 1e6 / math.max(r.seconds, 1e-9))
-    end },
-    { "duplicate sets", function(r) return grouped(r.sets) end },
-    { "  redundant files", function(r) return grouped(r.copies) end },
-    { "  bytes wasted", function(r) return grouped(r.wasted) end },
-    { "  confirmed in", function(r) return ("%.2f s"):format(r.confirmed) end },
-    { "pool hit rate", function(r)
-        return r.hit_rate and ("%.2f %%"):format(r.hit_rate * 100) or "-"
-    end },
-    { "peak Lua heap", function(r) return megabytes(r.heap) end },
-    { "peak resident memory", function(r) return megabytes(r.resident) end },
-    { "sha256sum agrees on", function(r)
-        return r.agree and grouped(r.agree)
-    end },
-    { "sha256sum differs on", function(r)
-        return r.differ and grouped(r.differ)
-    end },
-}
-
--- One column for each of the reports.
-local function print_reports(dir, names, reports)
-    print(dir)
-    if #names > 1 then
-        print((("%-22s" .. ("%18s"):rep(#names)):format("", unpack(names))))
-    end
-    for _, row in ipairs(rows) do
-        local cells = {}
-        for i, report in ipairs(reports) do
-            cells[i] = row[2](report)
-        end
-        if #cells > 0 then
-            print((("%-22s" .. ("%18s"):rep(#cells)):format(row[1],
-                unpack(cells))))
-        end
-    end
+    return figures, sets
 end
 
 -- Runs this very script once more, so that one way's peaks are not the other's,
--- and returns its report.
+-- and returns its figures.
 local function run_apart(way, dir, checking)
     local words, first = {}, 0
     while arg[first - 1] do
@@ -434,55 +287,83 @@ local function run_apart(way, dir, checking)
     for i = first, 0 do
         words[#words + 1] = quote(arg[i])
     end
-    words[#words + 1] = "--raw --" .. way.name
+    words[#words + 1] = "--figures --" .. way.name
     words[#words + 1] = checking and "--check" or ""
-    words[#words + 1] = quote(dir)
+    words[#words + 1] = "-- " .. quote(dir)
     local pipe = assert(io.popen(table.concat(words, " "), "r"))
-    local report = {}
+    local figures = {}
     for key, value in pipe:read "*a":gmatch "(%S+)=(%S+)\n" do
-        report[key] = tonumber(value)
+        figures[key] = tonumber(value)
     end
     pipe:close()
-    return assert(report.files and report,
+    return assert(figures.files and figures,
         "the run with " .. way.name .. " failed")
 end
 
+-- The command line ------------------------------------------------------------
+
+local HELP = [[
+usage: digest.lua [OPTION...] [DIR]
+
+Digests every regular file below DIR (/usr/share) through a pool of buffers,
+and finds the duplicates. Not followed are symbolic links and other file
+systems.
+
+  --check     has sha256sum digest the files too; status 1 when it differs
+  --all       lists all duplicates, not only of the ten largest sets
+  --json      prints figures and all duplicates as JSON; a byte of a name that
+              is no UTF-8 becomes one of U+DC80 to U+DCFF
+  --strings   does the job with Lua strings instead
+  --compare   does it both ways and prints the figures side by side
+  --help      prints this
+
+Progress and messages go to standard error.
+]]
+
 local function usage(message)
     complain(message)
-    io.stderr:write("usage: digest.lua [--strings | --compare] [--check] ",
-        "[DIR]\n")
+    io.stderr:write "digest.lua --help lists the options\n"
     os.exit(2)
 end
 
-local options, dir = {}, nil
-for _, word in ipairs(arg) do
-    local option = word:match "^%-%-(.+)$"
-    if not option then
-        dir = dir and usage "more than one directory" or word
-    elseif option:match "^strings$" or option:match "^pooled$"
-        or option:match "^compare$" or option:match "^check$"
-        or option:match "^raw$" then
-        options[option] = true
-    else
-        usage("unknown option " .. word)
+local OPTIONS = { check = true, all = true, json = true, strings = true,
+    compare = true, help = true, pooled = true, figures = true }
+
+local function parse(words)
+    local options, dir, no_more = {}, nil, false
+    for _, word in ipairs(words) do
+        local option = not no_more and word:match "^%-%-(.*)$"
+        if option == "" then
+            no_more = true
+        elseif option then
+            options[option] = OPTIONS[option]
+                or usage("unknown option " .. word)
+        else
+            dir = dir and usage "more than one directory" or word
+        end
     end
+    if options.compare and (options.json or options.all) then
+        usage "--compare prints figures only: not with --json or --all"
+    end
+    -- A directory named like an option must not look like one to find.
+    return options, (dir or "/usr/share"):gsub("^%-", "./-")
 end
-dir = dir or "/usr/share"
--- A directory named like an option must not look like one to find.
-dir = dir:match "^%-" and "./" .. dir or dir
-local readable, why = io.open(dir)
-if not readable then
-    complain(why)
+
+local options, dir = parse(arg)
+if options.help then
+    io.write(HELP)
+    os.exit(0)
+end
+if not find.exists(dir) then
     os.exit(2)
 end
-readable:close()
 
-local names, reports = {}, {}
+local names, reports, sets = {}, {}, nil
 if options.compare then
-    -- Whoever came first would wait for the disk.
-    os.execute("find -H " .. quote(dir)
-        .. " -type f -exec cat {} + >/dev/null 2>&1")
+    complain "a run that does not count: whoever is first waits for the disk"
+    run_apart(pooled, dir, false)
     for i, way in ipairs { strings, pooled } do
+        complain(way.name)
         names[i] = way.name
         reports[i] = run_apart(way, dir, options.check)
     end
@@ -491,18 +372,22 @@ else
     if way == pooled then
         pooled.pool = require "bufpool".new()
     end
-    names[1], reports[1] = way.name, run(way, dir, options.check)
+    names[1] = way.name
+    reports[1], sets = run(way, dir, options.check)
 end
 
-if options.raw then
+if options.figures then
     for key, value in pairs(reports[1]) do
         print(("%s=%.17g"):format(key, value))
     end
+elseif options.json then
+    report.print_json(dir, reports[1], sets)
 else
-    print_reports(dir, names, reports)
+    report.print_duplicates(sets or {}, options.all)
+    report.print(dir, names, reports)
 end
-for _, report in ipairs(reports) do
-    if (report.differ or 0) > 0 then
+for _, figures in ipairs(reports) do
+    if (figures.differ or 0) > 0 then
         os.exit(1)
     end
 end

@@ -26,6 +26,7 @@ describe("examples/digest.lua", function()
         os.remove(dir)
         assert.equal(0, select(2, shell("mkdir -p " .. quote(dir .. "/sub/-d")
             .. " && ln -s /usr/share " .. quote(dir .. "/link")
+            .. " && ln -s .. " .. quote(dir .. "/sub/loop")
             .. " && mkfifo " .. quote(dir .. "/fifo"))))
         local large = {}
         for i = 1, 120000 do
@@ -38,7 +39,7 @@ describe("examples/digest.lua", function()
         write(dir .. "/large but for its last byte", large:sub(1, -2) .. "x")
         write(dir .. "/empty", "")
         write(dir .. "/sub/empty too", "")
-        write(dir .. "/odd 'name'\n\\ \"\255", "abc")
+        write(dir .. "/odd 'name'\n\\ \"\255\195\169\192\175", "abc")
         write(dir .. "/-n", "abc")
         write(dir .. "/sub/-d/three", "abc")
         write(dir .. "/page", ("x"):rep(4096))
@@ -89,18 +90,23 @@ describe("examples/digest.lua", function()
             row(output, "peak resident memory"))
     end)
 
-    it("fails when sha256sum differs", function()
-        -- A sha256sum of our own, which is wrong about one file.
+    -- Digests with a tool of our own, whose shell script is given.
+    local function digest_with(tool, script, words)
         local bin = dir .. ".bin"
         shell("mkdir " .. quote(bin))
-        write(bin .. "/sha256sum", "#!/bin/sh\nPATH=${PATH#*:}\n"
-            .. "sha256sum \"$@\" | sed -z '1s/^..../beef/'\n")
-        shell("chmod +x " .. quote(bin .. "/sha256sum"))
+        write(bin .. "/" .. tool, "#!/bin/sh\nPATH=${PATH#*:}\n" .. script)
+        shell("chmod +x " .. quote(bin .. "/" .. tool))
         local output, status = shell("PATH=" .. quote(bin) .. ":$PATH "
-            .. helper.interpreter() .. " "
-            .. quote(helper.root .. "examples/digest.lua")
-            .. " --check " .. quote(dir))
+            .. "timeout 20 " .. helper.interpreter() .. " "
+            .. quote(helper.root .. "examples/digest.lua") .. " " .. words)
         shell("rm -r " .. quote(bin))
+        return output, status
+    end
+
+    it("fails when sha256sum differs", function()
+        local output, status = digest_with("sha256sum",
+            "sha256sum \"$@\" | sed -z '1s/^..../beef/'\n",
+            "--check " .. quote(dir))
         assert.equal(1, status, output)
         assert.equal("11", row(output, "sha256sum agrees on"))
         assert.equal("1", row(output, "sha256sum differs on"))
@@ -136,6 +142,165 @@ describe("examples/digest.lua", function()
         assert.equal("2", row(output, "unreadable"))
         assert.equal("10", row(output, "files"))
         assert.equal("10", row(output, "sha256sum agrees on"))
+    end)
+
+    it("skips links and special files, and counts them", function()
+        local output = digest(quote(dir))
+        assert.equal("3", row(output, "skipped"))
+        assert.equal("2", row(output, "symbolic links"))
+        assert.equal("1", row(output, "special files"))
+        output = digest(quote(dir .. "/fifo"))
+        assert.equal("0", row(output, "files"))
+        assert.equal("1", row(output, "special files"))
+    end)
+
+    it("reads nothing that the kernel makes up", function()
+        local output, status = shell("timeout 20 " .. helper.interpreter()
+            .. " " .. quote(helper.root .. "examples/digest.lua")
+            .. " --check /proc/self")
+        assert.equal(0, status, output)
+        assert.equal("0", row(output, "files"))
+        assert.matches("^%d+$", row(output, "files of the kernel"))
+        assert.not_equal("0", row(output, "files of the kernel"))
+    end)
+
+    it("stays on the file system of the directory", function()
+        -- A folder of /dev that is another file system.
+        if shell "mountpoint /dev/pts >/dev/null && echo yes" ~= "yes\n" then
+            pending "nothing is mounted on /dev/pts"
+            return
+        end
+        local output, status = digest "/dev"
+        assert.equal(0, status, output)
+        assert.truthy(row(output, "other file systems"):find "^[1-9]", output)
+    end)
+
+    for _, mode in ipairs { "", "--strings " } do
+        it("ends when a file does not " .. mode, function()
+            -- find says that /dev/zero is a file of 5 bytes.
+            local output, status = digest_with("find",
+                "case \"$*\" in *-maxdepth*) printf y; exit; esac\n"
+                .. "printf 'd 0 1 1 1 ext4 .\\0f 5 1 1 2 ext4 /dev/zero\\0'\n",
+                mode .. quote(dir))
+            assert.equal(0, status, output)
+            assert.equal("0", row(output, "files"))
+            assert.equal("1", row(output, "changed meanwhile"))
+            assert.matches("digest: /dev/zero: longer than when", output)
+        end)
+
+        it("skips what is shorter than it was " .. mode, function()
+            local output, status = digest_with("find",
+                "find \"$@\" | sed -z 's/^f 4096 /f 4097 /'\n",
+                mode .. "--check " .. quote(dir))
+            assert.equal(0, status, output)
+            assert.equal("10", row(output, "sha256sum agrees on"))
+            assert.equal("2", row(output, "changed meanwhile"))
+            assert.matches("/page: shorter than when", output)
+        end)
+    end
+
+    it("lists the ten largest sets, and all with --all", function()
+        local many = dir .. ".sets"
+        shell("mkdir " .. quote(many))
+        for i = 1, 11 do
+            for k = 1, i == 11 and 12 or 2 do
+                write(("%s/%d,%d"):format(many, i, k), ("x"):rep(100 * i))
+            end
+        end
+        local output = digest(quote(many))
+        assert.matches("\nThe 10 largest of 11 sets", output)
+        assert.matches("\n  12,100 bytes wasted by 12 files of 1,100 bytes\n",
+            output)
+        assert.matches("\n    and 2 more\n  1,000 bytes wasted by 2 files "
+            .. "of 1,000 bytes\n    [^\n]*/10,[12]\n    [^\n]*/10,[12]\n"
+            .. "  900 bytes", output)
+        assert.falsy(output:find("/1,1\n", 1, true))
+        output = digest("--all " .. quote(many))
+        assert.truthy(output:find("/1,1\n", 1, true))
+        assert.falsy(output:find("more\n", 1, true))
+        local _, names = output:gsub("\n    /", "")
+        assert.equal(32, names)
+        shell("rm -r " .. quote(many))
+    end)
+
+    it("prints names without what a terminal would obey", function()
+        assert.truthy(digest(quote(dir)):find("/odd 'name'\\010\\ \"\255"
+            .. "\195\169\192\175\n", 1, true))
+    end)
+
+    it("prints JSON", function()
+        local output, status = digest("--json --check " .. quote(dir)
+            .. " 2>/dev/null")
+        assert.equal(0, status)
+        assert.equal("{\n", output:sub(1, 2))
+        assert.equal("\n}\n", output:sub(-3))
+        for _, part in ipairs {
+            '"files": 12,\n', '"agree": 12,\n', '"links": 2,\n',
+            '"directory": "' .. dir .. '",\n', '"wasted": 6\n',
+            "/odd 'name'\\u000a\\u005c \\u0022\\udcff\195\169\\udcc0"
+                .. "\\udcaf\"",
+        } do
+            assert.truthy(output:find(part, 1, true), part .. output)
+        end
+        if select(2, shell "command -v python3") == 0 then
+            assert.equal("12\n", shell(helper.interpreter() .. " "
+                .. quote(helper.root .. "examples/digest.lua") .. " --json "
+                .. quote(dir) .. " 2>/dev/null | python3 -c 'import json, sys; "
+                .. "print(json.load(sys.stdin)[\"files\"])'"))
+        end
+    end)
+
+    it("draws a bar that fits the line", function()
+        local progress = dofile(helper.root .. "examples/digest_progress.lua")
+        local phase = progress.phase("read", 1000, 3e9)
+        assert.matches("^read  %[%.+%]   0 %%", phase:line(80))
+        phase.files, phase.bytes = 500, 1.5e9
+        phase.began = phase.began - 30
+        local line = phase:line(80)
+        assert.matches("^read  %[#+%.+%]  50 %%  +50%.0 MB/s   0:30 left  "
+            .. "  500 of 1,000 files$", line)
+        assert.is_true(#line < 80)
+        assert.falsy(phase:line(50):find("[", 1, true))
+        phase = progress.phase "find"
+        phase.files = 1234
+        assert.equal("find  1,234 files, 0.0 MB, 0:00", phase:line(80))
+    end)
+
+    it("says what each phase did, in plain lines", function()
+        local output = digest("--check " .. quote(dir))
+        for _, title in ipairs {
+            "find", "read and hash", "compare", "check with sha256sum",
+        } do
+            assert.matches("digest: " .. title .. ": %d+ files, ", output)
+        end
+    end)
+
+    it("takes a directory that looks like an option", function()
+        local output, status = shell("cd " .. quote(helper.root)
+            .. " && root=$PWD && cd " .. quote(dir .. "/sub") .. " && "
+            .. helper.interpreter() .. " \"$root/examples/digest.lua\" -- -d")
+        assert.equal(0, status, output)
+        assert.equal("1", row(output, "files"))
+    end)
+
+    it("runs by make demo, whatever DIR holds", function()
+        local odd = dir .. " it's"
+        shell("mkdir " .. quote(odd) .. " && touch " .. quote(odd .. "/a"))
+        local output, status = shell("cd " .. quote(helper.root)
+            .. " && env -u MAKEFLAGS -u MAKELEVEL -u BUILD make demo DEPS=: "
+            .. "DIR=" .. quote(odd))
+        shell("rm -r " .. quote(odd))
+        assert.equal(0, status, output)
+        assert.equal("1", row(output, "sha256sum agrees on"))
+    end)
+
+    it("explains itself with --help", function()
+        local output, status = digest "--help"
+        assert.equal(0, status)
+        for _, option in ipairs { "check", "all", "json", "compare" } do
+            assert.matches("\n  %-%-" .. option .. " ", output)
+        end
+        assert.equal(2, select(2, digest "--compare --json"))
     end)
 
     it("ends with a message on a directory that is not there", function()

@@ -50,15 +50,16 @@ describe("the OpenResty example", function()
     local dir, port, pid
 
     -- A prefix with links to the sources, for nginx writes below its prefix.
-    local function start()
+    -- Its workers run as `user`, unless that is nil.
+    local function start(user)
         local root = must "pwd -P":gsub("\n", "")
         dir = must "mktemp -d":gsub("\n", "")
         must(("cd %s && mkdir build && ln -s '%s/%s/lua' build/lua && "
             .. "ln -s '%s/lua' '%s/examples' ."):format(dir, root, BUILD,
             root, root))
-        local user = must "id -u" == "0\n" and "-g 'user root;'" or ""
         local command = ("nginx -p %s -c nginx.conf -e build/early.log %s "
-            .. ">%s/build/output"):format(dir, user, dir)
+            .. ">%s/build/output"):format(dir,
+            user and "-g 'user " .. user .. ";'" or "", dir)
         math.randomseed(os.time())
         for _ = 1, 10 do
             port = math.random(20000, 32000)
@@ -122,13 +123,19 @@ describe("the OpenResty example", function()
         return tonumber((get "/stats":match '"pid":(%d+)'))
     end
 
-    setup(start)
-    teardown(function()
+    local function clear()
         stop()
         if dir then
             must("rm -rf " .. dir)
         end
+    end
+
+    local is_root = must "id -u" == "0\n"
+
+    setup(function()
+        start(is_root and "root" or nil)
     end)
+    teardown(clear)
 
     it("answers with length and digest of what it assembled", function()
         for _, pieces in ipairs { 50000, 0, 1, 200000 } do
@@ -188,5 +195,21 @@ describe("the OpenResty example", function()
                     or line:find("[crit]", 1, true), line)
             end
         end
+    end)
+
+    if not is_root then
+        pending "says what its workers cannot read: not started by root"
+        return
+    end
+
+    it("says in its log what its workers cannot read", function()
+        clear()
+        start()
+        local answer, status = get "/digest"
+        assert.equal(500, status, answer)
+        local log = read(dir .. "/build/nginx-error.log")
+        assert.truthy(log:find("a worker cannot read [^:]*/handler%.lua: "
+            .. "Permission denied"), log)
+        assert.truthy(log:find("-g 'user root;'", 1, true), log)
     end)
 end)

@@ -18,13 +18,19 @@ local function must(command)
 end
 
 -- The make that runs these specs passes its own variables on: not to ours.
+local MAKE = "env -u MAKEFLAGS -u MAKELEVEL -u BUILD make "
+
 local function make(arguments)
-    return must("env -u MAKEFLAGS -u MAKELEVEL -u BUILD make -s " .. arguments)
+    return must(MAKE .. "-s " .. arguments)
+end
+
+local function quote(word)
+    return "'" .. word:gsub("'", "'\\''") .. "'"
 end
 
 -- The files below a folder, by their names there, sorted.
 local function files(dir)
-    return must("cd " .. dir .. " && find . -type f | LC_ALL=C sort")
+    return must("cd " .. quote(dir) .. " && find . -type f | LC_ALL=C sort")
 end
 
 local function lines(list)
@@ -49,9 +55,10 @@ print(tostring(buf), bufpool._VERSION)]]
 
 -- Runs TRY from another folder with the modules below `prefix` only.
 local function try(prefix)
-    return must(("cd / && env LUA_PATH='%s/share/lua/5.1/?.lua;%s/share/lua/"
-        .. "5.1/?/init.lua' LUA_CPATH='%s/lib/lua/5.1/?.so' %s -e '%s'")
-        :format(prefix, prefix, prefix, LUAJIT, TRY))
+    return must(("cd / && env LUA_PATH=%s LUA_CPATH=%s %s -e '%s'"):format(
+        quote(("%s/share/lua/5.1/?.lua;%s/share/lua/5.1/?/init.lua")
+            :format(prefix, prefix)),
+        quote(prefix .. "/lib/lua/5.1/?.so"), LUAJIT, TRY))
 end
 
 local function installed(tool)
@@ -120,6 +127,18 @@ describe("make install", function()
             seen = seen + 1
         end
         assert.is_true(seen > 10)
+    end)
+
+    -- Spaces, a quote, and what the shell and sed take for their own.
+    local ODD = "/it's an|odd & $(false) place"
+
+    it("installs below any PREFIX and DESTDIR", function()
+        make("install PREFIX=" .. quote(dir .. ODD:gsub("%$", "$$")))
+        assert.equal("hello\t" .. version .. "\n", try(dir .. ODD))
+        make(("install PREFIX='/opt/a b' DESTDIR=%s"):format(
+            quote(dir .. "/staged here")))
+        assert.equal(files(dir .. "/stage"):gsub("/opt/x/", "/opt/a b/"),
+            (files(dir .. "/staged here")))
     end)
 
     if not installed "pkg-config" then
@@ -217,6 +236,187 @@ int main()
     end)
 end)
 
+describe("make uninstall", function()
+    local dir
+
+    setup(function()
+        dir = must "mktemp -d":gsub("\n", "")
+    end)
+
+    teardown(function()
+        must("rm -rf " .. dir)
+    end)
+
+    it("takes back what make install put there, and nothing else", function()
+        local where = "PREFIX='/opt/a b' DESTDIR=" .. quote(dir .. "/to it")
+        local foreign = {
+            "include/other.h", "lib/libother.a", "lib/lua/5.1/bufpool/other",
+            "lib/pkgconfig/other.pc", "share/lua/5.1/bufpool/other.lua",
+        }
+        make("install " .. where)
+        for i, name in ipairs(foreign) do
+            foreign[i] = "./opt/a b/" .. name
+            must("touch " .. quote(dir .. "/to it/" .. foreign[i]))
+        end
+        make("uninstall " .. where)
+        assert.equal(lines(foreign), files(dir .. "/to it"))
+    end)
+
+    it("removes its own folders", function()
+        make("install PREFIX=" .. dir .. "/own")
+        make("uninstall PREFIX=" .. dir .. "/own")
+        assert.equal("", must("cd " .. dir .. "/own && find . -name bufpool"))
+    end)
+
+    it("does no harm where nothing is installed", function()
+        make("uninstall PREFIX=" .. dir .. "/nothing")
+    end)
+end)
+
+describe("make", function()
+    local build = "build/spec-of-make"
+
+    setup(function()
+        must(("mkdir -p %s && echo '#error' >%s/ck_ring.h"):format(build,
+            build))
+    end)
+
+    teardown(function()
+        must("rm -rf " .. build)
+    end)
+
+    it("lists targets and variables", function()
+        local text = must(MAKE .. "help")
+        for _, name in ipairs { "all", "check", "deps", "uninstall" } do
+            assert.truthy(text:find("\n  " .. name .. " +%l"), name)
+        end
+        assert.truthy(text:find("\n  PREFIX +[^\n]*%(/usr/local%)\n"), text)
+        for line in text:gmatch "[^\n]+" do
+            assert.is_true(#line < 80, line)
+        end
+    end)
+
+    it("says in short lines what it does", function()
+        local text = must(MAKE .. "BUILD=" .. build .. " " .. build
+            .. "/cdef.h")
+        assert.equal("GEN " .. build .. "/cdef.h\n", text)
+    end)
+
+    it("shows its commands with V=1, and nothing with -s", function()
+        local again = "-W Makefile BUILD=" .. build .. " " .. build .. "/cdef.h"
+        local text = must(MAKE .. "V=1 " .. again)
+        assert.truthy(text:find("static const char bufpool_cdef", 1, true))
+        assert.equal("", make(again))
+    end)
+
+    it("refuses to build into a folder with a space", function()
+        local text, status = shell(MAKE .. "BUILD='a b'")
+        assert.equal(2, status)
+        assert.truthy(text:find("BUILD='a b': make cannot", 1, true), text)
+    end)
+
+    for what, give in pairs {
+        ["C compiler"] = "CC=no-such-compiler",
+        ["headers of the C library"] = "CPPFLAGS=-nostdinc",
+        ["LuaJIT headers"] = "LUA_INC=",
+        ["Concurrency Kit headers"] = "CPPFLAGS=-I" .. build,
+    } do
+        it("says when there are no " .. what, function()
+            local text, status = shell(MAKE .. "BUILD=" .. build .. "/none "
+                .. give .. " " .. build .. "/none/headers")
+            assert.equal(2, status)
+            assert.truthy(text:find("^bufpool: no " .. what), text)
+        end)
+    end
+end)
+
+describe(".ci/run", function()
+    local RUN = "env -u MAKEFLAGS -u MAKELEVEL -u BUILD .ci/run "
+
+    it("sums all stages in its last line", function()
+        local build = "build/spec-of-run"
+        must("mkdir -p " .. build)
+        local file = assert(io.open(build .. "/run.mk", "w"))
+        file:write("sums:\n\t@echo 2 passed, 0 failed, "
+            .. "3 skipped\nfails:\n\t@echo 4 passed, 2 failed, 0 skipped\n"
+            .. "\t@exit 1\n")
+        file:close()
+        local text, status = shell("MAKEFILES=" .. build .. "/run.mk " .. RUN
+            .. "help sums")
+        assert.equal(0, status, text)
+        assert.truthy(text:find("\n3 passed, 0 failed, 3 skipped\n$"), text)
+        text, status = shell("MAKEFILES=" .. build .. "/run.mk " .. RUN
+            .. "sums no-such-stage fails")
+        assert.equal(1, status, text)
+        assert.truthy(text:find(", failed: no%-such%-stage fails\n"
+            .. "6 passed, 3 failed, 3 skipped\n$"), text)
+        must("rm -rf " .. build)
+    end)
+end)
+
+describe(".ci/deps", function()
+    local dir
+
+    -- Stands for a Debian without the packages: a folder of tools, where the
+    -- package manager is ours.
+    setup(function()
+        dir = must "mktemp -d":gsub("\n", "")
+        must(("chmod 755 %s && cd %s && ln -s $(for tool in bash cat env "
+            .. "grep mktemp rm sed tail xargs; do command -v $tool; done) "
+            .. "/bin/echo ."):format(dir, dir))
+        local file = assert(io.open(dir .. "/apt-get", "w"))
+        file:write [[
+#!/usr/bin/env bash
+for name; do
+    case $name in
+    update) echo "dlstatus:1:50.0:Retrieving file 1 of 2"; exit ;;
+    lib*) echo "pmstatus:$name:30.5:Installed $name (amd64)" ;;
+    esac
+done
+echo "E: this apt-get installs nothing"
+exit 100
+]]
+        file:close()
+        file = assert(io.open(dir .. "/dpkg-query", "w"))
+        file:write "#!/usr/bin/env bash\nexit 1\n"
+        file:close()
+        must(("chmod 755 %s/apt-get %s/dpkg-query"):format(dir, dir))
+    end)
+
+    teardown(function()
+        must("rm -rf " .. dir)
+    end)
+
+    it("says what it installs while it does, and what failed", function()
+        if must "id -u" ~= "0\n" then
+            pending "needs root: it would call sudo"
+            return
+        end
+        local text, status = shell("PATH=" .. dir .. " bash .ci/deps demo")
+        assert.equal(1, status, text)
+        assert.truthy(text:find(" 30 %% of [%w ]+: Installed libck%-dev"), text)
+        assert.truthy(text:find("\nE: this apt%-get installs nothing\n"), text)
+        assert.truthy(text:find("\nbufpool: could not install: [^\n]*libck"),
+            text)
+        assert.falsy(text:find "\r")
+    end)
+
+    it("does not say that it installs when it may not", function()
+        -- On standard input, for the user nobody may not read this folder.
+        local user = must "id -u" == "0\n" and installed "setpriv"
+            and "setpriv --reuid=65534 --clear-groups " or ""
+        if user == "" and must "id -u" == "0\n" then
+            pending "root cannot become another user: no setpriv"
+            return
+        end
+        local text, status = shell(("cat .ci/deps | %s env PATH=%s bash -s "
+            .. "demo"):format(user, dir))
+        assert.equal(1, status, text)
+        assert.truthy(text:find("neither root nor sudo", 1, true), text)
+        assert.falsy(text:find "installing", text)
+    end)
+end)
+
 describe("luarocks make", function()
     if not installed "luarocks" then
         pending("installs a rock: luarocks is not installed")
@@ -242,5 +442,74 @@ describe("luarocks make", function()
 
     it("installs a module that runs from there", function()
         assert.truthy(try(tree):find("^hello\t"))
+    end)
+end)
+
+describe("make rock", function()
+    if not installed "luarocks" then
+        pending("makes a rock: luarocks is not installed")
+        return
+    elseif select(2, shell "git log -1") ~= 0 then
+        pending("makes a rock: this is not a clone")
+        return
+    end
+
+    local build = "build/spec-of-rock"
+    local dir, rock
+
+    -- In a folder of its own, with a tree of its own.
+    local function luarocks(arguments)
+        return must(("cd %s && env -u MAKEFLAGS -u MAKELEVEL -u BUILD "
+            .. "-u LUA_PATH -u LUA_CPATH luarocks --lua-version 5.1 "
+            .. "--tree %s/tree %s"):format(dir, dir, arguments))
+    end
+
+    setup(function()
+        dir = must "mktemp -d":gsub("\n", "")
+        make("rock DEPS=: BUILD=" .. build)
+        rock = must "pwd":gsub("\n", "") .. "/" .. build .. "/rock"
+    end)
+
+    teardown(function()
+        must("rm -rf " .. dir .. " " .. build)
+    end)
+
+    after_each(function()
+        must("rm -rf " .. dir .. "/tree")
+    end)
+
+    it("makes a tarball of what git knows", function()
+        local name = must("cd " .. rock .. " && ls *.tar.gz")
+            :match "^(.*)%.tar%.gz\n$"
+        assert.equal(must("git ls-files | LC_ALL=C sort"):gsub("([^\n]+)",
+            name .. "/%1"), (must("tar -tzf " .. quote(rock)
+            .. "/*.tar.gz")))
+    end)
+
+    it("makes a rockspec that luarocks packs", function()
+        luarocks("pack " .. quote(rock) .. "/*.rockspec")
+        luarocks("install *.src.rock")
+        assert.truthy(try(dir .. "/tree"):find("^hello\t"))
+    end)
+
+    it("makes a rockspec that luarocks builds", function()
+        luarocks("build " .. quote(rock) .. "/*.rockspec")
+        assert.truthy(try(dir .. "/tree"):find("^hello\t"))
+    end)
+
+    it("makes a folder that luarocks installs from, and removes", function()
+        luarocks("install --only-server=" .. quote(rock) .. " bufpool")
+        assert.truthy(try(dir .. "/tree"):find("^hello\t"))
+        luarocks "remove bufpool"
+        assert.equal("./lib/luarocks/rocks-5.1/manifest\n",
+            files(dir .. "/tree"))
+    end)
+
+    it("writes the address given as ROCK_URL into the rockspec", function()
+        make("rock DEPS=: BUILD=" .. build
+            .. "/other ROCK_URL='https://example.org/a|b&c'")
+        local text = must("cat " .. build .. "/other/rock/*.rockspec")
+        assert.truthy(text:find("[[https://example.org/a|b&c/bufpool-", 1,
+            true), text)
     end)
 end)

@@ -161,7 +161,7 @@ main(void)
 	while (atomic_load(&started) < THREADS)
 		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
 	for (int i = 0; i < forks && bad == 0; i++) {
-		int status;
+		int status = 0;
 		pid_t pid;
 
 		nanosleep(&(struct timespec){ 0, 200000 }, NULL);

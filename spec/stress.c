@@ -126,6 +126,7 @@ give(struct bufpool_buf *b, uint64_t me, uint64_t *seed)
 			for (size_t i = 0; i < bufpool_frozen_len(f); i += 64)
 				sum ^= ((const uint8_t *)
 					    bufpool_frozen_data(f))[i];
+			(void)sum;
 			bufpool_frozen_unref(f);
 		}
 	} else {
