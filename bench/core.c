@@ -1,53 +1,58 @@
 /*
- * One cell of the benchmark: what a zeroed buffer costs, from one rival.
+ * One cell of the benchmark: what a zeroed buffer costs, with one contender.
  *
  *   core RIVAL CLASS DIRTY THREADS PATTERN [SECONDS | check]
  *
- * Everyone does the same work. A buffer of CLASS bytes that reads as zero is
- * taken, its first DIRTY bytes are written by the same memset, and it is given
- * back. What a rival does not do by itself for that is done here, as a program
- * would have to:
+ * All contenders do the same work. The program takes a buffer of CLASS bytes
+ * that reads as zero, writes its first DIRTY bytes with memset, and gives it
+ * back. Work that a contender does not do by itself is done here, as a program
+ * that uses it would have to:
  *
- *   bufpool        is told by bufpool_wrote what was dirtied, and wipes it
- *   bufpool-all    is not told, and wipes all
+ *   bufpool        is told by bufpool_wrote what was dirtied, and wipes that
+ *   bufpool-all    is not told, and wipes the whole buffer
  *   X-calloc       calloc and free; X is glibc, jemalloc, mimalloc, tcmalloc
  *   X-malloc       malloc, memset of the class, free
  *   mempool        DPDK's, without huge pages; memset of the class when taken
- *   mempool-d      the same, but the program knows what it dirtied, and wipes
- *                  that before it gives the buffer back: no pool's promise
- *   santh          the Rust pool santh-bufpool; wipes the class when it returns
+ *   mempool-d      mempool, but the program remembers what it dirtied, and
+ *                  wipes that before it gives the buffer back; the pool itself
+ *                  promises nothing
+ *   santh          the Rust pool santh-bufpool; wipes the class when given back
  *   zeropool       the Rust pool zeropool; wipes the class when it is taken
- *   memset         no pool: one buffer of each thread, wiped by a memset of
- *                  DIRTY bytes; what is above it is the price of pooling
+ *   memset         no pool: each thread has one buffer, wiped by a memset of
+ *                  DIRTY bytes; what others take longer is the cost of pooling
  *
- * The allocators replace malloc in this process: it executes itself again with
- * LD_PRELOAD, and believes that only when it finds a symbol of theirs. The
- * other rivals are shared objects beside the program. A rival that is not there
- * is said so, and the exit status is 2.
+ * The allocators replace malloc in this process: the program executes itself
+ * again with LD_PRELOAD, and then looks for a symbol of the allocator to be
+ * sure. The other rivals are shared objects beside the program. When a rival is
+ * missing, the program says which package has it, and exits with status 2.
  *
  * Patterns, each run by THREADS threads on two processors:
  *
  *   same    take, dirty, give, over and over
  *   pass    pairs of threads: one takes and dirties, the other gives back;
- *           between them a ring with one producer and one consumer
- *   burst   takes more than caches hold, dirties all, gives all back
+ *           between them is a ring with one producer and one consumer
+ *   burst   takes more buffers than caches hold, dirties all, gives all back
  *   churn   as `same`, but each thread ends after LIFE buffers, and the next
- *           one is created
+ *           thread is created
  *
- * First throughput: the threads run freely, and their counters are read twice,
- * SECONDS apart, after a warm-up of as many rounds as there are buffers, twice,
- * unless that takes too long. Then memory: the peak so far and what is left
- * when the threads have ended, above what the process had before the rival was
- * started. Then, in new threads, latency: each take and each give is timed,
- * what is between them is not, and both together make one sample, of one
- * buffer. The figures include four readings of the clock; `clock` is what these
- * cost alone. One line is printed: name=number, times in nanoseconds.
+ * Three measurements follow each other.
  *
- * The pools may have the same number of buffers: all that the pattern holds,
- * and four for each thread. Those that can be told have them from the start.
+ * 1. Throughput. The threads run freely, and their counters are read twice,
+ *    SECONDS apart. Before the first reading there is a warm-up: as many rounds
+ *    as there are buffers, twice, unless that takes too long.
+ * 2. Memory. The peak so far, and what is left when the threads have ended;
+ *    what the process had before the rival was started is subtracted.
+ * 3. Latency, in new threads. Each take and each give is timed; what the thread
+ *    does between them is not. Both times of one buffer are one sample. It
+ *    includes four readings of the clock; `clock` is what these cost alone.
  *
- * With `check` every buffer is read in full when taken, and must be zero, and
- * what was written must still be there when it is given back.
+ * The program prints one line of name=number, times in nanoseconds.
+ *
+ * All pools may have the same number of buffers: as many as the pattern holds,
+ * and four for each thread. Pools that can make buffers in advance do so.
+ *
+ * With `check` every buffer is read in full when it is taken, and must be zero;
+ * and what was written must still be there when the buffer is given back.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -80,8 +85,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* A buffer between take and give: the rival's own state, in one cache line,
- * and in place: nothing is copied when it passes to another thread. */
+/* A buffer between take and give, with the rival's own state. It fills one
+ * cache line, and is not copied when it passes to another thread. */
 struct held {
 	uint8_t *bytes;
 	uint64_t state[5];
@@ -96,7 +101,8 @@ struct ring {
 	_Alignas(64) struct held slot[HELD_MAX];
 };
 
-/* Samples below 2 * SUB ticks exactly, above that to one in SUB. */
+/* Counts samples by their ticks: exactly below 2 * SUB ticks, and with an error
+ * of at most one part in SUB above. */
 #define SUB 128
 #define BUCKETS ((44 - 6) * SUB)
 struct histogram {
@@ -126,7 +132,7 @@ struct rival {
 	void (*enter)(void), (*leave)(void);	/* thread begins, ends */
 	void (*loop[CHURN])(struct worker *);
 	const char *preload, *symbol;		/* instead of libc's malloc */
-	const char *object, *prefix;		/* or loaded from beside */
+	const char *object, *prefix;		/* or a shared object */
 	const char *package;			/* who has it */
 };
 
@@ -148,7 +154,7 @@ die(const char *what)
 	exit(1);
 }
 
-/* Not from malloc, which is being measured; zero. */
+/* Zeroed memory. It does not come from malloc, which is being measured. */
 static void *
 pages(size_t n)
 {
@@ -169,7 +175,7 @@ nanoseconds(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* Ordered: what is timed neither begins early nor ends late. */
+/* The fences keep what is timed between the two readings around it. */
 INLINE uint64_t
 ticks(void)
 {
@@ -232,8 +238,8 @@ bufpool_all_give(struct held *h)
 }
 #define bufpool_all_take bufpool_take
 
-/* The compiler is not to know that this is malloc's: it would make calloc of
- * malloc and memset, and nothing of a memset before free. */
+/* Hides from the compiler that the memory is malloc's. Otherwise it would turn
+ * malloc and memset into calloc, and drop a memset before free. */
 INLINE uint8_t *
 unknown(void *p)
 {
@@ -265,7 +271,7 @@ malloc_give(struct held *h)
 }
 #define calloc_give malloc_give
 
-/* What a rival's object exports, its prefix before each name: */
+/* What a rival's shared object exports, with its prefix before each name. */
 static bool (*loaded_start)(size_t class, size_t buffers, size_t cached,
 			    unsigned threads);
 static uint8_t *(*loaded_take)(void *state);
@@ -275,7 +281,7 @@ static void (*loaded_enter)(void), (*loaded_leave)(void);	/* or NULL */
 static bool
 object_start(void)
 {
-	/* As much in a thread's cache as ours has. */
+	/* A thread's cache holds as much as a cache of bufpool. */
 	size_t cached = ((size_t)2 << 20) / class;
 
 	return loaded_start(class, buffers, cached < 60 ? cached : 60,
@@ -421,7 +427,8 @@ burst(struct worker *w, take_fn take, give_fn give, bool time)
 	}
 }
 
-/* Until the other side has moved away from `from`; false: it has ended. */
+/* Waits until the other side has moved away from `from`; false when it has
+ * ended instead. */
 static bool
 wait_for(const _Atomic size_t *side, size_t from, const _Atomic bool *end)
 {
@@ -437,9 +444,8 @@ wait_for(const _Atomic size_t *side, size_t from, const _Atomic bool *end)
 	}
 }
 
-/* Each side tells the other of a quarter of the ring at once, or else their two
- * words would be most of what is measured. So a ring is found full or empty
- * only where both have told all. */
+/* Each side publishes its position once for each quarter of the ring. If it did
+ * so for each buffer, the measurement would be mostly of these two words. */
 INLINE void
 tell(_Atomic size_t *side, size_t at)
 {
@@ -494,7 +500,7 @@ pass(struct worker *w, take_fn take, give_fn give, bool time)
 		consume(w, give, time);
 }
 
-/* Each rival has loops of its own, with its functions inlined. */
+/* Each rival has its own loops, with its functions inlined. */
 #define LOOP(name, pattern)						\
 static void								\
 name##_##pattern(struct worker *w)					\
@@ -564,7 +570,7 @@ absent(const char *what)
 	exit(2);
 }
 
-/* Once more from the beginning, with another malloc. */
+/* Executes this program again, with the rival's malloc. */
 static void
 preload(char **argv)
 {
@@ -641,8 +647,8 @@ come_and_go(void *arg)
 	return NULL;
 }
 
-/* All that was given back, and when that was so: the threads go on meanwhile,
- * and this one may lose its processor to them. */
+/* How many buffers were given back, and at what time. Reads again when it took
+ * long: the threads go on, and may have taken this thread's processor. */
 static struct count {
 	uint64_t done, at;
 }
@@ -747,7 +753,7 @@ samples(const struct histogram *h)
 	return sum;
 }
 
-/* In ticks, at most one in SUB above the truth. */
+/* In ticks; too high by one part in SUB at most. */
 static double
 percentile(const struct histogram *h, double part)
 {
@@ -766,7 +772,7 @@ percentile(const struct histogram *h, double part)
 	return (double)b;
 }
 
-/* What a sample of nothing shows. */
+/* The median of a sample in which nothing is done. */
 static double
 clock_alone(void)
 {
@@ -824,8 +830,8 @@ usage:
 	exit(64);
 }
 
-/* How many buffers there may be at once: what the pattern holds, and a few
- * for each thread's cache. */
+/* How many buffers there may be at once: what the pattern holds, and four for
+ * each thread's cache. */
 static void
 plan(void)
 {

@@ -1,22 +1,23 @@
 -- What a buffer costs in C, next to what people use instead.
 --
--- Method. bench/core.c measures one cell for one rival: throughput, memory and
--- latency, in a process of its own, on two processors. This program runs the
--- matrix: classes, bytes dirtied, threads, patterns. The rivals of a cell take
--- turns, REPEATS times, so that what else the machine does meets all alike, and
--- the median of each figure counts. With one thread alone, where targets are
--- nanoseconds, they do so three times as often. A rival that is not there is
--- named and left out.
+-- Method. bench/core.c measures one cell with one rival: throughput, memory and
+-- latency, in a process of its own, on two processors. This program runs all
+-- cells: classes, bytes dirtied, threads, patterns. The rivals of a cell take
+-- turns, REPEATS times, so that other load of the machine falls on all of them,
+-- and the median of each figure counts. Cells of `same` with one thread have
+-- targets of a few nanoseconds; there the rivals take three times as many
+-- turns. A missing rival is left out, and bench/core.c says which package has
+-- it.
 --
--- Targets are ratios within one run.
+-- Each target is a ratio of two figures of one run.
 --
 --   luajit bench/core.lua [--core PROGRAM] [--quick] [--only TEXT]
 --                         [--out DIRECTORY] [--again]
 --
--- --only takes cells whose name contains the text, as "burst 8 64KiB half" or
--- a part of it. With --out: performance.json, .svg, two more plots, and the
--- tables of performance.md there. What was measured is kept beside the program;
--- --again reports it without measuring.
+-- --only takes the cells whose name contains the text; a name is, for example,
+-- "burst 8 64KiB half". --out writes performance.json, three plots, and the
+-- tables of performance.md into the directory. The measured figures are kept in
+-- a file beside PROGRAM; --again reports these without measuring.
 
 local report = require "report"
 
@@ -32,11 +33,12 @@ local CLASSES = { { "4KiB", 4 * KIB }, { "64KiB", 64 * KIB },
 local DIRTY = { "64", "half", "all" }
 local PATTERNS = { "same", "pass", "burst", "churn" }
 local THREADS = { 1, 2, 8, 32 }
--- Per phase; some threads must have their turn on the two processors.
+-- Length of a phase by number of threads: with many threads it takes longer
+-- until each has run on one of the two processors.
 local SECONDS = { 0.06, 0.06, [8] = 0.08, [32] = 0.08 }
 
--- Name, column, and where it has no cell of its own. With all dirtied, it makes
--- no difference to be told how much was.
+-- Name, column of the tables, and in which cells it takes part. When all of the
+-- buffer is dirtied, being told how much was dirtied makes no difference.
 local function partly(cell)
     return cell.dirty ~= "all"
 end
@@ -218,7 +220,7 @@ local function faster_than_allocators(class, want)
         best_rate(ALLOCATORS, "same", 1, class, "64"))
 end
 
--- The rival `memset` dirties and wipes, so half of it is the wipe.
+-- The rival `memset` dirties and wipes, so the wipe takes half of its time.
 local function near_memset(class)
     local ours = figure("same", 1, class, "all", "bufpool")
     local theirs = figure("same", 1, class, "all", "memset")
@@ -226,7 +228,7 @@ local function near_memset(class)
         local above = 1e9 / ours - 1e9 / theirs
         local part = above / (1e9 / theirs / 2)
         judge(("1 thread, %s, all dirty"):format(class), "bare memset",
-            "8 ns above, or 3%", ("%s ns, %.1f%%"):format(
+            "8 ns more, or 3%", ("%s ns, %.1f%%"):format(
             above < 0 and "-" .. report.number(-above) or report.number(above),
             part * 100), above <= 8 or part <= 0.03)
     end
@@ -247,7 +249,7 @@ local function every_cell(rival, label)
     end
     if worst then
         judge(("every cell (%d)"):format(#ratios), label, "not slower",
-            ("slower in %d, least %s times: %s"):format(slower,
+            ("slower in %d cells, at worst %s times: %s"):format(slower,
             report.number(worst.ratio), worst.name), slower == 0)
         judge("median of all cells", label, "3 times", ("%s times"):format(
             report.number(report.median(ratios))), report.median(ratios) >= 3)
@@ -264,7 +266,8 @@ every_cell("zeropool", "zeropool")
 every_cell("mempool", "rte_mempool")
 every_cell("mempool-d", "rte_mempool, wiped by hand")
 for _, pattern in ipairs(PATTERNS) do
-    judge_ratio(pattern .. ", 4KiB, 64 dirty, 32 threads", "our 2 threads", 0.9,
+    judge_ratio(pattern .. ", 4KiB, 64 dirty, 32 threads",
+        "bufpool with 2 threads", 0.9,
         figure(pattern, 32, "4KiB", "64", "bufpool"),
         figure(pattern, 2, "4KiB", "64", "bufpool"))
 end
@@ -313,7 +316,7 @@ local function text()
     end
 end
 
--- A line of a table; nil values are empty.
+-- A line of a table with n columns; a nil value leaves its column empty.
 local function line(values, n)
     for k = 1, n do
         values[k] = values[k] or ""
@@ -332,7 +335,8 @@ local function columns()
     return names
 end
 
--- The least time of a cell is bold; a memset is no pool.
+-- The highest rate of a cell, which is set in bold. `memset` is not a pool, and
+-- does not count.
 local function fastest(cell)
     local best = 0
     for name, f in pairs(cell.rivals) do
@@ -341,7 +345,7 @@ local function fastest(cell)
     return best
 end
 
--- Time per buffer; two figures where there are calloc and malloc.
+-- Time per buffer; an allocator has two figures, for calloc and for malloc.
 local function throughput_table(add, pattern, threads)
     local names = columns()
     local began
@@ -424,7 +428,9 @@ local function markdown()
     local function add(row)
         out[#out + 1] = row
     end
-    add(("Machine: %s, two of them used. %s. Median of %d."):format(
+    add(("Machine: %s; all threads run on two of them. %s. Each figure is the "
+        .. "median of %d, or of three times as many in `same` with 1 thread."
+        ):format(
         data.machine, data.packages, data.repeats))
     add ""
     add "### Targets"
@@ -438,7 +444,10 @@ local function markdown()
     add ""
     add "### Time per buffer"
     add ""
-    add "By the clock, all threads together. Allocators: calloc / malloc."
+    add("Elapsed time, divided by the number of buffers that all threads "
+        .. "together gave back. An allocator has two figures: with calloc / "
+        .. "with malloc and memset. The best time of a line is bold, memset "
+        .. "apart.")
     for _, pattern in ipairs(PATTERNS) do
         for _, threads in ipairs(THREADS) do
             throughput_table(add, pattern, threads)
@@ -455,7 +464,7 @@ local function markdown()
     return table.concat(out, "\n")
 end
 
--- Time per buffer of one thread, or p99.99 of 32, by what `pick` takes.
+-- A plot of value_of(figures) for each cell that pick(cell) gives a name.
 local function bars(title, from, decades, pick, value_of)
     local groups = {}
     for _, cell in ipairs(data.cells) do
@@ -513,7 +522,7 @@ if options.out then
         packages = data.packages, repeats = data.repeats, cells = data.cells,
         targets = verdicts })
     report.save(path .. ".svg", bars("Time per buffer, one thread, 64 bytes "
-        .. "dirtied; logarithmic. Green: ours.", 1, 5, function(cell)
+        .. "dirtied; logarithmic. Green: bufpool.", 1, 5, function(cell)
             return alone(cell) and cell.dirty == "64" and cell.class
         end, function(f)
             return 1e9 / f.rate

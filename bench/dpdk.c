@@ -1,11 +1,11 @@
 /*
- * rte_mempool for bench/core: without huge pages, with a cache for each thread
- * (DPDK has one for threads that it knows: enter and leave), and large enough
- * from the start, for it does not grow.
+ * DPDK's rte_mempool for bench/core. It has no huge pages. Each thread has a
+ * cache, because enter and leave register the thread with DPDK. The pool does
+ * not grow, so it is made large enough at the start.
  *
- * As `mempool` it is wiped in full when it is handed out, where malloc and
- * memset would do it: the pool does not know what is dirty. As `mempool_d` it
- * relies on a program that does, and wipes that before it gives back.
+ * The pool does not know what is dirty. `mempool` therefore wipes the whole
+ * buffer when it is taken. `mempool_d` is a program that remembers what it has
+ * written, and wipes that before it gives the buffer back.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -36,7 +36,7 @@ EXPORT void mempool_d_give(void **state, size_t dirty);
 static struct rte_mempool *pool;
 static size_t bytes;
 
-/* A cache is flushed when it holds more than it should by half. */
+/* DPDK flushes a cache when it holds 1.5 times its size. */
 bool
 mempool_start(size_t class, size_t buffers, size_t cached, unsigned threads)
 {
@@ -52,7 +52,8 @@ mempool_start(size_t class, size_t buffers, size_t cached, unsigned threads)
 		 (n * (class + OVERHEAD) >> 20) + 16);
 	sched_getaffinity(0, sizeof mine, &mine);
 	rc = rte_eal_init((int)(sizeof argv / sizeof *argv) - 1, argv);
-	/* It has bound this thread, and so all that come, to one processor. */
+	/* DPDK has bound this thread to one processor, and new threads would
+	 * inherit that. */
 	sched_setaffinity(0, sizeof mine, &mine);
 	bytes = class;
 	if (rc >= 0)
@@ -75,8 +76,8 @@ mempool_leave(void)
 	rte_thread_unregister();
 }
 
-/* What another thread has begun to put and not finished cannot be had: then
- * the pool is empty for a moment, though it is not. */
+/* The pool seems empty while another thread is in the middle of a put, so this
+ * tries again. */
 static inline uint8_t *
 take(void **state)
 {
@@ -98,7 +99,7 @@ mempool_give(void **state, size_t dirty)
 	rte_mempool_put(pool, *state);
 }
 
-/* Objects are zero when they are new, for pages of the system are. */
+/* New objects are zero, because they lie in fresh pages of the system. */
 bool
 mempool_d_start(size_t class, size_t buffers, size_t cached, unsigned threads)
 {

@@ -1,12 +1,13 @@
 /*
- * The fast path, in instructions: checkout and release of a 4 KiB buffer by
- * one thread that writes nothing, ROUNDS times.
+ * Counts the instructions of the fast path: one thread checks a 4 KiB buffer
+ * out and releases it, ROUNDS times, and writes nothing.
  *
  *   instructions ROUNDS
  *
- * To be run by callgrind, which counts only what is inside the function that
- * it is told (--toggle-collect), callees included. What the first rounds cost
- * besides goes away in the difference of two runs of different length.
+ * Callgrind runs this program and counts the instructions of one function and
+ * of what it calls (--toggle-collect). The first rounds take slow paths. Two
+ * runs of different length both contain them, so the difference of the runs
+ * does not.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,24 +1,30 @@
 -- What buffers cost Lua code, next to what people use instead.
 --
--- Method. Each row of the table is one job, done by several contenders: ours,
--- and rivals. A contender is a function that does the job n times in a loop,
--- the same loop for all of a row, on an object that it gets as an argument;
--- what it reads is added up and returned. Each sample is taken in a process of
--- its own, so that neither traces nor the state of an allocator pass from one
--- contender to another: n is doubled until a run takes a quarter of SAMPLE,
--- which warms everything, and scaled to SAMPLE; then it runs RUNS times, each
--- after two full collections, and the fastest counts, for whatever else the
--- machine does can only slow it down. All contenders of a row take turns,
--- REPEATS times, with the JIT on and off. The result is the median of these, in
--- nanoseconds of processor time of the process (garbage collection and the
--- system included, other programs not) for one operation; and the median of the
--- largest resident memory of the process.
+-- Method. Each row of the table is one job, done by several contenders: those
+-- of bufpool, and rivals. A contender is a function that does the job n times
+-- in a loop, on an object that it gets as an argument. All contenders of a row
+-- have the same loop. What a contender reads is added up and returned.
 --
--- Targets are ratios of two contenders of one row, in time or memory.
+-- A sample is taken in a process of its own, so that neither traces nor the
+-- state of an allocator pass from one contender to another. First n is doubled
+-- until a run takes a quarter of SAMPLE, which also warms everything up. Then n
+-- is scaled to SAMPLE, and there are RUNS runs, each after two full
+-- collections. The fastest run counts, because other load of the machine only
+-- slows runs down.
+--
+-- All contenders of a row take turns, REPEATS times, with the JIT on and with
+-- the JIT off. The result is the median of the samples: nanoseconds for one
+-- operation, in processor time of the process, which includes garbage
+-- collection and system calls but no other program. For the row with a large
+-- heap there is also the median of the largest resident memory of the process.
+--
+-- Each target is a ratio of two contenders of one row, in time or memory.
 --
 --   luajit bench/lua.lua [--quick] [--only TEXT] [--out DIRECTORY]
 --
--- With --out: lua-performance.json, .svg, and the table in the .md there.
+-- --only takes the rows whose name contains the text. --out writes
+-- lua-performance.json, a plot, and the tables of lua-performance.md into the
+-- directory.
 
 local ffi = require "ffi"
 local bufpool = require "bufpool"
@@ -45,7 +51,7 @@ end
 local pool = bufpool.new { one_mib_count = 1 }
 local can_borrow = pool.borrow ~= nil
 
--- What contenders may name; upvalues of theirs.
+-- What contenders may use: their upvalues.
 local tools = {
     pool = pool,
     copy = ffi.copy,
@@ -81,8 +87,8 @@ end
 
 local rows = {}
 
--- A row: contenders are { name, body, make = object, per = operations that one
--- of n stands for, needs = what has to be there }.
+-- Adds a row. A contender is { name, body, make = what makes its object, per =
+-- operations in one round of n, needs = whether it can run here }.
 local function row(name, contenders)
     contenders.name = name
     rows[#rows + 1] = contenders
@@ -128,8 +134,8 @@ local function loop(step, body)
         end]]):format(LEN / step - 1, body)
 end
 
--- Ours count bytes and a pointer counts what it points to: each loop is the
--- one that a program would have.
+-- Buffers count bytes, and a pointer counts what it points to. So each has the
+-- loop that a program would have.
 local function positions(step, body)
     return ([[
         for _ = 1, n do
@@ -198,7 +204,7 @@ local function string_buffers()
     return have_sb
 end
 
--- Of 64 bytes, and of each class; 64 bytes written.
+-- Takes n bytes, writes 64 of them, and gives them back.
 local function life_row(name, n, class)
     local mine = [[
         local b = pool:%s(%d)
@@ -272,7 +278,7 @@ row("append 100 bytes, to 64 KiB", {
         per = PIECES, rival = true },
 })
 
--- What any userdata costs: the experiment behind the rows of checkout.
+-- What any userdata costs. A checkout makes one, so it cannot be cheaper.
 row("floor: a userdata", {
     { "with __gc, released", each "unbox(box(o[1]), o[2])",
         make = function()
@@ -290,7 +296,7 @@ row("floor: a userdata", {
         needs = function() return have_access end },
 })
 
--- DROPS times, and one run: it is about what piles up.
+-- One run of DROPS operations: what matters is how much garbage piles up.
 local heap_row = ("take 64 KiB and drop it, %d MB live heap"):format(HEAP_MB)
 row(heap_row, {
     heap = true,
@@ -305,7 +311,7 @@ row(heap_row, {
         copy(b, text, 1)]], rival = true },
 })
 
--- What has to be so: at most `ratio` times the rival.
+-- The targets: at most `ratio` times the time or memory of the rival.
 local targets = {}
 local function target(what, ours, against, ratio, memory)
     targets[#targets + 1] = { row = what, ours = ours, rival = against,
@@ -460,7 +466,7 @@ local function find(list, of, name)
     end
 end
 
--- Ours as so many times each rival, in the order of the row.
+-- A cell's time divided by that of each rival, in the order of the row.
 local function ratios(r, cell)
     local parts = {}
     for _, other in ipairs(r.cells) do
@@ -501,7 +507,8 @@ local function text(data)
     end
 end
 
--- With the JIT off: not slower than the rival, accessors apart.
+-- Judges each target. With the JIT off, the target is not to be slower than the
+-- rival; rows that read or write single values have no target there.
 local function verdicts(data)
     local list = {}
     local function judge(mode, t, ratio)
@@ -537,10 +544,10 @@ local function markdown(data)
     local function add(...)
         out[#out + 1] = string.format(...)
     end
-    add("Machine: %s. %s, %s; median of %d.", report.machine(), data.version,
-        data.arch, data.repeats)
+    add("Machine: %s. %s, %s. Each figure is the median of %d.",
+        report.machine(), data.version, data.arch, data.repeats)
     add ""
-    add "Targets, as time (or memory) of ours over that of the rival:"
+    add "Targets: time (or memory) of bufpool divided by that of the rival:"
     add ""
     add "| what | against | at most | measured | |"
     add "|---|---|---|---|---|"
@@ -550,7 +557,8 @@ local function markdown(data)
     end
     for _, mode in ipairs { "on", "off" } do
         add ""
-        add("JIT %s, ns per operation; ratios to the rivals of the row:", mode)
+        add("JIT %s: ns per operation, and the ratio to each rival of the row:",
+            mode)
         for _, r in ipairs(data[mode]) do
             add ""
             add("| %s | ns | | ratio to %s |", r.name, rivals(r))
@@ -568,7 +576,7 @@ local function markdown(data)
     return table.concat(out, "\n")
 end
 
--- A bar for each cell; the JIT off in outline.
+-- A bar for each cell, with the figure for the JIT off as a red frame.
 local function svg(data)
     local groups = {}
     for _, r in ipairs(data.on) do
@@ -582,8 +590,8 @@ local function svg(data)
         end
         groups[#groups + 1] = group
     end
-    return report.bars("ns per operation, logarithmic. Green: ours. Grey: "
-        .. "rivals.\nThe figure is with the JIT on, the red outline with the "
+    return report.bars("ns per operation, logarithmic. Green: bufpool. Grey: "
+        .. "rivals.\nBars and figures: with the JIT on. Red frames: with the "
         .. "JIT off.", { from = 0.1, decades = 8, value = number,
             label = report.time_label }, groups)
 end

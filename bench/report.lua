@@ -1,5 +1,5 @@
--- What the benchmarks share: options, processes, numbers, and how results are
--- kept: JSON, SVG plots, and text between two marker lines of a document.
+-- What both benchmarks use: options of the command line, numbers, and output as
+-- JSON, as SVG plots, and as text between two marker lines of a document.
 local ffi = require "ffi"
 
 local report = {}
@@ -10,8 +10,8 @@ function report.quote(word)
     return "'" .. word:gsub("'", "'\\''") .. "'"
 end
 
----Of the command line; `known` has true for options that take a value, false
----for others.
+---The options in `words`. `known` maps the name of an option to whether it
+---takes a value.
 function report.options(words, known)
     local options, k = {}, 1
     while words[k] do
@@ -32,7 +32,7 @@ end
 
 local terminal = ffi.C.isatty(2) == 1
 
----On a terminal, how far it is; no text: done.
+---Shows on a terminal what is being measured; without text, clears the line.
 function report.progress(text)
     if terminal then
         io.stderr:write("\r\27[K", text or "")
@@ -85,7 +85,7 @@ local function json(v, indent)
     return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
----Three digits.
+---A number with three significant digits.
 function report.number(x)
     return x < 9.995 and ("%.2f"):format(x) or x < 99.95 and ("%.1f"):format(x)
         or ("%.0f"):format(x)
@@ -102,9 +102,10 @@ function report.machine()
     return ("%s, %d cores"):format(cpu, cores)
 end
 
----Bars on a logarithmic axis from `axis.from` over `axis.decades`, labelled by
----axis.label(value). A group has a name and bars: { name, value, rival =,
----outline = a second value, drawn around }.
+---A plot of bars on a logarithmic axis, which begins at axis.from, is
+---axis.decades long, and is labelled by axis.label(value). A group has a name
+---and bars: { name, value, rival = whether it is grey, outline = a second
+---value, drawn as a frame }.
 function report.bars(title, axis, groups)
     local WIDTH, LEFT, BAR = 860, 260, 14
     local parts, y = {}, 50
@@ -164,8 +165,9 @@ line { stroke: #ddd; }
         table.concat(parts, "\n"))
 end
 
----Panels, two in a row, of lines: each a list of { x, y } with a name and a
----color. The x are those of `ticks`, evenly apart; y is logarithmic.
+---A plot of panels, two in a row. A panel is a list of lines; a line is a list
+---of { x, y } with a name and a color. Each x is one of `ticks`, which stand at
+---equal distances. The y axis is logarithmic.
 function report.lines(title, ticks, panels)
     local W, H, LEFT, RIGHT, TOP, BOTTOM = 430, 300, 46, 100, 40, 24
     local low, high = math.huge, -math.huge
@@ -207,7 +209,7 @@ function report.lines(title, ticks, panels)
             add('<text x="%d" y="%.1f" text-anchor="end">%g</text>', x0 - 6,
                 y + 4, 10 ^ decade)
         end
-        -- Names at the ends of the lines, moved apart.
+        -- A name stands at the end of its line, below the name before it.
         local names = {}
         for _, series in ipairs(panel) do
             local points = {}
@@ -242,7 +244,7 @@ polyline { fill: none; stroke-width: 2; }
         table.concat(parts, "\n"))
 end
 
----Nanoseconds, round ones.
+---A round number of nanoseconds, in the unit that suits it.
 function report.time_label(ns)
     return ns < 1e3 and ("%g ns"):format(ns)
         or ns < 1e6 and ("%g us"):format(ns / 1e3)
