@@ -283,9 +283,9 @@ rock: deps-test
 	@luarocks-admin --lua-version 5.1 make-manifest $(BUILD)/rock >/dev/null
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps deps-demo deps-test deps-bench demo check test test-jit test-luajit lint
-.PHONY: asan portability tsan memcheck clean bench-lua bench-core bench-rivals
-.PHONY: bench-instructions
+.PHONY: deps deps-demo deps-test deps-bench demo check test test-jit
+.PHONY: test-luajit lint portability asan tsan memcheck clean
+.PHONY: bench-lua bench-core bench-rivals bench-instructions
 ## stages of make check: all
 STAGES ?=
 ## DEPS=: keeps make from installing packages

@@ -94,7 +94,8 @@ depot_take_some(struct depot *d, unsigned ring, struct bufpool_buf **to,
 	uint32_t got = 0;
 
 	tsan_ring_begin();
-	while (got < count && ck_ring_dequeue_spmc(&r->ring, r->slots, &to[got]))
+	while (got < count &&
+	       ck_ring_dequeue_spmc(&r->ring, r->slots, &to[got]))
 		__builtin_prefetch(to[got++], 1);
 	tsan_ring_end();
 	if (got > 0)

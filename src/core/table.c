@@ -16,7 +16,8 @@ table_init(struct table *t, size_t item, uint32_t limit)
 
 	if (getrlimit(RLIMIT_AS, &space) == 0 &&
 	    space.rlim_cur != RLIM_INFINITY)
-		while (limit > LIMIT_MIN && item * limit > space.rlim_cur / PART)
+		while (limit > LIMIT_MIN &&
+		       item * limit > space.rlim_cur / PART)
 			limit /= 2;
 	for (; limit >= LIMIT_MIN; limit /= 2) {
 		void *base = mmap(NULL, item * limit, PROT_READ,

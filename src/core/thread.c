@@ -12,6 +12,19 @@ static _Atomic(struct thread *) threads;
 static pthread_key_t exit_key;
 static char dying;	/* its address marks a thread that gave its record up */
 
+/* acquire: pairs with the release in give_up, after which the last owner
+ * touches nothing of it. */
+static bool
+try_own(struct thread *t)
+{
+	uint32_t orphan = 0;
+
+	return atomic_load_explicit(&t->owned, memory_order_relaxed) == 0 &&
+	    atomic_compare_exchange_strong_explicit(
+		&t->owned, &orphan, 1, memory_order_acquire,
+		memory_order_relaxed);
+}
+
 struct thread *
 thread_next(const struct thread *t)
 {
@@ -21,20 +34,11 @@ thread_next(const struct thread *t)
 static struct thread *
 adopt(void)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
-		uint32_t orphan = 0;
-
-		if (atomic_load_explicit(&t->owned, memory_order_relaxed))
-			continue;
-		/* acquire: pairs with the release in give_up, after which the
-		 * last owner touches nothing of it */
-		if (atomic_compare_exchange_strong_explicit(
-			&t->owned, &orphan, 1, memory_order_acquire,
-			memory_order_relaxed)) {
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+		if (try_own(t)) {
 			hook("enroll: adopted");
 			return t;
 		}
-	}
 	return NULL;
 }
 
@@ -128,13 +132,9 @@ void
 thread_forget(uint32_t place, uint64_t id)
 {
 	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
-		uint32_t orphan = 0;
 		struct cache *k;
 
-		/* acquire: pairs with the release in give_up */
-		if (t != thread_self && !atomic_compare_exchange_strong_explicit(
-			&t->owned, &orphan, 1, memory_order_acquire,
-			memory_order_relaxed))
+		if (t != thread_self && !try_own(t))
 			continue;
 		k = atomic_load_explicit(&t->caches[place],
 					 memory_order_relaxed);

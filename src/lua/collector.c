@@ -31,11 +31,13 @@ collector_reclaim(lua_State *L, const struct bufpool *pool, double n)
 {
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 	double held = account->held;
+	size_t most;
 
 	/* A finalizer may have released what was to grow. */
 	if (pool == NULL)
 		return false;
-	if (n > (pool->arena.max_bytes == SIZE_MAX ? held : (double)pool->arena.max_bytes))
+	most = pool->arena.max_bytes;
+	if (n > (most == SIZE_MAX ? held : (double)most))
 		return false;
 	account->failures++;
 	if (held == 0 || account->failures < account->patience ||
