@@ -417,6 +417,52 @@ describe("a metatable of another kind of ours", function()
 end)
 
 describe("a payload that is none of ours", function()
+    -- LuaJIT casts a file to its FILE pointer, which is NULL once it is closed,
+    -- and a string.buffer to its bytes. Lua code alone can give all files a
+    -- __metatable.
+    for _, jit in ipairs { "", "jit.off()" } do
+        it("is not followed where it is NULL " .. jit, function()
+            assert.equal("true\n", helper.child_ok(jit .. [[
+
+                local bufpool = require "bufpool"
+                local pool = bufpool.new()
+                local make = {
+                    function() return bufpool.new() end,
+                    function() return pool:checkout(64) end,
+                    function() return pool:checkout(64):freeze() end,
+                }
+                local file = io.tmpfile()
+                file:close()
+                local dressed = { file }
+                local ok, buffer = pcall(require, "string.buffer")
+                if ok then
+                    dressed[2] = buffer.new()
+                end
+                local calls = 0
+                for _, class in pairs(make) do
+                    local meta = debug.getmetatable(class())
+                    local sentinel = getmetatable(class())
+                    debug.getmetatable(file).__metatable = sentinel
+                    if dressed[2] then
+                        debug.setmetatable(dressed[2],
+                            { __metatable = sentinel })
+                    end
+                    for name, method in pairs(meta.__index) do
+                        for _, x in ipairs(dressed) do
+                            for _ = 1, 3 do
+                                calls = calls + 1
+                                pcall(method, x, 1, "x")
+                                pcall(method, class(), x)
+                                pcall(method, class(), 1, x)
+                                assert(bufpool.type(x) == nil)
+                            end
+                        end
+                    end
+                end
+                print(calls > 200)]]))
+        end)
+    end
+
     it("is not taken for a Lua object, whatever its bits", function()
         assert.equal("alive\n", helper.child_ok [[
             jit.off()

@@ -5,7 +5,8 @@
 -- that kind in the payload (anyone can make a userdata whose metatable bears
 -- the name, nobody can guess the cookie), whether the object is still alive,
 -- and the bounds. On a trace these checks are a handful of instructions, which
--- LuaJIT moves out of the loop.
+-- LuaJIT moves out of the loop. A cast of a userdata gives the address of its
+-- payload, except that a file of Lua gives its FILE pointer, which may be NULL.
 --
 -- THE EPOCH. In the interpreter, reading a field that is an address or 64 bits
 -- wide allocates; any allocation may run a finalizer; and a finalizer may
@@ -100,6 +101,9 @@ local function identify(x)
         return nil
     end
     local box = cast(box_t, x)
+    if box == nil then
+        return false
+    end
     local low, high = box.low, box.high
     local alive = high == HIGH
     local kind = (alive or high == bnot(HIGH))
@@ -163,7 +167,7 @@ object.reject = reject
 function object.live(self, name)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
         local box = cast(box_t, self)
-        if box.low == BUFFER and box.high == HIGH then
+        if box ~= nil and box.low == BUFFER and box.high == HIGH then
             local b = box.buf
             local epoch = b.epoch
             if b.word == box.word then
@@ -190,7 +194,7 @@ local function view(self, name, arg)
         local sentinel = getmetatable(self)
         if sentinel == "bufpool.buffer" then
             local box = cast(box_t, self)
-            if box.low == BUFFER and box.high == HIGH then
+            if box ~= nil and box.low == BUFFER and box.high == HIGH then
                 local b = box.buf
                 local epoch = b.epoch
                 if b.word == box.word then
@@ -199,7 +203,7 @@ local function view(self, name, arg)
             end
         elseif sentinel == "bufpool.frozen" then
             local box = cast(frozen_t, self)
-            if box.low == FROZEN and box.high == HIGH then
+            if box ~= nil and box.low == FROZEN and box.high == HIGH then
                 local epoch = box.epoch
                 return box.at, tonumber(box.len), box, epoch
             end

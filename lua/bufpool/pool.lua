@@ -60,7 +60,7 @@ function pool.borrow(self, n)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
         ---@type any
         local box = cast(box_t, self)
-        if box.low == POOL and box.high == HIGH then
+        if box ~= nil and box.low == POOL and box.high == HIGH then
             return take(self, box, check.size(n, "borrow", 1))
         end
     end
