@@ -283,7 +283,8 @@ rock: deps-test
 	@luarocks-admin --lua-version 5.1 make-manifest $(BUILD)/rock >/dev/null
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps deps-demo deps-test deps-bench demo check test test-jit
+.PHONY: deps deps-demo deps-test deps-check deps-bench demo check test
+.PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
 .PHONY: bench-lua bench-core bench-rivals bench-instructions
 ## stages of make check: all
@@ -298,9 +299,9 @@ LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
 ## installs the packages that these targets need
-deps: deps-test deps-bench
+deps: deps-check deps-bench
 
-deps-demo deps-test deps-bench:
+deps-demo deps-test deps-check deps-bench:
 	@$(DEPS) $(@:deps-%=%)
 
 # Another make, for what was just installed has to be found.
@@ -328,7 +329,7 @@ test-jit: deps-test
 	@$(MAKE) all
 	@.ci/test-jit $(JIT_SPEC)
 
-## runs Lua specs on LuaJITs built from the archives in LUAJIT_SRC
+## runs Lua specs on LuaJITs built from LUAJIT_SRC
 test-luajit: deps-test
 	@$(MAKE) all
 	@.ci/test-luajit $(JIT_SPEC)
@@ -395,7 +396,7 @@ lint: deps-test
 # #noasan in their title are left out; the reason stands beside each.
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 ## builds with clang, -O0, -flto, for musl, for arm64
-portability: deps-test
+portability: deps-check
 	@.ci/portability
 
 ## runs specs under AddressSanitizer
