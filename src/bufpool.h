@@ -5,9 +5,10 @@
  * reads as zero, whoever had the memory before and whatever they left in it:
  * every release wipes what could have been written since the checkout, and
  * only that. A request takes the smallest class that holds it (4 KiB, 64 KiB,
- * 256 KiB, 1 MiB); above the largest class it gets memory of its exact size,
- * which goes back to the operating system on release. When a class has nothing
- * ready, fresh memory is mapped; no call ever waits for another thread.
+ * 256 KiB, 1 MiB); above the largest class it gets memory of its own, whole
+ * pages, which is kept for the next such request up to a limit of bytes. When
+ * nothing is ready, fresh memory is mapped; no call ever waits for another
+ * thread.
  *
  * WHO MAY CALL WHAT. Every function may be called from any thread, and a
  * buffer may be released by another thread than checked it out. A buffer has
@@ -96,6 +97,9 @@ struct bufpool_config {
 	const struct bufpool_class_config *classes;
 	int prefault;			/* memory has pages when handed out */
 	int huge_pages;			/* ask the kernel for huge pages */
+	/* Bytes above the largest class that are kept for the next checkout;
+	 * default 128 MiB, 0: none */
+	size_t large_bytes;
 };
 
 struct bufpool_class_stats {
@@ -130,6 +134,11 @@ struct bufpool_stats {
 	int numa_available;		/* 1: memory can be placed so here */
 	unsigned node_count;		/* entries below; 0: not asked for */
 	uint64_t pages_by_node[BUFPOOL_NODES_MAX];	/* resident pages */
+	/* above the largest class; part of the sums above */
+	uint64_t large_hits;		/* served from what was kept */
+	uint64_t large_misses;		/* took fresh memory */
+	uint64_t large_out, large_bytes_out;		/* checked out */
+	uint64_t large_cached, large_cached_bytes;	/* kept */
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's

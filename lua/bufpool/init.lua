@@ -45,6 +45,7 @@ local ffi = require "ffi"
 ---@field two_fifty_six_kib_count? integer those of 256 KiB (2)
 ---@field one_mib_count? integer those of 1 MiB (0)
 ---@field classes? bufpool.ClassConfig[] instead of the four; up to 16
+---@field large_bytes? integer kept above the largest class (128 MiB)
 ---@field max_bytes? integer limit on all memory of the pool (none)
 ---@field numa_node? integer|"local" where its memory should be
 ---@field prefault? boolean memory has its pages when handed out
@@ -63,6 +64,14 @@ local ffi = require "ffi"
 ---@field out integer
 ---@field hits integer
 ---@field misses integer
+
+---@class bufpool.LargeStats
+---@field hits integer served from what was kept
+---@field misses integer took fresh memory
+---@field out integer
+---@field bytes_out integer
+---@field cached integer
+---@field cached_bytes integer
 
 ---@class bufpool.NumaStats
 ---@field requested? integer|"local"
@@ -83,6 +92,7 @@ local ffi = require "ffi"
 ---@field gc_returns integer
 ---@field lost integer
 ---@field classes bufpool.ClassStats[]
+---@field large bufpool.LargeStats
 ---@field numa bufpool.NumaStats
 
 ---@class bufpool.Totals : bufpool.Stats

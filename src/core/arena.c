@@ -304,10 +304,58 @@ arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 	return b;
 }
 
+static size_t
+whole_pages(size_t n)
+{
+	return n == 0 ? page : (n + page - 1) & ~(page - 1);
+}
+
+bool
+arena_extend(struct bufpool_buf *b, size_t n)
+{
+	struct bufpool_arena *a = b->arena;
+	size_t bytes = whole_pages(n), head = (size_t)(b->at - b->base);
+	size_t more = bytes - b->span;
+	void *base;
+
+	if (!commit(a, more))
+		return false;
+	base = mremap(b->base, b->span, bytes, MREMAP_MAYMOVE);
+	if (base == MAP_FAILED) {
+		uncommit(a, more);
+		errno = ENOMEM;
+		return false;
+	}
+	ASAN_UNPOISON_MEMORY_REGION(b->base, b->span);
+	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
+	b->base = base;
+	b->at = b->base + head;
+	b->capacity = bytes - head;
+	if (a->prefault)
+		populate(b->base + b->span, more);
+	b->span = bytes;
+	return true;
+}
+
+void
+arena_shrink(struct bufpool_buf *b, size_t n)
+{
+	size_t bytes = whole_pages(n);
+	int saved = errno;
+
+	if (bytes < b->span && munmap(b->base + bytes, b->span - bytes) == 0) {
+		uncommit(b->arena, b->span - bytes);
+		b->span = bytes;
+		b->capacity = bytes - (size_t)(b->at - b->base);
+	}
+	errno = saved;
+}
+
 struct bufpool_buf *
 arena_take_large(struct bufpool_arena *a, size_t n, size_t alignment)
 {
-	size_t bytes = n == 0 ? page : (n + page - 1) & ~(page - 1);
+	size_t bytes = whole_pages(n);
+	unsigned node = arena_node(a);
 	struct bufpool_buf *b = NULL;
 
 	if (alignment > PTRDIFF_MAX - bytes) {
@@ -319,16 +367,16 @@ arena_take_large(struct bufpool_arena *a, size_t n, size_t alignment)
 	b = buf_create();
 	if (b == NULL)
 		goto fail;
-	b->base = map(a, bytes, alignment, arena_node(a));
+	b->base = map(a, bytes, alignment, node);
 	if (b->base == NULL)
 		goto fail;
 	if (a->prefault)
 		populate(b->base, bytes);
 	own(a, b);
 	b->at = b->base;
-	b->capacity = n;
-	b->span = bytes;
+	b->capacity = b->span = bytes;
 	b->class = CLASS_LARGE;
+	b->node = (uint8_t)node;
 	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
 	return b;

@@ -83,6 +83,17 @@ struct bufpool_buf *arena_take(struct bufpool_arena *a, unsigned class,
 struct bufpool_buf *arena_take_large(struct bufpool_arena *a, size_t n,
 				     size_t alignment);
 
+/*
+ * Moves the pages of a large buffer, OUT or CACHED, to a range of n bytes at
+ * least, aligned to a page. The contents stay, `at` and `base` move. False +
+ * EDQUOT, ENOMEM, the buffer unchanged. Its owner only.
+ */
+bool arena_extend(struct bufpool_buf *b, size_t n);
+
+/* Gives what a large buffer has past its first n bytes back to the system, or
+ * leaves it. Its owner only. */
+void arena_shrink(struct bufpool_buf *b, size_t n);
+
 /* A descriptor that is OUT and has no memory. NULL + ENOMEM. */
 struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);
 

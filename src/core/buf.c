@@ -75,15 +75,20 @@ buf_pop(struct buf_stack *s)
 	return b;
 }
 
-uint64_t
-buf_count(const struct buf_stack *s)
+struct buf_sum
+buf_sum(const struct buf_stack *s)
 {
 	uint32_t next = (uint32_t)atomic_load(&s->head);
-	uint64_t count = 0;
+	struct buf_sum sum = { 0 };
 
-	for (; next != 0; count++)
-		next = atomic_load(&buf_at(next - 1)->next);
-	return count;
+	while (next != 0) {
+		struct bufpool_buf *b = buf_at(next - 1);
+
+		sum.count++;
+		sum.bytes += b->span;
+		next = atomic_load(&b->next);
+	}
+	return sum;
 }
 
 struct bufpool_buf *

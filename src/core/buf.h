@@ -220,8 +220,13 @@ struct buf_stack {
 };
 void buf_push(struct buf_stack *s, struct bufpool_buf *b);
 struct bufpool_buf *buf_pop(struct buf_stack *s);
-/* Of a stack that nobody changes meanwhile. */
-uint64_t buf_count(const struct buf_stack *s);
+
+/* What is on a stack that nobody changes meanwhile. */
+struct buf_sum {
+	uint64_t count;		/* descriptors */
+	size_t bytes;		/* mapped at their base */
+};
+struct buf_sum buf_sum(const struct buf_stack *s);
 
 /* Of a buffer that is on its way home: wipes what was written, so that all of
  * the memory is zero. Returns how many bytes. */

@@ -177,5 +177,5 @@ void
 commons_after_fork(struct commons *m)
 {
 	for (unsigned i = 0; i < m->rings; i++)
-		atomic_store(&m->ring[i].count, buf_count(&m->ring[i].stack));
+		atomic_store(&m->ring[i].count, buf_sum(&m->ring[i].stack).count);
 }

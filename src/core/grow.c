@@ -14,11 +14,35 @@ larger_than(const struct bufpool_buf *b, size_t need)
 
 	if (twice > need && twice <= PTRDIFF_MAX)
 		larger = checkout_at(pool_of(b), twice, b->align,
-				     TAKE_FRESH | TAKE_CLOSED);
+				     TAKE_FRESH | TAKE_CLOSED | TAKE_LARGER);
 	if (larger == NULL)
 		larger = checkout_at(pool_of(b), need, b->align,
-				     TAKE_ANY | TAKE_CLOSED);
+				     TAKE_ANY | TAKE_CLOSED | TAKE_LARGER);
 	return larger;
+}
+
+/* Pages of a large buffer move, not its bytes. 0; -1 + errno; 1: it is not
+ * large, or has to stay aligned by more than a page. */
+static int
+extend(struct bufpool_buf *b, size_t capacity)
+{
+	size_t need = capacity + (size_t)(b->at - b->base);
+	size_t twice = buf_size(b) * 2;
+
+	if (b->class != CLASS_LARGE || b->align > LAYOUT_GRAIN_LOG)
+		return 1;
+	if (need > PTRDIFF_MAX) {
+		errno = EOVERFLOW;
+		return -1;
+	}
+	if ((twice > need && twice <= PTRDIFF_MAX &&
+	     large_extend_slow(b, twice, TAKE_FRESH)) ||
+	    large_extend_slow(b, need, TAKE_ANY)) {
+		b->granted = 0;
+		buf_changed(b);
+		return 0;
+	}
+	return -1;
 }
 
 int
@@ -26,6 +50,7 @@ grow_to(struct bufpool_buf *b, size_t capacity)
 {
 	size_t written = b->len < b->mark ? b->len : b->mark;
 	struct bufpool_buf *larger;
+	int done;
 
 	if (capacity <= b->capacity)
 		return 0;
@@ -35,6 +60,9 @@ grow_to(struct bufpool_buf *b, size_t capacity)
 		buf_compact(b);
 		return 0;
 	}
+	done = extend(b, capacity);
+	if (done <= 0)
+		return done;
 	larger = larger_than(b, capacity);
 	if (larger == NULL) {
 		if (capacity > buf_size(b))

@@ -19,12 +19,12 @@
 #define buf_compact bufpool_buf_compact
 #define buf_consume bufpool_buf_consume
 #define buf_corrupt bufpool_buf_corrupt
-#define buf_count bufpool_buf_count
 #define buf_create bufpool_buf_create
 #define buf_destroy bufpool_buf_destroy
 #define buf_move bufpool_buf_move
 #define buf_pop bufpool_buf_pop
 #define buf_push bufpool_buf_push
+#define buf_sum bufpool_buf_sum
 #define buf_swap_memory bufpool_buf_swap_memory
 #define buf_table_init bufpool_buf_table_init
 #define buf_table_limit bufpool_buf_table_limit
@@ -46,12 +46,14 @@
 #define arena_create bufpool_arena_create
 #define arena_destroy bufpool_arena_destroy
 #define arena_drop bufpool_arena_drop
+#define arena_extend bufpool_arena_extend
 #define arena_give bufpool_arena_give
 #define arena_init bufpool_arena_init
 #define arena_node bufpool_arena_node
 #define arena_nodes bufpool_arena_nodes
 #define arena_pages_by_node bufpool_arena_pages_by_node
 #define arena_retry bufpool_arena_retry
+#define arena_shrink bufpool_arena_shrink
 #define arena_take bufpool_arena_take
 #define arena_take_bare bufpool_arena_take_bare
 #define arena_take_large bufpool_arena_take_large
@@ -76,6 +78,14 @@
 #define shelf_open bufpool_shelf_open
 #define shelf_spill bufpool_shelf_spill
 #define shelf_unclaim bufpool_shelf_unclaim
+
+#define large_after_fork bufpool_large_after_fork
+#define large_create bufpool_large_create
+#define large_decay bufpool_large_decay
+#define large_destroy bufpool_large_destroy
+#define large_give_back bufpool_large_give_back
+#define large_put bufpool_large_put
+#define large_take bufpool_large_take
 
 #define thread_after_fork bufpool_thread_after_fork
 #define thread_cache bufpool_thread_cache
@@ -102,6 +112,7 @@
 #define cache_maintain_slow bufpool_cache_maintain_slow
 #define checkout_large_slow bufpool_checkout_large_slow
 #define checkout_slow bufpool_checkout_slow
+#define large_extend_slow bufpool_large_extend_slow
 
 #define release_slow bufpool_release_slow
 

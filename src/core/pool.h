@@ -17,22 +17,20 @@
 #ifndef BUFPOOL_POOL_H
 #define BUFPOOL_POOL_H
 
+#include "large.h"
 #include "thread.h"
 
 struct bufpool {
 	struct caches caches;	/* the hot path reads its beginning */
 	struct layout layout;
 	struct bufpool_arena arena;
+	struct large large;
 	char name[BUFPOOL_NAME_MAX];	/* "": unnamed */
 
 	/* away from the hot path */
 	_Alignas(64) _Atomic uint32_t taken;	/* this place is in use */
 	_Atomic uint64_t users;
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
-	struct {	/* counters of large buffers */
-		_Atomic uint64_t checkouts, releases, gc_returns;
-		_Atomic uint64_t bytes_taken, bytes_returned;
-	} large;
 	_Atomic uint64_t peak_out, peak_bytes_out;
 	/* of the idle buffers, those that someone is just giving back */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];

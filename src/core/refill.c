@@ -219,27 +219,68 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	}
 }
 
+static struct bufpool_buf *
+count_large(struct large *l, struct bufpool_buf *b, bool hit)
+{
+	if (!hit)
+		atomic_store_explicit(&l->was_short, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(hit ? &l->hits : &l->misses, 1,
+				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&l->bytes_taken, buf_size(b),
+				  memory_order_relaxed);
+	b->shelf = &cache_no_shelf;
+	return b;
+}
+
 struct bufpool_buf *
 checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
 	struct bufpool_buf *b;
+	bool hit;
 
-	if (n > PTRDIFF_MAX)
+	if (n > PTRDIFF_MAX) {
 		errno = EOVERFLOW;
-	else if (!(take & TAKE_CLOSED) && pool_closed(p))
-		errno = ESHUTDOWN;
-	else if (!(take & TAKE_FRESH))
-		errno = EAGAIN;
-	else if ((b = take_large(p, n, align, take)) != NULL) {
-		b->shelf = &cache_no_shelf;
-		atomic_fetch_add_explicit(&p->large.checkouts, 1,
-					  memory_order_relaxed);
-		atomic_fetch_add_explicit(&p->large.bytes_taken, buf_size(b),
-					  memory_order_relaxed);
-		stats_sample(p);
-		return buf_turn_out(b, n);
+		return NULL;
 	}
-	return NULL;
+	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
+		errno = ESHUTDOWN;
+		return NULL;
+	}
+	b = large_take(&p->large, n, align, take & TAKE_LARGER);
+	hit = b != NULL;
+	if (b == NULL && !(take & TAKE_FRESH)) {
+		errno = EAGAIN;
+		return NULL;
+	}
+	if (b == NULL)
+		b = take_large(p, n, align, take);
+	if (b == NULL)
+		return NULL;
+	count_large(&p->large, b, hit);
+	if (hit)
+		trim_maintain(p);
+	else
+		stats_sample(p);
+	return buf_turn_out(b, n);
+}
+
+bool
+large_extend_slow(struct bufpool_buf *b, size_t n, unsigned take)
+{
+	struct bufpool *p = pool_of(b);
+	size_t before = b->span;
+
+	for (int tries = 0; !arena_extend(b, n); tries++) {
+		int error = errno;
+
+		if (!reclaim(p, n - before, error, take, tries)) {
+			errno = error;
+			return false;
+		}
+	}
+	atomic_fetch_add_explicit(&p->large.bytes_taken, b->span - before,
+				  memory_order_relaxed);
+	return true;
 }
 
 static void

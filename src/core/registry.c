@@ -68,6 +68,7 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 		.classes = NULL,
 		.prefault = 0,
 		.huge_pages = 0,
+		.large_bytes = (size_t)128 << 20,
 	};
 
 	memcpy(config, &defaults,
@@ -161,10 +162,20 @@ end(struct bufpool_arena *a)
 	int saved = errno;
 
 	arena_destroy(a);
+	large_destroy(&p->large);
 	caches_destroy(&p->caches);
 	thread_forget(p->caches.place, p->caches.id);
 	free_place(p);
 	errno = saved;
+}
+
+static void
+reset_large(struct large *l)
+{
+	l->kept = l->count = l->was_kept = l->owed = 0;
+	l->was_short = 0;
+	l->hits = l->misses = l->releases = l->gc_returns = 0;
+	l->bytes_taken = l->bytes_returned = 0;
 }
 
 static void
@@ -179,8 +190,7 @@ reset_counters(struct bufpool *p)
 		p->was_short[c] = 0;
 	}
 	p->caches.wiped_bytes = p->caches.gc_returns = 0;
-	p->large.checkouts = p->large.releases = p->large.gc_returns = 0;
-	p->large.bytes_taken = p->large.bytes_returned = 0;
+	reset_large(&p->large);
 	p->peak_out = p->peak_bytes_out = 0;
 	p->arena.committed = 0;
 	p->looked_at = p->decay_at = 0;
@@ -209,6 +219,8 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	a->prefault = config->prefault != 0;
 	a->huge_pages = config->huge_pages != 0;
 	a->end = end;
+	p->large.arena = a;
+	p->large.limit = config->large_bytes;
 	reset_counters(p);
 }
 
@@ -247,7 +259,8 @@ create(const struct bufpool_config *config)
 	configure(p, config);
 	if (caches_create(&p->caches) != 0)
 		goto fail;
-	if (arena_create(&p->arena) != 0) {
+	if (large_create(&p->large) != 0 || arena_create(&p->arena) != 0) {
+		large_destroy(&p->large);
 		caches_destroy(&p->caches);
 		goto fail;
 	}
@@ -421,6 +434,7 @@ bufpool_close(struct bufpool *p)
 	for_each_cache(k, &p->caches)
 		cache_close(k);
 	caches_drain_commons(&p->caches);
+	large_give_back(&p->large, SIZE_MAX, true);
 }
 
 void
@@ -492,7 +506,9 @@ registry_difference(const struct bufpool *p,
 		return "numa_node";
 	if (a->prefault != (config->prefault != 0))
 		return "prefault";
-	return a->huge_pages != (config->huge_pages != 0) ? "huge_pages" : NULL;
+	if (a->huge_pages != (config->huge_pages != 0))
+		return "huge_pages";
+	return p->large.limit != config->large_bytes ? "large_bytes" : NULL;
 }
 
 /* Counters by which `out` comes right, when it is not: a thread that is not
@@ -565,11 +581,15 @@ after_fork(void)
 		commons_after_fork(&p->caches.commons);
 		for_each_cache(k, &p->caches)
 			cache_after_fork(k, owner_is_self(k->shelf[0].owner));
-		if (pool_closed(p))
+		large_after_fork(&p->large);
+		if (pool_closed(p)) {
 			caches_drain_commons(&p->caches);
+			large_give_back(&p->large, SIZE_MAX, true);
+		}
 		for (unsigned c = 0; c < p->layout.classes; c++)
 			p->was_idle[c] = 0;
-		atomic_store(&p->large.releases, p->large.checkouts);
+		atomic_store(&p->large.releases,
+			     p->large.hits + p->large.misses);
 		atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
 		arena_drop(&p->arena);
 	}

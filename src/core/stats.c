@@ -78,6 +78,12 @@ stats_out(const struct bufpool *p, unsigned class)
 	return difference(checkouts, stats_releases(p, class));
 }
 
+static uint64_t
+large_checkouts(const struct bufpool *p)
+{
+	return counter_get(&p->large.hits) + counter_get(&p->large.misses);
+}
+
 uint64_t
 stats_bytes_out(const struct bufpool *p)
 {
@@ -110,7 +116,7 @@ void
 stats_sample(struct bufpool *p)
 {
 	uint64_t taken[BUFPOOL_CLASSES_MAX];
-	uint64_t out = counter_get(&p->large.checkouts);
+	uint64_t out = large_checkouts(p);
 	uint64_t bytes = counter_get(&p->large.bytes_taken);
 
 	for (unsigned c = 0; c < p->layout.classes; c++)
@@ -160,15 +166,23 @@ add_classes(const struct bufpool *p, struct bufpool_stats *s)
 static void
 add_large(const struct bufpool *p, struct bufpool_stats *s)
 {
-	uint64_t checkouts = counter_get(&p->large.checkouts);
-	uint64_t taken = counter_get(&p->large.bytes_taken);
+	const struct large *l = &p->large;
+	uint64_t checkouts = large_checkouts(p);
+	uint64_t taken = counter_get(&l->bytes_taken);
 
-	s->misses += checkouts;
-	s->checked_out += difference(checkouts,
-				     counter_get(&p->large.releases));
-	s->bytes_checked_out += difference(
-	    taken, counter_get(&p->large.bytes_returned));
-	s->gc_returns += counter_get(&p->large.gc_returns);
+	s->large_hits = counter_get(&l->hits);
+	s->large_misses = counter_get(&l->misses);
+	s->large_cached = counter_get(&l->count);
+	s->large_cached_bytes = atomic_load(&l->kept);
+	s->large_out = difference(checkouts, counter_get(&l->releases));
+	s->large_bytes_out = difference(taken,
+					counter_get(&l->bytes_returned));
+	s->hits += s->large_hits;
+	s->misses += s->large_misses;
+	s->cached_bytes += s->large_cached_bytes;
+	s->checked_out += s->large_out;
+	s->bytes_checked_out += s->large_bytes_out;
+	s->gc_returns += counter_get(&l->gc_returns);
 }
 
 void

@@ -96,6 +96,7 @@ bufpool_trim(struct bufpool *p)
 {
 	size_t bytes = arena_retry(&p->arena);
 
+	bytes += large_give_back(&p->large, SIZE_MAX, true);
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		bytes += give_back_spare(p, c, UINT64_MAX);
 	return bytes;
@@ -106,6 +107,8 @@ trim_bytes(struct bufpool *p, size_t bytes)
 {
 	size_t done = arena_retry(&p->arena);
 
+	if (done < bytes)
+		done += large_give_back(&p->large, bytes - done, true);
 	for (int floors = 0; floors <= 1; floors++)
 		for (unsigned c = p->layout.classes; c-- > 0 && done < bytes;) {
 			size_t size = p->layout.size[c];
@@ -158,6 +161,7 @@ decay(struct bufpool *p, int64_t now)
 		return;
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		decay_class(p, c);
+	large_decay(&p->large, DECAY_PART);
 }
 
 /* Looking reads what other threads have just written, which takes the time of

@@ -6,7 +6,7 @@ static const struct { const char *name; size_t offset; } sizes[] = {
 #define SIZE(name) { #name, offsetof(struct bufpool_config, name) }
 	SIZE(four_kib_count), SIZE(sixty_four_kib_count),
 	SIZE(two_fifty_six_kib_count), SIZE(one_mib_count),
-	SIZE(max_bytes)
+	SIZE(max_bytes), SIZE(large_bytes)
 #undef SIZE
 };
 #define SIZE_COUNT (sizeof sizes / sizeof *sizes)

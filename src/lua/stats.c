@@ -43,17 +43,23 @@ push_numa(lua_State *L, const struct bufpool_stats *s)
 	lua_setfield(L, -2, "pages_by_node");
 }
 
-/* The scalar statistics, by the name that they have in Lua. */
+/* The scalar statistics, by the name that they have in Lua; the last ones in
+ * the table "large". */
 static const struct { const char *name; size_t offset; } scalars[] = {
 #define SCALAR(name) { #name, offsetof(struct bufpool_stats, name) }
 	SCALAR(hits), SCALAR(misses),
 	SCALAR(checked_out), SCALAR(peak_checked_out),
 	SCALAR(bytes_checked_out), SCALAR(peak_bytes_checked_out),
 	SCALAR(committed_bytes), SCALAR(cached_bytes), SCALAR(in_transit),
-	SCALAR(wiped_bytes), SCALAR(gc_returns), SCALAR(lost)
+	SCALAR(wiped_bytes), SCALAR(gc_returns), SCALAR(lost),
+#define LARGE(name) { #name, offsetof(struct bufpool_stats, large_##name) }
+	LARGE(hits), LARGE(misses), LARGE(out), LARGE(bytes_out),
+	LARGE(cached), LARGE(cached_bytes)
+#undef LARGE
 #undef SCALAR
 };
 #define SCALAR_COUNT (sizeof scalars / sizeof *scalars)
+#define LARGE_COUNT 6
 
 static uint64_t *
 scalar(struct bufpool_stats *s, size_t i)
@@ -66,9 +72,15 @@ static void
 push_stats(lua_State *L, struct bufpool_stats *s,
 	   const struct bufpool_class_stats *classes, unsigned count)
 {
-	lua_createtable(L, 0, SCALAR_COUNT + 3);
-	for (size_t i = 0; i < SCALAR_COUNT; i++)
+	const size_t large = SCALAR_COUNT - LARGE_COUNT;
+
+	lua_createtable(L, 0, (int)large + 4);
+	for (size_t i = 0; i < large; i++)
 		set_number(L, scalars[i].name, *scalar(s, i));
+	lua_createtable(L, 0, LARGE_COUNT);
+	for (size_t i = large; i < SCALAR_COUNT; i++)
+		set_number(L, scalars[i].name, *scalar(s, i));
+	lua_setfield(L, -2, "large");
 	lua_createtable(L, (int)count, 0);
 	for (unsigned i = 0; i < count; i++) {
 		push_class(L, &classes[i]);

@@ -1,0 +1,237 @@
+#include "large.h"
+#include "table.h"
+
+#define PAGE_LOG 12	/* sizes in bins are counted in units of 1 << this */
+#define EVICTIONS 8	/* mappings given up for one that comes home */
+
+static size_t
+bins(const struct large *l)
+{
+	return (size_t)l->arena->layout->nodes * LARGE_BINS;
+}
+
+int
+large_create(struct large *l)
+{
+	l->bin = NULL;
+	if (l->limit == 0)
+		return 0;
+	l->bin = pages_map(bins(l) * sizeof *l->bin);
+	return l->bin != NULL ? 0 : -1;
+}
+
+void
+large_destroy(struct large *l)
+{
+	if (l->bin != NULL)
+		pages_unmap(l->bin, bins(l) * sizeof *l->bin);
+	l->bin = NULL;
+}
+
+/* The bin of mappings of so many bytes: by the highest bit of the size, and the
+ * three bits after that. */
+static unsigned
+bin_of(size_t bytes)
+{
+	size_t units = (bytes + ((size_t)1 << PAGE_LOG) - 1) >> PAGE_LOG;
+	unsigned log = 63 - (unsigned)__builtin_clzl(units | 1);
+	size_t step = log >= 3 ? units >> (log - 3) : units << (3 - log);
+
+	return log * LARGE_STEPS + (unsigned)(step & (LARGE_STEPS - 1));
+}
+
+static struct buf_stack *
+bin_at(struct large *l, unsigned node, unsigned number)
+{
+	return &l->bin[node * LARGE_BINS + number];
+}
+
+static void
+count(struct large *l, size_t bytes, uint64_t mappings)
+{
+	atomic_fetch_add_explicit(&l->kept, bytes, memory_order_relaxed);
+	atomic_fetch_add_explicit(&l->count, mappings, memory_order_relaxed);
+}
+
+static void
+push(struct large *l, struct bufpool_buf *b)
+{
+	buf_turn(b, BUF_CACHED, BUF_READY, 0, "keep");
+	buf_push(bin_at(l, b->node, bin_of(b->span)), b);
+}
+
+static struct bufpool_buf *
+pop(struct large *l, struct buf_stack *bin)
+{
+	struct bufpool_buf *b = buf_pop(bin);
+
+	if (b == NULL)
+		return NULL;
+	hook("large: taken");
+	count(l, -b->span, (uint64_t)-1);
+	buf_turn(b, BUF_READY, BUF_CACHED, 0, "take");
+	return b;
+}
+
+/* Puts back what does not serve. */
+static void
+put_back(struct large *l, struct bufpool_buf *b)
+{
+	count(l, b->span, 1);
+	push(l, b);
+}
+
+/* A mapping of this bin that holds n bytes or can be made to. */
+static struct bufpool_buf *
+take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align)
+{
+	struct bufpool_buf *b = pop(l, bin);
+	uintptr_t mask = ((uintptr_t)1 << align) - 1;
+
+	if (b == NULL)
+		return NULL;
+	if (b->span >= n && ((uintptr_t)b->base & mask) == 0)
+		return b;
+	if (align <= PAGE_LOG && arena_extend(b, n))
+		return b;
+	put_back(l, b);
+	return NULL;
+}
+
+struct bufpool_buf *
+large_take(struct large *l, size_t n, unsigned align, bool larger)
+{
+	unsigned bin = bin_of(n), last = larger ? LARGE_BINS - 1 : bin + 1;
+	unsigned least = bin > LARGE_STEPS ? bin - LARGE_STEPS : 0;
+	unsigned node = arena_node(l->arena);
+	struct bufpool_buf *b = NULL;
+
+	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
+		return NULL;
+	for (unsigned i = bin; i <= last && i < LARGE_BINS && !b; i++)
+		b = take_from(l, bin_at(l, node, i), n, align);
+	for (unsigned i = bin; i-- > least && align <= PAGE_LOG && !b;)
+		b = take_from(l, bin_at(l, node, i), n, align);
+	return b;
+}
+
+/* Whether so many bytes more may be kept; then they are counted. */
+static bool
+reserve(struct large *l, size_t bytes)
+{
+	size_t kept = atomic_load_explicit(&l->kept, memory_order_relaxed);
+
+	do
+		if (bytes > l->limit || kept > l->limit - bytes)
+			return false;
+	while (!atomic_compare_exchange_weak_explicit(
+	    &l->kept, &kept, kept + bytes, memory_order_relaxed,
+	    memory_order_relaxed));
+	atomic_fetch_add_explicit(&l->count, 1, memory_order_relaxed);
+	return true;
+}
+
+/* What came home last is warm, so others make room for it. */
+static bool
+make_room(struct large *l, size_t bytes)
+{
+	for (int i = 0; i < EVICTIONS && bytes <= l->limit; i++) {
+		if (reserve(l, bytes))
+			return true;
+		if (large_give_back(l, 1, true) == 0)
+			return false;
+	}
+	return false;
+}
+
+/* Of one above the limit, what was written may still be worth keeping. */
+size_t
+large_put(struct large *l, struct bufpool_buf *b)
+{
+	size_t wiped;
+
+	if (b->consumed)
+		buf_rewind(b);
+	if (l->bin != NULL && b->span > l->limit)
+		arena_shrink(b, b->mark);
+	if (l->bin == NULL || !make_room(l, b->span)) {
+		arena_give(b);
+		return 0;
+	}
+	wiped = buf_clean(b);
+	hook("large: keeping");
+	ASAN_POISON_MEMORY_REGION(b->base, b->span);
+	push(l, b);
+	return wiped;
+}
+
+size_t
+large_give_back(struct large *l, size_t bytes, bool largest_first)
+{
+	unsigned nodes = l->arena->layout->nodes;
+	size_t done = 0;
+
+	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
+		return 0;
+	for (unsigned i = 0; i < LARGE_BINS; i++) {
+		unsigned number = largest_first ? LARGE_BINS - 1 - i : i;
+
+		for (unsigned node = 0; node < nodes; node++) {
+			struct bufpool_buf *b;
+
+			while (done < bytes &&
+			       (b = pop(l, bin_at(l, node, number))) != NULL)
+				done += arena_give(b);
+		}
+	}
+	return done;
+}
+
+/* Those of a bin that are no larger than what is left to give back. */
+static size_t
+give_back_small(struct large *l, struct buf_stack *bin, size_t most)
+{
+	struct bufpool_buf *b;
+	size_t done = 0;
+
+	while ((b = pop(l, bin)) != NULL) {
+		if (b->span > most - done) {
+			put_back(l, b);
+			break;
+		}
+		done += b->span;
+		arena_give(b);
+	}
+	return done;
+}
+
+void
+large_decay(struct large *l, unsigned part)
+{
+	size_t kept = atomic_load(&l->kept);
+	size_t least = atomic_exchange(&l->was_kept, kept);
+	size_t owed = atomic_load(&l->owed);
+
+	if (least > kept)
+		least = kept;
+	if (atomic_exchange(&l->was_short, 0) || least == 0) {
+		atomic_store(&l->owed, 0);
+		return;
+	}
+	owed += least / part;
+	for (size_t i = 0; i < bins(l); i++)
+		owed -= give_back_small(l, &l->bin[i], owed);
+	atomic_store(&l->owed, owed);
+}
+
+void
+large_after_fork(struct large *l)
+{
+	atomic_store(&l->kept, 0);
+	atomic_store(&l->count, 0);
+	for (size_t i = 0; l->bin != NULL && i < bins(l); i++) {
+		struct buf_sum sum = buf_sum(&l->bin[i]);
+
+		count(l, sum.bytes, sum.count);
+	}
+}

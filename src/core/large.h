@@ -1,0 +1,77 @@
+/*
+ * large - buffers above the largest class, kept for the next when they come
+ * home.
+ *
+ * Each is a mapping of its own. A mapping that comes home is wiped and waits in
+ * a bin with others of nearly its size: eight bins to a power of two, so that
+ * the largest of a bin is at most 1/8 larger than the smallest. A request is
+ * served by
+ *
+ *      a mapping of its bin, made larger where it is too small
+ *      one of the next bin, at most 1/4 larger than the request
+ *      one of a smaller bin, of half the size at least, made larger
+ *      fresh memory
+ *
+ * To make a mapping larger is to move its pages to a larger range of addresses
+ * (mremap): no byte is copied. What grows may take any larger mapping instead:
+ * it is going to need it.
+ *
+ * Bins are Treiber stacks, and so nobody waits. The bytes that are kept have a
+ * limit; above it the largest mappings go back to the system first.
+ */
+#ifndef BUFPOOL_LARGE_H
+#define BUFPOOL_LARGE_H
+
+#include "arena.h"
+
+#define LARGE_STEPS 8		/* bins to a power of two */
+#define LARGE_BINS (52 * LARGE_STEPS)	/* of one node */
+
+struct large {
+	struct bufpool_arena *arena;
+	size_t limit;			/* bytes kept */
+	struct buf_stack *bin;		/* by node and size */
+	_Atomic size_t kept;		/* bytes, never below what is in bins */
+	_Atomic uint64_t count;		/* mappings, likewise */
+
+	/* counters; they only rise, but for corrections after a fork */
+	_Atomic uint64_t hits, misses, releases, gc_returns;
+	_Atomic uint64_t bytes_taken, bytes_returned;
+
+	/* what decay goes by */
+	_Atomic size_t was_kept, owed;	/* bytes */
+	_Atomic uint32_t was_short;
+};
+
+/* Without bins a limit of 0 needs no memory. -1 + ENOMEM. */
+int large_create(struct large *l);
+/* No mapping is kept by then. */
+void large_destroy(struct large *l);
+
+/*
+ * A mapping that is kept, for n bytes at a multiple of 1 << align: CACHED, the
+ * caller's, all zero. `larger`: any that is larger will do. NULL when none
+ * fits. Any thread that holds the pool.
+ */
+struct bufpool_buf *large_take(struct large *l, size_t n, unsigned align,
+			       bool larger);
+
+/* Wipes a CACHED buffer and keeps it, or gives it back to the system when it is
+ * above the limit. Returns the bytes that were wiped. Any thread that holds the
+ * pool. */
+size_t large_put(struct large *l, struct bufpool_buf *b);
+
+/* Gives kept mappings back to the system until so many bytes have gone, the
+ * largest or the smallest first. Returns the bytes that the system took. Any
+ * thread that holds the pool. */
+size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
+
+/* Gives 1 / part of what has been kept since the last call back, the smallest
+ * mappings first; what is less than a mapping is owed to the next call. Nothing
+ * when a checkout has missed meanwhile. One thread at a time. */
+void large_decay(struct large *l, unsigned part);
+
+/* In a fork child: counts what is there. */
+void large_after_fork(struct large *l);
+
+#endif
