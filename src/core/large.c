@@ -101,7 +101,8 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align)
 struct bufpool_buf *
 large_take(struct large *l, size_t n, unsigned align, bool larger)
 {
-	unsigned bin = bin_of(n), last = larger ? LARGE_BINS - 1 : bin + 1;
+	unsigned bin = bin_of(n), last = larger ? LARGE_BINS - 1
+					 : bin + LARGE_STEPS - 1;
 	unsigned least = bin > LARGE_STEPS ? bin - LARGE_STEPS : 0;
 	unsigned node = arena_node(l->arena);
 	struct bufpool_buf *b = NULL;

@@ -8,7 +8,7 @@
  * served by
  *
  *      a mapping of its bin, made larger where it is too small
- *      one of the next bin, at most 1/4 larger than the request
+ *      one of the next seven bins, smallest first: at most twice the request
  *      one of a smaller bin, of half the size at least, made larger
  *      fresh memory
  *
