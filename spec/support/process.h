@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/sanitize.h"
+
 /* In threads and children that cmocka knows nothing of. */
 #define CHECK(what, ...)                                                    \
 	do {                                                                \
@@ -23,6 +25,13 @@
 			abort();                                            \
 		}                                                           \
 	} while (0)
+
+/* A sanitizer has memory and mappings of its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
 
 #define CHILD_SECONDS 100	/* after which a child counts as hung */
 
