@@ -294,7 +294,8 @@ DEPS ?= .ci/deps
 ## the specs that test, asan and memcheck run: all of spec/
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
-SLOW = %stress.c %fork.c %progress.c %fenced.c
+SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
+	%threads.c
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 

@@ -1,0 +1,74 @@
+/*
+ * For C specs about a whole process: what sets limits, enters a sandbox or is
+ * to abort runs in a child.
+ */
+#ifndef SPEC_PROCESS_H
+#define SPEC_PROCESS_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/sanitize.h"
+
+/* In threads and children that cmocka knows nothing of. */
+#define CHECK(what, ...)                                                    \
+	do {                                                                \
+		if (!(what)) {                                              \
+			fprintf(stderr, __VA_ARGS__);                       \
+			fprintf(stderr, " (%s:%d: %s, errno %d)\n",         \
+				__FILE__, __LINE__, #what, errno);          \
+			abort();                                            \
+		}                                                           \
+	} while (0)
+
+/* A sanitizer has memory and mappings of its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+#define CHILD_SECONDS 100	/* after which a child counts as hung */
+
+/* Runs body(arg) in a child. Returns the child's wait status: 0 when body
+ * returned. */
+static inline int
+in_child(void (*body)(void *), void *arg)
+{
+	int status = -1;
+	pid_t child;
+
+	fflush(NULL);
+	child = fork();
+	if (child == 0) {
+		alarm(CHILD_SECONDS);
+		body(arg);
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	return status;
+}
+
+/* A number of /proc/self/status, such as "VmRSS:", in bytes. */
+static inline size_t
+status_bytes(const char *key)
+{
+	FILE *file = fopen("/proc/self/status", "r");
+	char line[256], name[32];
+	size_t kib = 0, n;
+
+	CHECK(file != NULL, "no /proc/self/status");
+	while (fgets(line, sizeof line, file) != NULL)
+		if (sscanf(line, "%31s %zu kB", name, &n) == 2 &&
+		    strcmp(name, key) == 0)
+			kib = n;
+	fclose(file);
+	return kib * 1024;
+}
+
+#endif

@@ -1,0 +1,176 @@
+/*
+ * Threads that come and go, one after another and many at a time: what threads
+ * have left makes nothing slower, and little of it stays.
+ *
+ * THREADS: how many come one after another.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "core/pool.h"
+#include "support/pool.h"
+#include "support/process.h"
+
+#define AT_ONCE 2000
+#define STACK (64 << 10)
+
+static size_t one_by_one = 100000;
+static pthread_barrier_t all_hold;
+
+static size_t
+records(void)
+{
+	size_t count = 0;
+
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+		count++;
+	return count;
+}
+
+/* What a walk over all caches looks at: caches, and blocks of them. */
+static void
+count_walk(const struct bufpool *p, size_t *caches, size_t *blocks)
+{
+	struct cache_block *block = atomic_load(&p->caches.blocks);
+	struct cache *k;
+
+	*caches = *blocks = 0;
+	for_each_cache(k, &p->caches)
+		++*caches;
+	for (; block != NULL; block = block->next)
+		++*blocks;
+}
+
+static void *
+use(void *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 100);
+
+	CHECK(b != NULL, "checkout");
+	*(char *)bufpool_data(b) = 1;
+	bufpool_release(b);
+	return NULL;
+}
+
+static void *
+use_at_once(void *p)
+{
+	use(p);
+	pthread_barrier_wait(&all_hold);
+	return use(p);
+}
+
+static pthread_t
+start(void *(*what)(void *), void *p)
+{
+	pthread_attr_t small;
+	pthread_t thread;
+
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, STACK);
+	CHECK(pthread_create(&thread, &small, what, p) == 0, "no thread");
+	pthread_attr_destroy(&small);
+	return thread;
+}
+
+static void
+come_one_by_one(void *arg)
+{
+	struct bufpool *p = new_pool(4, 0, 0);
+	size_t caches, blocks;
+
+	(void)arg;
+	use(p);
+	for (size_t i = 0; i < one_by_one; i++)
+		pthread_join(start(use, p), NULL);
+	count_walk(p, &caches, &blocks);
+	CHECK(caches == 1 && blocks == 1, "%zu caches, %zu blocks", caches,
+	      blocks);
+	CHECK(records() == 2, "%zu records", records());
+	CHECK(stats_of(p).checked_out == 0 &&
+	      stats_of(p).hits + stats_of(p).misses == one_by_one + 1,
+	      "%llu checkouts", (unsigned long long)stats_of(p).hits);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+those_that_have_gone_leave_nothing_to_look_at(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(come_one_by_one, NULL), 0);
+}
+
+static void
+come_at_once(struct bufpool *p)
+{
+	static pthread_t thread[AT_ONCE];
+
+	pthread_barrier_init(&all_hold, NULL, AT_ONCE);
+	for (size_t i = 0; i < AT_ONCE; i++)
+		thread[i] = start(use_at_once, p);
+	for (size_t i = 0; i < AT_ONCE; i++)
+		pthread_join(thread[i], NULL);
+	pthread_barrier_destroy(&all_hold);
+}
+
+/* Each crowd has a pool of its own. What stays are the records, each with the
+ * pages that its thread has used: they serve the next crowd. */
+static void
+come_in_crowds(void *arg)
+{
+	size_t before = 0, caches, blocks, after;
+
+	(void)arg;
+	for (int round = 0; round < 3; round++) {
+		struct bufpool *p = new_pool(4, 0, 0);
+
+		if (round == 0)	/* the C library keeps stacks */
+			before = status_bytes("VmRSS:");
+		use(p);
+		come_at_once(p);
+		count_walk(p, &caches, &blocks);
+		CHECK(caches == 1, "%zu caches are live", caches);
+		CHECK(blocks <= AT_ONCE / CACHE_BLOCK + 2, "%zu blocks",
+		      blocks);
+		CHECK(records() <= AT_ONCE + 1, "%zu records", records());
+		assert_conserved(p);
+		bufpool_destroy(p);
+		after = status_bytes("VmRSS:");
+		if (getenv("VERBOSE"))
+			fprintf(stderr, "crowd: %zu KiB stay\n",
+				(after - before) / 1024);
+		CHECK(SANITIZED || after - before < AT_ONCE * 12288u + (4 << 20),
+		      "%zu KiB stay", (after - before) / 1024);
+	}
+}
+
+static void
+two_thousand_may_come_at_once(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(come_in_crowds, NULL), 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(
+		    those_that_have_gone_leave_nothing_to_look_at),
+		cmocka_unit_test(two_thousand_may_come_at_once),
+	};
+
+	if (getenv("THREADS") != NULL)
+		one_by_one = strtoull(getenv("THREADS"), NULL, 10);
+	return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
+}
