@@ -320,7 +320,10 @@ arena_extend(struct bufpool_buf *b, size_t n)
 
 	if (!commit(a, more))
 		return false;
+	/* TSan does not know that the system hands addresses on. */
+	tsan_give(&page);
 	base = mremap(b->base, b->span, bytes, MREMAP_MAYMOVE);
+	tsan_take(&page);
 	if (base == MAP_FAILED) {
 		uncommit(a, more);
 		errno = ENOMEM;

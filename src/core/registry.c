@@ -135,6 +135,7 @@ take_place(void)
 		if (atomic_compare_exchange_strong_explicit(
 			&p->taken, &unused, 1, memory_order_acquire,
 			memory_order_relaxed)) {
+			tsan_take(p);
 			p->caches.place = i;
 			return p;
 		}
@@ -148,6 +149,7 @@ free_place(struct bufpool *p)
 {
 	uint32_t place = p->caches.place;
 
+	tsan_give(p);
 	if (madvise(p, pools.item, MADV_DONTNEED) != 0)
 		atomic_store_explicit(
 		    &((struct bufpool *)table_at(&pools, place))->taken, 0,

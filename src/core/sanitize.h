@@ -6,8 +6,10 @@
  * after release is reported as if the pool were malloc.
  * TSan: Concurrency Kit orders memory by fences, which TSan does not model. So
  * accesses inside the ring calls are ignored, and only there, and the order
- * that the ring gives to the buffer it carries is declared buffer by buffer. A
- * race of the pool's own stays visible.
+ * that the ring gives to the buffer it carries is declared buffer by buffer.
+ * TSan does not see either what the system zeroes (madvise) or moves (mremap);
+ * that order is declared where it happens. A race of the pool's own stays
+ * visible.
  */
 #ifndef BUFPOOL_SANITIZE_H
 #define BUFPOOL_SANITIZE_H
