@@ -176,6 +176,9 @@ commons_take(struct commons *m, unsigned ring)
 void
 commons_after_fork(struct commons *m)
 {
-	for (unsigned i = 0; i < m->rings; i++)
-		atomic_store(&m->ring[i].count, buf_sum(&m->ring[i].stack).count);
+	for (unsigned i = 0; i < m->rings; i++) {
+		struct commons_ring *r = &m->ring[i];
+
+		atomic_store(&r->count, buf_sum(&r->stack).count);
+	}
 }

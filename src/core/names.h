@@ -15,6 +15,10 @@
 
 #define layout_init bufpool_layout_init
 
+#define name_find bufpool_name_find
+#define name_init bufpool_name_init
+#define name_list bufpool_name_list
+
 #define buf_at bufpool_buf_at
 #define buf_compact bufpool_buf_compact
 #define buf_consume bufpool_buf_consume
@@ -103,7 +107,10 @@
 #define stats_releases bufpool_stats_releases
 #define stats_sample bufpool_stats_sample
 
-#define registry_difference bufpool_registry_difference
+#define settings_difference bufpool_settings_difference
+#define settings_layout bufpool_settings_layout
+#define settings_read bufpool_settings_read
+
 #define registry_next bufpool_registry_next
 
 #define trim_bytes bufpool_trim_bytes

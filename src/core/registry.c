@@ -5,26 +5,18 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "name.h"
 #include "registry.h"
+#include "settings.h"
 #include "stats.h"
 #include "table.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
 #define PLACE_BYTES 4096	/* places begin at multiples of this */
-#define NAMES_MAX ((uint32_t)1 << 20)	/* different names in a process */
-#define BUCKETS 4096
 
 _Static_assert(POOLS_MAX == 1 << PLACE_BITS, "an id has room for a place");
 
-/* A name is listed once and for good; its pool changes. */
-struct name {
-	_Atomic uint64_t id;	/* of the pool that has it, or had it last */
-	uint32_t next;		/* number of the next of its bucket, + 1 */
-	char text[BUFPOOL_NAME_MAX];
-};
-
-static struct table pools, names;
-static _Atomic uint32_t bucket[BUCKETS];	/* number of a name, + 1 */
+static struct table pools;
 static _Atomic uint64_t last_id;
 static bool works;	/* false: the process had no room for the tables */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -40,8 +32,8 @@ init(void)
 	cache_init();
 	arena_init();
 	works = buf_table_init() && table_init(&pools, place, POOLS_MAX) &&
-	    table_init(&names, sizeof(struct name), NAMES_MAX) &&
-	    thread_init() && pthread_atfork(NULL, NULL, after_fork) == 0;
+	    name_init() && thread_init() &&
+	    pthread_atfork(NULL, NULL, after_fork) == 0;
 }
 
 /* At load, or earlier when the constructor of a program comes first that is
@@ -50,69 +42,6 @@ __attribute__((constructor)) static void
 start(void)
 {
 	pthread_once(&once, init);
-}
-
-void
-bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
-{
-	const struct bufpool_config defaults = {
-		.struct_size = struct_size,
-		.four_kib_count = 64,
-		.sixty_four_kib_count = 8,
-		.two_fifty_six_kib_count = 2,
-		.one_mib_count = 0,
-		.max_bytes = 0,
-		.numa_node = BUFPOOL_NUMA_NONE,
-		.name = NULL,
-		.class_count = 0,
-		.classes = NULL,
-		.prefault = 0,
-		.huge_pages = 0,
-		.large_bytes = (size_t)128 << 20,
-	};
-
-	memcpy(config, &defaults,
-	       struct_size < sizeof defaults ? struct_size : sizeof defaults);
-}
-
-/* False when a class is out of range or given twice. */
-static bool
-read_classes(const struct bufpool_config *config, struct layout *l)
-{
-	const struct bufpool_class_config four[] = {
-		{ (size_t)4 << 10, config->four_kib_count },
-		{ (size_t)64 << 10, config->sixty_four_kib_count },
-		{ (size_t)256 << 10, config->two_fifty_six_kib_count },
-		{ (size_t)1 << 20, config->one_mib_count },
-	};
-
-	return config->class_count != 0
-	    ? layout_init(l, config->classes, config->class_count)
-	    : layout_init(l, four, 4);
-}
-
-/* The caller's configuration in today's layout; 0, or -1 + EINVAL. */
-static int
-read_config(struct bufpool_config *config, const struct bufpool_config *given)
-{
-	struct layout l;
-
-	bufpool_config_init(config);
-	if (given != NULL)
-		memcpy(config, given, given->struct_size < sizeof *config
-		       ? given->struct_size : sizeof *config);
-	if (config->name == NULL)
-		config->name = "";
-	else if (config->name[0] == '\0')
-		goto invalid;
-	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
-	    !read_classes(config, &l) ||
-	    config->numa_node < BUFPOOL_NUMA_LOCAL)
-		goto invalid;
-	return 0;
-invalid:
-	errno = EINVAL;
-	return -1;
 }
 
 /* The lowest free place; a new one at the end when all are taken. */
@@ -205,7 +134,7 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	struct bufpool_arena *a = &p->arena;
 	uint64_t count = atomic_fetch_add(&last_id, 1) + 1;
 
-	read_classes(config, &p->layout);
+	settings_layout(config, &p->layout);
 	p->layout.nodes = arena_nodes(config->numa_node);
 	p->caches.id = count << PLACE_BITS | p->caches.place;
 	p->caches.layout = &p->layout;
@@ -298,70 +227,19 @@ ref_id(uint64_t id)
 	return NULL;
 }
 
-/* FNV-1a. */
-static _Atomic uint32_t *
-bucket_of(const char *text)
-{
-	uint32_t hash = 2166136261u;
-
-	for (; *text != '\0'; text++)
-		hash = (hash ^ (unsigned char)*text) * 16777619u;
-	return &bucket[hash % BUCKETS];
-}
-
-static struct name *
-find_name(uint32_t number, const char *text)
-{
-	while (number != 0) {
-		struct name *n = table_at(&names, number - 1);
-
-		if (strcmp(n->text, text) == 0)
-			return n;
-		number = n->next;
-	}
-	return NULL;
-}
-
-/* Lists the name unless it is. The head changes whenever one is listed, so an
- * exchange that succeeds has looked at all of them. */
-static struct name *
-list_name(const char *text)
-{
-	_Atomic uint32_t *head = bucket_of(text);
-	uint32_t first = atomic_load(head);
-	struct name *mine = NULL, *n;
-	int64_t number = -1;
-
-	do {
-		n = find_name(first, text);
-		if (n != NULL)
-			return n;	/* mine, if made, is never used */
-		if (mine == NULL) {
-			number = table_extend(&names);
-			if (number < 0)
-				return NULL;
-			mine = table_at(&names, (uint32_t)number);
-			strcpy(mine->text, text);
-		}
-		mine->next = first;
-	} while (!atomic_compare_exchange_strong(head, &first,
-						 (uint32_t)number + 1));
-	return mine;
-}
-
 /* Ids are never used twice, so an exchange that succeeds has replaced the very
  * pool that was found closed or gone. */
 static struct bufpool *
 open_named(const struct bufpool_config *config)
 {
-	struct name *n = list_name(config->name);
+	_Atomic uint64_t *id = name_list(config->name);
 
-	while (n != NULL) {
-		uint64_t was = atomic_load(&n->id);
+	while (id != NULL) {
+		uint64_t was = atomic_load(id);
 		struct bufpool *p = ref_id(was);
 
 		if (p != NULL) {
-			if (registry_difference(p, config) == NULL)
+			if (settings_difference(p, config) == NULL)
 				return p;
 			bufpool_destroy(p);
 			errno = EEXIST;
@@ -370,7 +248,7 @@ open_named(const struct bufpool_config *config)
 		p = create(config);
 		if (p == NULL)
 			return NULL;
-		if (atomic_compare_exchange_strong(&n->id, &was, p->caches.id))
+		if (atomic_compare_exchange_strong(id, &was, p->caches.id))
 			return p;
 		bufpool_destroy(p);	/* another thread was faster */
 	}
@@ -383,7 +261,7 @@ bufpool_create(const struct bufpool_config *given)
 	struct bufpool_config config;
 
 	start();
-	if (read_config(&config, given) != 0)
+	if (settings_read(&config, given) != 0)
 		return NULL;
 	return config.name[0] ? open_named(&config) : create(&config);
 }
@@ -392,12 +270,12 @@ struct bufpool *
 bufpool_get(const char *text)
 {
 	struct bufpool *p = NULL;
-	struct name *n;
+	_Atomic uint64_t *id;
 
 	start();
-	n = works ? find_name(atomic_load(bucket_of(text)), text) : NULL;
-	if (n != NULL)
-		p = ref_id(atomic_load(&n->id));
+	id = works ? name_find(text) : NULL;
+	if (id != NULL)
+		p = ref_id(atomic_load(id));
 	if (p == NULL)
 		errno = ENOENT;
 	return p;
@@ -467,50 +345,6 @@ registry_next(unsigned *cursor, struct bufpool **pool)
 			return true;
 	}
 	return false;
-}
-
-/* With the same sizes a difference in a count has a key of its own, if the
- * configuration named the four. */
-static const char *
-class_difference(const struct bufpool *p, const struct bufpool_config *config)
-{
-	static const char *const keys[] = { "four_kib_count",
-					    "sixty_four_kib_count",
-					    "two_fifty_six_kib_count",
-					    "one_mib_count" };
-	const char *key = NULL;
-	struct layout l;
-
-	if (!read_classes(config, &l) || p->layout.classes != l.classes)
-		return "classes";
-	for (unsigned c = l.classes; c-- > 0;) {
-		if (p->layout.size[c] != l.size[c])
-			return "classes";
-		if (p->layout.floor[c] != l.floor[c])
-			key = config->class_count ? "classes" : keys[c];
-	}
-	return key;
-}
-
-const char *
-registry_difference(const struct bufpool *p,
-		    const struct bufpool_config *config)
-{
-	const struct bufpool_arena *a = &p->arena;
-	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
-	const char *key = class_difference(p, config);
-
-	if (key != NULL)
-		return key;
-	if (a->max_bytes != max_bytes)
-		return "max_bytes";
-	if (a->numa_node != config->numa_node)
-		return "numa_node";
-	if (a->prefault != (config->prefault != 0))
-		return "prefault";
-	if (a->huge_pages != (config->huge_pages != 0))
-		return "huge_pages";
-	return p->large.limit != config->large_bytes ? "large_bytes" : NULL;
 }
 
 /* Counters by which `out` comes right, when it is not: a thread that is not

@@ -6,10 +6,6 @@
 
 #include "pool.h"
 
-/* The first key in which the pool and the configuration differ, or NULL. */
-const char *registry_difference(const struct bufpool *p,
-				const struct bufpool_config *config);
-
 /* Every pool in turn, closed ones too, each held until the caller drops its
  * arena. Start with *cursor 0; false when there are no more. */
 bool registry_next(unsigned *cursor, struct bufpool **pool);

@@ -4,7 +4,7 @@
 #include "calls.h"
 #include "collector.h"
 #include "config.h"
-#include "core/registry.h"
+#include "core/settings.h"
 #include "guard.h"
 #include "module.h"
 #include "stats.h"
@@ -252,7 +252,7 @@ core_create(lua_State *L)
 		pool = bufpool_get(config.name);
 		if (pool == NULL)
 			continue;
-		key = registry_difference(pool, &config);
+		key = settings_difference(pool, &config);
 		bufpool_destroy(pool);
 		if (key != NULL) {
 			lua_pushnil(L);

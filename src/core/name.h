@@ -1,0 +1,28 @@
+/*
+ * name - the names of pools.
+ *
+ * A name is listed once and for good, with the id of the pool that has it. Ids
+ * are never used twice, so whoever replaces an id replaces the very pool that
+ * was found closed or gone.
+ */
+#ifndef BUFPOOL_NAME_H
+#define BUFPOOL_NAME_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bufpool.h"
+#include "names.h"
+
+bool name_init(void);		/* once, before any other thread */
+
+/* Where the id of the pool of this name is; NULL when the name was never
+ * listed. Any thread. */
+_Atomic uint64_t *name_find(const char *text);
+
+/* Lists the name unless it is listed, with the id 0. NULL + ENOMEM. Any
+ * thread. */
+_Atomic uint64_t *name_list(const char *text);
+
+#endif

@@ -1,0 +1,109 @@
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "settings.h"
+
+void
+bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
+{
+	const struct bufpool_config defaults = {
+		.struct_size = struct_size,
+		.four_kib_count = 64,
+		.sixty_four_kib_count = 8,
+		.two_fifty_six_kib_count = 2,
+		.one_mib_count = 0,
+		.max_bytes = 0,
+		.numa_node = BUFPOOL_NUMA_NONE,
+		.name = NULL,
+		.class_count = 0,
+		.classes = NULL,
+		.prefault = 0,
+		.huge_pages = 0,
+		.large_bytes = (size_t)128 << 20,
+	};
+
+	memcpy(config, &defaults,
+	       struct_size < sizeof defaults ? struct_size : sizeof defaults);
+}
+
+bool
+settings_layout(const struct bufpool_config *config, struct layout *l)
+{
+	const struct bufpool_class_config four[] = {
+		{ (size_t)4 << 10, config->four_kib_count },
+		{ (size_t)64 << 10, config->sixty_four_kib_count },
+		{ (size_t)256 << 10, config->two_fifty_six_kib_count },
+		{ (size_t)1 << 20, config->one_mib_count },
+	};
+
+	return config->class_count != 0
+	    ? layout_init(l, config->classes, config->class_count)
+	    : layout_init(l, four, 4);
+}
+
+int
+settings_read(struct bufpool_config *config, const struct bufpool_config *given)
+{
+	struct layout l;
+
+	bufpool_config_init(config);
+	if (given != NULL)
+		memcpy(config, given, given->struct_size < sizeof *config
+		       ? given->struct_size : sizeof *config);
+	if (config->name == NULL)
+		config->name = "";
+	else if (config->name[0] == '\0')
+		goto invalid;
+	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
+	    !settings_layout(config, &l) ||
+	    config->numa_node < BUFPOOL_NUMA_LOCAL)
+		goto invalid;
+	return 0;
+invalid:
+	errno = EINVAL;
+	return -1;
+}
+
+/* With the same sizes a difference in a count has a key of its own, if the
+ * configuration named the four. */
+static const char *
+class_difference(const struct bufpool *p, const struct bufpool_config *config)
+{
+	static const char *const keys[] = { "four_kib_count",
+					    "sixty_four_kib_count",
+					    "two_fifty_six_kib_count",
+					    "one_mib_count" };
+	const char *key = NULL;
+	struct layout l;
+
+	if (!settings_layout(config, &l) || p->layout.classes != l.classes)
+		return "classes";
+	for (unsigned c = l.classes; c-- > 0;) {
+		if (p->layout.size[c] != l.size[c])
+			return "classes";
+		if (p->layout.floor[c] != l.floor[c])
+			key = config->class_count ? "classes" : keys[c];
+	}
+	return key;
+}
+
+const char *
+settings_difference(const struct bufpool *p,
+		    const struct bufpool_config *config)
+{
+	const struct bufpool_arena *a = &p->arena;
+	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
+	const char *key = class_difference(p, config);
+
+	if (key != NULL)
+		return key;
+	if (a->max_bytes != max_bytes)
+		return "max_bytes";
+	if (a->numa_node != config->numa_node)
+		return "numa_node";
+	if (a->prefault != (config->prefault != 0))
+		return "prefault";
+	if (a->huge_pages != (config->huge_pages != 0))
+		return "huge_pages";
+	return p->large.limit != config->large_bytes ? "large_bytes" : NULL;
+}

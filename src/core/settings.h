@@ -1,0 +1,23 @@
+/*
+ * settings - the configuration of a pool: its defaults, what is in range, and
+ * what a pool was made with.
+ */
+#ifndef BUFPOOL_SETTINGS_H
+#define BUFPOOL_SETTINGS_H
+
+#include "pool.h"
+
+/* The caller's configuration, of whatever struct_size, in today's layout; the
+ * name is "" where there was none. 0, or -1 + EINVAL. */
+int settings_read(struct bufpool_config *config,
+		  const struct bufpool_config *given);
+
+/* Lays out its classes for one node. False when a class is out of range or
+ * given twice. */
+bool settings_layout(const struct bufpool_config *config, struct layout *l);
+
+/* The first key in which the pool and the configuration differ, or NULL. */
+const char *settings_difference(const struct bufpool *p,
+				const struct bufpool_config *config);
+
+#endif
