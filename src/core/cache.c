@@ -207,9 +207,9 @@ send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
 
 /*
  * Whether the owner is not inside, and has not opened the shelf after it was
- * shut. An owner that is FENCED orders its own side, and so does the caller if it
- * is the owner; any other must be ordered by membarrier, and counts as inside
- * where that fails.
+ * shut. An owner that is FENCED orders its own side, and so does the caller if
+ * it is the owner; any other must be ordered by membarrier, and counts as
+ * inside where that fails.
  */
 static bool
 deserted(struct bufpool_shelf *s, uint32_t gate)
