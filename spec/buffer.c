@@ -142,6 +142,31 @@ aborts_on_proven_corruption(void **state)
 	assert_aborts(unref_twice, "corruption at unref");
 }
 
+/* As if very many references had been taken before. */
+static void
+the_count_of_frozen_references_does_not_wrap(void **state)
+{
+	struct bufpool *p = new_pool(1, 0, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 100);
+	struct bufpool_frozen *f;
+
+	(void)state;
+	memset(bufpool_data(b), 7, 100);
+	f = bufpool_freeze(b);
+	atomic_store(&b->refs, UINT32_MAX);
+	bufpool_frozen_ref(f);
+	assert_true(atomic_load(&b->refs) == (uint64_t)UINT32_MAX + 1);
+	bufpool_frozen_ref(f);
+	bufpool_frozen_unref(f);
+	bufpool_frozen_unref(f);
+	assert_int_equal(stats_of(p).checked_out, 1);
+	assert_int_equal(((const char *)bufpool_frozen_data(f))[99], 7);
+	atomic_store(&b->refs, 1);
+	bufpool_frozen_unref(f);
+	assert_int_equal(stats_of(p).checked_out, 0);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -149,6 +174,7 @@ main(void)
 		cmocka_unit_test(resizing_shows_zeroes_and_keeps_the_contents),
 		cmocka_unit_test(keeps_an_alignment_through_growth),
 		cmocka_unit_test(aborts_on_proven_corruption),
+		cmocka_unit_test(the_count_of_frozen_references_does_not_wrap),
 	};
 
 	return cmocka_run_group_tests_name("buffer", tests, NULL, NULL);

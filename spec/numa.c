@@ -575,6 +575,52 @@ growth_stays_on_the_node(void **state)
 	bufpool_destroy(pool);
 }
 
+static void
+cache_some(unsigned node, void *arg)
+{
+	struct bufpool_buf *held[MANY];
+
+	(void)node;
+	(void)arg;
+	for (int i = 0; i < MANY; i++)
+		held[i] = take(PAGE);
+	for (int i = 0; i < MANY; i++)
+		bufpool_release(held[i]);
+}
+
+static void
+take_large(unsigned node, void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 20; i++) {
+		struct bufpool_buf *b = take(EXACT);
+
+		assert_on(node, b);
+		bufpool_release(b);
+	}
+}
+
+static void
+a_large_checkout_leaves_what_every_node_has(void **state)
+{
+	(void)state;
+	EACH(a)
+		EACH(b) {
+			struct bufpool_class_stats before, after;
+
+			pool = local(0);
+			on(b, cache_some, NULL);
+			on(a, cache_some, NULL);
+			before = stats().classes[0];
+			on(a, take_large, NULL);
+			after = stats().classes[0];
+			SAME(after.count, before.count);
+			SAME(after.cached, before.cached);
+			SAME(after.ready, before.ready);
+			bufpool_destroy(pool);
+		}
+}
+
 /* A thread that only takes and one that only releases, side by side. */
 static struct {
 	_Atomic(struct bufpool_buf *) box[32];
@@ -659,6 +705,7 @@ main(void)
 		cmocka_unit_test(a_thread_that_moves_leaves_its_buffers_behind),
 		cmocka_unit_test(a_thread_that_adopts_takes_from_its_own_node),
 		cmocka_unit_test(growth_stays_on_the_node),
+		cmocka_unit_test(a_large_checkout_leaves_what_every_node_has),
 		cmocka_unit_test(a_stream_between_nodes_needs_no_new_memory),
 	};
 

@@ -161,12 +161,61 @@ huge_pages_are_asked_for(void **state)
 	assert_true(sum > 0);
 }
 
+/* Whatever the size of a class is, its memory comes in huge pages. */
+static void
+spans_are_made_of_huge_pages(void **state)
+{
+	static const struct bufpool_class_config classes[] = {
+		{ 4096, 1 }, { 12288, 0 }, { 1396736, 0 }, { 2101248, 1 },
+		{ 3145728, 0 }, { 9437184, 0 }
+	};
+	const size_t huge = (size_t)2 << 20;
+	struct bufpool_config config;
+	struct bufpool_buf *held[6][30];
+	size_t spans = 0;
+	struct bufpool *p;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.huge_pages = 1;
+	config.classes = classes;
+	config.class_count = 6;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	for (size_t c = 0; c < 6; c++)
+		for (int i = 0; i < 30; i++) {
+			char line[512];
+
+			held[c][i] = bufpool_checkout(p, classes[c].size);
+			assert_non_null(held[c][i]);
+			*(char *)bufpool_data(held[c][i]) = 1;
+			if (smaps(held[c][i]->base, "VmFlags:", line, 512))
+				assert_non_null(strstr(line, " hg"));
+		}
+	for (uint32_t i = 0; i < buf_table_used(); i++) {
+		struct bufpool_buf *b = buf_at(i);
+
+		if (b->arena != held[0][0]->arena || b->span == 0)
+			continue;
+		assert_int_equal(b->span % huge, 0);
+		assert_int_equal((uintptr_t)b->base % huge, 0);
+		spans++;
+	}
+	assert_in_range(spans, 6, 180);
+	for (size_t c = 0; c < 6; c++)
+		for (int i = 0; i < 30; i++)
+			bufpool_release(held[c][i]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(prefault_has_the_pages_there_at_checkout),
 		cmocka_unit_test(huge_pages_are_asked_for),
+		cmocka_unit_test(spans_are_made_of_huge_pages),
 	};
 
 	return cmocka_run_group_tests_name("pages", tests, NULL, NULL);

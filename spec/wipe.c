@@ -64,6 +64,32 @@ by_frozen(struct bufpool_buf *b, size_t n)
 	bufpool_frozen_unref(f);
 }
 
+/* The pointer stays valid: nothing has moved. */
+static void
+by_a_pointer_from_before_a_wipe(struct bufpool_buf *b, size_t n)
+{
+	uint8_t *old = bufpool_data(b);
+
+	memset(old, 0xa5, n);
+	buf_wipe(b);
+	assert_int_equal(bufpool_len(b), 0);
+	assert_int_equal(old[0] | old[n - 1], 0);
+	memset(old, 0xa5, n);
+	bufpool_release(b);
+}
+
+static void
+by_a_pointer_from_before_a_wipe_and_growth(struct bufpool_buf *b, size_t n)
+{
+	uint8_t *old = bufpool_data(b);
+
+	buf_wipe(b);
+	assert_int_equal(bufpool_resize(b, n / 2), 0);
+	buf_wipe(b);
+	memset(old, 0xa5, n);
+	bufpool_release(b);
+}
+
 static void
 by_collector(struct bufpool_buf *b, size_t n)
 {
@@ -86,6 +112,8 @@ gives_every_byte_back_as_zero(void **state)
 {
 	void (*const ways[])(struct bufpool_buf *, size_t) = {
 		by_data, by_promise, by_raw_growth, by_growth, by_frozen,
+		by_a_pointer_from_before_a_wipe,
+		by_a_pointer_from_before_a_wipe_and_growth,
 		by_collector, by_free,
 	};
 	static const size_t sizes[] = { 1, 100, 4096, 5000, 65536, 262144,

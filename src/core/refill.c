@@ -1,9 +1,12 @@
+#include <sched.h>
+
 #include "refill.h"
 #include "stats.h"
 #include "trim.h"
 
 #define LOOK_EVERY 16	/* refills: looking reads all caches */
 #define TRIES 64	/* before memory that someone moves is given up */
+#define TRIES_ON_CORE 8	/* of these: before the core is offered to others */
 
 /* A thread that has moved to another node takes its buffers from there, and
  * leaves those of the old one where that node's threads look first. */
@@ -161,7 +164,8 @@ claim_one(struct bufpool *p, unsigned class)
  * Whether giving idle memory back may help after the arena refused, and whether
  * it did: then the arena is worth another try. Memory that other threads are
  * just moving is nowhere to be found; as long as what is out leaves room enough
- * below max_bytes, it must turn up, and so is looked for again, some times.
+ * below max_bytes, it must turn up, and so is looked for again, some times. The
+ * thread that moves it may have lost its core: it gets a chance to go on.
  */
 static bool
 reclaim(struct bufpool *p, size_t bytes, int error, unsigned take, int tries)
@@ -170,6 +174,8 @@ reclaim(struct bufpool *p, size_t bytes, int error, unsigned take, int tries)
 
 	if (!(take & TAKE_RECLAIM) || bytes > limit)
 		return false;
+	if (tries >= TRIES_ON_CORE)
+		sched_yield();
 	if (error == EDQUOT && room >= bytes)
 		return tries < TRIES;
 	if (trim_bytes(p, error == EDQUOT ? bytes - room : bytes) > 0)
