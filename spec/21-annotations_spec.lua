@@ -214,11 +214,11 @@ describe("annotations", function()
     it("name the keys that a configuration may have", function()
         local taken = {}
         -- Those with a default of their own stand in C.
-        local words = read(directory .. "config.lua") .. helper.child_ok([[
+        local text = read(directory .. "config.lua") .. helper.child_ok([[
             for key in pairs(require("bufpool.core").defaults) do
                 print(key)
             end]])
-        for key in words:gmatch "[%a_][%w_]*" do
+        for key in text:gmatch "[%a_][%w_]*" do
             local ok, message = pcall(bufpool.new, { [key] = print })
             if ok or not (message:find "unknown key"
                 or message:find "not built yet") then
