@@ -85,9 +85,11 @@ give(struct large *l, struct bufpool_buf *b)
 	return arena_give(b);
 }
 
-/* A mapping of this bin that holds n bytes or can be made to. */
+/* A mapping of this bin that holds n bytes or, with fresh memory, can be made
+ * to. */
 static struct bufpool_buf *
-take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align)
+take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
+	  bool fresh)
 {
 	struct bufpool_buf *b = pop(bin);
 	uintptr_t mask = ((uintptr_t)1 << align) - 1;
@@ -97,7 +99,7 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align)
 		return NULL;
 	span = b->span;
 	if ((span >= n && ((uintptr_t)b->base & mask) == 0) ||
-	    (align <= PAGE_LOG && arena_extend(b, n))) {
+	    (fresh && arena_extend(b, n))) {
 		count(l, -span, (uint64_t)-1);
 		return b;
 	}
@@ -106,7 +108,7 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align)
 }
 
 struct bufpool_buf *
-large_take(struct large *l, size_t n, unsigned align, bool larger)
+large_take(struct large *l, size_t n, unsigned align, bool fresh, bool larger)
 {
 	unsigned bin = bin_of(n), last = larger ? LARGE_BINS - 1
 					 : bin + LARGE_STEPS - 1;
@@ -116,10 +118,11 @@ large_take(struct large *l, size_t n, unsigned align, bool larger)
 
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
 		return NULL;
+	fresh = fresh && align <= PAGE_LOG;
 	for (unsigned i = bin; i <= last && i < LARGE_BINS && !b; i++)
-		b = take_from(l, bin_at(l, node, i), n, align);
-	for (unsigned i = bin; i-- > least && align <= PAGE_LOG && !b;)
-		b = take_from(l, bin_at(l, node, i), n, align);
+		b = take_from(l, bin_at(l, node, i), n, align, fresh);
+	for (unsigned i = bin; i-- > least && fresh && !b;)
+		b = take_from(l, bin_at(l, node, i), n, align, fresh);
 	return b;
 }
 

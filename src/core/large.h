@@ -51,11 +51,11 @@ void large_destroy(struct large *l);
 
 /*
  * A mapping that is kept, for n bytes at a multiple of 1 << align: CACHED, the
- * caller's, all zero. `larger`: any that is larger will do. NULL when none
- * fits. Any thread that holds the pool.
+ * caller's, all zero. `fresh`: a smaller one may be made larger. `larger`: any
+ * that is larger will do. NULL when none fits. Any thread that holds the pool.
  */
 struct bufpool_buf *large_take(struct large *l, size_t n, unsigned align,
-			       bool larger);
+			       bool fresh, bool larger);
 
 /* Wipes a CACHED buffer and keeps it, or gives it back to the system when it is
  * above the limit. Returns the bytes that were wiped. Any thread that holds the
