@@ -155,7 +155,8 @@ make_room(struct large *l, size_t bytes)
 	return false;
 }
 
-/* Of one above the limit, what was written may still be worth keeping. */
+/* Of one above the limit, what was written may still be worth keeping, if it is
+ * enough to serve a request. */
 size_t
 large_put(struct large *l, struct bufpool_buf *b)
 {
@@ -163,7 +164,8 @@ large_put(struct large *l, struct bufpool_buf *b)
 
 	if (b->consumed)
 		buf_rewind(b);
-	if (l->bin != NULL && b->span > l->limit)
+	if (l->bin != NULL && b->span > l->limit &&
+	    layout_class(l->arena->layout, b->mark) == CLASS_LARGE)
 		arena_shrink(b, b->mark);
 	if (l->bin == NULL || !make_room(l, b->span)) {
 		arena_give(b);
