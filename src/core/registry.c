@@ -560,7 +560,8 @@ tally(void)
 			p->was_idle[b->class]++;
 		} else if (b->class == CLASS_LARGE) {
 			p->large.releases--;
-			p->large.bytes_returned -= buf_size(b);
+			/* Changed last by one that was just growing. */
+			p->large.bytes_returned -= b->span;
 		}
 	}
 }
