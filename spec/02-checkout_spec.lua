@@ -41,7 +41,7 @@ describe("checkout", function()
     end
 
     for _, n in ipairs { 1048577, 3000000, 16 * 1048576 } do
-        it("serves " .. n .. " bytes with memory of that size", function()
+        it("serves " .. n .. " bytes with pages of their own", function()
             local before = pool:stats().committed_bytes
             local buf = pool:checkout(n)
             local page = 65536  -- the largest that we meet
@@ -56,6 +56,8 @@ describe("checkout", function()
             end
             assert.equal(1, pool:stats().checked_out)
             buf:release()
+            pool:trim()
+            assert.equal(1310720, before)
             assert.equal(before, pool:stats().committed_bytes)
         end)
     end

@@ -10,7 +10,8 @@ local function conserved(stats)
         out = out + class.out
         cached_bytes = cached_bytes + class.size * (class.cached + class.ready)
     end
-    assert.equal(cached_bytes, stats.cached_bytes)
+    assert.equal(cached_bytes + stats.large.cached_bytes, stats.cached_bytes)
+    assert.equal(out + stats.large.out, stats.checked_out)
     return out
 end
 
@@ -34,6 +35,11 @@ describe("stats", function()
             } do
                 assert.equal("number", type(class[name]), name)
             end
+        end
+        for _, name in ipairs {
+            "hits", "misses", "out", "bytes_out", "cached", "cached_bytes",
+        } do
+            assert.equal(0, stats.large[name], name)
         end
         assert.equal("table", type(stats.numa))
     end)
@@ -116,6 +122,7 @@ describe("stats", function()
                 local where = ("seed %d, step %d"):format(seed, step)
                 assert.equal(number, stats.checked_out, where)
                 assert.equal(number - exact, conserved(stats), where)
+                assert.equal(exact, stats.large.out, where)
             end
         end
         for _, x in pairs(held) do
@@ -237,8 +244,11 @@ describe("stats", function()
         end
         stats = own:stats()
         assert.equal(0, conserved(stats))
-        assert.equal(40 * 8192 + 41 * 16384, stats.committed_bytes)
-        assert.equal(41 * 16384 + 40 * 8192 - 2 * 16384, own:trim())
+        local all = 40 * 8192 + 41 * 16384 + stats.large.cached_bytes
+        assert.equal(19, stats.large.cached)
+        assert.equal(all, stats.committed_bytes)
+        assert.equal(all - 2 * 16384, own:trim())
+        assert.equal(0, own:stats().large.cached)
     end)
 end)
 

@@ -182,6 +182,7 @@ describe("doc/api.md", function()
         local stats = pool:stats()
         same_names(column(api, "field"), stats)
         same_names(column(api, "class"), stats.classes[1])
+        same_names(column(api, "large"), stats.large)
         stats.numa.requested = true     -- nil with some configurations
         same_names(column(api, "numa"), stats.numa)
         local totals = bufpool.stats()

@@ -57,12 +57,14 @@
 #include "bufpool.h"
 #include "core/hook.h"
 #include "core/pool.h"
+#include "core/refill.h"
 #include "core/trim.h"
 
 #define SECONDS 60	/* a round that takes longer counts as hung */
 #define SMALL 100	/* a size for each class, and one above both */
 #define LARGE 5000
 #define ABOVE 70000
+#define HIGHER 200000
 #define SMALL_FLOOR 4
 #define LARGE_FLOOR 1
 #define SHELF 60	/* small buffers that a shelf holds */
@@ -356,9 +358,9 @@ use_own_pool(void)
 }
 
 static void
-freeze(struct bufpool *p)
+freeze(struct bufpool *p, size_t n)
 {
-	struct bufpool_buf *b = take(p, SMALL);
+	struct bufpool_buf *b = take(p, n);
 
 	if (b == NULL)
 		return;
@@ -378,6 +380,26 @@ try_all(struct bufpool *p)
 	}
 }
 
+/* Above both classes: what is kept is taken as it is, made larger, found at the
+ * wrong address; what is out grows. */
+static void
+use_above(struct bufpool *p)
+{
+	struct bufpool_buf *b;
+
+	pair(p, ABOVE);
+	burst(p, ABOVE, 3);
+	pair(p, 2 * ABOVE - 5);
+	freeze(p, HIGHER);
+	b = take(p, ABOVE);
+	if (b != NULL && bufpool_resize(b, HIGHER) == 0)
+		bufpool_resize(b, 3 * HIGHER);
+	give(b);
+	b = bufpool_checkout_aligned(p, ABOVE, 65536);
+	CHECK(b != NULL || errno == EDQUOT || closed, "%s", strerror(errno));
+	bufpool_release(b);
+}
+
 /* What the others do in each thread. */
 static void
 do_everything(void)
@@ -388,8 +410,8 @@ do_everything(void)
 		pair(pool, SMALL);
 		pair(pool, LARGE);
 	}
-	pair(pool, ABOVE);
-	freeze(pool);
+	use_above(pool);
+	freeze(pool, SMALL);
 	burst(pool, SMALL, SHELF + 10);
 	burst(pool, LARGE, 6);
 	try_all(pool);
@@ -490,7 +512,7 @@ use_some(void)
 	pair(pool, SMALL);
 	pair(pool, LARGE);
 	pair(pool, ABOVE);
-	freeze(pool);
+	freeze(pool, SMALL);
 	try_all(pool);
 	b = bufpool_checkout_zeroed(pool, 10);
 	if (b != NULL && bufpool_resize(b, LARGE) == 0)
@@ -556,6 +578,47 @@ forget_decay(void)
 	decay_at(0);
 }
 
+/* Has some kept above the classes. */
+static void
+keep_some(void)
+{
+	burst(pool, ABOVE, 4);
+	burst(pool, HIGHER, 2);
+}
+
+/* What is kept as well: enough is owed for one and a half of the smallest. */
+static void
+forget_decay_of_kept(void)
+{
+	keep_some();
+	forget_decay();
+	atomic_store(&pool->large.was_kept, SIZE_MAX);
+	atomic_store(&pool->large.was_short, 0);
+	atomic_store(&pool->large.owed, ABOVE + ABOVE / 2);
+}
+
+static void
+keep_and_take(void)
+{
+	keep_some();
+	lent[0] = take(pool, ABOVE);
+}
+
+static void
+use_kept(void)
+{
+	use_above(pool);
+	try_all(pool);
+}
+
+static void
+use_kept_at_limit(void)
+{
+	use_above(pool);
+	burst(pool, LARGE, 3);
+	use_above(pool);
+}
+
 static void
 look_around(void)
 {
@@ -583,6 +646,7 @@ use_late(void *b)
 #define OWNER(place) .sitter_before = warm_up, .sitter_act = use_some, \
 		.sitter_at = place
 #define CLAIMER(place) .sitter_act = trim, .sitter_at = place
+#define TAKER(place) .sitter_act = use_kept, .sitter_at = place
 #define CLOSER(place) .sitter_act = shut, .sitter_at = place, .shuts = true
 static const struct deed deeds[] = {
 	DEED("checks out and releases", warm_up, use_some),
@@ -638,6 +702,24 @@ static const struct deed deeds[] = {
 	     CLAIMER("claim: claimed"), .alone = true),
 	DEED("exits; its shelf is closed", warm_up, nothing, .exits = true,
 	     CLOSER("close: closed"), .alone = true),
+	DEED("uses what is kept", keep_some, use_kept),
+	DEED("keeps what it had out", keep_and_take, give_one,
+	     .only_releases = true),
+	DEED("trims what is kept", keep_some, trim),
+	DEED("lets what is kept decay", forget_decay_of_kept, look_around),
+	DEED("closes what is kept", keep_some, shut, .shuts = true),
+	DEED("finds no memory above the classes", keep_some, use_kept_at_limit,
+	     .limited = true),
+	DEED("uses what is kept; one has taken", keep_some, use_kept,
+	     TAKER("large: taken")),
+	DEED("uses what is kept; one is keeping", keep_some, use_kept,
+	     TAKER("large: keeping")),
+	DEED("keeps; one closes", keep_and_take, give_one,
+	     CLOSER("close: closed")),
+	DEED("closes; one has taken", keep_some, shut, TAKER("large: taken"),
+	     .shuts = true),
+	DEED("closes; one is keeping", keep_some, shut,
+	     TAKER("large: keeping"), .shuts = true),
 	DEED("exits; one steals", warm_up, nothing, .exits = true,
 	     .sitter_act = use_much, .sitter_at = "depot: taken"),
 };
@@ -719,12 +801,36 @@ check_class(const struct bufpool_class_stats *s)
 	free(held);
 }
 
+/* Every kept buffer is there once, and zero; all memory is accounted for. */
+static void
+check_kept(const struct bufpool_stats *s)
+{
+	uint64_t bytes = s->large_cached_bytes;
+	struct bufpool_buf *held[100];
+	unsigned n = 0;
+
+	for (unsigned c = 0; c < s->class_count; c++)
+		bytes += s->classes[c].count * s->classes[c].size;
+	CHECK(bytes == s->committed_bytes, "%llu bytes, %llu committed",
+	      (unsigned long long)bytes,
+	      (unsigned long long)s->committed_bytes);
+	for (size_t size = SMALL; size < 16 * HIGHER; size += size / 8)
+		while (n < 100 && (held[n] = checkout_large_slow(
+				       pool, size, 0, TAKE_READY)) != NULL)
+			CHECK(all_zero(held[n++]), "a kept one is not zero");
+	CHECK(n == s->large_cached, "%u of %llu kept ones can be had", n,
+	      (unsigned long long)s->large_cached);
+	while (n > 0)
+		bufpool_release(held[--n]);
+}
+
 static void
 check_open(void)
 {
 	struct bufpool_stats s;
 
 	bufpool_get_stats(pool, &s);
+	check_kept(&s);
 	CHECK(s.checked_out == 0 && s.lost == 0, "%llu out, %llu lost",
 	      (unsigned long long)s.checked_out, (unsigned long long)s.lost);
 	for (unsigned c = 0; c < s.class_count; c++)

@@ -16,6 +16,7 @@
 
 #include "bufpool.h"
 #include "support/pool.h"
+#include "support/process.h"
 
 static void
 trims_down_to_the_configured_counts(void **state)
@@ -73,20 +74,6 @@ hold_and_release(void *pool)
 	while (n > 0)
 		bufpool_release(held[--n]);
 	return NULL;
-}
-
-static size_t
-resident_bytes(void)
-{
-	FILE *file = fopen("/proc/self/smaps_rollup", "r");
-	char line[256];
-	size_t kib = 0;
-
-	assert_non_null(file);
-	while (kib == 0 && fgets(line, sizeof line, file) != NULL)
-		sscanf(line, "Rss: %zu kB", &kib);
-	fclose(file);
-	return kib * 1024;
 }
 
 /* Returns how many bytes are resident while all threads hold their buffers. */

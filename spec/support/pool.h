@@ -4,8 +4,10 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -35,6 +37,24 @@ stats_of(struct bufpool *p)
 
 	bufpool_get_stats(p, &s);
 	return s;
+}
+
+static inline size_t
+in_pages(size_t n)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return n == 0 ? page : (n + page - 1) / page * page;
+}
+
+/* Above the largest class: whole pages, at most twice as many as needed. */
+static inline bool
+holds_large(const struct bufpool_buf *b, size_t n)
+{
+	size_t capacity = bufpool_capacity(b);
+
+	return capacity >= n && capacity == in_pages(capacity) &&
+	    capacity <= 2 * in_pages(n);
 }
 
 /* Each buffer that exists is in one place: ready, cached or out. */

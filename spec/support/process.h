@@ -76,4 +76,19 @@ status_bytes(const char *key)
 	return kib * 1024;
 }
 
+/* What is in memory just now, to the page. */
+static inline size_t
+resident_bytes(void)
+{
+	FILE *file = fopen("/proc/self/smaps_rollup", "r");
+	char line[256];
+	size_t kib = 0;
+
+	CHECK(file != NULL, "no /proc/self/smaps_rollup");
+	while (kib == 0 && fgets(line, sizeof line, file) != NULL)
+		sscanf(line, "Rss: %zu kB", &kib);
+	fclose(file);
+	return kib * 1024;
+}
+
 #endif

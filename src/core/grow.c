@@ -21,28 +21,26 @@ larger_than(const struct bufpool_buf *b, size_t need)
 	return larger;
 }
 
-/* Pages of a large buffer move, not its bytes. 0; -1 + errno; 1: it is not
- * large, or has to stay aligned by more than a page. */
-static int
+/* Pages of a large buffer move, not its bytes. False when it is not large, has
+ * to stay aligned by more than a page, or the system does not move it: memory
+ * is short, or someone's advice for a part of it has split the mapping. */
+static bool
 extend(struct bufpool_buf *b, size_t capacity)
 {
 	size_t need = capacity + (size_t)(b->at - b->base);
 	size_t twice = buf_size(b) * 2;
 
-	if (b->class != CLASS_LARGE || b->align > LAYOUT_GRAIN_LOG)
-		return 1;
-	if (need > PTRDIFF_MAX) {
-		errno = EOVERFLOW;
-		return -1;
-	}
+	if (b->class != CLASS_LARGE || b->align > LAYOUT_GRAIN_LOG ||
+	    need > PTRDIFF_MAX)
+		return false;
 	if ((twice > need && twice <= PTRDIFF_MAX &&
 	     large_extend_slow(b, twice, TAKE_FRESH)) ||
 	    large_extend_slow(b, need, TAKE_ANY)) {
 		b->granted = 0;
 		buf_changed(b);
-		return 0;
+		return true;
 	}
-	return -1;
+	return false;
 }
 
 int
@@ -50,7 +48,6 @@ grow_to(struct bufpool_buf *b, size_t capacity)
 {
 	size_t written = b->len < b->mark ? b->len : b->mark;
 	struct bufpool_buf *larger;
-	int done;
 
 	if (capacity <= b->capacity)
 		return 0;
@@ -60,9 +57,8 @@ grow_to(struct bufpool_buf *b, size_t capacity)
 		buf_compact(b);
 		return 0;
 	}
-	done = extend(b, capacity);
-	if (done <= 0)
-		return done;
+	if (extend(b, capacity))
+		return 0;
 	larger = larger_than(b, capacity);
 	if (larger == NULL) {
 		if (capacity > buf_size(b))

@@ -53,53 +53,62 @@ count(struct large *l, size_t bytes, uint64_t mappings)
 	atomic_fetch_add_explicit(&l->count, mappings, memory_order_relaxed);
 }
 
+/* Sequentially consistent, for close against push: either close finds the
+ * mapping, or this sees that the pool was closed. */
 static void
 push(struct large *l, struct bufpool_buf *b)
 {
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "keep");
 	buf_push(bin_at(l, b->node, bin_of(b->span)), b);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&l->closed, memory_order_relaxed) != 0)
+		large_give_back(l, SIZE_MAX, true);
 }
 
+/* Still counted as kept: whoever does not push it back takes it off. */
 static struct bufpool_buf *
-pop(struct large *l, struct buf_stack *bin)
+pop(struct buf_stack *bin)
 {
 	struct bufpool_buf *b = buf_pop(bin);
 
 	if (b == NULL)
 		return NULL;
 	hook("large: taken");
-	count(l, -b->span, (uint64_t)-1);
 	buf_turn(b, BUF_READY, BUF_CACHED, 0, "take");
 	return b;
 }
 
-/* Puts back what does not serve. */
-static void
-put_back(struct large *l, struct bufpool_buf *b)
+static size_t
+give(struct large *l, struct bufpool_buf *b)
 {
-	count(l, b->span, 1);
-	push(l, b);
+	count(l, -b->span, (uint64_t)-1);
+	return arena_give(b);
 }
 
-/* A mapping of this bin that holds n bytes or can be made to. */
+/* A mapping of this bin that holds n bytes or, with fresh memory, can be made
+ * to. */
 static struct bufpool_buf *
-take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align)
+take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
+	  bool fresh)
 {
-	struct bufpool_buf *b = pop(l, bin);
+	struct bufpool_buf *b = pop(bin);
 	uintptr_t mask = ((uintptr_t)1 << align) - 1;
+	size_t span;
 
 	if (b == NULL)
 		return NULL;
-	if (b->span >= n && ((uintptr_t)b->base & mask) == 0)
+	span = b->span;
+	if ((span >= n && ((uintptr_t)b->base & mask) == 0) ||
+	    (fresh && arena_extend(b, n))) {
+		count(l, -span, (uint64_t)-1);
 		return b;
-	if (align <= PAGE_LOG && arena_extend(b, n))
-		return b;
-	put_back(l, b);
+	}
+	push(l, b);
 	return NULL;
 }
 
 struct bufpool_buf *
-large_take(struct large *l, size_t n, unsigned align, bool larger)
+large_take(struct large *l, size_t n, unsigned align, bool fresh, bool larger)
 {
 	unsigned bin = bin_of(n), last = larger ? LARGE_BINS - 1
 					 : bin + LARGE_STEPS - 1;
@@ -109,10 +118,11 @@ large_take(struct large *l, size_t n, unsigned align, bool larger)
 
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
 		return NULL;
+	fresh = fresh && align <= PAGE_LOG;
 	for (unsigned i = bin; i <= last && i < LARGE_BINS && !b; i++)
-		b = take_from(l, bin_at(l, node, i), n, align);
-	for (unsigned i = bin; i-- > least && align <= PAGE_LOG && !b;)
-		b = take_from(l, bin_at(l, node, i), n, align);
+		b = take_from(l, bin_at(l, node, i), n, align, fresh);
+	for (unsigned i = bin; i-- > least && fresh && !b;)
+		b = take_from(l, bin_at(l, node, i), n, align, fresh);
 	return b;
 }
 
@@ -145,7 +155,8 @@ make_room(struct large *l, size_t bytes)
 	return false;
 }
 
-/* Of one above the limit, what was written may still be worth keeping. */
+/* Of one above the limit, what was written may still be worth keeping, if it is
+ * enough to serve a request. */
 size_t
 large_put(struct large *l, struct bufpool_buf *b)
 {
@@ -153,7 +164,8 @@ large_put(struct large *l, struct bufpool_buf *b)
 
 	if (b->consumed)
 		buf_rewind(b);
-	if (l->bin != NULL && b->span > l->limit)
+	if (l->bin != NULL && b->span > l->limit &&
+	    layout_class(l->arena->layout, b->mark) == CLASS_LARGE)
 		arena_shrink(b, b->mark);
 	if (l->bin == NULL || !make_room(l, b->span)) {
 		arena_give(b);
@@ -181,8 +193,8 @@ large_give_back(struct large *l, size_t bytes, bool largest_first)
 			struct bufpool_buf *b;
 
 			while (done < bytes &&
-			       (b = pop(l, bin_at(l, node, number))) != NULL)
-				done += arena_give(b);
+			       (b = pop(bin_at(l, node, number))) != NULL)
+				done += give(l, b);
 		}
 	}
 	return done;
@@ -195,13 +207,13 @@ give_back_small(struct large *l, struct buf_stack *bin, size_t most)
 	struct bufpool_buf *b;
 	size_t done = 0;
 
-	while ((b = pop(l, bin)) != NULL) {
+	while ((b = pop(bin)) != NULL) {
 		if (b->span > most - done) {
-			put_back(l, b);
+			push(l, b);
 			break;
 		}
 		done += b->span;
-		arena_give(b);
+		give(l, b);
 	}
 	return done;
 }
@@ -223,6 +235,14 @@ large_decay(struct large *l, unsigned part)
 	for (size_t i = 0; i < bins(l); i++)
 		owed -= give_back_small(l, &l->bin[i], owed);
 	atomic_store(&l->owed, owed);
+}
+
+void
+large_close(struct large *l)
+{
+	atomic_store(&l->closed, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	large_give_back(l, SIZE_MAX, true);
 }
 
 void

@@ -31,6 +31,7 @@ struct large {
 	struct bufpool_arena *arena;
 	size_t limit;			/* bytes kept */
 	struct buf_stack *bin;		/* by node and size */
+	_Atomic uint32_t closed;	/* nothing more is kept */
 	_Atomic size_t kept;		/* bytes, never below what is in bins */
 	_Atomic uint64_t count;		/* mappings, likewise */
 
@@ -50,11 +51,11 @@ void large_destroy(struct large *l);
 
 /*
  * A mapping that is kept, for n bytes at a multiple of 1 << align: CACHED, the
- * caller's, all zero. `larger`: any that is larger will do. NULL when none
- * fits. Any thread that holds the pool.
+ * caller's, all zero. `fresh`: a smaller one may be made larger. `larger`: any
+ * that is larger will do. NULL when none fits. Any thread that holds the pool.
  */
 struct bufpool_buf *large_take(struct large *l, size_t n, unsigned align,
-			       bool larger);
+			       bool fresh, bool larger);
 
 /* Wipes a CACHED buffer and keeps it, or gives it back to the system when it is
  * above the limit. Returns the bytes that were wiped. Any thread that holds the
@@ -70,6 +71,9 @@ size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
  * mappings first; what is less than a mapping is owed to the next call. Nothing
  * when a checkout has missed meanwhile. One thread at a time. */
 void large_decay(struct large *l, unsigned part);
+
+/* Gives everything back, and from here on what comes home as well. */
+void large_close(struct large *l);
 
 /* In a fork child: counts what is there. */
 void large_after_fork(struct large *l);

@@ -84,6 +84,7 @@
 #define shelf_unclaim bufpool_shelf_unclaim
 
 #define large_after_fork bufpool_large_after_fork
+#define large_close bufpool_large_close
 #define large_create bufpool_large_create
 #define large_decay bufpool_large_decay
 #define large_destroy bufpool_large_destroy

@@ -252,7 +252,8 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 		errno = ESHUTDOWN;
 		return NULL;
 	}
-	b = large_take(&p->large, n, align, take & TAKE_LARGER);
+	b = large_take(&p->large, n, align, take & TAKE_FRESH,
+		       take & TAKE_LARGER);
 	hit = b != NULL;
 	if (b == NULL && !(take & TAKE_FRESH)) {
 		errno = EAGAIN;

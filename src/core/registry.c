@@ -105,6 +105,7 @@ reset_large(struct large *l)
 {
 	l->kept = l->count = l->was_kept = l->owed = 0;
 	l->was_short = 0;
+	l->closed = 0;
 	l->hits = l->misses = l->releases = l->gc_returns = 0;
 	l->bytes_taken = l->bytes_returned = 0;
 }
@@ -314,7 +315,7 @@ bufpool_close(struct bufpool *p)
 	for_each_cache(k, &p->caches)
 		cache_close(k);
 	caches_drain_commons(&p->caches);
-	large_give_back(&p->large, SIZE_MAX, true);
+	large_close(&p->large);
 }
 
 void
@@ -395,7 +396,8 @@ tally(void)
 			p->was_idle[b->class]++;
 		} else if (b->class == CLASS_LARGE) {
 			p->large.releases--;
-			p->large.bytes_returned -= buf_size(b);
+			/* Changed last by one that was just growing. */
+			p->large.bytes_returned -= b->span;
 		}
 	}
 }
@@ -420,7 +422,7 @@ after_fork(void)
 		large_after_fork(&p->large);
 		if (pool_closed(p)) {
 			caches_drain_commons(&p->caches);
-			large_give_back(&p->large, SIZE_MAX, true);
+			large_close(&p->large);
 		}
 		for (unsigned c = 0; c < p->layout.classes; c++)
 			p->was_idle[c] = 0;

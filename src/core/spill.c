@@ -17,11 +17,6 @@ release_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 					  memory_order_relaxed);
 	atomic_fetch_add_explicit(&p->caches.wiped_bytes, large_put(l, b),
 				  memory_order_relaxed);
-	/* Sequentially consistent, for close against put: either close finds
-	 * the mapping, or this sees that the pool was closed. */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (pool_closed(p))
-		large_give_back(l, SIZE_MAX, true);
 }
 
 /* Onto the shelf, which spills when it is full. A shelf that is not the owner's
