@@ -402,7 +402,8 @@ arena_retry(struct bufpool_arena *a)
 /*
  * The memory of a class keeps its address and loses its pages. Should the
  * system refuse that, because they are locked, they are still all zero, and
- * stay committed until the buffer is taken again.
+ * stay committed until the buffer is taken again. So do buffers that share a
+ * page of a system whose pages are larger than 4 KiB.
  */
 static size_t
 give_class(struct bufpool_arena *a, struct bufpool_buf *b)
@@ -410,7 +411,8 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	size_t size = a->layout->size[b->class];
 	unsigned class = b->class;
 
-	b->resident = madvise(b->base, size, MADV_DONTNEED) != 0;
+	b->resident = size % page != 0 ||
+	    madvise(b->base, size, MADV_DONTNEED) != 0;
 	if (b->resident)
 		size = 0;
 	hook("arena: giving back");

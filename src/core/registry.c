@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "registry.h"
 #include "stats.h"
 #include "table.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
-#define PLACE_BYTES 4096	/* places begin at multiples of this */
 #define NAMES_MAX ((uint32_t)1 << 20)	/* different names in a process */
 #define BUCKETS 4096
 
@@ -34,8 +34,8 @@ static void after_fork(void);
 static void
 init(void)
 {
-	const size_t place = (sizeof(struct bufpool) + PLACE_BYTES - 1) /
-	    PLACE_BYTES * PLACE_BYTES;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
 
 	cache_init();
 	arena_init();
@@ -140,8 +140,8 @@ take_place(void)
 	}
 }
 
-/* Zeroed, the place costs no memory, and is no longer taken. Where the system
- * refuses, the place is only no longer taken. */
+/* Zeroed, the place costs no memory, and is no longer taken. It has pages of
+ * its own. Where the system refuses, the place is only no longer taken. */
 static void
 free_place(struct bufpool *p)
 {
