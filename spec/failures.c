@@ -78,6 +78,8 @@ fails(enum kind kind)
 	return true;
 }
 
+static size_t large_page = 1;	/* as if the system had such pages */
+
 /* The program's own definitions come before those of the C library. */
 #define STANDS_IN __attribute__((visibility("default")))
 
@@ -128,15 +130,30 @@ mprotect(void *at, size_t bytes, int prot)
 	return fails(MPROTECT) ? -1 : REAL(mprotect, at, bytes, prot);
 }
 
+/* Whole pages, as the system has it, however large they are here. */
 STANDS_IN int
 madvise(void *at, size_t bytes, int advice)
 {
+	if ((uintptr_t)at % large_page != 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	bytes = (bytes + large_page - 1) / large_page * large_page;
 	if (fails(MADVISE)) {
 		if (advice == MADV_DONTNEED)
 			atomic_fetch_add(&fault.advise_failed, bytes);
 		return -1;
 	}
 	return REAL(madvise, at, bytes, advice);
+}
+
+STANDS_IN long
+sysconf(int name)
+{
+	if (name == _SC_PAGESIZE && getenv("FAILURES_PAGE") != NULL)
+		large_page = strtoull(getenv("FAILURES_PAGE"), NULL, 10);
+	return name == _SC_PAGESIZE && large_page > 1 ? (long)large_page
+	    : REAL(sysconf, name);
 }
 
 /* A sanitizer calls this one itself. */
@@ -642,16 +659,72 @@ large_buffers_and_closed_pools_need_no_fence(void **state)
 	bufpool_destroy(h.pool);
 }
 
+/* In a process that was told of large pages when it began: what is given back
+ * takes nothing along that lies in the same page. */
+static int
+use_large_pages(void)
+{
+	struct bufpool_buf *held[200];
+	struct bufpool *p = new_pool(0, 0, 0), *others[40];
+
+	CHECK(large_page == 65536, "the core has not asked");
+	for (int i = 0; i < 40; i++)
+		others[i] = new_pool(1, 0, 0);
+	for (int i = 0; i < 200; i++)
+		memset(bufpool_data(held[i] = bufpool_checkout(p, 4096)), 0x77,
+		       4096);
+	for (int i = 0; i < 200; i += 2)
+		bufpool_release(held[i]);
+	for (int i = 0; i < 40; i += 2)
+		bufpool_destroy(others[i]);
+	bufpool_trim(p);
+	check_conserved(p);
+	for (int i = 1; i < 200; i += 2) {
+		CHECK(*(const char *)bufpool_peek(held[i]) == 0x77,
+		      "buffer %d has got lost", i);
+		bufpool_release(held[i]);
+	}
+	for (int i = 1; i < 40; i += 2) {
+		CHECK(stats_of(others[i]).classes[0].ready == 1,
+		      "pool %d has got lost", i);
+		bufpool_destroy(others[i]);
+	}
+	check_works(p);
+	bufpool_destroy(p);
+	return 0;
+}
+
+static void
+run_with_large_pages(void *arg)
+{
+	(void)arg;
+	setenv("FAILURES_PAGE", "65536", 1);
+	execl("/proc/self/exe", "failures", "pages", (char *)NULL);
+	CHECK(false, "exec");
+}
+
+static void
+larger_pages_are_given_back_as_a_whole(void **state)
+{
+	(void)state;
+	if (SANITIZED)
+		skip();
+	assert_int_equal(in_child(run_with_large_pages, NULL), 0);
+}
+
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_plain_pool_stands_it),
 		cmocka_unit_test(a_pool_at_its_limit_stands_it),
 		cmocka_unit_test(a_pool_with_all_options_stands_it),
 		cmocka_unit_test(large_buffers_and_closed_pools_need_no_fence),
+		cmocka_unit_test(larger_pages_are_given_back_as_a_whole),
 	};
 
+	if (argc > 1 && strcmp(argv[1], "pages") == 0)
+		return use_large_pages();
 	if (getenv("FAILURES_STEP") != NULL)
 		step = strtoull(getenv("FAILURES_STEP"), NULL, 10);
 	counted = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
