@@ -14,6 +14,8 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -659,6 +661,86 @@ large_buffers_and_closed_pools_need_no_fence(void **state)
 	bufpool_destroy(h.pool);
 }
 
+/* What fails before main. */
+__attribute__((constructor(101))) static void
+arm_at_load(void)
+{
+	const char *text = getenv("FAILURES_LOAD");
+	unsigned kind;
+
+	if (text == NULL || sscanf(text, "%u %" SCNu64 " %" SCNu64, &kind,
+				   &fault.first, &fault.last) != 3)
+		return;
+	fault.kind = (enum kind)kind;
+	atomic_store(&fault.armed, true);
+}
+
+/* The calls up to here have failed or not: the tables are there, smaller ones
+ * are, or none. */
+static int
+use_after_load(void)
+{
+	struct bufpool_config config = plain_way().config;
+	struct bufpool *p;
+	struct hands h;
+
+	atomic_store(&fault.armed, false);
+	bufpool_thread_flush();
+	p = bufpool_create(NULL);
+	CHECK(p != NULL || errno == ENOMEM, "create");
+	h.pool = bufpool_create(&config);
+	CHECK((h.pool != NULL) == (p != NULL), "a name makes a difference");
+	if (p == NULL) {
+		CHECK(errno == ENOMEM, "create by name");
+		CHECK(bufpool_get("failures") == NULL && errno == ENOENT,
+		      "get");
+		CHECK(bufpool_default() == NULL && errno == ENOMEM,
+		      "default");
+		return 2;
+	}
+	fill_hands(&h);
+	empty_hands(&h);
+	check_conserved(h.pool);
+	bufpool_destroy(h.pool);
+	bufpool_destroy(p);
+	return 0;
+}
+
+static void
+run_load(void *what)
+{
+	setenv("FAILURES_LOAD", what, 1);
+	execl("/proc/self/exe", "failures", "load", (char *)NULL);
+	CHECK(false, "exec");
+}
+
+static void
+a_process_starts_with_what_it_gets(void **state)
+{
+	int works = 0, fails_well = 0;
+
+	(void)state;
+	if (SANITIZED)
+		skip();
+	for (int kind = 0; kind < KINDS; kind++)
+		for (int n = 1; n <= (kind == MMAP ? 40 : 3); n++)
+			for (int all = 0; all <= 1; all++) {
+				char text[64];
+				int status;
+
+				snprintf(text, sizeof text, "%d %d %d", kind,
+					 n, all ? INT_MAX : n);
+				status = in_child(run_load, text);
+				works += status == 0;
+				fails_well += status == 2 << 8;
+				if (status != 0 && status != 2 << 8)
+					fail_msg("%s: status %x", text,
+						 (unsigned)status);
+			}
+	assert_in_range(works, 1, INT_MAX);
+	assert_in_range(fails_well, 1, INT_MAX);
+}
+
 /* In a process that was told of large pages when it began: what is given back
  * takes nothing along that lies in the same page. */
 static int
@@ -724,11 +806,14 @@ main(int argc, char **argv)
 		cmocka_unit_test(a_pool_at_its_limit_stands_it),
 		cmocka_unit_test(a_pool_with_all_options_stands_it),
 		cmocka_unit_test(large_buffers_and_closed_pools_need_no_fence),
+		cmocka_unit_test(a_process_starts_with_what_it_gets),
 		cmocka_unit_test(larger_pages_are_given_back_as_a_whole),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "pages") == 0)
 		return use_large_pages();
+	if (argc > 1 && strcmp(argv[1], "load") == 0)
+		return use_after_load();
 	if (getenv("FAILURES_STEP") != NULL)
 		step = strtoull(getenv("FAILURES_STEP"), NULL, 10);
 	counted = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
