@@ -406,6 +406,7 @@ asan: deps-test
 	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED=--exclude-tags=noasan \
 		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 FORKS=200 \
+		FAILURES_STEP=4 THREADS=10000 \
 		.ci/test $(filter %.c spec/0%.lua,$(filter-out %fenced.c, \
 		$(SPEC)))
 

@@ -14,6 +14,8 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -78,6 +80,8 @@ fails(enum kind kind)
 	return true;
 }
 
+static size_t large_page = 1;	/* as if the system had such pages */
+
 /* The program's own definitions come before those of the C library. */
 #define STANDS_IN __attribute__((visibility("default")))
 
@@ -128,9 +132,15 @@ mprotect(void *at, size_t bytes, int prot)
 	return fails(MPROTECT) ? -1 : REAL(mprotect, at, bytes, prot);
 }
 
+/* Whole pages, as the system has it, however large they are here. */
 STANDS_IN int
 madvise(void *at, size_t bytes, int advice)
 {
+	if ((uintptr_t)at % large_page != 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	bytes = (bytes + large_page - 1) / large_page * large_page;
 	if (fails(MADVISE)) {
 		if (advice == MADV_DONTNEED)
 			atomic_fetch_add(&fault.advise_failed, bytes);
@@ -139,11 +149,21 @@ madvise(void *at, size_t bytes, int advice)
 	return REAL(madvise, at, bytes, advice);
 }
 
+STANDS_IN long
+sysconf(int name)
+{
+	if (name == _SC_PAGESIZE && getenv("FAILURES_PAGE") != NULL)
+		large_page = strtoull(getenv("FAILURES_PAGE"), NULL, 10);
+	return name == _SC_PAGESIZE && large_page > 1 ? (long)large_page
+	    : REAL(sysconf, name);
+}
+
+/* A sanitizer calls this one itself. */
 STANDS_IN int
 pthread_setspecific(pthread_key_t key, const void *value)
 {
-	return fails(SETSPECIFIC) ? ENOMEM
-				  : REAL(pthread_setspecific, key, value);
+	return !SANITIZED && fails(SETSPECIFIC) ? ENOMEM
+	    : REAL(pthread_setspecific, key, value);
 }
 
 /* libnuma's calls come here, too. */
@@ -641,16 +661,159 @@ large_buffers_and_closed_pools_need_no_fence(void **state)
 	bufpool_destroy(h.pool);
 }
 
+/* What fails before main. */
+__attribute__((constructor(101))) static void
+arm_at_load(void)
+{
+	const char *text = getenv("FAILURES_LOAD");
+	unsigned kind;
+
+	if (text == NULL || sscanf(text, "%u %" SCNu64 " %" SCNu64, &kind,
+				   &fault.first, &fault.last) != 3)
+		return;
+	fault.kind = (enum kind)kind;
+	atomic_store(&fault.armed, true);
+}
+
+/* The calls up to here have failed or not: the tables are there, smaller ones
+ * are, or none. */
+static int
+use_after_load(void)
+{
+	struct bufpool_config config = plain_way().config;
+	struct bufpool *p;
+	struct hands h;
+
+	atomic_store(&fault.armed, false);
+	bufpool_thread_flush();
+	p = bufpool_create(NULL);
+	CHECK(p != NULL || errno == ENOMEM, "create");
+	h.pool = bufpool_create(&config);
+	CHECK((h.pool != NULL) == (p != NULL), "a name makes a difference");
+	if (p == NULL) {
+		CHECK(errno == ENOMEM, "create by name");
+		CHECK(bufpool_get("failures") == NULL && errno == ENOENT,
+		      "get");
+		CHECK(bufpool_default() == NULL && errno == ENOMEM,
+		      "default");
+		return 2;
+	}
+	fill_hands(&h);
+	empty_hands(&h);
+	check_conserved(h.pool);
+	bufpool_destroy(h.pool);
+	bufpool_destroy(p);
+	return 0;
+}
+
+static void
+run_load(void *what)
+{
+	setenv("FAILURES_LOAD", what, 1);
+	execl("/proc/self/exe", "failures", "load", (char *)NULL);
+	CHECK(false, "exec");
+}
+
+static void
+a_process_starts_with_what_it_gets(void **state)
+{
+	int works = 0, fails_well = 0;
+
+	(void)state;
+	if (SANITIZED)
+		skip();
+	for (int kind = 0; kind < KINDS; kind++)
+		for (int n = 1; n <= (kind == MMAP ? 40 : 3); n++)
+			for (int all = 0; all <= 1; all++) {
+				char text[64];
+				int status;
+
+				snprintf(text, sizeof text, "%d %d %d", kind,
+					 n, all ? INT_MAX : n);
+				status = in_child(run_load, text);
+				works += status == 0;
+				fails_well += status == 2 << 8;
+				if (status != 0 && status != 2 << 8)
+					fail_msg("%s: status %x", text,
+						 (unsigned)status);
+			}
+	assert_in_range(works, 1, INT_MAX);
+	assert_in_range(fails_well, 1, INT_MAX);
+}
+
+/* In a process that was told of large pages when it began: what is given back
+ * takes nothing along that lies in the same page. */
+static int
+use_large_pages(void)
+{
+	struct bufpool_buf *held[200];
+	struct bufpool *p = new_pool(0, 0, 0), *others[40];
+
+	CHECK(large_page == 65536, "the core has not asked");
+	for (int i = 0; i < 40; i++)
+		others[i] = new_pool(1, 0, 0);
+	for (int i = 0; i < 200; i++)
+		memset(bufpool_data(held[i] = bufpool_checkout(p, 4096)), 0x77,
+		       4096);
+	for (int i = 0; i < 200; i++)
+		if ((uintptr_t)bufpool_peek(held[i]) % large_page == 0) {
+			bufpool_release(held[i]);
+			held[i] = NULL;
+		}
+	for (int i = 0; i < 40; i += 2)
+		bufpool_destroy(others[i]);
+	bufpool_trim(p);
+	check_conserved(p);
+	for (int i = 0; i < 200; i++) {
+		CHECK(held[i] == NULL ||
+		      *(const char *)bufpool_peek(held[i]) == 0x77,
+		      "buffer %d has got lost", i);
+		bufpool_release(held[i]);
+	}
+	for (int i = 1; i < 40; i += 2) {
+		CHECK(stats_of(others[i]).classes[0].ready == 1,
+		      "pool %d has got lost", i);
+		bufpool_destroy(others[i]);
+	}
+	check_works(p);
+	bufpool_destroy(p);
+	return 0;
+}
+
+static void
+run_with_large_pages(void *arg)
+{
+	(void)arg;
+	setenv("FAILURES_PAGE", "65536", 1);
+	execl("/proc/self/exe", "failures", "pages", (char *)NULL);
+	CHECK(false, "exec");
+}
+
+static void
+larger_pages_are_given_back_as_a_whole(void **state)
+{
+	(void)state;
+	if (SANITIZED)
+		skip();
+	assert_int_equal(in_child(run_with_large_pages, NULL), 0);
+}
+
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_plain_pool_stands_it),
 		cmocka_unit_test(a_pool_at_its_limit_stands_it),
 		cmocka_unit_test(a_pool_with_all_options_stands_it),
 		cmocka_unit_test(large_buffers_and_closed_pools_need_no_fence),
+		cmocka_unit_test(a_process_starts_with_what_it_gets),
+		cmocka_unit_test(larger_pages_are_given_back_as_a_whole),
 	};
 
+	if (argc > 1 && strcmp(argv[1], "pages") == 0)
+		return use_large_pages();
+	if (argc > 1 && strcmp(argv[1], "load") == 0)
+		return use_after_load();
 	if (getenv("FAILURES_STEP") != NULL)
 		step = strtoull(getenv("FAILURES_STEP"), NULL, 10);
 	counted = mmap(NULL, 4096, PROT_READ | PROT_WRITE,

@@ -149,7 +149,8 @@ come_in_crowds(void *arg)
 		if (getenv("VERBOSE"))
 			fprintf(stderr, "crowd: %zu KiB stay\n",
 				(after - before) / 1024);
-		CHECK(SANITIZED || after - before < AT_ONCE * 12288u + (4 << 20),
+		CHECK(SANITIZED ||
+		      after - before < AT_ONCE * 12288u + (4 << 20),
 		      "%zu KiB stay", (after - before) / 1024);
 	}
 }

@@ -140,6 +140,7 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 static void
 populate(void *base, size_t bytes)
 {
+	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
 	if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
 		return;
 	for (size_t i = 0; i < bytes; i += page)
@@ -209,6 +210,14 @@ unmap(void *base, size_t bytes)
 	/* Others will get these addresses. */
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
 	return munmap(base, bytes) == 0;
+}
+
+/* As unmap; the address range of what the system refuses is lost. */
+static void
+unmap_for_good(void *base, size_t bytes)
+{
+	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
+	pages_unmap(base, bytes);
 }
 
 /* The descriptor has memory of the arena from here on. */
@@ -444,7 +453,8 @@ arena_retry(struct bufpool_arena *a)
 /*
  * The memory of a class keeps its address and loses its pages. Should the
  * system refuse that, because they are locked, they are still all zero, and
- * stay committed until the buffer is taken again.
+ * stay committed until the buffer is taken again. So do buffers that share a
+ * page of a system whose pages are larger than 4 KiB.
  */
 static size_t
 give_class(struct bufpool_arena *a, struct bufpool_buf *b)
@@ -452,7 +462,8 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	size_t size = a->layout->size[b->class];
 	unsigned class = b->class;
 
-	b->resident = madvise(b->base, size, MADV_DONTNEED) != 0;
+	b->resident = size % page != 0 ||
+	    madvise(b->base, size, MADV_DONTNEED) != 0;
 	if (b->resident)
 		size = 0;
 	hook("arena: giving back");
@@ -484,7 +495,6 @@ arena_give(struct bufpool_buf *b)
 	return bytes;
 }
 
-/* The address range of what cannot be unmapped is lost. */
 void
 arena_destroy(struct bufpool_arena *a)
 {
@@ -494,11 +504,11 @@ arena_destroy(struct bufpool_arena *a)
 	for (unsigned r = 0; a->blank != NULL && r < rings; r++)
 		while ((b = buf_pop(&a->blank[r])) != NULL) {
 			if (b->span != 0)
-				pages_unmap(b->base, b->span);
+				unmap_for_good(b->base, b->span);
 			buf_destroy(b);
 		}
 	while ((b = buf_pop(&a->unmappable)) != NULL) {
-		pages_unmap(b->base, b->span);
+		unmap_for_good(b->base, b->span);
 		buf_destroy(b);
 	}
 	if (a->blank != NULL && a->blank != a->blank_alone)
