@@ -27,6 +27,7 @@
 #define HELD 150		/* more than a shelf: spills and refills */
 #define CHILD_HELD 100
 #define OWNERS (1 << 16)
+#define ABOVE 1500000		/* above the classes */
 
 static struct bufpool *pool;
 static _Atomic uint32_t owner[OWNERS];
@@ -58,10 +59,13 @@ keep_busy(void *arg)
 
 		for (unsigned i = 0; i < n; i++) {
 			held[i] = bufpool_checkout(
-			    pool, sizes[(unsigned)rand_r(&seed) % 4]);
+			    pool, rand_r(&seed) % 64 == 0 ? ABOVE
+				: sizes[(unsigned)rand_r(&seed) % 4]);
 			if (held[i] == NULL)
 				abort();
 			memcpy(bufpool_data(held[i]), &me, sizeof me);
+			if (bufpool_len(held[i]) == ABOVE)
+				bufpool_wrote(held[i], sizeof me);
 			atomic_store(&owner[held[i]->number], me);
 		}
 		if (rand_r(&seed) % 16 == 0)
@@ -90,8 +94,9 @@ hold_together(void *arg)
 	struct bufpool_buf *held[CHILD_HELD];
 
 	for (int i = 0; i < CHILD_HELD; i++) {
-		size_t n = sizes[i % 2];
+		size_t n = i == 0 ? ABOVE : sizes[i % 2];
 		const uint8_t *data;
+		size_t dirty;
 		uint32_t was;
 
 		held[i] = bufpool_checkout(pool, n);
@@ -102,7 +107,9 @@ hold_together(void *arg)
 		data = bufpool_peek(held[i]);
 		for (size_t j = 0; j < n; j += 50)
 			CHILD_CHECK(data[j] == 0, "byte %zu not zero", j);
-		memset(bufpool_data(held[i]), 1, n);
+		dirty = n < ABOVE ? n : 4096;
+		memset(bufpool_data(held[i]), 1, dirty);
+		bufpool_wrote(held[i], dirty);
 	}
 	pthread_barrier_wait(&all_hold);
 	for (int i = 0; i < CHILD_HELD; i++) {
@@ -118,6 +125,7 @@ child(void)
 	struct bufpool_stats s;
 	pthread_t thread[THREADS];
 	unsigned before = records();
+	uint64_t bytes = 0;
 
 	alarm(60);	/* a child that hangs fails */
 	pthread_barrier_init(&all_hold, NULL, THREADS + 1);
@@ -137,7 +145,14 @@ child(void)
 		CHILD_CHECK(lost <= s.lost, "class %zu: %lld unaccounted for",
 			    s.classes[c].size, (long long)lost);
 		s.lost -= lost;
+		bytes += s.classes[c].count * s.classes[c].size;
 	}
+	bytes += s.large_bytes_out;
+	CHILD_CHECK(bytes <= s.committed_bytes && s.large_cached == 0,
+		    "%llu bytes, but %llu committed; %llu kept",
+		    (unsigned long long)bytes,
+		    (unsigned long long)s.committed_bytes,
+		    (unsigned long long)s.large_cached);
 	CHILD_CHECK(s.lost == 0, "%llu counted as lost but found",
 		    (unsigned long long)s.lost);
 	exit(0);

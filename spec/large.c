@@ -332,7 +332,12 @@ kept_memory_is_zero_whatever_was_written(void **state)
 			assert_kept_is_zero(p);
 			hits = stats_of(p).large_hits;
 			b = take(p, n);
-			assert_int_equal(stats_of(p).large_hits, hits + 1);
+			/* What has grown may be too large for it now. */
+			if (leave[i] != grows_and_fills &&
+			    leave[i] != consumes_and_grows)
+				assert_int_equal(stats_of(p).large_hits,
+						 hits + 1);
+			assert_true(holds_large(b, n));
 			assert_all_zero(b);
 			bufpool_release(b);
 			assert_accounted(p);
@@ -367,14 +372,14 @@ a_release_wipes_what_was_written_and_no_more(void **state)
 /* Sizes. */
 
 static void
-one_mapping_serves_what_needs_half_of_it(void **state)
+one_mapping_serves_what_needs_most_of_it(void **state)
 {
 	struct bufpool *p = keeping(KEEP, 0);
 	struct bufpool_buf *b;
 
 	(void)state;
 	keep(p, 8 * MIB, 1);
-	for (size_t n = 4 * MIB + 1; n <= 8 * MIB; n += 99991) {
+	for (size_t n = 4 * MIB + MIB / 2 + 1; n <= 8 * MIB; n += 99991) {
 		b = take(p, n);
 		assert_int_equal(bufpool_capacity(b), 8 * MIB);
 		bufpool_release(b);
@@ -530,7 +535,7 @@ alignment_above_a_page_is_kept(void **state)
 	/* These would serve, but for their addresses. */
 	for (size_t i = 0; i < 5; i++)
 		keep(p, sizes[i], 3);
-	for (size_t alignment = 8192; alignment <= 4 * MIB; alignment *= 2)
+	for (size_t alignment = 8192; alignment <= 4 * MIB; alignment *= 8)
 		for (size_t i = 0; i < 5; i++)
 			for (int again = 0; again < 2; again++) {
 				size_t n = sizes[i];
@@ -648,27 +653,39 @@ what_is_kept_decays(void **state)
 	uint64_t kept, least;
 
 	(void)state;
-	keep(p, 2 * MIB, 40);
-	keep(p, 24 * MIB, 1);
-	atomic_store(&p->large.was_short, 0);
-	decay(p);	/* this one looks only */
-	for (int round = 0; round < 200; round++) {
+	keep(p, 2 * MIB, 60);
+	decay(p);	/* after a miss, and so it only looks */
+	decay(p);
+	assert_in_range(stats_of(p).large_cached, 59, 60);
+	for (int round = 1; round < 22; round++) {
 		kept = stats_of(p).large_cached_bytes;
-		decay(p);
 		least = kept - kept / 32;
+		decay(p);
 		assert_in_range(stats_of(p).large_cached_bytes,
 				least < 2 * MIB ? 0 : least - 2 * MIB, kept);
-		if (round == 21)	/* 1/2 after 21.8 rounds */
-			assert_in_range(stats_of(p).large_cached_bytes,
-					50 * MIB, 56 * MIB);
 	}
-	/* Small ones go first; in the end the large one has gone as well. */
+	/* A half after 21.8 rounds. */
+	assert_in_range(stats_of(p).large_cached, 29, 32);
+	assert_accounted(p);
+	/* A large one goes when it is owed; small ones go first. */
+	bufpool_trim(p);
+	keep(p, 2 * MIB, 3);
+	keep(p, 26 * MIB, 1);
+	decay(p);
+	for (int round = 0; round < 7; round++)
+		decay(p);
+	assert_int_equal(stats_of(p).large_cached_bytes, 26 * MIB);
+	for (int round = 0; round < 30; round++)
+		decay(p);
+	assert_int_equal(stats_of(p).large_cached_bytes, 26 * MIB);
+	for (int round = 0; round < 4; round++)
+		decay(p);
 	assert_int_equal(stats_of(p).large_cached, 0);
 	assert_accounted(p);
 	/* A miss ends it for a while. */
 	keep(p, 2 * MIB, 40);
 	for (int round = 0; round < 100; round++) {
-		bufpool_release(take(p, 60 * MIB));
+		bufpool_release(take(p, 40 * MIB));
 		large_give_back(&p->large, 1, true);
 		kept = stats_of(p).large_cached;
 		assert_int_equal(kept, 40);
@@ -981,6 +998,7 @@ nodes_keep_their_own(void **state)
 		struct bufpool_config config = configured(KEEP, 0);
 		struct bufpool *p;
 		struct bufpool_buf *b;
+		uint64_t kept;
 
 		config.numa_node = nodes[i];
 		p = bufpool_create(&config);
@@ -996,10 +1014,9 @@ nodes_keep_their_own(void **state)
 		bufpool_release(b);
 		assert_kept_is_zero(p);
 		assert_accounted(p);
-		assert_int_equal(bufpool_trim(p),
-				 stats_of(p).committed_bytes +
-				     15 * MIB * (p->layout.nodes == 1) +
-				     0 * MIB);
+		kept = stats_of(p).large_cached_bytes;
+		assert_int_equal(bufpool_trim(p), kept);
+		assert_int_equal(stats_of(p).committed_bytes, 0);
 		bufpool_destroy(p);
 	}
 }
@@ -1123,8 +1140,10 @@ random_use_agrees_with_a_model(void **state)
 /* Threads. */
 
 #define THREADS 4
-#define OPS 1500
+#define OPS 500
 #define LIMIT (24 * MIB)
+#define MOST (5 * MIB)		/* that a buffer begins with */
+#define MOVING (THREADS * 4 * MOST)	/* doubled by capacity, and growth */
 
 static struct bufpool *shared;
 static _Atomic int stop;
@@ -1133,7 +1152,7 @@ static _Atomic uint64_t owner[1 << 16];
 static void
 keep_and_take(uint64_t me, unsigned *random)
 {
-	size_t n = MIB + 1 + (size_t)rand_r(random) % (4 * MIB);
+	size_t n = MOST - (size_t)rand_r(random) % (4 * MIB);
 	struct bufpool_buf *b = bufpool_checkout(shared, n);
 	const uint8_t *at;
 
@@ -1249,12 +1268,12 @@ use_in_child(void *arg)
 
 	(void)arg;
 	memset(owner, 0, sizeof owner);
-	CHECK(moving <= THREADS * 11 * MIB, "%zu bytes", moving);
+	CHECK(moving <= MOVING, "%zu bytes", moving);
 	bufpool_get_stats(shared, &s);
 	CHECK(s.large_cached_bytes <= LIMIT, "kept");
 	CHECK(s.large_out <= THREADS, "out: %llu",
 	      (unsigned long long)s.large_out);
-	CHECK(s.large_bytes_out <= THREADS * 11 * MIB, "out");
+	CHECK(s.large_bytes_out <= MOVING, "out");
 	for (int i = 0; i < 10; i++)
 		keep_and_take(1, &random);
 	CHECK(unaccounted(shared) == moving, "%zu", unaccounted(shared));
@@ -1301,7 +1320,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kept_memory_is_zero_whatever_was_written),
 		cmocka_unit_test(a_release_wipes_what_was_written_and_no_more),
-		cmocka_unit_test(one_mapping_serves_what_needs_half_of_it),
+		cmocka_unit_test(one_mapping_serves_what_needs_most_of_it),
 		cmocka_unit_test(statistics_tell_what_large_memory_does),
 		cmocka_unit_test(no_more_is_kept_than_large_bytes),
 		cmocka_unit_test(a_limit_of_0_keeps_nothing),

@@ -143,7 +143,22 @@ some_size(uint64_t *seed)
 	return r < 70 ? next_random(seed) % 4097
 	    : r < 90  ? next_random(seed) % 65537
 	    : r < 99  ? next_random(seed) % 262145 % 70000
-		      : 1048576 + next_random(seed) % 10000;
+	    : next_random(seed) % 32 > 0
+		? 1048576 + next_random(seed) % 10000
+		: 1048576 + next_random(seed) % 5000000;
+}
+
+/* Some have grown before they are looked at. */
+static struct bufpool_buf *
+take(size_t size, uint64_t *seed)
+{
+	bool grows = next_random(seed) % 64 == 0;
+	struct bufpool_buf *b = bufpool_checkout(pool, grows ? size / 3 : size);
+
+	CHECK(b != NULL, "no memory");
+	if (grows)
+		CHECK(bufpool_resize(b, size) == 0, "no memory");
+	return b;
 }
 
 /* Destructors run in rounds, four at most; this one releases in each. TSan lets
@@ -184,9 +199,8 @@ live(void *arg)
 	for (unsigned i = 0; i < end; i++) {
 		if (n < HELD && (n == 0 || next_random(&seed) % 2)) {
 			size_t size = some_size(&seed);
-			struct bufpool_buf *b = bufpool_checkout(pool, size);
+			struct bufpool_buf *b = take(size, &seed);
 
-			CHECK(b != NULL, "no memory");
 			acquire(b, me, size);
 			held[n++] = b;
 		} else {
@@ -237,8 +251,9 @@ open_and_close(void *arg)
 		CHECK(p != NULL, "no pool");
 		for (int i = 0; i < 100; i++) {
 			size_t at = next_random(&seed) % MAILBOX;
+			size_t n = i == 0 ? 2000000 : 5000;
 
-			b = bufpool_checkout(p, 1 + next_random(&seed) % 5000);
+			b = bufpool_checkout(p, 1 + next_random(&seed) % n);
 			CHECK(b != NULL, "no memory");
 			memset(bufpool_data(b), 1, bufpool_len(b));
 			bufpool_release(atomic_exchange(&mailbox[at], b));
@@ -281,6 +296,11 @@ check_quiet(void)
 		      (unsigned long long)s.classes[c].count,
 		      (unsigned long long)s.classes[c].ready,
 		      (unsigned long long)s.classes[c].cached);
+	CHECK(s.large_out == 0 && s.large_cached_bytes <= pool->large.limit,
+	      "above the classes: %llu out, %llu bytes kept",
+	      (unsigned long long)s.large_out,
+	      (unsigned long long)s.large_cached_bytes);
+	CHECK(s.large_hits > 0, "none was kept");
 	printf("%llu checkouts by %llu threads, %llu released by another, "
 	       "%llu while exiting; hits %.2f%%\n",
 	       (unsigned long long)(s.hits + s.misses),

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -73,7 +74,12 @@ assert_conserved(struct bufpool *p)
 static inline void
 assert_all_zero(const struct bufpool_buf *b)
 {
-	for (size_t i = 0; i < buf_size(b); i++)
+	size_t n = buf_size(b);
+
+	if (n > 0 && b->base[0] == 0 &&
+	    memcmp(b->base, b->base + 1, n - 1) == 0)
+		return;
+	for (size_t i = 0; i < n; i++)
 		if (b->base[i] != 0)
 			fail_msg("byte %zu of %zu is not zero", i, buf_size(b));
 }
