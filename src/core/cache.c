@@ -207,14 +207,15 @@ send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
 
 /*
  * Whether the owner is not inside, and has not opened the shelf after it was
- * shut. An owner that is FENCED orders its own side, and so does the caller if
- * it is the owner; any other must be ordered by membarrier, and counts as
- * inside where that fails.
+ * shut. An owner that is FENCED orders its own side, one that is RETIRED has
+ * left by an exchange of the gate, and the caller may be the owner; any other
+ * must be ordered by membarrier, and counts as inside where that fails.
  */
 static bool
 deserted(struct bufpool_shelf *s, uint32_t gate)
 {
-	if (!(gate & GATE_FENCED) && !owner_is_self(s->owner) &&
+	if (!(gate & (GATE_FENCED | GATE_RETIRED)) &&
+	    !owner_is_self(s->owner) &&
 	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) !=
 	    0)
 		return false;
