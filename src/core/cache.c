@@ -166,9 +166,9 @@ cache_attach(struct cache *k)
 	for (unsigned c = 0; c < cs->layout->classes; c++)
 		atomic_fetch_and(&k->shelf[c].gate, ~(uint32_t)GATE_RETIRED);
 	k->node = arena_node(cs->arena);
-	k->live = true;
 	atomic_fetch_or(&k->block->live, (uint64_t)1 << k->bit);
 	hook("enroll: attached");
+	k->live = true;
 	if (atomic_load(&cs->closed))
 		cache_close(k);
 }
@@ -412,9 +412,9 @@ fold_counters(struct cache *k)
 	atomic_store(&k->wiped_bytes, 0);
 	atomic_fetch_add(&cs->gc_returns, k->gc_returns);
 	atomic_store(&k->gc_returns, 0);
+	k->live = false;
 	hook("exit: counted");
 	atomic_fetch_and(&k->block->live, ~((uint64_t)1 << k->bit));
-	k->live = false;
 }
 
 static void
