@@ -139,7 +139,7 @@ $(ARCHIVES):
 # C programs of spec/, with the core inside. Where no cmocka is packaged,
 # spec/portable stands in for it: CMOCKA= CPPFLAGS=-Ispec/portable.
 CMOCKA ?= -lcmocka
-HOOKED = $(BUILD)/spec/progress
+HOOKED = $(BUILD)/spec/progress $(BUILD)/spec/races
 WITH_LUA := $(patsubst %.c,$(BUILD)/%,$(shell grep -l '^.include ["<]lua' \
 	spec/*.c examples/*.c))
 
@@ -157,15 +157,19 @@ $(WITH_LUA): $(BUILD)/%: %.c $(ARCHIVES)
 		$(BUILD)/libbufpool.a -Wl,--as-needed \
 		$(if $(filter spec/%,$<),$(CMOCKA)) $(LUA_LIBS) $(LIBS)
 
-# The program that stops threads wherever src/core/hook.h lets it, so it has the
-# core compiled in once more, with hooks, and is told the places that there are.
-$(HOOKED): spec/progress.c $(wildcard src/core/*.[ch]) | $(BUILD)/headers
-	@mkdir -p $(@D)
-	@grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
-		sed 's/hook(\(.*\))/\1,/' >$(@D)/places.h
+# Programs that stop threads wherever src/core/hook.h lets them, so they have the
+# core compiled in once more, with hooks.
+$(HOOKED): $(BUILD)/spec/%: spec/%.c $(wildcard src/core/*.[ch]) \
+		$(BUILD)/spec/places.h
 	$(call say,CC $<)$(CC) -Isrc -I$(BUILD) $(CPPFLAGS) $(ALL_CFLAGS) \
 		-DBUFPOOL_HOOKS $(LDFLAGS) -o $@ $< $(CORE_SRC) \
 		$(CMOCKA) $(LIBS)
+
+# Every place that the sources name.
+$(BUILD)/spec/places.h: $(wildcard src/core/*.[ch]) | $(BUILD)/headers
+	@mkdir -p $(@D)
+	@grep -oh 'hook("[^"]*")' src/core/*.[ch] | sort -u | \
+		sed 's/hook(\(.*\))/\1,/' >$@
 
 # Says what is missing before the compiler does, and better. Each step needs the
 # one before it: a compiler, the C library, LuaJIT, Concurrency Kit.

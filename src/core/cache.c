@@ -166,9 +166,9 @@ cache_attach(struct cache *k)
 	for (unsigned c = 0; c < cs->layout->classes; c++)
 		atomic_fetch_and(&k->shelf[c].gate, ~(uint32_t)GATE_RETIRED);
 	k->node = arena_node(cs->arena);
-	k->live = true;
 	atomic_fetch_or(&k->block->live, (uint64_t)1 << k->bit);
 	hook("enroll: attached");
+	k->live = true;
 	if (atomic_load(&cs->closed))
 		cache_close(k);
 }
@@ -207,14 +207,15 @@ send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
 
 /*
  * Whether the owner is not inside, and has not opened the shelf after it was
- * shut. An owner that is FENCED orders its own side, and so does the caller if
- * it is the owner; any other must be ordered by membarrier, and counts as
- * inside where that fails.
+ * shut. An owner that is FENCED orders its own side, one that is RETIRED has
+ * left by an exchange of the gate, and the caller may be the owner; any other
+ * must be ordered by membarrier, and counts as inside where that fails.
  */
 static bool
 deserted(struct bufpool_shelf *s, uint32_t gate)
 {
-	if (!(gate & GATE_FENCED) && !owner_is_self(s->owner) &&
+	if (!(gate & (GATE_FENCED | GATE_RETIRED)) &&
+	    !owner_is_self(s->owner) &&
 	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) !=
 	    0)
 		return false;
@@ -411,9 +412,9 @@ fold_counters(struct cache *k)
 	atomic_store(&k->wiped_bytes, 0);
 	atomic_fetch_add(&cs->gc_returns, k->gc_returns);
 	atomic_store(&k->gc_returns, 0);
+	k->live = false;
 	hook("exit: counted");
 	atomic_fetch_and(&k->block->live, ~((uint64_t)1 << k->bit));
-	k->live = false;
 }
 
 static void

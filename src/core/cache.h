@@ -113,7 +113,7 @@ struct cache {
 	struct depot *depot;
 	struct cache_block *block;	/* where it is listed */
 	unsigned bit;			/* and at which place of it */
-	bool live;			/* owner only: bit is set */
+	bool live;			/* owner only: not without the bit */
 	unsigned moves;			/* refills and spills */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */

@@ -1,0 +1,483 @@
+/*
+ * Two threads in one order that chance would seldom bring about: one is stopped
+ * at a place in the core, named by hook() (src/core/hook.h), the other does
+ * something, and then the first goes on.
+ *
+ * The oracle is the law on struct bufpool, and the arena's own count of what is
+ * committed: a buffer that nobody can reach any more is missing in the former,
+ * and keeps a closed pool from giving all back in the latter.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "core/hook.h"
+#include "core/registry.h"
+#include "core/stats.h"
+#include "support/process.h"
+
+#define SMALL 4096
+#define MIDDLE 65536
+#define LARGE 300000
+#define TRACE 10000
+#define SECONDS 100	/* a test that takes longer counts as hung */
+
+static struct bufpool *pool;
+
+/* Stopping a thread. */
+
+struct stop {
+	const char *place;	/* NULL: any */
+	unsigned nth;		/* arrival there, from 1; 0: none */
+	unsigned arrivals;
+	bool parked, go, done;
+};
+
+static struct stop stop;
+static const char *trace[TRACE];	/* the places where it has come */
+static __thread bool watched;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static void
+come_to(const char *place)
+{
+	if (!watched || (stop.place && strcmp(stop.place, place) != 0))
+		return;
+	if (stop.arrivals < TRACE)
+		trace[stop.arrivals] = place;
+	if (++stop.arrivals != stop.nth)
+		return;
+	pthread_mutex_lock(&lock);
+	stop.parked = true;
+	pthread_cond_broadcast(&changed);
+	while (!stop.go)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+struct actor {
+	pthread_t thread;
+	void (*before)(void), (*act)(void);
+	bool exits;		/* its exit is watched as well */
+};
+
+static void *
+play(void *actor)
+{
+	struct actor *a = actor;
+
+	if (a->before != NULL)
+		a->before();
+	watched = true;
+	a->act();
+	watched = a->exits;
+	if (a->exits)
+		return NULL;
+	pthread_mutex_lock(&lock);
+	stop.done = true;
+	pthread_cond_broadcast(&changed);
+	while (!stop.go)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+/* The exit of a thread can only be waited for by a join. */
+static void *
+attend(void *actor)
+{
+	struct actor *a = actor;
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, play, a) == 0, "no thread");
+	pthread_join(thread, NULL);
+	pthread_mutex_lock(&lock);
+	stop.done = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+/* Returns when the actor is stopped at its nth arrival at the place. False if
+ * it has not come there and is done. */
+static bool
+start(struct actor *a, const char *place, unsigned nth)
+{
+	stop = (struct stop){ .place = place, .nth = nth };
+	CHECK(pthread_create(&a->thread, NULL, attend, a) == 0, "no thread");
+	pthread_mutex_lock(&lock);
+	while (!stop.parked && !stop.done)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+	return stop.parked;
+}
+
+/* The actor goes on, to the end of its thread. */
+static void
+finish(struct actor *a)
+{
+	pthread_mutex_lock(&lock);
+	stop.go = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	pthread_join(a->thread, NULL);
+}
+
+/* A sandbox: membarrier is refused while this is set. */
+static _Atomic int refuse;
+
+__attribute__((visibility("default"))) long
+syscall(long number, ...)
+{
+	static long (*real)(long, ...);
+	long arg[6];
+	va_list all;
+
+	va_start(all, number);
+	for (int i = 0; i < 6; i++)
+		arg[i] = va_arg(all, long);
+	va_end(all);
+	if (number == SYS_membarrier && atomic_load(&refuse)) {
+		errno = EPERM;
+		return -1;
+	}
+	if (real == NULL)
+		*(void **)&real = dlsym(RTLD_NEXT, "syscall");
+	return real(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+}
+
+/* What holds of every pool. */
+
+static struct bufpool *
+new_pool(void)
+{
+	const struct bufpool_class_config classes[] = {
+		{ SMALL, 4 }, { MIDDLE, 1 }
+	};
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.classes = classes;
+	config.class_count = 2;
+	p = bufpool_create(&config);
+	CHECK(p != NULL, "no pool");
+	return p;
+}
+
+static void
+check_law(struct bufpool *p)
+{
+	for (unsigned c = 0; c < p->layout.classes; c++) {
+		uint64_t existing = atomic_load(&p->arena.existing[c]);
+		uint64_t found = stats_out(p, c) + stats_cached(p, c) +
+		    stats_ready(p, c) + atomic_load(&p->lost[c]);
+
+		CHECK(existing == found, "size %zu: %llu exist, %llu are found",
+		      p->layout.size[c], (unsigned long long)existing,
+		      (unsigned long long)found);
+	}
+}
+
+static unsigned
+pools_left(void)
+{
+	struct bufpool *p;
+	unsigned count = 0;
+
+	for (unsigned i = 0; registry_next(&i, &p); count++)
+		arena_drop(&p->arena);
+	return count;
+}
+
+/* What threads do. */
+
+static void
+burst(size_t n, unsigned count)
+{
+	struct bufpool_buf *held[200];
+
+	for (unsigned i = 0; i < count; i++) {
+		held[i] = bufpool_checkout(pool, n);
+		CHECK(held[i] != NULL || errno == ESHUTDOWN, "checkout");
+		if (held[i] != NULL)
+			memset(bufpool_data(held[i]), 1, n);
+	}
+	for (unsigned i = 0; i < count; i++)
+		bufpool_release(held[i]);
+}
+
+static void
+warm_up(void)
+{
+	burst(SMALL, 100);
+	burst(MIDDLE, 3);
+}
+
+static void
+trim(void)
+{
+	bufpool_trim(pool);
+}
+
+static pthread_barrier_t meet;
+
+static void *
+warm_up_and_wait(void *arg)
+{
+	warm_up();
+	pthread_barrier_wait(&meet);
+	pthread_barrier_wait(&meet);
+	return arg;
+}
+
+/* A thread exits while its shelf is claimed, and so leaves it to the claimer to
+ * empty it. Then the claimer is refused the fence that it wanted. */
+static void
+a_claim_that_a_sandbox_stops_leaves_nothing_on_a_retired_shelf(void **state)
+{
+	struct actor claimer = { .act = trim };
+	pthread_t owner;
+
+	(void)state;
+	pool = new_pool();
+	pthread_barrier_init(&meet, NULL, 2);
+	pthread_create(&owner, NULL, warm_up_and_wait, NULL);
+	pthread_barrier_wait(&meet);
+	assert_true(start(&claimer, "claim: claimed", 1));
+	pthread_barrier_wait(&meet);
+	pthread_join(owner, NULL);
+	atomic_store(&refuse, 1);
+	finish(&claimer);
+	atomic_store(&refuse, 0);
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
+/* fork, wherever the actor is stopped. */
+
+static void
+use_all(void)
+{
+	struct bufpool_buf *b = bufpool_checkout(pool, SMALL);
+
+	bufpool_frozen_unref(bufpool_freeze(b));
+	burst(SMALL, 150);
+	burst(MIDDLE, 3);
+	burst(LARGE, 2);
+	b = bufpool_checkout(pool, SMALL);
+	CHECK(bufpool_resize(b, MIDDLE) == 0 && bufpool_resize(b, LARGE) == 0,
+	      "resize");
+	bufpool_release(b);
+}
+
+static void
+use_and_close_own(void)
+{
+	struct bufpool *other = pool;
+
+	pool = new_pool();
+	burst(SMALL, 10);
+	burst(LARGE, 1);
+	bufpool_destroy(pool);
+	pool = other;
+}
+
+static void
+shut(void)
+{
+	bufpool_close(pool);
+}
+
+static void
+use_little(void)
+{
+	burst(SMALL, 10);
+	burst(MIDDLE, 1);
+}
+
+static void
+check_all_pools(void)
+{
+	struct bufpool *p;
+
+	for (unsigned i = 0; registry_next(&i, &p);) {
+		check_law(p);
+		arena_drop(&p->arena);
+	}
+}
+
+/* All that exists and is neither out nor lost can be had, and is zero. */
+static void
+take_all(unsigned class)
+{
+	size_t n = pool->layout.size[class];
+	uint64_t missing = stats_out(pool, class) +
+	    atomic_load(&pool->lost[class]);
+	uint64_t free = atomic_load(&pool->arena.existing[class]) - missing;
+	struct bufpool_buf *held[300];
+	uint64_t got = 0;
+
+	CHECK(free <= 300, "%llu are free", (unsigned long long)free);
+	for (; got < 300; got++) {
+		const uint8_t *byte;
+
+		held[got] = bufpool_try_checkout(pool, n);
+		if (held[got] == NULL)
+			break;
+		byte = bufpool_peek(held[got]);
+		CHECK(byte[0] == 0 && memcmp(byte, byte + 1, n - 1) == 0,
+		      "not zero");
+	}
+	CHECK(got == free, "size %zu: %llu are free, %llu can be had", n,
+	      (unsigned long long)free, (unsigned long long)got);
+	while (got > 0)
+		bufpool_release(held[--got]);
+}
+
+static void *
+adopt(void *arg)
+{
+	use_little();
+	pthread_barrier_wait(&meet);
+	pthread_barrier_wait(&meet);
+	use_little();
+	return arg;
+}
+
+/* The pool is whole: also what another thread has cached is found and, when the
+ * pool is closed, goes. */
+static void
+check_child(void)
+{
+	pthread_t adopter;
+
+	bufpool_hook = NULL;
+	alarm(SECONDS);
+	check_all_pools();
+	pthread_barrier_init(&meet, NULL, 2);
+	CHECK(pthread_create(&adopter, NULL, adopt, NULL) == 0, "no thread");
+	pthread_barrier_wait(&meet);
+	check_all_pools();
+	for (unsigned c = 0; c < pool->layout.classes; c++)
+		if (!atomic_load(&pool->caches.closed))
+			take_all(c);
+	bufpool_close(pool);
+	check_all_pools();
+	for (unsigned c = 0; c < pool->layout.classes; c++)
+		CHECK(atomic_load(&pool->arena.existing[c]) ==
+		      stats_out(pool, c) + atomic_load(&pool->lost[c]),
+		      "size %zu: some are left", pool->layout.size[c]);
+	pthread_barrier_wait(&meet);
+	pthread_join(adopter, NULL);
+	check_all_pools();
+	_exit(0);
+}
+
+static const struct actor deeds[] = {
+	{ .act = use_all },
+	{ .act = use_little, .exits = true },
+	{ .before = warm_up, .act = trim },
+	{ .before = warm_up, .act = shut },
+	{ .before = warm_up, .act = bufpool_thread_flush },
+	{ .act = use_and_close_own },
+};
+
+static void
+begin(void)
+{
+	pool = new_pool();
+	atomic_store(&pool->decay_at, INT64_MAX);
+	burst(SMALL, 10);
+}
+
+static int
+fork_at(const struct actor *deed, unsigned nth)
+{
+	struct actor actor = *deed;
+	int status = -1;
+	pid_t pid;
+
+	begin();
+	CHECK(start(&actor, NULL, nth), "not stopped");
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0)
+		check_child();
+	waitpid(pid, &status, 0);
+	if (status != 0)
+		print_error("deed %d, at '%s' after '%s': status %x\n",
+			    (int)(deed - deeds), trace[nth - 1],
+			    nth > 1 ? trace[nth - 2] : "the start",
+			    (unsigned)status);
+	finish(&actor);
+	bufpool_destroy(pool);
+	return status != 0;
+}
+
+/* Whether the nth step from one place to another is the first of its kind. */
+static bool
+is_new_step(unsigned n)
+{
+	for (unsigned i = 1; i < n; i++)
+		if (trace[i - 1] == trace[n - 1] &&
+		    (i > 1 ? trace[i - 2] : NULL) ==
+			(n > 1 ? trace[n - 2] : NULL))
+			return false;
+	return true;
+}
+
+static void
+a_child_finds_every_pool_whole(void **state)
+{
+	unsigned steps;
+	int bad = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof deeds / sizeof *deeds; i++) {
+		struct actor actor = deeds[i];
+
+		begin();
+		start(&actor, NULL, 0);
+		finish(&actor);
+		bufpool_destroy(pool);
+		steps = stop.arrivals;
+		CHECK(steps <= TRACE, "%u steps", steps);
+		for (unsigned n = 1; n <= steps; n++)
+			if (is_new_step(n))
+				bad += fork_at(&deeds[i], n);
+	}
+	assert_int_equal(bad, 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(
+		    a_claim_that_a_sandbox_stops_leaves_nothing_on_a_retired_shelf),
+		cmocka_unit_test(a_child_finds_every_pool_whole),
+	};
+
+	bufpool_hook = come_to;
+	alarm(SECONDS);
+	return cmocka_run_group_tests_name("races", tests, NULL, NULL);
+}
