@@ -1,7 +1,7 @@
 /*
  * Every call to the system may fail. The program stands in for mmap, munmap,
- * mprotect, madvise, mbind, membarrier and pthread_setspecific, counts those
- * that the core makes in a scenario, and runs the scenario again for each of
+ * mremap, mprotect, madvise, mbind, membarrier and pthread_setspecific, counts
+ * those that the core makes in a scenario, and runs the scenario again for each of
  * them, in a child in which this one fails: once that one alone, and once all
  * of its kind that follow as well.
  *
@@ -39,11 +39,11 @@
 
 #define ODD_ERRNO 4321		/* of no call: a release has to keep it */
 
-enum kind { MMAP, MUNMAP, MPROTECT, MADVISE, MBIND, MEMBARRIER, SETSPECIFIC,
-	    KINDS };
+enum kind { MMAP, MUNMAP, MREMAP, MPROTECT, MADVISE, MBIND, MEMBARRIER,
+	    SETSPECIFIC, KINDS };
 
 static const char *const kind_name[KINDS] = {
-	"mmap", "munmap", "mprotect", "madvise", "mbind", "membarrier",
+	"mmap", "munmap", "mremap", "mprotect", "madvise", "mbind", "membarrier",
 	"pthread_setspecific",
 };
 
@@ -124,6 +124,20 @@ munmap(void *at, size_t bytes)
 	if (result == 0)
 		atomic_fetch_sub(&mapped, (int64_t)pages(bytes));
 	return result;
+}
+
+STANDS_IN void *
+mremap(void *at, size_t bytes, size_t wanted, int flags, ...)
+{
+	void *p;
+
+	if (fails(MREMAP))
+		return MAP_FAILED;
+	p = REAL(mremap, at, bytes, wanted, flags);
+	if (p != MAP_FAILED)
+		atomic_fetch_add(&mapped, (int64_t)pages(wanted) -
+					      (int64_t)pages(bytes));
+	return p;
 }
 
 STANDS_IN int

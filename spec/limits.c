@@ -127,14 +127,15 @@ a_request_above_max_bytes_empties_nothing(void **state)
 static void
 a_growth_by_one_byte_takes_nothing_to_double(void **state)
 {
-	struct bufpool *p = new_pool(500, 0, 16384 * KIB);
+	struct bufpool *p = new_pool(500, 0, 12288 * KIB);
 	struct bufpool_buf *b = bufpool_checkout(p, 6144 * KIB);
 
 	(void)state;
 	assert_int_equal(bufpool_resize(b, 6144 * KIB + 1), 0);
-	assert_int_equal(bufpool_capacity(b), 6144 * KIB + 1);
+	assert_in_range(bufpool_capacity(b), 6144 * KIB + 1, 6144 * KIB + 65536);
 	assert_int_equal(idle(p), 500);
 	bufpool_release(b);
+	bufpool_trim(p);
 	/* Where the double is there for the taking, it is taken. */
 	b = bufpool_checkout(p, 3072 * KIB);
 	assert_int_equal(bufpool_resize(b, 3072 * KIB + 1), 0);

@@ -152,12 +152,24 @@ fill_mappings(size_t *bytes)
 	return NULL;
 }
 
+/* A pool without a floor, in which large buffers go back to the system. */
+static struct bufpool *
+keeping_none(void)
+{
+	struct bufpool_config config;
+
+	bufpool_config_init(&config);
+	config.four_kib_count = config.sixty_four_kib_count = 0;
+	config.two_fifty_six_kib_count = config.large_bytes = 0;
+	return bufpool_create(&config);
+}
+
 /* Three large buffers side by side have become one mapping, so that the middle
  * one can be unmapped only by having one mapping more. */
 static void
 run_out_of_mappings(void *arg)
 {
-	struct bufpool *p = new_pool(0, 0, 0);
+	struct bufpool *p = keeping_none();
 	const long size = 2 << 20;
 	struct bufpool_buf *held[3];
 	const char *secret;
