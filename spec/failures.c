@@ -43,8 +43,8 @@ enum kind { MMAP, MUNMAP, MREMAP, MPROTECT, MADVISE, MBIND, MEMBARRIER,
 	    SETSPECIFIC, KINDS };
 
 static const char *const kind_name[KINDS] = {
-	"mmap", "munmap", "mremap", "mprotect", "madvise", "mbind", "membarrier",
-	"pthread_setspecific",
+	"mmap", "munmap", "mremap", "mprotect", "madvise", "mbind",
+	"membarrier", "pthread_setspecific",
 };
 
 /* What is made to fail: calls first to last of a kind, counted from 1 while

@@ -1024,7 +1024,7 @@ nodes_keep_their_own(void **state)
 /* Random use, with a model that knows every byte that is looked at. */
 
 #define BUFFERS 8
-#define STRIDE 4093		/* bytes from one that is looked at to the next */
+#define STRIDE 4093	/* bytes between two that are read */
 #define LOOKS (12 * MIB / STRIDE + 1)
 
 static struct model {

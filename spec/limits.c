@@ -132,7 +132,8 @@ a_growth_by_one_byte_takes_nothing_to_double(void **state)
 
 	(void)state;
 	assert_int_equal(bufpool_resize(b, 6144 * KIB + 1), 0);
-	assert_in_range(bufpool_capacity(b), 6144 * KIB + 1, 6144 * KIB + 65536);
+	assert_in_range(bufpool_capacity(b), 6144 * KIB + 1,
+			6144 * KIB + 65536);
 	assert_int_equal(idle(p), 500);
 	bufpool_release(b);
 	bufpool_trim(p);
