@@ -442,9 +442,10 @@ arena_retry(struct bufpool_arena *a)
 }
 
 /*
- * The memory of a class keeps its address and loses its pages. Should the
- * system refuse that, because they are locked, they are still all zero, and
- * stay committed until the buffer is taken again.
+ * The memory of a class keeps its address and loses its pages. Where the system
+ * refuses that, because they are locked, and where they are not the buffer's
+ * alone, because pages are larger than it, they are still all zero, and stay
+ * committed until the buffer is taken again.
  */
 static size_t
 give_class(struct bufpool_arena *a, struct bufpool_buf *b)
@@ -452,7 +453,8 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	size_t size = a->layout->size[b->class];
 	unsigned class = b->class;
 
-	b->resident = madvise(b->base, size, MADV_DONTNEED) != 0;
+	b->resident = size % page != 0 ||
+	    madvise(b->base, size, MADV_DONTNEED) != 0;
 	if (b->resident)
 		size = 0;
 	hook("arena: giving back");

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "name.h"
 #include "registry.h"
@@ -12,7 +13,6 @@
 #include "table.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
-#define PLACE_BYTES 4096	/* places begin at multiples of this */
 
 _Static_assert(POOLS_MAX == 1 << PLACE_BITS, "an id has room for a place");
 
@@ -26,8 +26,9 @@ static void after_fork(void);
 static void
 init(void)
 {
-	const size_t place = (sizeof(struct bufpool) + PLACE_BYTES - 1) /
-	    PLACE_BYTES * PLACE_BYTES;
+	/* Whole pages, for free_place gives them back. */
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
 
 	cache_init();
 	arena_init();
