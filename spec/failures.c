@@ -1,14 +1,14 @@
 /*
  * Every call to the system may fail. The program stands in for mmap, munmap,
  * mremap, mprotect, madvise, mbind, membarrier and pthread_setspecific, counts
- * those that the core makes in a scenario, and runs the scenario again for each of
- * them, in a child in which this one fails: once that one alone, and once all
- * of its kind that follow as well.
+ * those that the core makes in a scenario, and runs the scenario again for
+ * each of them, in a child in which this one fails: once that one alone, and
+ * once all of its kind that follow as well.
  *
  * Whatever fails, nothing crashes; the error is one that the header names, and
  * what was asked for stays as it was; each buffer that exists is in one place;
- * all works again afterwards; and in the end nothing stays committed or mapped,
- * but for what could not be given back.
+ * all works again afterwards; and in the end nothing stays committed or
+ * mapped, but for what could not be given back.
  *
  * FAILURES_STEP: every so manieth call only.
  */

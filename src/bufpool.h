@@ -39,7 +39,8 @@
  * closed pool.
  *
  * LOCKED MEMORY (mlockall). The system does not take locked pages back. They
- * stay counted as committed, and wait for the next buffer of their class.
+ * stay counted as committed, and wait for the next buffer of their class. So do
+ * buffers that are not whole pages, where pages are larger than 4 KiB.
  *
  * ERRORS. Functions return NULL or -1 and set errno. Nothing is printed,
  * except one line before abort() when the pool finds proof of corruption, such

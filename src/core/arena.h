@@ -5,7 +5,8 @@
  * one buffer, whichever is more: one system call serves many, and the number
  * of mappings of a process is limited. Memory that is given back leaves its
  * address space behind (madvise), as a blank buffer that the next miss takes
- * before it maps anything. Large buffers are mapped and unmapped one by one.
+ * before it maps anything. A buffer that is not whole pages keeps its memory.
+ * Large buffers are mapped and unmapped one by one.
  *
  * The arena counts what exists: committed bytes, buffers of each class, and
  * references. Each descriptor with the arena's memory holds one, and the pool's
