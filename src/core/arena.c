@@ -118,7 +118,8 @@ arena_node(const struct bufpool_arena *a)
 }
 
 /* Preferred, not bound: on a full node memory from elsewhere beats none, and
- * the statistics tell where it is. */
+ * the statistics tell where it is. A call that fails for want of memory may
+ * succeed the next time. */
 static void
 prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 	    unsigned own_node)
@@ -130,7 +131,7 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 		return;
 	mask[node / (8 * sizeof(long))] = 1UL << node % (8 * sizeof(long));
 	if (numa.mbind(base, bytes, MPOL_PREFERRED, mask,
-		       8 * sizeof(mask), 0) != 0)
+		       8 * sizeof(mask), 0) != 0 && errno != ENOMEM)
 		atomic_store_explicit(&a->numa_available, 0,
 				      memory_order_relaxed);
 }
@@ -438,15 +439,14 @@ give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 size_t
 arena_retry(struct bufpool_arena *a)
 {
-	size_t bytes = 0, given;
+	size_t bytes = 0;
+	struct buf_stack pending = { 0 };
 	struct bufpool_buf *b;
 
-	while ((b = buf_pop(&a->unmappable)) != NULL) {
-		given = give_large(a, b);
-		if (given == 0)
-			break;
-		bytes += given;
-	}
+	while ((b = buf_pop(&a->unmappable)) != NULL)
+		buf_push(&pending, b);
+	while ((b = buf_pop(&pending)) != NULL)
+		bytes += give_large(a, b);
 	return bytes;
 }
 

@@ -15,6 +15,8 @@
 #define PLACE_BITS 14		/* of a pool's id: its place */
 
 _Static_assert(POOLS_MAX == 1 << PLACE_BITS, "an id has room for a place");
+_Static_assert(sizeof(struct bufpool) <= 4096,
+	       "a place that is zeroed is zeroed at once: see free_place");
 
 static struct table pools;
 static _Atomic uint64_t last_id;
