@@ -157,7 +157,7 @@ $(WITH_LUA): $(BUILD)/%: %.c $(ARCHIVES)
 		$(BUILD)/libbufpool.a -Wl,--as-needed \
 		$(if $(filter spec/%,$<),$(CMOCKA)) $(LUA_LIBS) $(LIBS)
 
-# Programs that stop threads wherever src/core/hook.h lets them, so they have the
+# Programs that stop threads wherever src/core/hook.h lets them: they have the
 # core compiled in once more, with hooks.
 $(HOOKED): $(BUILD)/spec/%: spec/%.c $(wildcard src/core/*.[ch]) \
 		$(BUILD)/spec/places.h

@@ -85,7 +85,7 @@ madvise(void *at, size_t bytes, int advice)
 
 /* Every second one is given back to the system. */
 static void
-buffers_keep_their_contents_when_neighbours_go(void **state)
+buffers_outlive_neighbours_that_go_back(void **state)
 {
 	struct bufpool *p = new_pool(0, 0, 0);
 	struct bufpool_buf *held[HELD];
@@ -148,7 +148,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(buffers_keep_their_contents_when_neighbours_go),
+		cmocka_unit_test(buffers_outlive_neighbours_that_go_back),
 		cmocka_unit_test(pools_live_on_when_neighbours_end),
 		cmocka_unit_test(buffers_of_whole_pages_go_back),
 	};

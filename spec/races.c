@@ -251,7 +251,7 @@ warm_up_and_wait(void *arg)
 /* A thread exits while its shelf is claimed, and so leaves it to the claimer to
  * empty it. Then the claimer is refused the fence that it wanted. */
 static void
-a_claim_that_a_sandbox_stops_leaves_nothing_on_a_retired_shelf(void **state)
+a_claim_that_a_sandbox_stops_empties_a_retired_shelf(void **state)
 {
 	struct actor claimer = { .act = trim };
 	pthread_t owner;
@@ -473,7 +473,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
-		    a_claim_that_a_sandbox_stops_leaves_nothing_on_a_retired_shelf),
+		    a_claim_that_a_sandbox_stops_empties_a_retired_shelf),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 	};
 
