@@ -101,8 +101,8 @@ destroy_at(struct thread *t, uint32_t place)
 struct cache *
 thread_cache(struct caches *cs)
 {
-	struct cache *k = thread_own_cache(cs->place);
 	struct thread *t;
+	struct cache *k;
 
 	if (thread_self == &thread_nobody && !enroll())
 		return NULL;
