@@ -178,6 +178,8 @@ caches_drain_commons(struct caches *cs)
 {
 	struct bufpool_buf *b;
 
+	/* between the store of `closed` and the loads here */
+	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned r = 0; r < cs->commons.rings; r++)
 		while ((b = commons_take(&cs->commons, r)) != NULL)
 			arena_give(b);
