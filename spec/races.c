@@ -272,6 +272,32 @@ a_claim_that_a_sandbox_stops_empties_a_retired_shelf(void **state)
 	assert_int_equal(pools_left(), 0);
 }
 
+static void
+use_little(void)
+{
+	burst(SMALL, 10);
+	burst(MIDDLE, 1);
+}
+
+/* Its pool is still there when the thread retires its cache, and ends before
+ * the thread has given its record up. */
+static void
+an_exiting_thread_leaves_no_cache_of_a_pool_that_ends(void **state)
+{
+	struct actor leaving = { .act = use_little, .exits = true };
+	uint32_t place;
+
+	(void)state;
+	pool = new_pool();
+	place = pool->caches.place;
+	assert_true(start(&leaving, "exit: flushed", 1));
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+	finish(&leaving);
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+		assert_null(atomic_load(&t->caches[place]));
+}
+
 /* fork, wherever the actor is stopped. */
 
 static void
@@ -305,13 +331,6 @@ static void
 shut(void)
 {
 	bufpool_close(pool);
-}
-
-static void
-use_little(void)
-{
-	burst(SMALL, 10);
-	burst(MIDDLE, 1);
 }
 
 static void
@@ -474,6 +493,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
 		    a_claim_that_a_sandbox_stops_empties_a_retired_shelf),
+		cmocka_unit_test(
+		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 	};
 
