@@ -103,6 +103,34 @@ release_keeps_errno(void **state)
 	assert_int_equal(errno, 4711);
 }
 
+/* The limit is 10 pages and a half. 2 are out, 8 lie idle. */
+static void
+takes_idle_memory_for_the_rest_of_a_page(void **state)
+{
+	enum { PAGE = 4096, PAGES = 10 };
+	const struct bufpool_class_config class = { PAGE, 0 };
+	struct bufpool_buf *held[PAGES], *large;
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.classes = &class;
+	config.class_count = 1;
+	config.max_bytes = PAGES * PAGE + PAGE / 2;
+	assert_non_null(p = bufpool_create(&config));
+	for (size_t i = 0; i < PAGES; i++)
+		held[i] = bufpool_checkout(p, PAGE);
+	for (size_t i = 2; i < PAGES; i++)
+		bufpool_release(held[i]);
+	large = bufpool_checkout(p, 7 * PAGE + 1);
+	assert_non_null(large);
+	bufpool_release(large);
+	bufpool_release(held[0]);
+	bufpool_release(held[1]);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -111,6 +139,7 @@ main(void)
 		cmocka_unit_test(try_checkout_takes_only_what_is_ready),
 		cmocka_unit_test(hands_out_the_buffer_released_last),
 		cmocka_unit_test(release_keeps_errno),
+		cmocka_unit_test(takes_idle_memory_for_the_rest_of_a_page),
 	};
 
 	return cmocka_run_group_tests_name("checkout", tests, NULL, NULL);

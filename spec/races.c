@@ -251,7 +251,7 @@ warm_up_and_wait(void *arg)
 /* A thread exits while its shelf is claimed, and so leaves it to the claimer to
  * empty it. Then the claimer is refused the fence that it wanted. */
 static void
-a_claim_that_a_sandbox_stops_leaves_nothing_behind(void **state)
+a_claim_that_a_sandbox_stops_empties_a_retired_shelf(void **state)
 {
 	struct actor claimer = { .act = trim };
 	pthread_t owner;
@@ -270,6 +270,32 @@ a_claim_that_a_sandbox_stops_leaves_nothing_behind(void **state)
 	check_law(pool);
 	bufpool_destroy(pool);
 	assert_int_equal(pools_left(), 0);
+}
+
+static void
+use_little(void)
+{
+	burst(SMALL, 10);
+	burst(MIDDLE, 1);
+}
+
+/* Its pool is still there when the thread retires its cache, and ends before
+ * the thread has given its record up. */
+static void
+an_exiting_thread_leaves_no_cache_of_a_pool_that_ends(void **state)
+{
+	struct actor leaving = { .act = use_little, .exits = true };
+	uint32_t place;
+
+	(void)state;
+	pool = new_pool();
+	place = pool->caches.place;
+	assert_true(start(&leaving, "exit: flushed", 1));
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+	finish(&leaving);
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+		assert_null(atomic_load(&t->caches[place]));
 }
 
 /* fork, wherever the actor is stopped. */
@@ -305,13 +331,6 @@ static void
 shut(void)
 {
 	bufpool_close(pool);
-}
-
-static void
-use_little(void)
-{
-	burst(SMALL, 10);
-	burst(MIDDLE, 1);
 }
 
 static void
@@ -473,7 +492,9 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
-		    a_claim_that_a_sandbox_stops_leaves_nothing_behind),
+		    a_claim_that_a_sandbox_stops_empties_a_retired_shelf),
+		cmocka_unit_test(
+		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 	};
 

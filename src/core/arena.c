@@ -314,8 +314,8 @@ arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 	return b;
 }
 
-static size_t
-whole_pages(size_t n)
+size_t
+arena_whole_pages(size_t n)
 {
 	return n == 0 ? page : (n + page - 1) & ~(page - 1);
 }
@@ -324,7 +324,7 @@ bool
 arena_extend(struct bufpool_buf *b, size_t n)
 {
 	struct bufpool_arena *a = b->arena;
-	size_t bytes = whole_pages(n), head = (size_t)(b->at - b->base);
+	size_t bytes = arena_whole_pages(n), head = (size_t)(b->at - b->base);
 	size_t more = bytes - b->span;
 	void *base;
 
@@ -353,7 +353,7 @@ arena_extend(struct bufpool_buf *b, size_t n)
 void
 arena_shrink(struct bufpool_buf *b, size_t n)
 {
-	size_t bytes = whole_pages(n);
+	size_t bytes = arena_whole_pages(n);
 	int saved = errno;
 
 	if (bytes < b->span && munmap(b->base + bytes, b->span - bytes) == 0) {
@@ -367,7 +367,7 @@ arena_shrink(struct bufpool_buf *b, size_t n)
 struct bufpool_buf *
 arena_take_large(struct bufpool_arena *a, size_t n, size_t alignment)
 {
-	size_t bytes = whole_pages(n);
+	size_t bytes = arena_whole_pages(n);
 	unsigned node = arena_node(a);
 	struct bufpool_buf *b = NULL;
 

@@ -73,6 +73,9 @@ void arena_drop(struct bufpool_arena *a);
  * keep nodes apart. */
 unsigned arena_node(const struct bufpool_arena *a);
 
+/* Bytes that a large buffer of n bytes takes from the system. */
+size_t arena_whole_pages(size_t n);
+
 /*
  * Fresh memory for one buffer, in state CACHED and the caller's: of a class on
  * a node, or of n bytes at a multiple of an alignment (0: the page's) on the

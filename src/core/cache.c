@@ -178,6 +178,8 @@ caches_drain_commons(struct caches *cs)
 {
 	struct bufpool_buf *b;
 
+	/* between the store of `closed` and the loads here */
+	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned r = 0; r < cs->commons.rings; r++)
 		while ((b = commons_take(&cs->commons, r)) != NULL)
 			arena_give(b);
@@ -206,20 +208,29 @@ send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
 }
 
 /*
- * Whether the owner is not inside, and has not opened the shelf after it was
- * shut. An owner that is FENCED orders its own side, one that is RETIRED has
- * left by an exchange of the gate, and the caller may be the owner; any other
- * must be ordered by membarrier, and counts as inside where that fails.
+ * The heavy fence: the owner either has seen the gate of before, and then what
+ * it stored can be seen from here on, or it will see the gate. An owner that is
+ * FENCED orders its own side, one that is RETIRED has left by an exchange of
+ * the gate, and the caller may be the owner; any other must be ordered by
+ * membarrier. False where that fails.
  */
+static bool
+order_owner(const struct bufpool_shelf *s, uint32_t gate)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	return gate & (GATE_FENCED | GATE_RETIRED) ||
+	    owner_is_self(s->owner) ||
+	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) ==
+	    0;
+}
+
+/* Whether the owner is not inside, and has not opened the shelf after it was
+ * shut. One that cannot be ordered counts as inside. */
 static bool
 deserted(struct bufpool_shelf *s, uint32_t gate)
 {
-	if (!(gate & (GATE_FENCED | GATE_RETIRED)) &&
-	    !owner_is_self(s->owner) &&
-	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) !=
-	    0)
-		return false;
-	return !atomic_load(&s->busy) && atomic_load(&s->empty_at) == SHUT;
+	return order_owner(s, gate) && !atomic_load(&s->busy) &&
+	    atomic_load(&s->empty_at) == SHUT;
 }
 
 /*
@@ -283,7 +294,7 @@ claim_own(struct bufpool_shelf *s)
 }
 
 /* The rings need no claim: anyone may take from them. Nothing comes after: the
- * owner looks for CLOSED again each time it has pushed. */
+ * owner is ordered, and looks for CLOSED again each time it has pushed. */
 static void
 drain_rings(struct bufpool_shelf *s)
 {
@@ -339,10 +350,13 @@ cache_close(struct cache *k)
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
 
-		atomic_fetch_or(&s->gate, GATE_CLOSED);
+		uint32_t gate = atomic_fetch_or(&s->gate, GATE_CLOSED);
+
 		hook("close: closed");
 		if (shelf_claim(s))
 			shelf_unclaim(s);
+		else	/* whoever has claimed it may not have done so yet */
+			order_owner(s, gate);
 		drain_rings(s);
 	}
 }

@@ -64,7 +64,8 @@ depot_destroy(struct depot *d)
 /*
  * The ring publishes: what was written to the buffer and its descriptor before
  * the push (the wipe) is ordered before ck_ring's store of p_tail, and the
- * taker's load of p_tail before its own accesses.
+ * taker's load of p_tail before its own accesses. ck_ring orders stores only;
+ * the fence orders what the last owner read before what the taker writes.
  */
 bool
 depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
@@ -75,6 +76,7 @@ depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "spill");
 	tsan_give(b);
 	hook("depot: pushing");
+	atomic_thread_fence(memory_order_release);
 	tsan_ring_begin();
 	done = ck_ring_enqueue_spmc(&r->ring, r->slots, b);
 	tsan_ring_end();

@@ -62,6 +62,7 @@
 #define arena_take_bare bufpool_arena_take_bare
 #define arena_take_large bufpool_arena_take_large
 #define arena_try_ref bufpool_arena_try_ref
+#define arena_whole_pages bufpool_arena_whole_pages
 
 #define cache_after_fork bufpool_cache_after_fork
 #define cache_attach bufpool_cache_attach

@@ -218,7 +218,7 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 
 		if (b != NULL)
 			return b;
-		if (!reclaim(p, n, error, take, tries)) {
+		if (!reclaim(p, arena_whole_pages(n), error, take, tries)) {
 			errno = error;
 			return NULL;
 		}
@@ -280,7 +280,8 @@ large_extend_slow(struct bufpool_buf *b, size_t n, unsigned take)
 	for (int tries = 0; !arena_extend(b, n); tries++) {
 		int error = errno;
 
-		if (!reclaim(p, n - before, error, take, tries)) {
+		if (!reclaim(p, arena_whole_pages(n) - before, error, take,
+			     tries)) {
 			errno = error;
 			return false;
 		}

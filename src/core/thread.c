@@ -10,19 +10,18 @@ __thread struct thread *thread_self = &thread_nobody;
 
 static _Atomic(struct thread *) threads;
 static pthread_key_t exit_key;
+static _Atomic uint64_t forgotten;	/* pools, so far */
 static char dying;	/* its address marks a thread that gave its record up */
 
-/* acquire: pairs with the release in give_up, after which the last owner
- * touches nothing of it. */
+/* Pairs with the store in give_up, after which the last owner touches nothing
+ * of it. Sequentially consistent, for thread_forget against thread_exit. */
 static bool
 try_own(struct thread *t)
 {
 	uint32_t orphan = 0;
 
-	return atomic_load_explicit(&t->owned, memory_order_relaxed) == 0 &&
-	    atomic_compare_exchange_strong_explicit(
-		&t->owned, &orphan, 1, memory_order_acquire,
-		memory_order_relaxed);
+	return atomic_load(&t->owned) == 0 &&
+	    atomic_compare_exchange_strong(&t->owned, &orphan, 1);
 }
 
 struct thread *
@@ -45,7 +44,7 @@ adopt(void)
 static void
 give_up(struct thread *t)
 {
-	atomic_store_explicit(&t->owned, 0, memory_order_release);
+	atomic_store(&t->owned, 0);
 }
 
 static struct thread *
@@ -101,8 +100,8 @@ destroy_at(struct thread *t, uint32_t place)
 struct cache *
 thread_cache(struct caches *cs)
 {
-	struct cache *k = thread_own_cache(cs->place);
 	struct thread *t;
+	struct cache *k;
 
 	if (thread_self == &thread_nobody && !enroll())
 		return NULL;
@@ -131,6 +130,7 @@ thread_cache(struct caches *cs)
 void
 thread_forget(uint32_t place, uint64_t id)
 {
+	atomic_fetch_add(&forgotten, 1);
 	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
 		struct cache *k;
 
@@ -160,8 +160,6 @@ bufpool_thread_flush(void)
 	}
 }
 
-/* The cache of a pool that goes meanwhile is freed here: thread_forget does not
- * find a record that is owned. */
 static void
 retire(struct thread *t, uint32_t place)
 {
@@ -183,10 +181,13 @@ retire(struct thread *t, uint32_t place)
 		arena_drop(k->arena);
 }
 
+/* thread_forget passes by a record that is owned. So when a pool has ended
+ * meanwhile, either it found the record given up, or it is seen here. */
 static void
 thread_exit(void *value)
 {
 	struct thread *t = value;
+	uint64_t before;
 
 	pthread_setspecific(exit_key, &dying);
 	if (value == &dying)
@@ -194,10 +195,13 @@ thread_exit(void *value)
 	thread_self = &thread_nobody;
 	atomic_store_explicit(&t->owner.token, NULL, memory_order_relaxed);
 	hook("exit: begun");
-	for (uint32_t i = 0; i < atomic_load(&t->places); i++)
-		retire(t, i);
-	hook("exit: flushed");
-	give_up(t);
+	do {
+		before = atomic_load(&forgotten);
+		for (uint32_t i = 0; i < atomic_load(&t->places); i++)
+			retire(t, i);
+		hook("exit: flushed");
+		give_up(t);
+	} while (atomic_load(&forgotten) != before && try_own(t));
 }
 
 void
