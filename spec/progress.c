@@ -65,6 +65,7 @@
 #define LARGE 5000
 #define ABOVE 70000
 #define HIGHER 200000
+#define KEEP ((size_t)3 * HIGHER)	/* bytes kept above, a few buffers */
 #define SMALL_FLOOR 4
 #define LARGE_FLOOR 1
 #define SHELF 60	/* small buffers that a shelf holds */
@@ -341,6 +342,7 @@ create(size_t max_bytes)
 	config.classes = classes;
 	config.class_count = 2;
 	config.max_bytes = max_bytes;
+	config.large_bytes = KEEP;
 	p = bufpool_create(&config);
 	CHECK(p != NULL, "no pool");
 	return p;
@@ -811,6 +813,8 @@ check_kept(const struct bufpool_stats *s)
 
 	for (unsigned c = 0; c < s->class_count; c++)
 		bytes += s->classes[c].count * s->classes[c].size;
+	CHECK(s->large_cached_bytes <= KEEP, "%llu bytes are kept",
+	      (unsigned long long)s->large_cached_bytes);
 	CHECK(bytes == s->committed_bytes, "%llu bytes, %llu committed",
 	      (unsigned long long)bytes,
 	      (unsigned long long)s->committed_bytes);
@@ -929,6 +933,7 @@ round_of(unsigned from, unsigned at, enum mode mode)
 	reached[at] = true;
 	decay_at(0);
 	others();
+	burst(pool, ABOVE, 8);	/* as many as may be kept */
 	if (mode != OPEN) {
 		closed = true;
 		give_kept(0, KEPT);
