@@ -126,7 +126,7 @@ struct cache {
 
 struct cache_block {
 	_Atomic uint64_t live;		/* bit i: cache[i] is */
-	_Atomic uint32_t used;		/* places given out, or asked for */
+	_Atomic uint32_t used;	/* places asked for; the first 64 were given */
 	struct cache_block *next;
 	_Atomic(struct cache *) cache[CACHE_BLOCK];
 };

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "sanitize.h"
 #include "table.h"
 
 #define STEP ((size_t)65536)	/* bytes made accessible at a time */
@@ -84,6 +85,8 @@ pages_unmap(void *p, size_t bytes)
 {
 	int saved = errno;
 
+	/* Others will get these addresses. */
+	ASAN_UNPOISON_MEMORY_REGION(p, bytes);
 	if (munmap(p, bytes) != 0)
 		madvise(p, bytes, MADV_DONTNEED);
 	errno = saved;

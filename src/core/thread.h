@@ -3,7 +3,8 @@
  *
  * Records are listed once and never taken off. A thread that exits retires its
  * caches and leaves its record as an orphan, which the next new thread adopts.
- * So there are never more records than there were threads at one time.
+ * So there are no more records than there were threads at one time, but for
+ * orphans that were just being looked at by the end of a pool.
  */
 #ifndef BUFPOOL_THREAD_H
 #define BUFPOOL_THREAD_H
