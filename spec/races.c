@@ -382,6 +382,27 @@ adopt(void *arg)
 	return arg;
 }
 
+/* A pool that no user has goes, unless a buffer is out or lost. */
+static void
+check_ends(void)
+{
+	struct bufpool *p;
+
+	if (atomic_load(&pool->users) > 0)
+		bufpool_destroy(pool);
+	for (unsigned i = 0; registry_next(&i, &p);) {
+		struct bufpool_stats s;
+
+		bufpool_get_stats(p, &s);
+		CHECK(atomic_load(&p->users) > 0 || s.checked_out > 0 ||
+		      s.lost > 0, "a pool stays, with %llu references and "
+		      "%llu bytes",
+		      (unsigned long long)atomic_load(&p->arena.refs) - 1,
+		      (unsigned long long)s.committed_bytes);
+		arena_drop(&p->arena);
+	}
+}
+
 /* The pool is whole: also what another thread has cached is found and, when the
  * pool is closed, goes. */
 static void
@@ -392,6 +413,10 @@ check_child(void)
 	bufpool_hook = NULL;
 	alarm(SECONDS);
 	check_all_pools();
+	if (atomic_load(&pool->users) == 0) {	/* it was just being closed */
+		check_ends();
+		_exit(0);
+	}
 	pthread_barrier_init(&meet, NULL, 2);
 	CHECK(pthread_create(&adopter, NULL, adopt, NULL) == 0, "no thread");
 	pthread_barrier_wait(&meet);
@@ -408,6 +433,7 @@ check_child(void)
 	pthread_barrier_wait(&meet);
 	pthread_join(adopter, NULL);
 	check_all_pools();
+	check_ends();
 	_exit(0);
 }
 

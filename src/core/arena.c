@@ -281,6 +281,20 @@ carve(struct bufpool_arena *a, unsigned class, unsigned node)
 	return first;
 }
 
+/* A blank that has kept its pages, from under those that have not. */
+static struct bufpool_buf *
+take_resident(struct buf_stack *blank)
+{
+	struct buf_stack others = { 0 };
+	struct bufpool_buf *b, *other;
+
+	while ((b = buf_pop(blank)) != NULL && !b->resident)
+		buf_push(&others, b);
+	while ((other = buf_pop(&others)) != NULL)
+		buf_push(blank, other);
+	return b;
+}
+
 struct bufpool_buf *
 arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 {
@@ -289,13 +303,18 @@ arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 	struct bufpool_buf *b = buf_pop(blank);
 
 	if (b == NULL || !b->resident) {	/* else it is still committed */
-		if (!commit(a, a->layout->size[class])) {
+		if (commit(a, a->layout->size[class])) {
+			if (b == NULL)
+				b = carve(a, class, node);
+		} else {
 			if (b != NULL)
 				buf_push(blank, b);
-			return NULL;
+			b = take_resident(blank);
+			if (b == NULL) {
+				errno = EDQUOT;
+				return NULL;
+			}
 		}
-		if (b == NULL)
-			b = carve(a, class, node);
 	}
 	if (b == NULL) {
 		uncommit(a, a->layout->size[class]);

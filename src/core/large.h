@@ -38,6 +38,7 @@ struct large {
 	/* counters; they only rise, but for corrections after a fork */
 	_Atomic uint64_t hits, misses, releases, gc_returns;
 	_Atomic uint64_t bytes_taken, bytes_returned;
+	_Atomic uint64_t lost;		/* to fork */
 
 	/* what decay goes by */
 	_Atomic size_t was_kept, owed;	/* bytes */

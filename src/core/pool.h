@@ -38,6 +38,10 @@ struct bufpool {
 	_Atomic int64_t looked_at, decay_at;	/* milliseconds */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
 	_Atomic uint32_t was_short[BUFPOOL_CLASSES_MAX];
+	/* used in a fork child only */
+	struct {
+		uint64_t out[BUFPOOL_CLASSES_MAX], descriptors;
+	} tally;
 };
 
 /* The pool whose memory a buffer has. */

@@ -109,7 +109,7 @@ reset_large(struct large *l)
 	l->was_short = 0;
 	l->closed = 0;
 	l->hits = l->misses = l->releases = l->gc_returns = 0;
-	l->bytes_taken = l->bytes_returned = 0;
+	l->bytes_taken = l->bytes_returned = l->lost = 0;
 }
 
 static void
@@ -364,13 +364,13 @@ correct(_Atomic uint64_t *checkouts, _Atomic uint64_t *releases,
 		*releases -= more;
 }
 
-/* The law on struct bufpool, solved for lost. What is out has been tallied in
- * was_idle. */
+/* The law on struct bufpool, solved for lost. */
 static void
 count_lost(struct bufpool *p)
 {
+	p->large.lost -= p->large.count;
 	for (unsigned c = 0; c < p->layout.classes; c++) {
-		uint64_t out = atomic_exchange(&p->was_idle[c], 0);
+		uint64_t out = p->tally.out[c];
 
 		correct(&p->caches.uncached[c].checkouts,
 			&p->caches.uncached[c].releases,
@@ -381,61 +381,77 @@ count_lost(struct bufpool *p)
 	}
 }
 
-/* Of every pool, what is out, by the descriptors themselves. */
+/* What is out, or holds its pool, by the descriptors themselves. A large buffer
+ * that is READY or CACHED is kept, or lost. */
+static void
+tally_one(const struct bufpool_buf *b)
+{
+	unsigned state = atomic_load(&b->word) & BUF_STATE;
+	bool out = state == BUF_OUT || state == BUF_FROZEN;
+	struct bufpool *p = pool_of(b);
+
+	if (state != BUF_BLANK)
+		p->tally.descriptors++;
+	if (out && b->class < BUFPOOL_CLASSES_MAX)
+		p->tally.out[b->class]++;
+	if (out && b->class == CLASS_LARGE) {
+		p->large.releases--;
+		/* The span is changed last by one that was just growing. */
+		p->large.bytes_returned -= b->span;
+	}
+	if (!out && state != BUF_BLANK && b->class == CLASS_LARGE)
+		p->large.lost++;
+}
+
 static void
 tally(void)
 {
-	for (uint32_t i = 0; i < buf_table_used(); i++) {
-		struct bufpool_buf *b = buf_at(i);
-		unsigned state = atomic_load(&b->word) & BUF_STATE;
-		struct bufpool *p;
+	for (uint32_t i = 0; i < buf_table_used(); i++)
+		if (buf_at(i)->arena != NULL)
+			tally_one(buf_at(i));
+}
 
-		if ((state != BUF_OUT && state != BUF_FROZEN) ||
-		    b->arena == NULL)
-			continue;
-		p = pool_of(b);
-		if (b->class < BUFPOOL_CLASSES_MAX) {
-			p->was_idle[b->class]++;
-		} else if (b->class == CLASS_LARGE) {
-			p->large.releases--;
-			/* Changed last by one that was just growing. */
-			p->large.bytes_returned -= b->span;
-		}
-	}
+/* What other threads had cached goes to the commons. A pool that has no users
+ * was being made or destroyed by one of them. */
+static void
+settle(struct bufpool *p)
+{
+	struct cache *k;
+
+	commons_after_fork(&p->caches.commons);
+	for_each_cache(k, &p->caches)
+		cache_after_fork(k, owner_is_self(k->shelf[0].owner));
+	large_after_fork(&p->large);
+	if (pool_closed(p) || atomic_load(&p->users) == 0)
+		bufpool_close(p);
+	memset(&p->tally, 0, sizeof p->tally);
+	atomic_store(&p->large.lost, 0);
+	atomic_store(&p->large.releases, p->large.hits + p->large.misses);
+	atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
 }
 
 /*
- * The child has one thread. What others had cached goes to the commons, and
- * what can no longer be found is lost. A pool without references is gone, or
- * was being made by a thread that is not there.
+ * The child has one thread, which is inside no pool. What can no longer be
+ * found is lost, and references that other threads held for a moment are gone:
+ * a pool is held by its users, by its descriptors, and here for the count. A
+ * pool without references is gone, or was just coming or going.
  */
 static void
 after_fork(void)
 {
 	struct bufpool *p;
-	struct cache *k;
 
 	cache_init();
 	thread_after_fork();
 	for (unsigned i = 0; registry_next(&i, &p);) {
-		commons_after_fork(&p->caches.commons);
-		for_each_cache(k, &p->caches)
-			cache_after_fork(k, owner_is_self(k->shelf[0].owner));
-		large_after_fork(&p->large);
-		if (pool_closed(p)) {
-			caches_drain_commons(&p->caches);
-			large_close(&p->large);
-		}
-		for (unsigned c = 0; c < p->layout.classes; c++)
-			p->was_idle[c] = 0;
-		atomic_store(&p->large.releases,
-			     p->large.hits + p->large.misses);
-		atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
+		settle(p);
 		arena_drop(&p->arena);
 	}
 	tally();
 	for (unsigned i = 0; registry_next(&i, &p);) {
 		count_lost(p);
+		atomic_store(&p->arena.refs, p->tally.descriptors + 1 +
+			     (atomic_load(&p->users) > 0));
 		arena_drop(&p->arena);
 	}
 }

@@ -30,13 +30,15 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 	if (atomic_load(&s->gate) & GATE_CLOSED) {
 		arena_give(b);
 	} else if (b->node == k->node && shelf_open(s)) {
-		if (!shelf_put(s, b)) {
+		bool full = !shelf_put(s, b);
+
+		if (full) {
 			shelf_spill(s);
 			shelf_put(s, b);
-			if (k->moves++ % LOOK_EVERY == 0)
-				trim_maintain(p);
 		}
 		shelf_leave(s);
+		if (full && k->moves++ % LOOK_EVERY == 0)
+			trim_maintain(p);
 	} else {
 		if (!depot_push(k->depot, layout_ring(&p->layout, b->node,
 						      b->class), b))

@@ -183,6 +183,7 @@ add_large(const struct bufpool *p, struct bufpool_stats *s)
 	s->checked_out += s->large_out;
 	s->bytes_checked_out += s->large_bytes_out;
 	s->gc_returns += counter_get(&l->gc_returns);
+	s->lost += counter_get(&l->lost);
 }
 
 void
