@@ -3,6 +3,8 @@
  *
  *   core RIVAL CLASS DIRTY THREADS PATTERN [SECONDS | check]
  *
+ * CLASS is a number of bytes, DIRTY too, or half or all.
+ *
  * All contenders do the same work. The program takes a buffer of CLASS bytes
  * that reads as zero, writes its first DIRTY bytes with memset, and gives it
  * back. Work that a contender does not do by itself is done here, as a program
@@ -34,6 +36,8 @@
  *   burst   takes more buffers than caches hold, dirties all, gives all back
  *   churn   as `same`, but each thread ends after LIFE buffers, and the next
  *           thread is created
+ *   vary    as `same`, one thread only, but the size changes from buffer to
+ *           buffer: at random, from CLASS / 8 to CLASS
  *
  * Three measurements follow each other.
  *
@@ -41,7 +45,8 @@
  *    SECONDS apart. Before the first reading there is a warm-up: as many rounds
  *    as there are buffers, twice, unless that takes too long.
  * 2. Memory. The peak so far, and what is left when the threads have ended;
- *    what the process had before the rival was started is subtracted.
+ *    what the process had before the rival was started is subtracted. At the
+ *    very end bufpool is told to trim, and what is left then is `trimmed`.
  * 3. Latency, in new threads. Each take and each give is timed; what the thread
  *    does between them is not. Both times of one buffer are one sample. It
  *    includes four readings of the clock; `clock` is what these cost alone.
@@ -123,8 +128,9 @@ struct worker {
 typedef void take_fn(struct held *);
 typedef void give_fn(struct held *);
 
-enum pattern { SAME, PASS, BURST, CHURN, PATTERNS };
-static const char *const pattern_name[] = { "same", "pass", "burst", "churn" };
+enum pattern { SAME, PASS, BURST, VARY, CHURN, PATTERNS };
+static const char *const pattern_name[] = { "same", "pass", "burst", "vary",
+					    "churn" };
 
 struct rival {
 	const char *name;
@@ -136,9 +142,12 @@ struct rival {
 	const char *package;			/* who has it */
 };
 
-/* The cell. Read only while threads run, except the two flags. */
+/* The cell. Read only while threads run, except the two flags; the only thread
+ * of VARY changes the sizes. */
 static const struct rival *rival;
 static size_t class, dirty_bytes, held_count, buffers;
+static size_t dirty_part;	/* 1: all, 2: half, 0: a number of bytes */
+static size_t vary_from, vary_to;
 static unsigned threads;
 static enum pattern pattern;
 static bool timed, check;
@@ -203,10 +212,11 @@ bufpool_start(void)
 	bufpool_config_init(&config);
 	config.four_kib_count = config.sixty_four_kib_count = 0;
 	config.two_fifty_six_kib_count = config.one_mib_count = 0;
-	*(class == 4096 ? &config.four_kib_count
-	  : class == 65536 ? &config.sixty_four_kib_count
-	  : class == 262144 ? &config.two_fifty_six_kib_count
-	  : &config.one_mib_count) = buffers;
+	if (class <= 1048576)
+		*(class <= 4096 ? &config.four_kib_count
+		  : class <= 65536 ? &config.sixty_four_kib_count
+		  : class <= 262144 ? &config.two_fifty_six_kib_count
+		  : &config.one_mib_count) = buffers;
 	pool = bufpool_create(&config);
 	return pool != NULL;
 }
@@ -416,6 +426,31 @@ same(struct worker *w, take_fn take, give_fn give, bool time)
 	}
 }
 
+static void
+set_class(size_t n)
+{
+	class = n;
+	if (dirty_part != 0)
+		dirty_bytes = n / dirty_part;
+}
+
+INLINE void
+vary(struct worker *w, take_fn take, give_fn give, bool time)
+{
+	uint64_t x = 88172645463325252;
+	struct held h;
+
+	while (!stopped()) {
+		x ^= x << 13;	/* Marsaglia's xorshift64 */
+		x ^= x >> 7;
+		x ^= x << 17;
+		set_class(vary_from + x % (vary_to - vary_from + 1));
+		use(w, &h, take, time);
+		back(w, &h, give, time);
+	}
+	set_class(vary_to);
+}
+
 INLINE void
 burst(struct worker *w, take_fn take, give_fn give, bool time)
 {
@@ -510,7 +545,8 @@ name##_##pattern(struct worker *w)					\
 	else								\
 		pattern(w, name##_take, name##_give, false);		\
 }
-#define LOOPS(name) LOOP(name, same) LOOP(name, pass) LOOP(name, burst)
+#define LOOPS(name)							\
+	LOOP(name, same) LOOP(name, pass) LOOP(name, burst) LOOP(name, vary)
 
 LOOPS(bufpool)
 LOOPS(bufpool_all)
@@ -530,7 +566,7 @@ nothing(void)
 {
 }
 
-#define WITH(name) { name##_same, name##_pass, name##_burst }
+#define WITH(name) { name##_same, name##_pass, name##_burst, name##_vary }
 #define ALLOCATOR(x, ...)						\
 	{ x "-calloc", nothing_to_start, nothing, nothing,		\
 	  WITH(calloc), __VA_ARGS__ },					\
@@ -810,20 +846,25 @@ parse(int argc, char **argv)
 	for (size_t k = 0; k < RIVALS; k++)
 		if (strcmp(argv[1], rivals[k].name) == 0)
 			rival = &rivals[k];
-	class = strtoul(argv[2], NULL, 10);
+	dirty_part = strcmp(argv[3], "all") == 0 ? 1
+	    : strcmp(argv[3], "half") == 0 ? 2 : 0;
 	dirty_bytes = strtoul(argv[3], NULL, 10);
+	set_class(strtoul(argv[2], NULL, 10));
+	vary_from = class / 8;
+	vary_to = class;
 	threads = (unsigned)strtoul(argv[4], NULL, 10);
 	while (pattern < PATTERNS &&
 	       strcmp(argv[5], pattern_name[pattern]) != 0)
 		pattern++;
-	if (rival != NULL && dirty_bytes <= class && pattern < PATTERNS &&
-	    threads >= 1 && threads <= THREADS_MAX &&
-	    (class == 4096 || class == 65536 || class == 262144 ||
-	     class == 1048576) && (pattern != PASS || threads % 2 == 0))
+	if (rival != NULL && class >= 4096 && dirty_bytes <= class &&
+	    (pattern != VARY || dirty_part != 0 || dirty_bytes <= vary_from) &&
+	    pattern < PATTERNS && threads >= 1 && threads <= THREADS_MAX &&
+	    (pattern != PASS || threads % 2 == 0) &&
+	    (pattern != VARY || threads == 1))
 		return;
 usage:
-	fputs("usage: core RIVAL 4096|65536|262144|1048576 DIRTY THREADS"
-	      " same|pass|burst|churn [SECONDS|check]\nrivals:", stderr);
+	fputs("usage: core RIVAL BYTES BYTES|half|all THREADS"
+	      " same|pass|burst|vary|churn [SECONDS|check]\nrivals:", stderr);
 	for (size_t k = 0; k < RIVALS; k++)
 		fprintf(stderr, " %s", rivals[k].name);
 	fputs("\n", stderr);
@@ -875,6 +916,10 @@ main(int argc, char **argv)
 	phase(seconds, true);
 	ns = (double)(nanoseconds() - from) / (double)(ticks() - tick);
 	h = merged();
+	if (pool != NULL) {
+		bufpool_trim(pool);
+		printf("trimmed=%ld ", status("VmRSS:") - before);
+	}
 	printf("rate=%.0f p50=%.1f p99=%.1f p999=%.1f p9999=%.1f worst=%.0f"
 	       " samples=%llu clock=%.1f peak=%ld after=%ld\n",
 	       rate, ns * percentile(h, 0.5), ns * percentile(h, 0.99),
