@@ -43,7 +43,9 @@
  *
  * 1. Throughput. The threads run freely, and their counters are read twice,
  *    SECONDS apart. Before the first reading there is a warm-up: as many rounds
- *    as there are buffers, twice, unless that takes too long.
+ *    as there are buffers, twice, unless that takes too long. With one thread
+ *    `busy` is the processor time of a buffer, which other load of the machine
+ *    changes less.
  * 2. Memory. The peak so far, and what is left when the threads have ended;
  *    what the process had before the rival was started is subtracted. At the
  *    very end bufpool is told to trim, and what is left then is `trimmed`.
@@ -176,12 +178,18 @@ pages(size_t n)
 }
 
 static uint64_t
-nanoseconds(void)
+clock_of(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t
+nanoseconds(void)
+{
+	return clock_of(CLOCK_MONOTONIC);
 }
 
 /* The fences keep what is timed between the two readings around it. */
@@ -703,6 +711,18 @@ count(void)
 	return c;
 }
 
+/* The processor time of the only thread, while it runs the pattern. */
+static uint64_t
+busy(void)
+{
+	clockid_t clock;
+
+	if (threads > 1 || pattern == CHURN ||
+	    pthread_getcpuclockid(worker->thread, &clock) != 0)
+		return 0;
+	return clock_of(clock);
+}
+
 static void
 pause_for(double seconds)
 {
@@ -712,11 +732,12 @@ pause_for(double seconds)
 	nanosleep(&t, NULL);
 }
 
-/* Runs the pattern; returns buffers per second. */
+/* Runs the pattern; returns buffers per second. *ns becomes the processor time
+ * of a buffer, or 0. */
 static double
-phase(double seconds, bool with_clock)
+phase(double seconds, bool with_clock, double *ns)
 {
-	uint64_t begun = count().done;
+	uint64_t begun = count().done, busy_from, busy_to;
 	struct count from, to;
 
 	timed = with_clock;
@@ -739,12 +760,15 @@ phase(double seconds, bool with_clock)
 			break;
 	}
 	recording = true;
+	busy_from = busy();
 	from = count();
 	pause_for(seconds);
+	busy_to = busy();
 	to = count();
 	stop = true;
 	for (unsigned k = 0; k < threads; k++)
 		pthread_join(worker[k].thread, NULL);
+	*ns = (double)(busy_to - busy_from) / (double)(to.done - from.done);
 	return (double)(to.done - from.done) * 1e9 / (double)(to.at - from.at);
 }
 
@@ -888,7 +912,7 @@ plan(void)
 int
 main(int argc, char **argv)
 {
-	double seconds = 0.05, rate, ns;
+	double seconds = 0.05, rate, ns, busy_ns, unused;
 	uint64_t tick, from;
 	long before, peak, after;
 	struct histogram *h;
@@ -908,18 +932,20 @@ main(int argc, char **argv)
 	if (!rival->start())
 		die("does not start");
 
-	rate = phase(seconds, false);
+	rate = phase(seconds, false, &busy_ns);
 	peak = status("VmHWM:") - before;
 	after = status("VmRSS:") - before;
 	tick = ticks();
 	from = nanoseconds();
-	phase(seconds, true);
+	phase(seconds, true, &unused);
 	ns = (double)(nanoseconds() - from) / (double)(ticks() - tick);
 	h = merged();
 	if (pool != NULL) {
 		bufpool_trim(pool);
 		printf("trimmed=%ld ", status("VmRSS:") - before);
 	}
+	if (busy_ns > 0 && busy_ns < 1e18)	/* false for a NaN */
+		printf("busy=%.1f ", busy_ns);
 	printf("rate=%.0f p50=%.1f p99=%.1f p999=%.1f p9999=%.1f worst=%.0f"
 	       " samples=%llu clock=%.1f peak=%ld after=%ld\n",
 	       rate, ns * percentile(h, 0.5), ns * percentile(h, 0.99),

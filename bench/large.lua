@@ -4,9 +4,10 @@
 -- Method. bench/core.c measures one cell with one rival, as for bench/core.lua.
 -- Here the sizes are above 1 MiB, one thread takes, dirties and gives back, and
 -- the rivals are the allocators. The size "1-8MiB" is random: another one for
--- each buffer. The rivals of a cell take turns, REPEATS times, and the highest
--- rate of each counts: other load of the machine only lowers it. Of a latency
--- the median counts.
+-- each buffer. Times are processor times, those of the kernel included. The
+-- rivals of a cell take turns, REPEATS times, and the least time of each
+-- counts: other load of the machine only adds to it. Of a latency, which is
+-- elapsed time, the median counts.
 --
 -- Resident memory is that of BURST: 64 buffers are out at a time, then all are
 -- given back, then the pool is trimmed. It is read in the same process.
@@ -104,7 +105,7 @@ local function measure(cell, rivals)
     for _, figures in pairs(got) do
         for name, list in pairs(figures) do
             local middle = report.median(list)
-            figures[name] = name == "rate" and list[#list] or middle
+            figures[name] = name == "busy" and list[1] or middle
         end
     end
     cell.rivals = got
@@ -175,11 +176,11 @@ end
 local number, time, line = report.number, report.time, report.line
 
 local function best_allocator(cell)
-    local best, name = 0, nil
+    local best, name = math.huge, nil
     for _, rival in ipairs(RIVALS) do
         local f = rival.allocator and cell.rivals[rival[1]]
-        if f and f.rate > best then
-            best, name = f.rate, rival[1]
+        if f and f.busy and f.busy < best then
+            best, name = f.busy, rival[1]
         end
     end
     return best, name
@@ -192,10 +193,10 @@ local verdicts = {}
 for _, cell in ipairs(data.cells) do
     local best, name = best_allocator(cell)
     local ours = cell.rivals.bufpool
-    if ours and name and cell.pattern ~= "burst" then
+    if ours and ours.busy and name and cell.pattern ~= "burst" then
         local want = cell.dirty == "64" and 20
             or cell.pattern == "vary" and cell.dirty == "half" and 1.3 or 1
-        local got = ours.rate / best
+        local got = best / ours.busy
         verdicts[#verdicts + 1] = { what = ("%s, %s dirty"):format(cell.size,
             cell.dirty), against = name, want = ("%g times"):format(want),
             got = ("%s times"):format(number(got)),
@@ -213,12 +214,12 @@ end
 
 local function per_buffer(cell, column)
     local parts = {}
-    local best = math.max(best_allocator(cell), cell.rivals.bufpool.rate)
+    local best = math.min((best_allocator(cell)), cell.rivals.bufpool.busy)
     for _, rival in ipairs(RIVALS) do
         local f = cell.rivals[rival[1]]
-        if rival[2] == column and f then
-            parts[#parts + 1] = (f.rate == best and "**%s**" or "%s"):format(
-                time(1e9 / f.rate))
+        if rival[2] == column and f and f.busy then
+            parts[#parts + 1] = (f.busy == best and "**%s**" or "%s"):format(
+                time(f.busy))
         end
     end
     return table.concat(parts, " / ")
@@ -318,8 +319,8 @@ local function markdown()
     add(("Machine: %s. %s."):format(data.machine, data.packages))
     if data.cells[1] then
         add ""
-        add(("### Targets\n\nRates of bufpool divided by that of the best "
-            .. "allocator. Of a target of 1, %d %% less is taken for equal.")
+        add(("### Targets\n\nHow many times as fast as the best allocator "
+            .. "bufpool is. Of a target of 1, %d %% less is taken for equal.")
             :format(NOISE * 100))
         local list = {}
         for k, v in ipairs(verdicts) do
@@ -328,10 +329,10 @@ local function markdown()
         end
         rows(add, { "what", "against", "wanted", "measured", "" }, list)
         add ""
-        add(("### Time per buffer\n\nOne thread. An allocator has two figures: "
-            .. "with calloc / with malloc and memset. Each is the best of %d. "
-            .. "The best time of a line is bold, memset apart."):format(
-            data.repeats))
+        add(("### Time per buffer\n\nProcessor time, one thread. An allocator "
+            .. "has two figures: with calloc / with malloc and memset. Each is "
+            .. "the least of %d. The best time of a line is bold, memset "
+            .. "apart."):format(data.repeats))
         throughput(add)
         add "\n### Latency of take and give, random size"
         latency(add)
@@ -357,23 +358,24 @@ local function bars()
             local group = { name = ("%s, %s dirty"):format(cell.size,
                 cell.dirty) }
             for _, column in ipairs(COLUMNS) do
-                local rate
+                local least
                 for _, rival in ipairs(RIVALS) do
                     local f = cell.rivals[rival[1]]
-                    if rival[2] == column and f then
-                        rate = math.max(rate or 0, f.rate)
+                    if rival[2] == column and f and f.busy then
+                        least = math.min(least or f.busy, f.busy)
                     end
                 end
-                if rate then
-                    group[#group + 1] = { column, 1e9 / rate,
+                if least then
+                    group[#group + 1] = { column, least,
                         rival = column ~= "bufpool" and column ~= "not told" }
                 end
             end
             groups[#groups + 1] = group
         end
     end
-    return report.bars("Time per buffer, one thread; logarithmic. Green: "
-        .. "bufpool. Of an allocator the better of calloc and malloc+memset.",
+    return report.bars("Processor time per buffer, one thread; logarithmic. "
+        .. "Green: bufpool. Of an allocator the better of calloc and "
+        .. "malloc+memset.",
         { from = 10, decades = 7, value = time, label = report.time_label },
         groups)
 end
