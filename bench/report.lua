@@ -62,7 +62,7 @@ local function json(v, indent)
     if type(v) == "string" then
         return '"' .. v:gsub('[\\"]', "\\%0") .. '"'
     elseif type(v) == "number" then
-        return ("%.6g"):format(v)
+        return (v % 1 == 0 and "%.0f" or "%.6g"):format(v)
     elseif type(v) ~= "table" then
         return tostring(v)
     end
