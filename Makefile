@@ -290,7 +290,7 @@ rock: deps-test
 .PHONY: deps deps-demo deps-test deps-check deps-bench demo check test
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
-.PHONY: bench-lua bench-core bench-rivals bench-instructions
+.PHONY: bench-lua bench-core bench-large bench-rivals bench-instructions
 ## stages of make check: all
 STAGES ?=
 ## DEPS=: keeps make from installing packages
@@ -340,7 +340,8 @@ test-luajit: deps-test
 	@.ci/test-luajit $(JIT_SPEC)
 
 # What the documents say about speed comes from here: make bench-lua OUT=doc,
-# make bench-core OUT=doc. BENCH= gives other options, as the files tell.
+# make bench-core OUT=doc, make bench-large OUT=doc. BENCH= gives other options,
+# as the files tell.
 BENCH = $(if $(OUT),--out $(OUT))
 ## measures Lua; OUT=doc writes lua-performance.md
 bench-lua: $(CORE) $(BUILD)/bench/access.so
@@ -358,8 +359,14 @@ bench-core: deps-bench
 	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/core.lua \
 		--core $(BUILD)/bench/core $(BENCH)
 
-$(BUILD)/bench/core $(BUILD)/bench/instructions: $(BUILD)/bench/%: bench/%.c \
-		$(BUILD)/libbufpool.a
+## measures above 1 MiB; OUT=doc: large-performance.md
+bench-large: deps-bench
+	@$(MAKE) $(BUILD)/bench/core $(BUILD)/bench/clear
+	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/large.lua \
+		--core $(BUILD)/bench/core --clear $(BUILD)/bench/clear $(BENCH)
+
+$(BUILD)/bench/core $(BUILD)/bench/clear $(BUILD)/bench/instructions: \
+		$(BUILD)/bench/%: bench/%.c $(BUILD)/libbufpool.a
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
 		-o $@ $< $(BUILD)/libbufpool.a $(LIBS)

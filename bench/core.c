@@ -3,6 +3,8 @@
  *
  *   core RIVAL CLASS DIRTY THREADS PATTERN [SECONDS | check]
  *
+ * CLASS is a number of bytes, DIRTY too, or half or all.
+ *
  * All contenders do the same work. The program takes a buffer of CLASS bytes
  * that reads as zero, writes its first DIRTY bytes with memset, and gives it
  * back. Work that a contender does not do by itself is done here, as a program
@@ -34,14 +36,19 @@
  *   burst   takes more buffers than caches hold, dirties all, gives all back
  *   churn   as `same`, but each thread ends after LIFE buffers, and the next
  *           thread is created
+ *   vary    as `same`, one thread only, but the size changes from buffer to
+ *           buffer: at random, from CLASS / 8 to CLASS
  *
  * Three measurements follow each other.
  *
  * 1. Throughput. The threads run freely, and their counters are read twice,
  *    SECONDS apart. Before the first reading there is a warm-up: as many rounds
- *    as there are buffers, twice, unless that takes too long.
+ *    as there are buffers, twice, unless that takes too long. With one thread
+ *    `busy` is the processor time of a buffer, which other load of the machine
+ *    changes less.
  * 2. Memory. The peak so far, and what is left when the threads have ended;
- *    what the process had before the rival was started is subtracted.
+ *    what the process had before the rival was started is subtracted. At the
+ *    very end bufpool is told to trim, and what is left then is `trimmed`.
  * 3. Latency, in new threads. Each take and each give is timed; what the thread
  *    does between them is not. Both times of one buffer are one sample. It
  *    includes four readings of the clock; `clock` is what these cost alone.
@@ -123,8 +130,9 @@ struct worker {
 typedef void take_fn(struct held *);
 typedef void give_fn(struct held *);
 
-enum pattern { SAME, PASS, BURST, CHURN, PATTERNS };
-static const char *const pattern_name[] = { "same", "pass", "burst", "churn" };
+enum pattern { SAME, PASS, BURST, VARY, CHURN, PATTERNS };
+static const char *const pattern_name[] = { "same", "pass", "burst", "vary",
+					    "churn" };
 
 struct rival {
 	const char *name;
@@ -136,9 +144,12 @@ struct rival {
 	const char *package;			/* who has it */
 };
 
-/* The cell. Read only while threads run, except the two flags. */
+/* The cell. Read only while threads run, except the two flags; the only thread
+ * of VARY changes the sizes. */
 static const struct rival *rival;
 static size_t class, dirty_bytes, held_count, buffers;
+static size_t dirty_part;	/* 1: all, 2: half, 0: a number of bytes */
+static size_t vary_from, vary_to;
 static unsigned threads;
 static enum pattern pattern;
 static bool timed, check;
@@ -167,12 +178,18 @@ pages(size_t n)
 }
 
 static uint64_t
-nanoseconds(void)
+clock_of(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t
+nanoseconds(void)
+{
+	return clock_of(CLOCK_MONOTONIC);
 }
 
 /* The fences keep what is timed between the two readings around it. */
@@ -203,10 +220,11 @@ bufpool_start(void)
 	bufpool_config_init(&config);
 	config.four_kib_count = config.sixty_four_kib_count = 0;
 	config.two_fifty_six_kib_count = config.one_mib_count = 0;
-	*(class == 4096 ? &config.four_kib_count
-	  : class == 65536 ? &config.sixty_four_kib_count
-	  : class == 262144 ? &config.two_fifty_six_kib_count
-	  : &config.one_mib_count) = buffers;
+	if (class <= 1048576)
+		*(class <= 4096 ? &config.four_kib_count
+		  : class <= 65536 ? &config.sixty_four_kib_count
+		  : class <= 262144 ? &config.two_fifty_six_kib_count
+		  : &config.one_mib_count) = buffers;
 	pool = bufpool_create(&config);
 	return pool != NULL;
 }
@@ -416,6 +434,31 @@ same(struct worker *w, take_fn take, give_fn give, bool time)
 	}
 }
 
+static void
+set_class(size_t n)
+{
+	class = n;
+	if (dirty_part != 0)
+		dirty_bytes = n / dirty_part;
+}
+
+INLINE void
+vary(struct worker *w, take_fn take, give_fn give, bool time)
+{
+	uint64_t x = 88172645463325252;
+	struct held h;
+
+	while (!stopped()) {
+		x ^= x << 13;	/* Marsaglia's xorshift64 */
+		x ^= x >> 7;
+		x ^= x << 17;
+		set_class(vary_from + x % (vary_to - vary_from + 1));
+		use(w, &h, take, time);
+		back(w, &h, give, time);
+	}
+	set_class(vary_to);
+}
+
 INLINE void
 burst(struct worker *w, take_fn take, give_fn give, bool time)
 {
@@ -510,7 +553,8 @@ name##_##pattern(struct worker *w)					\
 	else								\
 		pattern(w, name##_take, name##_give, false);		\
 }
-#define LOOPS(name) LOOP(name, same) LOOP(name, pass) LOOP(name, burst)
+#define LOOPS(name)							\
+	LOOP(name, same) LOOP(name, pass) LOOP(name, burst) LOOP(name, vary)
 
 LOOPS(bufpool)
 LOOPS(bufpool_all)
@@ -530,7 +574,7 @@ nothing(void)
 {
 }
 
-#define WITH(name) { name##_same, name##_pass, name##_burst }
+#define WITH(name) { name##_same, name##_pass, name##_burst, name##_vary }
 #define ALLOCATOR(x, ...)						\
 	{ x "-calloc", nothing_to_start, nothing, nothing,		\
 	  WITH(calloc), __VA_ARGS__ },					\
@@ -667,6 +711,18 @@ count(void)
 	return c;
 }
 
+/* The processor time of the only thread, while it runs the pattern. */
+static uint64_t
+busy(void)
+{
+	clockid_t clock;
+
+	if (threads > 1 || pattern == CHURN ||
+	    pthread_getcpuclockid(worker->thread, &clock) != 0)
+		return 0;
+	return clock_of(clock);
+}
+
 static void
 pause_for(double seconds)
 {
@@ -676,11 +732,12 @@ pause_for(double seconds)
 	nanosleep(&t, NULL);
 }
 
-/* Runs the pattern; returns buffers per second. */
+/* Runs the pattern; returns buffers per second. *ns becomes the processor time
+ * of a buffer, or 0. */
 static double
-phase(double seconds, bool with_clock)
+phase(double seconds, bool with_clock, double *ns)
 {
-	uint64_t begun = count().done;
+	uint64_t begun = count().done, busy_from, busy_to;
 	struct count from, to;
 
 	timed = with_clock;
@@ -703,12 +760,15 @@ phase(double seconds, bool with_clock)
 			break;
 	}
 	recording = true;
+	busy_from = busy();
 	from = count();
 	pause_for(seconds);
+	busy_to = busy();
 	to = count();
 	stop = true;
 	for (unsigned k = 0; k < threads; k++)
 		pthread_join(worker[k].thread, NULL);
+	*ns = (double)(busy_to - busy_from) / (double)(to.done - from.done);
 	return (double)(to.done - from.done) * 1e9 / (double)(to.at - from.at);
 }
 
@@ -810,20 +870,25 @@ parse(int argc, char **argv)
 	for (size_t k = 0; k < RIVALS; k++)
 		if (strcmp(argv[1], rivals[k].name) == 0)
 			rival = &rivals[k];
-	class = strtoul(argv[2], NULL, 10);
+	dirty_part = strcmp(argv[3], "all") == 0 ? 1
+	    : strcmp(argv[3], "half") == 0 ? 2 : 0;
 	dirty_bytes = strtoul(argv[3], NULL, 10);
+	set_class(strtoul(argv[2], NULL, 10));
+	vary_from = class / 8;
+	vary_to = class;
 	threads = (unsigned)strtoul(argv[4], NULL, 10);
 	while (pattern < PATTERNS &&
 	       strcmp(argv[5], pattern_name[pattern]) != 0)
 		pattern++;
-	if (rival != NULL && dirty_bytes <= class && pattern < PATTERNS &&
-	    threads >= 1 && threads <= THREADS_MAX &&
-	    (class == 4096 || class == 65536 || class == 262144 ||
-	     class == 1048576) && (pattern != PASS || threads % 2 == 0))
+	if (rival != NULL && class >= 4096 && dirty_bytes <= class &&
+	    (pattern != VARY || dirty_part != 0 || dirty_bytes <= vary_from) &&
+	    pattern < PATTERNS && threads >= 1 && threads <= THREADS_MAX &&
+	    (pattern != PASS || threads % 2 == 0) &&
+	    (pattern != VARY || threads == 1))
 		return;
 usage:
-	fputs("usage: core RIVAL 4096|65536|262144|1048576 DIRTY THREADS"
-	      " same|pass|burst|churn [SECONDS|check]\nrivals:", stderr);
+	fputs("usage: core RIVAL BYTES BYTES|half|all THREADS"
+	      " same|pass|burst|vary|churn [SECONDS|check]\nrivals:", stderr);
 	for (size_t k = 0; k < RIVALS; k++)
 		fprintf(stderr, " %s", rivals[k].name);
 	fputs("\n", stderr);
@@ -847,7 +912,7 @@ plan(void)
 int
 main(int argc, char **argv)
 {
-	double seconds = 0.05, rate, ns;
+	double seconds = 0.05, rate, ns, busy_ns, unused;
 	uint64_t tick, from;
 	long before, peak, after;
 	struct histogram *h;
@@ -867,14 +932,20 @@ main(int argc, char **argv)
 	if (!rival->start())
 		die("does not start");
 
-	rate = phase(seconds, false);
+	rate = phase(seconds, false, &busy_ns);
 	peak = status("VmHWM:") - before;
 	after = status("VmRSS:") - before;
 	tick = ticks();
 	from = nanoseconds();
-	phase(seconds, true);
+	phase(seconds, true, &unused);
 	ns = (double)(nanoseconds() - from) / (double)(ticks() - tick);
 	h = merged();
+	if (pool != NULL) {
+		bufpool_trim(pool);
+		printf("trimmed=%ld ", status("VmRSS:") - before);
+	}
+	if (busy_ns > 0 && busy_ns < 1e18)	/* false for a NaN */
+		printf("busy=%.1f ", busy_ns);
 	printf("rate=%.0f p50=%.1f p99=%.1f p999=%.1f p9999=%.1f worst=%.0f"
 	       " samples=%llu clock=%.1f peak=%ld after=%ld\n",
 	       rate, ns * percentile(h, 0.5), ns * percentile(h, 0.99),

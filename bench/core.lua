@@ -86,18 +86,10 @@ end
 -- Measuring ------------------------------------------------------------------
 
 local function run(rival, cell, seconds)
-    local dirty = cell.dirty == "all" and cell.bytes
-        or cell.dirty == "half" and cell.bytes / 2 or tonumber(cell.dirty)
-    local pipe = assert(io.popen(("timeout 60 %s %s %d %d %d %s %g"):format(
-        report.quote(PROGRAM), rival[1], cell.bytes, dirty, cell.threads,
-        cell.pattern, seconds)))
-    local text = pipe:read "*a"
-    pipe:close()
-    local figures = {}
-    for name, value in text:gmatch "(%w+)=(%S+)" do
-        figures[name] = tonumber(value)
-    end
-    return figures.rate and figures
+    local figures = report.run(("timeout 60 %s %s %d %s %d %s %g"):format(
+        report.quote(PROGRAM), rival[1], cell.bytes, cell.dirty, cell.threads,
+        cell.pattern, seconds))[1]
+    return figures and figures.rate and figures
 end
 
 local function measure(cell, rivals)
@@ -125,20 +117,6 @@ local function measure(cell, rivals)
     return cell
 end
 
-local function packages()
-    local pipe = io.popen("dpkg-query -W -f '${Package} ${Version}, ' libc6"
-        .. " libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 librte-mempool23"
-        .. " 2>/dev/null")
-    local text = pipe:read "*a"
-    pipe:close()
-    local file = io.open "/sys/kernel/mm/transparent_hugepage/enabled"
-    local huge = file and file:read "*a":match "%[(%w+)%]" or "not there"
-    if file then
-        file:close()
-    end
-    return text .. "transparent huge pages: " .. huge
-end
-
 local function measure_all()
     local probe = { bytes = 4096, dirty = "64", threads = 1, pattern = "same" }
     local rivals, list = {}, {}
@@ -163,7 +141,7 @@ local function measure_all()
     end
     report.progress()
     return { cells = list, repeats = REPEATS, machine = report.machine(),
-        packages = packages() }
+        packages = report.packages() }
 end
 
 local data
@@ -287,15 +265,7 @@ end
 
 -- The report -----------------------------------------------------------------
 
-local function time(ns)
-    for _, unit in ipairs { "ns", "us", "ms" } do
-        if ns < 999.5 then
-            return report.number(ns) .. " " .. unit
-        end
-        ns = ns / 1000
-    end
-    return report.number(ns) .. " s"
-end
+local time, line = report.time, report.line
 
 local function text()
     for _, cell in ipairs(data.cells) do
@@ -314,14 +284,6 @@ local function text()
         print(("%-8s %s, against %s: %s, want %s"):format(
             v.met and "met" or "MISSED", v.what, v.against, v.got, v.want))
     end
-end
-
--- A line of a table with n columns; a nil value leaves its column empty.
-local function line(values, n)
-    for k = 1, n do
-        values[k] = values[k] or ""
-    end
-    return "| " .. table.concat(values, " | ") .. " |"
 end
 
 local function columns()

@@ -18,6 +18,11 @@
 -- collection and system calls but no other program. For the row with a large
 -- heap there is also the median of the largest resident memory of the process.
 --
+-- In the row that reads a file only the reading is timed, neither what the
+-- buffer costs when it is given back nor the collection of the string. Both are
+-- given up before the next round. The memory is what the largest resident
+-- memory exceeds that of the process before the row by.
+--
 -- Each target is a ratio of two contenders of one row, in time or memory.
 --
 --   luajit bench/lua.lua [--quick] [--only TEXT] [--out DIRECTORY]
@@ -41,6 +46,7 @@ local SAMPLE, RUNS, REPEATS = 0.02, 5, 3
 local CLASSES = { 4096, 65536, 262144, 1048576 }
 local HEAP_MB, DROPS = 200, 20000
 local LEN = 4096
+local BODY = 5000000
 
 local options = report.options(arg,
     { quick = false, only = true, out = true, cell = true })
@@ -61,12 +67,15 @@ local tools = {
     new = have_sb and string_buffer.new or false,
     byte = string.byte,
     concat = table.concat,
+    collect = collectgarbage,
+    clock = os.clock,
     clear = require "table.clear",
     box = have_access and access.box or false,
     unbox = have_access and access.unbox or false,
     nothing = have_access and access.finalizer or false,
     text = ("x"):rep(64),
     piece = ("y"):rep(100),
+    long_piece = ("y"):rep(1000),
 }
 for _, size in ipairs(CLASSES) do
     tools["array" .. size] = ffi.typeof(("uint8_t[%d]"):format(size))
@@ -278,6 +287,80 @@ row("append 100 bytes, to 64 KiB", {
         per = PIECES, rival = true },
 })
 
+-- A new object grows to n bytes and is given back. With a hint it is told n.
+-- "after trim": the pool has given all idle memory back to the system, so that
+-- each round has page faults, as those of a new string.buffer have. "reused":
+-- one string.buffer for all rounds.
+local function growth_row(name, n)
+    local count = math.floor(n / 1000)
+    local function contender(who, make, free, extra)
+        local c = { who, each(([[
+            local b = %s
+            for _ = 1, %d do
+                b:put(long_piece)
+            end
+            x = x + #b
+            b:%s]]):format(make, count, free)), per = count }
+        for key, value in pairs(extra or {}) do
+            c[key] = value
+        end
+        return c
+    end
+    local rival = { rival = true, needs = string_buffers }
+    row(("append 1000 bytes, to %s"):format(name), {
+        contender("writer", "pool:writer()", "release()"),
+        contender("writer, hint", ("pool:writer(%d)"):format(n), "release()"),
+        contender("writer, after trim", "pool:writer()",
+            "release() pool:trim()"),
+        contender("string.buffer", "new()", "free()", rival),
+        contender("string.buffer, hint", ("new(%d)"):format(n), "free()",
+            rival),
+        contender("string.buffer, reused", "o", "reset()", { rival = true,
+            needs = string_buffers, make = function()
+                return string_buffer.new(n)
+            end }),
+    })
+end
+
+local GROWTH = { { "64 KiB", 65536 }, { "1 MiB", 1048576 },
+    { "4 MiB", 4194304 }, { "16 MiB", 16777216 }, { "64 MiB", 67108864 } }
+for _, size in ipairs(GROWTH) do
+    growth_row(unpack(size))
+end
+
+-- A file of BODY bytes, read from its beginning by one call or more.
+local function body_file()
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w+"))
+    os.remove(path)
+    for _ = 1, BODY, 1000 do
+        assert(file:write(tools.long_piece))
+    end
+    assert(file:flush())
+    return file
+end
+
+local function reading(body, drop)
+    return each(([[
+        o:seek "set"
+        local from = clock()
+        %s
+        x = x + (clock() - from)
+        %s]]):format(body, drop))
+end
+
+row("read a file of 5 MB", {
+    timed = true,
+    { "writer, hint", reading(([[
+        local b = pool:writer(%d)
+        b:readfrom(o)]]):format(BODY), "b:release()"), make = body_file },
+    { "writer", reading([[
+        local b = pool:writer()
+        while b:readfrom(o) > 0 do end]], "b:release()"), make = body_file },
+    { 'io.read "*a"', reading([[local s = o:read "*a"]],
+        "s = nil collect() collect()"), make = body_file, rival = true },
+})
+
 -- What any userdata costs. A checkout makes one, so it cannot be cheaper.
 row("floor: a userdata", {
     { "with __gc, released", each "unbox(box(o[1]), o[2])",
@@ -337,25 +420,35 @@ target("take 4 KiB and drop it", "checkout", "ffi.new", 1 / 2)
 target(heap_row, "checkout", "ffi.new", 1 / 5)
 target(heap_row, "checkout", "ffi.new", 1 / 3, true)
 target("append 100 bytes, to 64 KiB", "writer", "string.buffer", 1)
+target("append 1000 bytes, to 1 MiB", "writer", "string.buffer", 1 / 1.2)
+for k = 3, #GROWTH do
+    local name = ("append 1000 bytes, to %s"):format(GROWTH[k][1])
+    target(name, "writer", "string.buffer", 1 / 1.5)
+    target(name, "writer, hint", "string.buffer, hint", 1 / 2)
+end
+target("read a file of 5 MB", "writer, hint", 'io.read "*a"', 1 / 1.5)
+target("read a file of 5 MB", "writer, hint", 'io.read "*a"', 1 / 2, true)
 
 -- A cell, in the child ------------------------------------------------------
 
 local clock = os.clock
 
-local function time(run, n, object)
+-- The seconds that run takes, or those that it says it has timed.
+local function time(run, n, object, timed)
     collectgarbage()
     collectgarbage()
     local start = clock()
-    assert(run(n, object) ~= nil)
-    return clock() - start
+    local result = run(n, object)
+    assert(result ~= nil)
+    return timed and result or clock() - start
 end
 
-local function calibrated(run, object)
+local function calibrated(run, object, timed)
     local n = 1
-    local took = time(run, n, object)
+    local took = time(run, n, object, timed)
     while took < SAMPLE / 4 do
         n = n * 2
-        took = time(run, n, object)
+        took = time(run, n, object, timed)
     end
     return math.ceil(n * SAMPLE / took)
 end
@@ -370,9 +463,10 @@ local function live_heap()
     return heap
 end
 
-local function peak_mb()
+-- VmRSS is what is resident now, VmHWM the most that has been.
+local function resident_mb(field)
     for line in io.lines "/proc/self/status" do
-        local kb = line:match "^VmHWM:%s*(%d+) kB"
+        local kb = line:match("^" .. field .. ":%s*(%d+) kB")
         if kb then
             return kb / 1024
         end
@@ -385,13 +479,22 @@ local function run_cell(r, c)
     end
     local heap = r.heap and live_heap()
     local run, object = compile(c[1], c[2]), c.make and c.make()
-    local n = r.heap and DROPS or calibrated(run, object)
-    local took = time(run, n, object)
-    for _ = 2, r.heap and 1 or RUNS do
-        took = math.min(took, time(run, n, object))
+    local before = 0
+    if r.timed then
+        collectgarbage()
+        collectgarbage()
+        local file = assert(io.open("/proc/self/clear_refs", "w"))
+        file:write "5"
+        file:close()
+        before = resident_mb "VmRSS"
     end
-    return { ns = took * 1e9 / n / (c.per or 1), mb = peak_mb(),
-        live = heap and #heap }
+    local n = r.heap and DROPS or calibrated(run, object, r.timed)
+    local took = time(run, n, object, r.timed)
+    for _ = 2, r.heap and 1 or RUNS do
+        took = math.min(took, time(run, n, object, r.timed))
+    end
+    return { ns = took * 1e9 / n / (c.per or 1),
+        mb = resident_mb "VmHWM" - before, live = heap and #heap }
 end
 
 if options.cell then
@@ -420,7 +523,8 @@ end
 
 local function measure(k, jit_on)
     local r = rows[k]
-    local result = { name = r.name, access = r.access, heap = r.heap }
+    local result = { name = r.name, access = r.access,
+        memory = r.heap or r.timed or false }
     local times, peaks = {}, {}
     for _ = 1, REPEATS do
         for c in ipairs(r) do
@@ -498,8 +602,8 @@ local function text(data)
                     print(("    %-22s not there, skipped"):format(cell.name))
                 else
                     print(("    %-22s %10s %12s  %s"):format(cell.name,
-                        number(cell.ns), r.heap
-                        and ("%.0f MB peak"):format(cell.mb) or "",
+                        number(cell.ns), r.memory
+                        and ("%.4g MB peak"):format(cell.mb) or "",
                         ratios(r, cell)))
                 end
             end
@@ -566,8 +670,8 @@ local function markdown(data)
             for _, cell in ipairs(r.cells) do
                 if not cell.missing then
                     add("| %s | %s | %s | %s |", cell.rival and cell.name
-                        or "**" .. cell.name .. "**", number(cell.ns), r.heap
-                        and ("%.0f MB peak"):format(cell.mb) or "",
+                        or "**" .. cell.name .. "**", number(cell.ns), r.memory
+                        and ("%.4g MB peak"):format(cell.mb) or "",
                         ratios(r, cell))
                 end
             end

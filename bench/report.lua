@@ -62,7 +62,7 @@ local function json(v, indent)
     if type(v) == "string" then
         return '"' .. v:gsub('[\\"]', "\\%0") .. '"'
     elseif type(v) == "number" then
-        return ("%.6g"):format(v)
+        return (v % 1 == 0 and "%.0f" or "%.6g"):format(v)
     elseif type(v) ~= "table" then
         return tostring(v)
     end
@@ -100,6 +100,56 @@ function report.machine()
         end
     end
     return ("%s, %d cores"):format(cpu, cores)
+end
+
+---What the rivals of C are, and a setting of the machine that matters to them.
+function report.packages()
+    local pipe = io.popen("dpkg-query -W -f '${Package} ${Version}, ' libc6"
+        .. " libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 librte-mempool23"
+        .. " 2>/dev/null")
+    local text = pipe:read "*a"
+    pipe:close()
+    local file = io.open "/sys/kernel/mm/transparent_hugepage/enabled"
+    local huge = file and file:read "*a":match "%[(%w+)%]" or "not there"
+    if file then
+        file:close()
+    end
+    return text .. "transparent huge pages: " .. huge
+end
+
+---Nanoseconds, in the unit that suits them.
+function report.time(ns)
+    for _, unit in ipairs { "ns", "us", "ms" } do
+        if ns < 999.5 then
+            return report.number(ns) .. " " .. unit
+        end
+        ns = ns / 1000
+    end
+    return report.number(ns) .. " s"
+end
+
+---A line of a table with n columns; a nil value leaves its column empty.
+function report.line(values, n)
+    for k = 1, n do
+        values[k] = values[k] or ""
+    end
+    return "| " .. table.concat(values, " | ") .. " |"
+end
+
+---Runs a program that prints name=number; a list with a table for each line
+---that has such.
+function report.run(command)
+    local pipe = assert(io.popen(command))
+    local lines = {}
+    for text in pipe:lines() do
+        local figures = {}
+        for name, value in text:gmatch "([%w-]+)=(%S+)" do
+            figures[name] = tonumber(value)
+        end
+        lines[#lines + 1] = next(figures) and figures
+    end
+    pipe:close()
+    return lines
 end
 
 ---A plot of bars on a logarithmic axis, which begins at axis.from, is
@@ -167,8 +217,8 @@ end
 
 ---A plot of panels, two in a row. A panel is a list of lines; a line is a list
 ---of { x, y } with a name and a color. Each x is one of `ticks`, which stand at
----equal distances. The y axis is logarithmic.
-function report.lines(title, ticks, panels)
+---equal distances, labelled by label(tick). The y axis is logarithmic.
+function report.lines(title, ticks, panels, label)
     local W, H, LEFT, RIGHT, TOP, BOTTOM = 430, 300, 46, 100, 40, 24
     local low, high = math.huge, -math.huge
     for _, panel in ipairs(panels) do
@@ -195,8 +245,8 @@ function report.lines(title, ticks, panels)
             panel.name)
         for i, tick in ipairs(ticks) do
             at[tick] = x0 + (i - 1) / (#ticks - 1) * width
-            add('<text x="%.1f" y="%d" text-anchor="middle">%d</text>',
-                at[tick], y0 + height + 16, tick)
+            add('<text x="%.1f" y="%d" text-anchor="middle">%s</text>',
+                at[tick], y0 + height + 16, label and label(tick) or tick)
         end
         local function y_of(y)
             local part = (math.log10(y) - low) / (high - low)
