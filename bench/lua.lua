@@ -288,9 +288,9 @@ row("append 100 bytes, to 64 KiB", {
 })
 
 -- A new object grows to n bytes and is given back. With a hint it is told n.
--- "after trim": the pool has given all idle memory back to the system, so that
--- each round has page faults, as those of a new string.buffer have. "reused":
--- one string.buffer for all rounds.
+-- "after trim": the pool has given its idle large memory back to the system, so
+-- that each round has page faults, as those of a new string.buffer have.
+-- "reused": one string.buffer for all rounds.
 local function growth_row(name, n)
     local count = math.floor(n / 1000)
     local function contender(who, make, free, extra)
@@ -307,11 +307,9 @@ local function growth_row(name, n)
         return c
     end
     local rival = { rival = true, needs = string_buffers }
-    row(("append 1000 bytes, to %s"):format(name), {
+    local contenders = {
         contender("writer", "pool:writer()", "release()"),
         contender("writer, hint", ("pool:writer(%d)"):format(n), "release()"),
-        contender("writer, after trim", "pool:writer()",
-            "release() pool:trim()"),
         contender("string.buffer", "new()", "free()", rival),
         contender("string.buffer, hint", ("new(%d)"):format(n), "free()",
             rival),
@@ -319,7 +317,12 @@ local function growth_row(name, n)
             needs = string_buffers, make = function()
                 return string_buffer.new(n)
             end }),
-    })
+    }
+    if n > CLASSES[#CLASSES] then
+        table.insert(contenders, 3, contender("writer, after trim",
+            "pool:writer()", "release() pool:trim()"))
+    end
+    row(("append 1000 bytes, to %s"):format(name), contenders)
 end
 
 local GROWTH = { { "64 KiB", 65536 }, { "1 MiB", 1048576 },
