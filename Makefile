@@ -320,7 +320,7 @@ demo: deps-demo
 check:
 	+@.ci/run $(STAGES)
 
-## runs specs: SPEC="spec/core.c spec/05-io_spec.lua"
+## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
 	@$(MAKE) all specs examples
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)

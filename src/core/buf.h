@@ -15,12 +15,11 @@
  * or above len: a fresh checkout(n) has len n and mark 0.
  *
  * The word holds the state in its low bits and, above them, a generation that
- * every release raises. Whoever turns OUT into anything else does it by one
- * atomic operation, which can find OUT once.
+ * every release raises. The turn from OUT to any other state is one atomic
+ * operation: of two threads that try it, one finds OUT.
  *
- * The epoch is for an owner whom code of its own may interrupt: in Lua, where
- * reading a field can allocate, a finalizer can run between a check and the
- * access that it is for. Whatever changes the fields of a buffer changes its
+ * The epoch is for Lua, where code of the owner itself may come in between:
+ * reading a field can allocate, and an allocation can run a finalizer. Whatever changes the fields of a buffer changes its
  * epoch, so that comparing it last, which allocates nothing, shows that all
  * that was read before still holds.
  */
@@ -110,8 +109,8 @@ buf_rewind(struct bufpool_buf *b)
 	b->granted = b->consumed = 0;
 }
 
-/* After 2^37 releases the word no longer fits a handle of Lua, which has room
- * for it and a descriptor's number. */
+/* A handle of Lua has 64 bits: the descriptor's number and its word. After 2^37
+ * releases the word no longer fits the 40 bits that the number leaves. */
 static inline bool
 buf_outgrown(const struct bufpool_buf *b)
 {
@@ -143,6 +142,7 @@ uint32_t buf_table_used(void);
 uint32_t buf_table_limit(void);
 bool buf_table_init(void);
 
+/* Prints what is wrong with the buffer, and at which operation, and aborts. */
 _Noreturn void buf_corrupt(const struct bufpool_buf *b, const char *phase);
 
 /*

@@ -32,9 +32,9 @@
  * the gate without CLAIMED.
  *
  * Both sides store, fence and load (Dekker), so they cannot both miss the
- * other: at most one is inside, and neither ever waits. Should the owner open
- * the shelf between C1 and C2, for it was inside before C1, then the claimer
- * finds it busy, or, if it has left, open. E4 pairs with the acquire load at
+ * other: at most one is inside, and neither ever waits. An owner that
+ * was inside before C1 may open the shelf between C1 and C2: then the claimer
+ * finds it busy or, once the owner has left, open. E4 pairs with the acquire load at
  * C3, C4 with the acquire load of the gate before opening: whoever gets in sees
  * all that the one before did.
  *
@@ -113,7 +113,7 @@ struct cache {
 	struct depot *depot;
 	struct cache_block *block;	/* where it is listed */
 	unsigned bit;			/* and at which place of it */
-	bool live;			/* owner only: not without the bit */
+	bool live;			/* owner only; true implies the bit */
 	unsigned moves;			/* refills and spills */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
@@ -126,7 +126,7 @@ struct cache {
 
 struct cache_block {
 	_Atomic uint64_t live;		/* bit i: cache[i] is */
-	_Atomic uint32_t used;	/* places asked for; the first 64 were given */
+	_Atomic uint32_t used;	/* places asked for, of which 64 exist */
 	struct cache_block *next;
 	_Atomic(struct cache *) cache[CACHE_BLOCK];
 };
@@ -139,8 +139,8 @@ struct cache_block {
 struct caches {
 	uint64_t id;			/* the pool's; never used twice */
 	uint32_t place;			/* the pool's, in each thread's array */
-	/* where in a cache the shelf is whose class is the first that holds
-	 * 2^i bytes; n bytes are held by it or a shelf soon after */
+	/* by i: the offset in a cache of the shelf of the smallest class that
+	 * holds 2^i bytes. A request from 2^i bytes on begins there. */
 	uint16_t first[64];
 	const struct layout *layout;
 	struct bufpool_arena *arena;
@@ -159,8 +159,8 @@ extern struct bufpool_shelf cache_no_shelf;
 
 void cache_init(void);		/* once, before any other thread */
 
-/* Makes ready what the layout, the arena, the id and the place are filled in
- * of. -1 + ENOMEM. Undone by caches_destroy, when no thread reaches it. */
+/* Makes caches ready whose layout, arena, id and place are filled in already. -1
+ * + ENOMEM. Undone by caches_destroy, when no thread reaches them. */
 int caches_create(struct caches *cs);
 void caches_destroy(struct caches *cs);
 

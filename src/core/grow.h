@@ -20,8 +20,8 @@ int grow_to(struct bufpool_buf *b, size_t capacity);
  * Without a descriptor to spare it is only wiped and emptied. */
 void grow_free(struct bufpool_buf *b);
 
-/* The contents on a descriptor that was released less often; the old one is not
- * used again. NULL + ENOMEM, b released. */
+/* Moves the contents to a younger descriptor, and retires one that buf_outgrown
+ * says no longer fits a handle. NULL + ENOMEM, b released. */
 struct bufpool_buf *grow_renew(struct bufpool_buf *b);
 
 #endif

@@ -45,7 +45,7 @@ struct large {
 	_Atomic uint32_t was_short;
 };
 
-/* Without bins a limit of 0 needs no memory. -1 + ENOMEM. */
+/* Makes the bins, none where the limit is 0. -1 + ENOMEM. */
 int large_create(struct large *l);
 /* No mapping is kept by then. */
 void large_destroy(struct large *l);
@@ -68,9 +68,10 @@ size_t large_put(struct large *l, struct bufpool_buf *b);
  * thread that holds the pool. */
 size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
 
-/* Gives 1 / part of what has been kept since the last call back, the smallest
- * mappings first; what is less than a mapping is owed to the next call. Nothing
- * when a checkout has missed meanwhile. One thread at a time. */
+/* Decay: gives the system 1/part of the bytes that have been kept all the time
+ * since the last call, the smallest mappings first. What is less than a mapping
+ * is owed by the next call. Gives nothing when a checkout has missed meanwhile.
+ * One thread at a time. */
 void large_decay(struct large *l, unsigned part);
 
 /* Gives everything back, and from here on what comes home as well. */

@@ -17,8 +17,8 @@
 #define LAYOUT_SIZE_MAX ((size_t)1 << 40)	/* bytes of a class's buffer */
 #define LAYOUT_FLOOR_MAX ((size_t)1 << 20)	/* buffers kept ready of one */
 
-/* Buffers of one class that one thread caches: so many, and so many bytes, but
- * always one. */
+/* What one thread caches of one class: at most so many buffers, and at most so
+ * many bytes unless that is less than one buffer. */
 #define SHELF_MAX 60
 #define SHELF_BYTES ((size_t)2 << 20)
 
@@ -43,7 +43,8 @@ struct layout {
 bool layout_init(struct layout *l, const struct bufpool_class_config *classes,
 		 size_t count);
 
-/* The class that holds n bytes, or CLASS_LARGE. */
+/* The class that holds n bytes, or CLASS_LARGE. The hot path looks it up by
+ * cache_shelf instead. */
 static inline unsigned
 layout_class(const struct layout *l, size_t n)
 {

@@ -1,9 +1,9 @@
 /*
  * name - the names of pools.
  *
- * A name is listed once and for good, with the id of the pool that has it. Ids
- * are never used twice, so whoever replaces an id replaces the very pool that
- * was found closed or gone.
+ * A name is listed once and for good, with the id of the pool that has it. An id
+ * is never used twice. So an exchange that replaces the id of a closed pool
+ * cannot replace a newer pool by mistake.
  */
 #ifndef BUFPOOL_NAME_H
 #define BUFPOOL_NAME_H

@@ -1,9 +1,9 @@
 /*
  * table - process-wide arrays whose entries are reused but never unmapped.
  *
- * The whole range is reserved at the start, to be read only and so without
- * cost; entries can be written in steps as they are taken. An entry's address
- * never changes. Reading any entry is always safe: one that was given up, and
+ * The whole range of addresses is reserved at the start, without write
+ * permission, which costs no memory. As entries are taken, 64 KiB at a time
+ * become writable. An entry's address never changes. Reading any entry is always safe: one that was given up, and
  * one that was never taken, which is all zero.
  */
 #ifndef BUFPOOL_TABLE_H
