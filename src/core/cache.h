@@ -159,8 +159,8 @@ extern struct bufpool_shelf cache_no_shelf;
 
 void cache_init(void);		/* once, before any other thread */
 
-/* Makes caches ready whose layout, arena, id and place are filled in already. -1
- * + ENOMEM. Undone by caches_destroy, when no thread reaches them. */
+/* Makes caches ready whose layout, arena, id and place are filled in already.
+ * -1 + ENOMEM. Undone by caches_destroy, when no thread reaches them. */
 int caches_create(struct caches *cs);
 void caches_destroy(struct caches *cs);
 

@@ -1,8 +1,8 @@
 /*
  * name - the names of pools.
  *
- * A name is listed once and for good, with the id of the pool that has it. An id
- * is never used twice. So an exchange that replaces the id of a closed pool
+ * A name is listed once and for good, with the id of the pool that has it. An
+ * id is never used twice. So an exchange that replaces the id of a closed pool
  * cannot replace a newer pool by mistake.
  */
 #ifndef BUFPOOL_NAME_H

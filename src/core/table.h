@@ -3,8 +3,9 @@
  *
  * The whole range of addresses is reserved at the start, without write
  * permission, which costs no memory. As entries are taken, 64 KiB at a time
- * become writable. An entry's address never changes. Reading any entry is always safe: one that was given up, and
- * one that was never taken, which is all zero.
+ * become writable. An entry's address never changes. Reading any entry is
+ * always safe: one that was given up, and one that was never taken, which is
+ * all zero.
  */
 #ifndef BUFPOOL_TABLE_H
 #define BUFPOOL_TABLE_H
