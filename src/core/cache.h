@@ -32,9 +32,9 @@
  * the gate without CLAIMED.
  *
  * Both sides store, fence and load (Dekker), so they cannot both miss the
- * other: at most one is inside, and neither ever waits. An owner that
- * was inside before C1 may open the shelf between C1 and C2: then the claimer
- * finds it busy or, once the owner has left, open. E4 pairs with the acquire load at
+ * other: at most one is inside, and neither ever waits. An owner that was
+ * inside before C1 may open the shelf between C1 and C2: then the claimer finds
+ * it busy or, once the owner has left, open. E4 pairs with the acquire load at
  * C3, C4 with the acquire load of the gate before opening: whoever gets in sees
  * all that the one before did.
  *
