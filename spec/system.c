@@ -244,7 +244,7 @@ check_resident(struct bufpool *p, size_t before, const char *when)
 static void
 take_all(struct bufpool *p, size_t size, size_t before)
 {
-	static struct bufpool_buf *held[LOCKED_MAX / 4096];
+	static struct bufpool_buf *held[LOCKED_MAX / 4096 + 1];
 	size_t n = 0;
 
 	while ((held[n] = bufpool_checkout(p, size)) != NULL)

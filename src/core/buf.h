@@ -20,8 +20,9 @@
  *
  * The epoch is for Lua, where code of the owner itself may come in between:
  * reading a field can allocate, and an allocation can run a finalizer. Whatever
- * changes the fields of a buffer changes its epoch. So comparing the epoch last,
- * which allocates nothing, shows that all that was read before still holds.
+ * changes the fields of a buffer changes its epoch. So comparing the epoch
+ * last, which allocates nothing, shows that all that was read before still
+ * holds.
  */
 #ifndef BUFPOOL_BUF_H
 #define BUFPOOL_BUF_H
