@@ -698,7 +698,7 @@ local function svg(data)
         groups[#groups + 1] = group
     end
     return report.bars("ns per operation, logarithmic. Green: bufpool. Grey: "
-        .. "rivals.\nBars and figures: with the JIT on. Red frames: with the "
+        .. "rivals. Bars and figures: with the JIT on. Red frames: with the "
         .. "JIT off.", { from = 0.1, decades = 8, value = number,
             label = report.time_label }, groups)
 end
