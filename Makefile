@@ -327,7 +327,8 @@ test: deps-test
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
-JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua,\
+# Where pages lie is the core's work, whatever the LuaJIT.
+JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua %numa_spec.lua,\
 	$(filter %_spec.lua,$(SPEC)))
 ## runs Lua specs without the JIT and on stock LuaJIT
 test-jit: deps-test
