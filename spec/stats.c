@@ -3,6 +3,7 @@
  * above what was out at one time.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -91,6 +92,8 @@ peaks_are_never_above_what_was_out(void **state)
 	(void)state;
 	for (int i = 0; i < 4; i++)
 		pthread_create(&thread[i], NULL, hold_some, p);
+	while (atomic_load(&out_most) == 0)	/* until one has begun */
+		sched_yield();
 	for (int i = 0; i < 100000; i++)
 		bufpool_get_stats(p, &s);
 	atomic_store(&enough, 1);
