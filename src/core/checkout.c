@@ -3,7 +3,6 @@
 #include "spill.h"
 #include "wipe.h"
 
-#define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,

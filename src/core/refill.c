@@ -4,7 +4,6 @@
 #include "stats.h"
 #include "trim.h"
 
-#define LOOK_EVERY 16	/* refills: looking reads all caches */
 #define TRIES 64	/* before memory that someone moves is given up */
 #define TRIES_ON_CORE 8	/* of these: before the core is offered to others */
 
@@ -117,8 +116,7 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 	if (b == NULL || k == NULL)
 		return b;
 	fill_shelf(p, &k->shelf[class], from, ring);
-	if (k->moves++ % LOOK_EVERY == 0)
-		trim_maintain(p);
+	trim_moved(p, k);
 	return b;
 }
 

@@ -1,8 +1,5 @@
 #include "spill.h"
 #include "trim.h"
-#include "wipe.h"
-
-#define LOOK_EVERY 16	/* spills: looking reads all caches */
 
 static void
 release_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
@@ -37,8 +34,8 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 			shelf_put(s, b);
 		}
 		shelf_leave(s);
-		if (full && k->moves++ % LOOK_EVERY == 0)
-			trim_maintain(p);
+		if (full)
+			trim_moved(p, k);
 	} else {
 		if (!depot_push(k->depot, layout_ring(&p->layout, b->node,
 						      b->class), b))

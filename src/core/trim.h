@@ -15,4 +15,14 @@ size_t trim_bytes(struct bufpool *p, size_t bytes);
  * of what lies idle decay, here and in one other pool. */
 void trim_maintain(struct bufpool *p);
 
+#define TRIM_EVERY 16	/* refills and spills: looking reads all caches */
+
+/* The owner of a cache has refilled or spilled: maintains, but not each time. */
+static inline void
+trim_moved(struct bufpool *p, struct cache *k)
+{
+	if (k->moves++ % TRIM_EVERY == 0)
+		trim_maintain(p);
+}
+
 #endif
