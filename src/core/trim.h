@@ -17,7 +17,7 @@ void trim_maintain(struct bufpool *p);
 
 #define TRIM_EVERY 16	/* refills and spills: looking reads all caches */
 
-/* The owner of a cache has refilled or spilled: maintains once in TRIM_EVERY. */
+/* After a refill or spill, by the owner: maintains once in TRIM_EVERY. */
 static inline void
 trim_moved(struct bufpool *p, struct cache *k)
 {
