@@ -36,5 +36,6 @@
 #define pool_methods bufpool_lua_pool_methods
 #define stats_of_all bufpool_lua_stats_of_all
 #define stats_of_pool bufpool_lua_stats_of_pool
+#define ticket_functions bufpool_lua_ticket_functions
 
 #endif
