@@ -248,6 +248,7 @@ find(uint64_t ticket, uint64_t *word)
 		return NULL;
 	e = table_at(&entries, n);
 	*word = atomic_load_explicit(&e->word, memory_order_relaxed);
+	hook("ticket: found");
 	ago = (*word / USE - (plain >> ENTRY_BITS)) & COUNT_MASK;
 	if (ago == 0 && *word & LIVE)
 		return e;
@@ -381,7 +382,6 @@ ticket_expire(int64_t now, size_t most)
 void
 ticket_after_fork(void)
 {
-	draw_keys();
 	for (uint32_t n = 0; n < table_used(&entries); n++) {
 		struct entry *e = table_at(&entries, n);
 
