@@ -251,7 +251,8 @@ uint64_t bufpool_share(struct bufpool_frozen *);
  * the caller owns it. Whatever was written before detach or share is seen. Any
  * thread; of several that adopt one ticket one succeeds. -1 + ENOENT: this
  * process has not issued the ticket; ESTALE: it was adopted, or has expired.
- * That is told apart until 2^26 more tickets have gone the same way.
+ * A used ticket is refused until its place in a table of tickets has been used
+ * 2^26 times more.
  */
 int bufpool_adopt(uint64_t ticket, struct bufpool_buf **,
 		  struct bufpool_frozen **);

@@ -6,9 +6,9 @@
  * references to a frozen buffer. Whoever adopts it first gets what it stands
  * for. No byte is copied.
  *
- *      OUT, or a reference -- detach, share --> in transit -- adopt --> as before
- *                                                   |
- *                                                   +-- expire --> home
+ *      OUT, or a reference -- detach, share --> in transit
+ *      in transit          -- adopt -->         OUT, or a reference
+ *      in transit          -- expire -->        home, or one reference less
  *
  * In transit a buffer is FROZEN, with the ticket's reference. The number holds
  * which entry of a table has the rest, and how often that entry has been used:

@@ -86,7 +86,8 @@ struct bufpool_handle;
  * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
  * which Lua need not box. I/O returns bytes, or an errno negated. borrow
- * returns NULL when it fails, detach an errno negated. freeze fills a box that has nothing inside.
+ * returns NULL when it fails, detach an errno negated. freeze fills a box that
+ * has nothing inside.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,

@@ -27,9 +27,10 @@ static int
 box_frozen(lua_State *L)
 {
 	struct bufpool_frozen_box *box = box_new(L, KIND_FROZEN, sizeof *box);
+	uintptr_t frozen = (uintptr_t)lua_tonumber(L, 1);
 
 	box_enter_frozen(lua_touserdata(L, UP_ACCOUNT), box,
-			 (struct bufpool_frozen *)(uintptr_t)lua_tonumber(L, 1));
+			 (struct bufpool_frozen *)frozen);
 	return 1;
 }
 
