@@ -382,6 +382,7 @@ ticket_expire(int64_t now, size_t most)
 void
 ticket_after_fork(void)
 {
+	draw_keys();
 	for (uint32_t n = 0; n < table_used(&entries); n++) {
 		struct entry *e = table_at(&entries, n);
 
