@@ -4,7 +4,7 @@
 -- nginx's Lua module. nginx has one worker, bound to the first core, and wrk
 -- loads it from the second one over loopback, with CONNECTIONS connections.
 -- Each sample has an nginx of its own, so that none inherits another's memory;
--- the first half second is not counted. The contenders of a row take turns,
+-- the first second is not counted. The contenders of a row take turns,
 -- REPEATS times, and the median of each figure counts.
 --
 -- Requests a second are wrk's. Processor time is the worker's, its threads
@@ -32,10 +32,13 @@ local SECONDS = options.quick and 1 or 4
 local CONNECTIONS = 16
 local BODY = 5000000            -- bytes of an upload
 
+-- No handler, but nginx itself: as fast as loopback carries a response.
+local SENDFILE = "a file, by sendfile"
+
 -- What is compared, in which figure, and how much better it should be.
 local ROWS = {
     { name = "kept", title = "1 MiB that the worker keeps",
-        want = 2, against = { "ngx.print" } },
+        want = 2, against = { "ngx.print" }, others = { SENDFILE } },
     { name = "pieces1024", title = "1 MiB from 1024 pieces", want = 1.3,
         against = { "ngx.print(table)", "ngx.print(table), reused",
             "table.concat", "string.buffer", "string.buffer, reused" },
@@ -56,7 +59,7 @@ local ROWS = {
 -- Measuring ------------------------------------------------------------------
 
 local SERVER = [[
-        location = /run { content_by_lua_block { handler() } }
+        location = /run { %s }
         location = /garbage { content_by_lua_block {
             collectgarbage()
             collectgarbage()
@@ -91,13 +94,15 @@ local function configuration(row, name)
     client_max_body_size 10m;
     %s
     init_worker_by_lua_block {
-        handler = require("openresty_handlers").%s[%q]
+        handler = require("openresty_handlers").%s[%q] or function() end
         collectgarbage()
         figures = { requests = 0, spent = 0,
             limit = 2 * collectgarbage "count" }
     }
 ]]):format(row.http or "", row.name, name),
-        server = SERVER,
+        server = SERVER:format(name == SENDFILE
+            and "root .; try_files /whole =404; sendfile on;"
+            or "content_by_lua_block { handler() }"),
     }
 end
 
@@ -107,7 +112,7 @@ wrk.body = ("0123456789"):rep(%d)
 ]]
 
 local function wrk(server, path, seconds, post)
-    local text = nginx.must(("taskset -c 1 wrk -t 1 -c %d -d %gs %s %s")
+    local text = nginx.must(("taskset -c 1 wrk -t 1 -c %d -d %ds %s %s")
         :format(CONNECTIONS, seconds,
             post and "-s " .. server.dir .. "/post.lua" or "",
             server:url(path)))
@@ -143,7 +148,8 @@ local function sample(row, name)
             ["openresty_thread.lua"] = nginx.root
                 .. "/bench/openresty_thread.lua",
         },
-        files = { ["post.lua"] = POST:format(BODY / 10) },
+        files = { ["post.lua"] = POST:format(BODY / 10),
+            whole = ("0123456789abcdef"):rep(65536) },
     }
     local ok, figures = pcall(function()
         local worker = next(server:workers())
@@ -153,7 +159,7 @@ local function sample(row, name)
         assert(answer.status == 200, server:log())
         local got = {}
         local resident = nginx.resident(worker)
-        wrk(server, "/run", 0.5, row.post)
+        wrk(server, "/run", 1, row.post)
         nginx.write(("/proc/%d/clear_refs"):format(worker), "5")
         local before = processor(worker)
         local rate, count = wrk(server, "/run", SECONDS, row.post)
@@ -161,7 +167,7 @@ local function sample(row, name)
         got.cpu = (processor(worker) - before) / count
         got.peak = math.max(0, peak(worker) - resident)
         server:get("/garbage", request)
-        wrk(server, "/collect", 0.5, row.post)
+        wrk(server, "/collect", 1, row.post)
         for key, value in server:get "/figures".body:gmatch "(%w+)=(%S+)" do
             got[key] = tonumber(value)
         end

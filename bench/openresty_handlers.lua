@@ -22,21 +22,28 @@ local function hex(at, n)
     end))
 end
 
--- `count` pieces that are `total` bytes together. Their strings exist already:
--- what is compared is what becomes of them.
+-- `count` pieces that are `total` bytes together. The first one is new in each
+-- response, or LuaJIT would find the string of the last response again. The
+-- others exist already: what is compared is what becomes of them.
 local function assemblers(count, total)
-    local strings, kept, list = {}, buffer.new(), {}
+    local strings, kept, list, responses = {}, buffer.new(), {}, 0
     for k = 0, 63 do
         strings[k] = ("%02d"):format(k):rep(math.floor(total / count / 2))
     end
+    local function first()
+        responses = responses + 1
+        return ("%-99d"):format(responses)
+    end
     local function fill(out)
-        for i = 1, count do
+        out:put(first())
+        for i = 2, count do
             out:put(strings[i % 64])
         end
         return out
     end
     local function fill_table(t)
-        for i = 1, count do
+        t[1] = first()
+        for i = 2, count do
             t[i] = strings[i % 64]
         end
         return t
