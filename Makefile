@@ -335,7 +335,8 @@ rock: deps-test
 .PHONY: deps deps-demo deps-test deps-check deps-bench demo check test
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
-.PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals bench-instructions
+.PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
+.PHONY: bench-instructions
 ## stages of make check: all
 STAGES ?=
 ## DEPS=: keeps make from installing packages
