@@ -4,6 +4,7 @@ local bufpool = require "bufpool"
 local bufpool_ngx = require "bufpool.ngx"
 local ffi = require "ffi"
 
+local run_worker_thread = ngx.run_worker_thread -- luacheck: ignore 143
 local pool = assert(bufpool.new { name = "soak" })
 local handlers = {}
 
@@ -70,7 +71,7 @@ function handlers.thread()
     local at = ffi.cast("double *", (buf:ref()))
     assert(at[0] == 0 and at[8191] == 0, "a buffer is not zero")
     at[0], at[8191] = mine, mine
-    local ok, ticket = ngx.run_worker_thread("soak",
+    local ok, ticket = run_worker_thread("soak",
         "openresty_soak_thread", "stamp", assert(buf:detach()), mine)
     assert(ok, ticket)
     buf = assert(bufpool.adopt(ticket))
