@@ -5,6 +5,7 @@
 
 #include "calls.h"
 #include "core/grow.h"
+#include "scope.h"
 
 /* The collector cannot run in here, so what growth took becomes debt. */
 static int
@@ -69,22 +70,17 @@ static struct bufpool_handle *
 borrow(struct bufpool_pool_box *box, size_t n)
 {
 	struct bufpool_buf *b;
-	uint64_t word;
 
 	if (box->state != BOX_LIVE) {
 		box->error = ESTALE;
 		return NULL;
 	}
-	b = bufpool_checkout(box->pool, n);
-	if (b != NULL && buf_outgrown(b))
-		b = grow_renew(b);
+	b = box_lend(bufpool_checkout(box->pool, n));
 	if (b == NULL) {
 		box->error = errno;
 		return NULL;
 	}
-	word = atomic_load_explicit(&b->word, memory_order_relaxed);
-	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
-						    b->number);
+	return box_handle(b);
 }
 
 static int
@@ -262,6 +258,8 @@ const struct bufpool_calls ffi_calls = {
 	.wipe = wipe_all,
 	.consume = consume,
 	.borrow = borrow,
+	.scope_open = scope_open,
+	.scope_borrow = scope_borrow,
 	.release = release,
 	.freeze = freeze,
 	.descriptor = buf_at,
