@@ -66,7 +66,7 @@ local ENDS = {
     ["raises in access"] = { [[access_by_lua_block { H.raise() }]] },
     ["raises in a header filter"] = { [[
         header_filter_by_lua_block { H.raise() }
-        content_by_lua_block { ngx.say "yes" }]] },
+        content_by_lua_block { ngx.say "yes" }]], "-m 0.3" },
     ["raises in a body filter"] = { [[
         body_filter_by_lua_block { H.raise() }
         content_by_lua_block { ngx.say "yes" }]] },
@@ -157,7 +157,7 @@ local ENDS = {
             for _ = 1, 200 do
                 if not ngx.print(("x"):rep(100000)) then break end
                 if not ngx.flush(true) then break end
-            end }]], "-m 2 --limit-rate 1k" },
+            end }]], "-m 0.5 --limit-rate 1k" },
 }
 
 local function path_of(title)
