@@ -59,6 +59,8 @@ return M
 ]]
 
 -- The ends of requests: what is in the location; options of curl, if any.
+-- Without its code cache the Lua module 0.10.23 may run the code of another
+-- location in a subrequest, so there are none then (only = "on").
 local ENDS = {
     ["returns"] = { [[content_by_lua_block { H.take() ngx.say "yes" }]] },
     ["raises"] = { [[content_by_lua_block { H.raise() }]] },
@@ -96,10 +98,11 @@ local ENDS = {
     ["passes to another server"] = { [[access_by_lua_block { H.take() }
         proxy_pass http://127.0.0.1:@PORT@/yes;]] },
     ["captures a subrequest that takes"] = { [[content_by_lua_block {
-        ngx.print(ngx.location.capture("/returns").body) }]] },
+        ngx.print(ngx.location.capture("/returns").body) }]],
+        only = "on" },
     ["takes before and after a subrequest"] = { [[content_by_lua_block {
         H.take() ngx.print(ngx.location.capture("/returns").body) H.take()
-        }]] },
+        }]], only = "on" },
     ["goes on after the end of the response"] = { [[content_by_lua_block {
         H.take() ngx.say "yes" ngx.eof() ngx.sleep(0.1) H.take() }]] },
     ["kills a thread that holds buffers"] = { [[content_by_lua_block {
@@ -227,16 +230,21 @@ local function ends(modules, cache)
         end
     end)
 
-    for title, case in pairs(ENDS) do
+    local function check(title, case)
         it("has nothing out, and wiped it, when a request " .. title,
             function()
-                local answer = server:get(path_of(title),
-                    { curl = case[2] })
+                local answer = server:get(path_of(title), { curl = case[2] })
                 assert.falsy(answer.status == 404, answer.body)
                 assert.truthy(nothing_out(server), server:get "/out".body
                     .. server:log())
                 assert.equal("zero\n", server:get "/zero".body)
             end)
+    end
+
+    for title, case in pairs(ENDS) do
+        if not case.only or case.only == cache then
+            check(title, case)
+        end
     end
 
     it("has nothing out after a hundred clients that vanish", function()
