@@ -95,7 +95,8 @@ end
 -- A configuration. Each part is text: `main` outside of any block, `http`,
 -- `server`, and `listen` in place of the plain listen line. `modules` are files
 -- to load besides the Lua module, `workers` is 1 unless given. @PORT@ stands
--- for the server's port, and @PORT1@ to @PORT9@ for the ports after it.
+-- for the server's port, and @PORT1@ to @PORT9@ for the ports after it. Lua
+-- files are found in the prefix folder, too.
 function nginx.conf(parts)
     local load = {}
     for _, name in ipairs { "ndk_http_module", "ngx_http_lua_module" } do
@@ -122,7 +123,7 @@ http {
     fastcgi_temp_path temp;
     uwsgi_temp_path temp;
     scgi_temp_path temp;
-    lua_package_path "%s/lua/?.lua;%s/lua/?/init.lua;;";
+    lua_package_path "$prefix/?.lua;%s/lua/?.lua;%s/lua/?/init.lua;;";
     lua_package_cpath "%s/lua/?.so;;";
 %s
     server {
