@@ -344,7 +344,7 @@ DEPS ?= .ci/deps
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
-	%threads.c %failures.c %system.c %large.c
+	%threads.c %failures.c %system.c %large.c %ticket.c
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 

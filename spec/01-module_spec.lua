@@ -459,7 +459,7 @@ describe("bufpool.new", function()
 
     it("raises on what is not built yet, and says so", function()
         local config = {
-            hardened = true, leak_detection = "all", ticket_ttl = 1,
+            hardened = true, leak_detection = "all",
         }
         for key, value in pairs(config) do
             raises(function() bufpool.new { [key] = value } end,

@@ -505,7 +505,7 @@ describe("after release, freeze or free", function()
         "setbyte", "fill", "wipe", "resize", "put", "putcdata", "set",
         "reserve", "commit", "get", "skip", "reset", "ref", "free",
         "readfrom", "readinto", "writeto", "equals", "equals_ct", "freeze",
-        "release",
+        "detach", "release",
     }
 
     it("every method of a released buffer raises and says so", function()

@@ -103,7 +103,7 @@ describe("frozen objects", function()
         for _, name in ipairs {
             "write", "copy", "setbyte", "fill", "wipe", "resize", "put",
             "putcdata", "set", "reserve", "commit", "get", "skip", "reset",
-            "free", "readfrom", "readinto", "freeze",
+            "free", "readfrom", "readinto", "freeze", "detach",
         } do
             assert.is_nil(f[name], name)
             raises(function() f[name](f, 1, "x") end)

@@ -58,6 +58,7 @@
 #include "core/hook.h"
 #include "core/pool.h"
 #include "core/refill.h"
+#include "core/ticket.h"
 #include "core/trim.h"
 
 #define SECONDS 60	/* a round that takes longer counts as hung */
@@ -341,6 +342,7 @@ create(size_t max_bytes)
 	bufpool_config_init(&config);
 	config.classes = classes;
 	config.class_count = 2;
+	config.ticket_ttl = 1000;
 	config.max_bytes = max_bytes;
 	config.large_bytes = KEEP;
 	p = bufpool_create(&config);
@@ -368,6 +370,46 @@ freeze(struct bufpool *p, size_t n)
 		return;
 	atomic_store(&owner[b->number], 0);
 	bufpool_frozen_unref(bufpool_freeze(b));
+}
+
+static void
+adopt(uint64_t ticket)
+{
+	struct bufpool_frozen *f;
+	struct bufpool_buf *b;
+
+	if (bufpool_adopt(ticket, &b, &f) != 0) {
+		CHECK(errno == ESTALE, "%s", strerror(errno));
+		return;		/* another's ticket_expire was faster */
+	}
+	bufpool_release(b);
+	bufpool_frozen_unref(f);
+}
+
+/* A buffer and a reference, each adopted; and a ticket that expires. */
+static void
+hand_over(struct bufpool *p)
+{
+	for (int i = 0; i < 3; i++) {
+		struct bufpool_buf *b = take(p, SMALL);
+		struct bufpool_frozen *f;
+		uint64_t ticket;
+
+		if (b == NULL)
+			return;
+		atomic_store(&owner[b->number], 0);
+		if (i == 1) {
+			f = bufpool_frozen_ref(bufpool_freeze(b));
+			ticket = bufpool_share(f);
+			bufpool_frozen_unref(f);
+		} else
+			ticket = bufpool_detach(b);
+		CHECK(ticket != 0, "%s", strerror(errno));
+		if (i == 2)
+			ticket_expire(INT64_MAX - 1, SIZE_MAX);
+		else
+			adopt(ticket);
+	}
 }
 
 static void
@@ -414,6 +456,7 @@ do_everything(void)
 	}
 	use_above(pool);
 	freeze(pool, SMALL);
+	hand_over(pool);
 	burst(pool, SMALL, SHELF + 10);
 	burst(pool, LARGE, 6);
 	try_all(pool);
@@ -515,6 +558,7 @@ use_some(void)
 	pair(pool, LARGE);
 	pair(pool, ABOVE);
 	freeze(pool, SMALL);
+	hand_over(pool);
 	try_all(pool);
 	b = bufpool_checkout_zeroed(pool, 10);
 	if (b != NULL && bufpool_resize(b, LARGE) == 0)

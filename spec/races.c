@@ -30,6 +30,7 @@
 #include "core/hook.h"
 #include "core/registry.h"
 #include "core/stats.h"
+#include "core/ticket.h"
 #include "support/process.h"
 
 #define SMALL 4096
@@ -177,6 +178,7 @@ new_pool(void)
 	bufpool_config_init(&config);
 	config.classes = classes;
 	config.class_count = 2;
+	config.ticket_ttl = 1000;
 	p = bufpool_create(&config);
 	CHECK(p != NULL, "no pool");
 	return p;
@@ -298,6 +300,47 @@ an_exiting_thread_leaves_no_cache_of_a_pool_that_ends(void **state)
 		assert_null(atomic_load(&t->caches[place]));
 }
 
+static uint64_t ticket;
+static int adopted, adopt_errno;
+
+static void
+adopt_ticket(void)
+{
+	struct bufpool_frozen *f;
+	struct bufpool_buf *b;
+
+	adopted = bufpool_adopt(ticket, &b, &f);
+	adopt_errno = errno;
+	bufpool_release(b);
+}
+
+/* One has found the ticket in transit when another adopts it, and its entry is
+ * used again, for a ticket of its own or for none. */
+static void
+a_ticket_that_was_found_is_adopted_once(void **state)
+{
+	(void)state;
+	pool = new_pool();
+	for (int again = 0; again <= 1; again++) {
+		struct actor slow = { .act = adopt_ticket };
+
+		ticket = bufpool_detach(bufpool_checkout(pool, 1));
+		assert_true(start(&slow, "ticket: found", 1));
+		adopt_ticket();
+		assert_int_equal(adopted, 0);
+		ticket = again ? bufpool_detach(bufpool_checkout(pool, 1)) : 0;
+		finish(&slow);
+		assert_int_equal(adopted, -1);
+		assert_int_equal(adopt_errno, ESTALE);
+		assert_int_equal(atomic_load(&pool->in_transit), again);
+	}
+	adopt_ticket();
+	assert_int_equal(adopted, 0);
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
 /* fork, wherever the actor is stopped. */
 
 static void
@@ -313,6 +356,24 @@ use_all(void)
 	CHECK(bufpool_resize(b, MIDDLE) == 0 && bufpool_resize(b, LARGE) == 0,
 	      "resize");
 	bufpool_release(b);
+}
+
+/* The tickets of both ends: the actor's own, and one that has expired. */
+static void
+hand_over(void)
+{
+	for (int i = 0; i < 2; i++) {
+		struct bufpool_frozen *f;
+		struct bufpool_buf *b = bufpool_checkout(pool, SMALL);
+		uint64_t mine = bufpool_detach(b);
+
+		if (i == 0)
+			CHECK(bufpool_adopt(mine, &b, &f) == 0, "adopt");
+		if (i == 0)
+			bufpool_release(b);
+		else
+			ticket_expire(INT64_MAX - 1, SIZE_MAX);
+	}
 }
 
 static void
@@ -382,12 +443,14 @@ adopt(void *arg)
 	return arg;
 }
 
-/* A pool that no user has goes, unless a buffer is out or lost. */
+/* A pool that no user has goes, unless a buffer is out or lost. What a ticket
+ * of the parent holds goes first. */
 static void
 check_ends(void)
 {
 	struct bufpool *p;
 
+	ticket_expire(INT64_MAX - 1, SIZE_MAX);
 	if (atomic_load(&pool->users) > 0)
 		bufpool_destroy(pool);
 	for (unsigned i = 0; registry_next(&i, &p);) {
@@ -444,6 +507,7 @@ static const struct actor deeds[] = {
 	{ .before = warm_up, .act = shut },
 	{ .before = warm_up, .act = bufpool_thread_flush },
 	{ .act = use_and_close_own },
+	{ .act = hand_over },
 };
 
 static void
@@ -521,6 +585,7 @@ main(void)
 		    a_claim_that_a_sandbox_stops_empties_a_retired_shelf),
 		cmocka_unit_test(
 		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
+		cmocka_unit_test(a_ticket_that_was_found_is_adopted_once),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 	};
 

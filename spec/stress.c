@@ -44,6 +44,7 @@ static struct bufpool *pool;
 static _Atomic uint64_t owner[OWNERS];	/* 0: in the pool */
 static _Atomic(struct bufpool_buf *) mailbox[MAILBOX];
 static _Atomic(struct bufpool_frozen *) showcase;
+static _Atomic uint64_t desk;	/* a ticket */
 static _Atomic uint64_t done, passed_on, late, lives;
 static uint64_t target;
 static pthread_key_t late_key;
@@ -129,6 +130,18 @@ give(struct bufpool_buf *b, uint64_t me, uint64_t *seed)
 			(void)sum;
 			bufpool_frozen_unref(f);
 		}
+	} else if (how == 9) {
+		/* Whoever finds the ticket adopts what it stands for. */
+		struct bufpool_frozen *f;
+		uint64_t ticket;
+
+		let_go(b, me);
+		ticket = atomic_exchange(&desk, bufpool_detach(b));
+		if (ticket == 0)
+			return;
+		CHECK(bufpool_adopt(ticket, &b, &f) == 0, "lost a ticket");
+		atomic_fetch_add(&passed_on, 1);
+		bufpool_release(b);
 	} else {
 		let_go(b, me);
 		bufpool_release(b);
@@ -340,6 +353,14 @@ main(void)
 	for (int i = 0; i < MAILBOX; i++)
 		bufpool_release(atomic_load(&mailbox[i]));
 	bufpool_frozen_unref(atomic_load(&showcase));
+	if (atomic_load(&desk) != 0) {
+		struct bufpool_frozen *f;
+		struct bufpool_buf *b;
+
+		CHECK(bufpool_adopt(atomic_load(&desk), &b, &f) == 0,
+		      "lost a ticket");
+		bufpool_release(b);
+	}
 	check_quiet();
 	bufpool_destroy(pool);
 	puts("1 passed, 0 failed");

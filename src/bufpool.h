@@ -22,7 +22,8 @@
  *
  * FORK. The child may use every pool at once, whatever the other threads of
  * the parent were doing. Buffers that such a thread was just moving are
- * counted as lost in the child; those it had checked out stay out.
+ * counted as lost in the child; those it had checked out stay out. Tickets of
+ * the parent are void in the child, and what they stand for goes home there.
  *
  * LIMITS. A process has at most 16384 pools at one time, and at most 2^20
  * different names, each of which costs 80 bytes for as long as the process
@@ -101,6 +102,7 @@ struct bufpool_config {
 	/* Bytes above the largest class that are kept for the next checkout;
 	 * default 128 MiB, 0: none */
 	size_t large_bytes;
+	double ticket_ttl;	/* seconds a ticket is good; 0: for ever */
 };
 
 struct bufpool_class_stats {
@@ -125,7 +127,8 @@ struct bufpool_stats {
 	uint64_t bytes_checked_out, peak_bytes_checked_out;	/* capacity */
 	uint64_t committed_bytes;	/* memory taken from the system */
 	uint64_t cached_bytes;		/* of it: ready or cached */
-	uint64_t in_transit;		/* buffers detached, not yet adopted */
+	uint64_t in_transit;	/* tickets that nobody has adopted; what they
+				 * stand for is checked out */
 	uint64_t wiped_bytes;
 	uint64_t gc_returns;		/* released by a Lua collector */
 	uint64_t lost;			/* buffers lost to fork */
@@ -229,6 +232,35 @@ size_t bufpool_frozen_len(const struct bufpool_frozen *);
 struct bufpool_frozen *bufpool_frozen_ref(struct bufpool_frozen *);
 /* Drops one reference; the last one wipes and gives back. NULL does nothing. */
 void bufpool_frozen_unref(struct bufpool_frozen *);
+
+/*
+ * TICKETS hand a buffer over by a number, to another thread, or to a Lua VM,
+ * which takes nothing but numbers and strings from another. No byte is copied.
+ * A ticket is above 0 and below 10^14, so that it is exact as a double and
+ * stays so when Lua prints it. It is good once, in this process, until the
+ * pool's ticket_ttl has passed. A process has at most 2^20 tickets in transit.
+ *
+ * detach consumes the buffer, share the caller's reference. 0 + ENOMEM: nothing
+ * is consumed. Detaching what is not checked out aborts with a message.
+ */
+uint64_t bufpool_detach(struct bufpool_buf *);
+uint64_t bufpool_share(struct bufpool_frozen *);
+
+/*
+ * Takes what the ticket stands for: sets one of the two, the other to NULL, and
+ * the caller owns it. Whatever was written before detach or share is seen. Any
+ * thread; of several that adopt one ticket one succeeds. -1 + ENOENT: this
+ * process has not issued the ticket; ESTALE: it was adopted, or has expired.
+ * A used ticket is refused until its place in a table of tickets has been used
+ * 2^26 times more.
+ */
+int bufpool_adopt(uint64_t ticket, struct bufpool_buf **,
+		  struct bufpool_frozen **);
+
+/* As bufpool_adopt. A ticket from a slice in Lua stands for `len` bytes from
+ * `offset` of the frozen buffer. */
+int bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **,
+			struct bufpool_frozen **, size_t *offset, size_t *len);
 
 /* Fills in the statistics; see struct bufpool_stats for what is exact. */
 void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,

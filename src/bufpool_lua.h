@@ -41,6 +41,7 @@ int luaopen_bufpool_core(lua_State *L);
  */
 void bufpool_lua_push_pool(lua_State *L, struct bufpool *pool);
 void bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf);
+void bufpool_lua_push_frozen(lua_State *L, struct bufpool_frozen *frozen);
 
 /*
  * What the Lua object at `index` owns. It goes on owning it: valid while the
@@ -51,6 +52,21 @@ struct bufpool *bufpool_lua_test_pool(lua_State *L, int index);
 struct bufpool_buf *bufpool_lua_test_buf(lua_State *L, int index);
 struct bufpool *bufpool_lua_check_pool(lua_State *L, int index);
 struct bufpool_buf *bufpool_lua_check_buf(lua_State *L, int index);
+struct bufpool_frozen *bufpool_lua_test_frozen(lua_State *L, int index);
+struct bufpool_frozen *bufpool_lua_check_frozen(lua_State *L, int index);
+
+/* The bytes that a frozen object shows, which are a part of the frozen buffer
+ * when the object is a slice. NULL when it is no such object or a dead one. */
+const void *bufpool_lua_frozen_bytes(lua_State *L, int index, size_t *len);
+
+/*
+ * As check; and what the object owned is the caller's from here on: the
+ * reference, or the buffer. The object is dead ("detached"). They raise only
+ * before ownership moves.
+ */
+struct bufpool *bufpool_lua_take_pool(lua_State *L, int index);
+struct bufpool_buf *bufpool_lua_take_buf(lua_State *L, int index);
+struct bufpool_frozen *bufpool_lua_take_frozen(lua_State *L, int index);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

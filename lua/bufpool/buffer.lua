@@ -41,6 +41,7 @@ local ITSELF = "a buffer cannot be put into itself"
 ---@operator concat(bufpool.Data): string
 ---@field release fun(self) wiped and given back; dead from here on
 ---@field freeze fun(self): bufpool.Frozen where it is, without a copy
+---@field detach fun(self): integer?, string? a ticket for bufpool.adopt
 local buffer = {}
 
 ---Bytes that the contents may grow to without moving.

@@ -9,7 +9,7 @@ local raise = check.raise
 -- In the order in which a conflict with "classes" is told.
 local COUNTS = { "four_kib_count", "sixty_four_kib_count",
     "two_fifty_six_kib_count", "one_mib_count" }
-local LATER = { hardened = true, leak_detection = true, ticket_ttl = true }
+local LATER = { hardened = true, leak_detection = true }
 
 local defaults, limits = core.defaults, core.constants
 local GRAIN = limits.CLASS_GRAIN
@@ -81,6 +81,14 @@ function checks.numa_node(value)
         wrong("numa_node", "number of a node or 'local'", value)
     end
     return node
+end
+
+function checks.ticket_ttl(value)
+    local seconds = check.integer(value) or value
+    if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 2 ^ 53) then
+        wrong("ticket_ttl", "number of seconds", value)
+    end
+    return seconds
 end
 
 local function boolean(key)

@@ -12,6 +12,7 @@ local slice = core.frozen.__index.slice
 ---@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
 ---@field release fun(self) dead; the memory goes with its last owner
 ---@field clone fun(self): bufpool.Frozen another owner of the memory
+---@field share fun(self): integer?, string? a ticket for bufpool.adopt
 ---@operator len: integer
 ---@operator concat(bufpool.Data): string
 local frozen = {}

@@ -17,7 +17,7 @@ local object = require "bufpool.object"
 
 local cast = ffi.cast
 local live, is_handle, reject = object.live, object.is_handle, object.reject
-local release, freeze = calls.release, calls.freeze
+local release, freeze, detach = calls.release, calls.freeze, calls.detach
 
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
 local ESTALE = core.constants.ESTALE
@@ -50,6 +50,24 @@ function handle.freeze(self)
         local b, epoch = live(self, "freeze")
     until freeze(b, epoch, cast(frozen_box_t, to)) == 0
     return to
+end
+
+---Gives the buffer to whoever adopts the ticket. Every copy of the handle is
+---stale afterwards.
+---@return integer? ticket
+---@return string? message
+function handle.detach(self)
+    if not is_handle(self) then
+        reject(self, "detach", "handle")
+    end
+    local b, epoch = live(self, "detach")
+    local ticket = detach(b, epoch)
+    if ticket > 0 then
+        return ticket
+    elseif ticket == -ESTALE then
+        return handle.detach(self)
+    end
+    return nil, core.tickets_exhausted
 end
 
 ---@type table<string, any>

@@ -52,6 +52,7 @@ local ffi = require "ffi"
 ---@field numa_node? integer|"local" where its memory should be
 ---@field prefault? boolean memory has its pages when handed out
 ---@field huge_pages? boolean ask the kernel for huge pages
+---@field ticket_ttl? number seconds a ticket is good (for ever)
 ---@field name? string opens the pool of this name, or makes it
 
 ---@class bufpool.ClassConfig
@@ -111,6 +112,16 @@ local bufpool = {
     get = core.get,
     stats = core.stats,
 }
+
+---What a ticket stands for; or nil and a message. A ticket is good once, in the
+---process that has issued it, whichever Lua VM.
+---@param ticket bufpool.Integer what detach or share returned
+---@return bufpool.Buffer|bufpool.Frozen|nil object
+---@return string? message
+function bufpool.adopt(ticket)
+    local number = check.number(ticket, "adopt", 1)
+    return core.adopt(number)
+end
 
 ---What `x` is to bufpool: "dead" for what was released. Never raises.
 ---@param x any

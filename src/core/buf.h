@@ -201,6 +201,34 @@ buf_turn_out(struct bufpool_buf *b, size_t n)
 	return b;
 }
 
+/* Makes a buffer that is out immutable and counted, with one reference. */
+static inline void
+buf_freeze(struct bufpool_buf *b, const char *phase)
+{
+	atomic_store_explicit(&b->refs, 1, memory_order_relaxed);
+	buf_turn(b, BUF_OUT, BUF_FROZEN, BUF_GENERATION, phase);
+	buf_changed(b);
+}
+
+/*
+ * Drops a reference of a frozen buffer. True when it was the last one: the
+ * buffer is CACHED then, and the caller's to take home. Each release of the
+ * count pairs with the acquire of the last one, which so comes after every
+ * reader's last look.
+ */
+static inline bool
+buf_unref(struct bufpool_buf *b)
+{
+	uint64_t refs = atomic_fetch_sub_explicit(&b->refs, 1,
+						  memory_order_acq_rel);
+
+	if (refs > 1)
+		return false;
+	buf_turn(b, refs == 1 ? BUF_FROZEN : BUF_STATE, BUF_CACHED,
+		 BUF_GENERATION, "unref");
+	return true;
+}
+
 /* A state change of a buffer that nobody else can reach. */
 static inline void
 buf_set_state(struct bufpool_buf *b, unsigned to)

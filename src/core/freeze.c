@@ -3,9 +3,7 @@
 struct bufpool_frozen *
 bufpool_freeze(struct bufpool_buf *b)
 {
-	atomic_store_explicit(&b->refs, 1, memory_order_relaxed);
-	buf_turn(b, BUF_OUT, BUF_FROZEN, BUF_GENERATION, "freeze");
-	buf_changed(b);
+	buf_freeze(b, "freeze");
 	return (struct bufpool_frozen *)b;
 }
 
@@ -36,19 +34,11 @@ bufpool_frozen_ref(struct bufpool_frozen *f)
 	return f;
 }
 
-/* Each release of the count pairs with the acquire of the last one, which so
- * comes after every reader's last look. */
 static void
 unref(struct bufpool_buf *b, bool by_gc)
 {
-	uint64_t refs = atomic_fetch_sub_explicit(&b->refs, 1,
-						  memory_order_acq_rel);
-
-	if (refs > 1)
-		return;
-	buf_turn(b, refs == 1 ? BUF_FROZEN : BUF_STATE, BUF_CACHED,
-		 BUF_GENERATION, "unref");
-	release_turned(b, by_gc);
+	if (buf_unref(b))
+		release_turned(b, by_gc);
 }
 
 void

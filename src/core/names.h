@@ -15,6 +15,9 @@
 
 #define layout_init bufpool_layout_init
 
+#define system_now bufpool_system_now
+#define system_random bufpool_system_random
+
 #define name_find bufpool_name_find
 #define name_init bufpool_name_init
 #define name_list bufpool_name_list
@@ -93,6 +96,14 @@
 #define large_put bufpool_large_put
 #define large_take bufpool_large_take
 
+#define home_uncached bufpool_home_uncached
+
+#define ticket_after_fork bufpool_ticket_after_fork
+#define ticket_expire bufpool_ticket_expire
+#define ticket_init bufpool_ticket_init
+#define ticket_kind bufpool_ticket_kind
+#define ticket_share bufpool_ticket_share
+
 #define thread_after_fork bufpool_thread_after_fork
 #define thread_cache bufpool_thread_cache
 #define thread_forget bufpool_thread_forget
@@ -112,6 +123,7 @@
 #define settings_difference bufpool_settings_difference
 #define settings_layout bufpool_settings_layout
 #define settings_read bufpool_settings_read
+#define settings_ticket_ttl bufpool_settings_ticket_ttl
 
 #define registry_next bufpool_registry_next
 

@@ -6,7 +6,7 @@
  *      existing == out + cached + ready + lost
  *
  * where cached is summed over the threads, and ready over their depots and the
- * commons.
+ * commons. A buffer in transit, held by a ticket, counts as out.
  *
  * LIFE. Users hold a pool by `users`. Together they hold one of the arena's
  * references, and each descriptor with the pool's memory holds one more. When
@@ -26,12 +26,14 @@ struct bufpool {
 	struct bufpool_arena arena;
 	struct large large;
 	char name[BUFPOOL_NAME_MAX];	/* "": unnamed */
+	int64_t ticket_ttl;	/* milliseconds; 0: tickets do not expire */
 
 	/* away from the hot path */
 	_Alignas(64) _Atomic uint32_t taken;	/* this place is in use */
 	_Atomic uint64_t users;
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
+	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
 	/* of the idle buffers, those that someone is just giving back */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
 	/* what decay goes by: see trim_maintain */

@@ -11,6 +11,7 @@
 #include "settings.h"
 #include "stats.h"
 #include "table.h"
+#include "ticket.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
 
@@ -34,7 +35,7 @@ init(void)
 	cache_init();
 	arena_init();
 	works = buf_table_init() && table_init(&pools, place, POOLS_MAX) &&
-	    name_init() && thread_init() &&
+	    name_init() && thread_init() && ticket_init() &&
 	    pthread_atfork(NULL, NULL, after_fork) == 0;
 }
 
@@ -126,6 +127,7 @@ reset_counters(struct bufpool *p)
 	p->caches.wiped_bytes = p->caches.gc_returns = 0;
 	reset_large(&p->large);
 	p->peak_out = p->peak_bytes_out = 0;
+	p->in_transit = 0;
 	p->arena.committed = 0;
 	p->looked_at = p->decay_at = 0;
 }
@@ -155,6 +157,7 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	a->end = end;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;
+	p->ticket_ttl = settings_ticket_ttl(config);
 	reset_counters(p);
 }
 
@@ -425,6 +428,7 @@ settle(struct bufpool *p)
 	if (pool_closed(p) || atomic_load(&p->users) == 0)
 		bufpool_close(p);
 	memset(&p->tally, 0, sizeof p->tally);
+	atomic_store(&p->in_transit, 0);
 	atomic_store(&p->large.lost, 0);
 	atomic_store(&p->large.releases, p->large.hits + p->large.misses);
 	atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
@@ -447,6 +451,7 @@ after_fork(void)
 		settle(p);
 		arena_drop(&p->arena);
 	}
+	ticket_after_fork();
 	tally();
 	for (unsigned i = 0; registry_next(&i, &p);) {
 		count_lost(p);

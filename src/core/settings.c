@@ -20,6 +20,7 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 		.prefault = 0,
 		.huge_pages = 0,
 		.large_bytes = (size_t)128 << 20,
+		.ticket_ttl = 0,
 	};
 
 	memcpy(config, &defaults,
@@ -41,6 +42,17 @@ settings_layout(const struct bufpool_config *config, struct layout *l)
 	    : layout_init(l, four, 4);
 }
 
+/* Rounded up, so that only 0 means never. */
+int64_t
+settings_ticket_ttl(const struct bufpool_config *config)
+{
+	double most = (double)(INT64_MAX / 4);
+	double ms = config->ticket_ttl * 1000;
+	int64_t whole = (int64_t)(ms < most ? ms : most);
+
+	return whole < ms && ms < most ? whole + 1 : whole;
+}
+
 int
 settings_read(struct bufpool_config *config, const struct bufpool_config *given)
 {
@@ -56,7 +68,8 @@ settings_read(struct bufpool_config *config, const struct bufpool_config *given)
 		goto invalid;
 	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
 	    !settings_layout(config, &l) ||
-	    config->numa_node < BUFPOOL_NUMA_LOCAL)
+	    config->numa_node < BUFPOOL_NUMA_LOCAL ||
+	    !(config->ticket_ttl >= 0))
 		goto invalid;
 	return 0;
 invalid:
@@ -105,5 +118,8 @@ settings_difference(const struct bufpool *p,
 		return "prefault";
 	if (a->huge_pages != (config->huge_pages != 0))
 		return "huge_pages";
-	return p->large.limit != config->large_bytes ? "large_bytes" : NULL;
+	if (p->large.limit != config->large_bytes)
+		return "large_bytes";
+	return p->ticket_ttl != settings_ticket_ttl(config) ? "ticket_ttl"
+							    : NULL;
 }

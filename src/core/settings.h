@@ -12,6 +12,9 @@
 int settings_read(struct bufpool_config *config,
 		  const struct bufpool_config *given);
 
+/* How long a ticket is good, in milliseconds; 0: for ever. */
+int64_t settings_ticket_ttl(const struct bufpool_config *config);
+
 /* Lays out its classes for one node. False when a class is out of range or
  * given twice. */
 bool settings_layout(const struct bufpool_config *config, struct layout *l);

@@ -1,20 +1,6 @@
+#include "home.h"
 #include "spill.h"
 #include "trim.h"
-
-static void
-release_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
-{
-	struct large *l = &p->large;
-
-	atomic_fetch_add_explicit(&l->releases, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&l->bytes_returned, buf_size(b),
-				  memory_order_relaxed);
-	if (by_gc)
-		atomic_fetch_add_explicit(&l->gc_returns, 1,
-					  memory_order_relaxed);
-	atomic_fetch_add_explicit(&p->caches.wiped_bytes, large_put(l, b),
-				  memory_order_relaxed);
-}
 
 /* Onto the shelf, which spills when it is full. A shelf that is not the owner's
  * now, and a buffer of another node, are passed by, into the depot; a full
@@ -54,19 +40,6 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	spill(p, k, b);
 }
 
-/* By a thread that is exiting, or could get no cache. */
-static void
-release_uncached(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
-{
-	struct caches *cs = &p->caches;
-
-	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
-	atomic_fetch_add(&cs->uncached[b->class].releases, 1);
-	atomic_fetch_add(&cs->gc_returns, by_gc);
-	b->shelf = &cache_no_shelf;
-	caches_put_common(cs, b);
-}
-
 /* Holds the pool, which may have no other reference than b's. */
 void
 release_slow(struct bufpool_buf *b, bool by_gc)
@@ -76,14 +49,11 @@ release_slow(struct bufpool_buf *b, bool by_gc)
 	struct cache *k;
 
 	arena_ref(&p->arena);
-	if (b->class == CLASS_NONE)
-		arena_give(b);
-	else if (b->class == CLASS_LARGE)
-		release_large(p, b, by_gc);
-	else if ((k = thread_cache(&p->caches)) != NULL)
+	if (b->class < BUFPOOL_CLASSES_MAX &&
+	    (k = thread_cache(&p->caches)) != NULL)
 		release_cached(p, k, b, by_gc);
 	else
-		release_uncached(p, b, by_gc);
+		home_uncached(b, by_gc);
 	arena_drop(&p->arena);
 	errno = saved;
 }

@@ -1,6 +1,8 @@
 #include <string.h>
 
 #include "stats.h"
+#include "system.h"
+#include "ticket.h"
 
 uint64_t
 stats_cached(const struct bufpool *p, unsigned class)
@@ -193,12 +195,14 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	struct bufpool_stats s = { 0 };
 	struct cache *k;
 
+	ticket_expire(system_now(), SIZE_MAX);
 	stats_sample(p);
 	add_classes(p, &s);
 	add_large(p, &s);
 	s.peak_checked_out = counter_get(&p->peak_out);
 	s.peak_bytes_checked_out = counter_get(&p->peak_bytes_out);
 	s.committed_bytes = atomic_load(&p->arena.committed);
+	s.in_transit = counter_get(&p->in_transit);
 	for_each_cache(k, &p->caches) {
 		s.wiped_bytes += counter_get(&k->wiped_bytes);
 		s.gc_returns += counter_get(&k->gc_returns);

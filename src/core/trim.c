@@ -1,6 +1,6 @@
-#include <time.h>
-
 #include "stats.h"
+#include "system.h"
+#include "ticket.h"
 #include "trim.h"
 
 /* What is still to be given back, and what the system has got. */
@@ -94,8 +94,10 @@ give_back_spare(struct bufpool *p, unsigned class, uint64_t most)
 size_t
 bufpool_trim(struct bufpool *p)
 {
-	size_t bytes = arena_retry(&p->arena);
+	size_t bytes;
 
+	ticket_expire(system_now(), SIZE_MAX);
+	bytes = arena_retry(&p->arena);
 	bytes += large_give_back(&p->large, SIZE_MAX, true);
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		bytes += give_back_spare(p, c, UINT64_MAX);
@@ -131,6 +133,7 @@ trim_bytes(struct bufpool *p, size_t bytes)
 #define DECAY_PART 32
 #define DECAY_COUNT 128
 #define DECAY_BYTES ((size_t)16 << 20)
+#define EXPIRE_COUNT 8		/* tickets; each may have a buffer to wipe */
 
 static void
 decay_class(struct bufpool *p, unsigned class)
@@ -172,15 +175,13 @@ trim_maintain(struct bufpool *p)
 {
 	static _Atomic unsigned cursor;
 	struct bufpool *other;
-	struct timespec t;
+	int64_t now = system_now();
 	unsigned next;
-	int64_t now;
 
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 	if (atomic_load_explicit(&p->looked_at, memory_order_relaxed) == now)
 		return;
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
+	ticket_expire(now, EXPIRE_COUNT);
 	stats_sample(p);
 	decay(p, now);
 	next = atomic_load_explicit(&cursor, memory_order_relaxed);

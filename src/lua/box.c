@@ -1,8 +1,5 @@
-#include <fcntl.h>
-#include <sys/random.h>
-#include <unistd.h>
-
 #include "box.h"
+#include "core/system.h"
 
 const char *const box_kinds[] = {
 	[KIND_POOL - 1] = "pool", [KIND_BUFFER - 1] = "buffer",
@@ -18,26 +15,14 @@ const char *const box_states[] = {
 
 _Atomic uint64_t box_cookie_drawn;
 
-/*
- * Drawn once. Of two threads that draw at once the first to store wins.
- * Without a source of randomness there is still what the address space
- * randomization and the process number give.
- */
+/* Drawn once. Of two threads that draw at once the first to store wins. */
 void
 box_draw_cookie(void)
 {
-	uint64_t none = 0, mine;
-	int fd;
+	uint64_t none = 0;
 
-	if (atomic_load(&box_cookie_drawn) != 0)
-		return;
-	if (getrandom(&mine, sizeof mine, 0) != (ssize_t)sizeof mine) {
-		fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || read(fd, &mine, sizeof mine) < 0)
-			mine = (uintptr_t)&mine ^ (uint64_t)getpid() << 32;
-		if (fd >= 0)
-			close(fd);
-	}
-	atomic_compare_exchange_strong(&box_cookie_drawn, &none,
-				       (mine | 1) << KIND_BITS);
+	if (atomic_load(&box_cookie_drawn) == 0)
+		atomic_compare_exchange_strong(
+		    &box_cookie_drawn, &none,
+		    (system_random() | 1) << KIND_BITS);
 }

@@ -88,8 +88,8 @@ struct bufpool_handle;
  * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
  * which Lua need not box. I/O returns bytes, or an errno negated. borrow
- * returns NULL when it fails. freeze fills a box that has nothing inside.
- * scope.h tells what those of scopes do.
+ * returns NULL when it fails, detach an errno negated. freeze fills a box that
+ * has nothing inside. scope.h tells what those of scopes do.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
@@ -114,6 +114,7 @@ struct bufpool_calls {
 	int (*const release)(struct bufpool_buf *, int32_t epoch);
 	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
 			    struct bufpool_frozen_box *to);
+	double (*const detach)(struct bufpool_buf *, int32_t epoch);
 	struct bufpool_buf *(*const descriptor)(uint32_t number);
 	uint32_t (*const descriptors)(void);
 	void (*const move)(void *to, const void *from, size_t n);
@@ -309,6 +310,42 @@ box_handle(const struct bufpool_buf *b)
 
 	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
 						    b->number);
+}
+
+/* All of a frozen buffer that enters the VM, which is charged for it. */
+static inline void
+box_enter_frozen(struct bufpool_account *account,
+		 struct bufpool_frozen_box *box, struct bufpool_frozen *frozen)
+{
+	const struct bufpool_buf *b = (const struct bufpool_buf *)frozen;
+
+	box->account = account;
+	box_charge(account, &box->charged, (double)buf_size(b));
+	account->debt += box->charged;
+	box_own_frozen(box, frozen, b->at, b->len);
+}
+
+/* Leaves `len` bytes from `offset` of what the box shows. */
+static inline void
+box_narrow(struct bufpool_frozen_box *box, size_t offset, size_t len)
+{
+	box->at += offset;
+	box->len = len;
+}
+
+/* Takes the reference out of its box; NULL when there was none. */
+static inline struct bufpool_frozen *
+box_disown_frozen(struct bufpool_frozen_box *box)
+{
+	struct bufpool_frozen *frozen = box->frozen;
+
+	box->frozen = NULL;
+	box->epoch++;
+	box->at = NULL;
+	box->len = 0;
+	if (box->account != NULL)
+		box_charge(box->account, &box->charged, 0);
+	return frozen;
 }
 
 /* The descriptor of a handle, or NULL when the handle is stale or forged. A

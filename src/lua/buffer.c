@@ -1,5 +1,6 @@
 #include "argument.h"
 #include "core/freeze.h"
+#include "core/ticket.h"
 #include "module.h"
 
 static int
@@ -43,9 +44,28 @@ buffer_freeze(lua_State *L)
 	return 1;
 }
 
+/* Between the ticket and the death of the box nothing allocates. */
+static int
+buffer_detach(lua_State *L)
+{
+	struct bufpool_box *box = argument_self(L, KIND_BUFFER, "detach");
+	uint64_t ticket = bufpool_detach(box->buf);
+
+	if (ticket == 0) {
+		lua_pushnil(L);
+		lua_pushliteral(L, TICKETS_EXHAUSTED);
+		return 2;
+	}
+	box_kill(L, 1, box, BOX_DETACHED);
+	box_disown(box);
+	lua_pushnumber(L, (double)ticket);
+	return 1;
+}
+
 const luaL_Reg buffer_methods[] = {
 	{ "release", buffer_release },
 	{ "freeze", buffer_freeze },
+	{ "detach", buffer_detach },
 	{ NULL, NULL }
 };
 

@@ -6,6 +6,7 @@
 #include "calls.h"
 #include "core/grow.h"
 #include "core/refill.h"
+#include "core/ticket.h"
 #include "scope.h"
 
 /* The collector cannot run in here, so what growth took becomes debt. */
@@ -98,16 +99,21 @@ release(struct bufpool_buf *b, int32_t epoch)
 static int
 freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
 {
-	struct bufpool_frozen *frozen;
-
 	if (b->epoch != epoch)
 		return ESTALE;
-	box_charge(to->account, &to->charged, (double)buf_size(b));
-	to->account->debt += to->charged;
-	frozen = bufpool_freeze(b);
-	box_own_frozen(to, frozen, bufpool_frozen_data(frozen),
-		       bufpool_frozen_len(frozen));
+	box_enter_frozen(to->account, to, bufpool_freeze(b));
 	return 0;
+}
+
+static double
+detach(struct bufpool_buf *b, int32_t epoch)
+{
+	uint64_t ticket;
+
+	if (b->epoch != epoch)
+		return -ESTALE;
+	ticket = bufpool_detach(b);
+	return ticket != 0 ? (double)ticket : -errno;
 }
 
 /* NULL may stand for no bytes, which memmove does not allow. */
@@ -344,6 +350,7 @@ const struct bufpool_calls ffi_calls = {
 	.scope_borrow = scope_borrow,
 	.release = release,
 	.freeze = freeze,
+	.detach = detach,
 	.descriptor = buf_at,
 	.descriptors = buf_table_limit,
 	.move = move,

@@ -88,6 +88,9 @@ config_read(lua_State *L, struct bufpool_config *config,
 	lua_getfield(L, 1, "numa_node");
 	config->numa_node = (int)lua_tointeger(L, -1);
 	lua_pop(L, 1);
+	lua_getfield(L, 1, "ticket_ttl");
+	config->ticket_ttl = lua_tonumber(L, -1);
+	lua_pop(L, 1);
 	lua_getfield(L, 1, "name");
 	config->name = lua_tostring(L, -1);
 }

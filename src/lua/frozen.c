@@ -1,20 +1,7 @@
 #include "argument.h"
 #include "core/freeze.h"
+#include "core/ticket.h"
 #include "module.h"
-
-static struct bufpool_frozen *
-disown(struct bufpool_frozen_box *box)
-{
-	struct bufpool_frozen *frozen = box->frozen;
-
-	box->frozen = NULL;
-	box->epoch++;
-	box->at = NULL;
-	box->len = 0;
-	if (box->account != NULL)
-		box_charge(box->account, &box->charged, 0);
-	return frozen;
-}
 
 static int
 frozen_release(lua_State *L)
@@ -23,7 +10,7 @@ frozen_release(lua_State *L)
 		argument_self(L, KIND_FROZEN, "release");
 
 	box_kill(L, 1, box, BOX_RELEASED);
-	bufpool_frozen_unref(disown(box));
+	bufpool_frozen_unref(box_disown_frozen(box));
 	return 0;
 }
 
@@ -35,7 +22,7 @@ frozen_gc(lua_State *L)
 
 	if (box != NULL) {
 		box_finalize(box, BOX_RELEASED);
-		frozen = disown(box);
+		frozen = box_disown_frozen(box);
 		if (frozen != NULL)
 			frozen_unref_gc(frozen);
 	}
@@ -78,10 +65,29 @@ frozen_slice(lua_State *L)
 	return share_memory(L, "slice", (size_t)offset, (size_t)len);
 }
 
+static int
+frozen_share(lua_State *L)
+{
+	struct bufpool_frozen_box *box = argument_self(L, KIND_FROZEN, "share");
+	const uint8_t *start = bufpool_frozen_data(box->frozen);
+	struct ticket_range part = { (size_t)(box->at - start), box->len };
+	uint64_t ticket = ticket_share(bufpool_frozen_ref(box->frozen), part);
+
+	if (ticket == 0) {
+		bufpool_frozen_unref(box->frozen);
+		lua_pushnil(L);
+		lua_pushliteral(L, TICKETS_EXHAUSTED);
+		return 2;
+	}
+	lua_pushnumber(L, (double)ticket);
+	return 1;
+}
+
 const luaL_Reg frozen_methods[] = {
 	{ "release", frozen_release },
 	{ "clone", frozen_clone },
 	{ "slice", frozen_slice },
+	{ "share", frozen_share },
 	{ NULL, NULL }
 };
 

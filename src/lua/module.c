@@ -5,6 +5,7 @@
 #include "config.h"
 #include "copy.h"
 #include "core/arena.h"
+#include "core/ticket.h"
 #include "core/wipe.h"
 #include "guard.h"
 #include "module.h"
@@ -147,6 +148,7 @@ luaopen_bufpool_core(lua_State *L)
 	add_class(L, 4, "frozen", frozen_methods, frozen_meta);
 	add_class(L, 5, "dead", NULL, NULL);
 	add_functions(L, pool_functions);
+	add_functions(L, ticket_functions);
 	add_functions(L, module_functions);
 	memcpy(lua_newuserdata(L, sizeof ffi_calls), &ffi_calls,
 	       sizeof ffi_calls);
@@ -157,6 +159,8 @@ luaopen_bufpool_core(lua_State *L)
 	lua_setfield(L, -2, "cdef");
 	lua_pushstring(L, bufpool_version());
 	lua_setfield(L, -2, "version");
+	lua_pushliteral(L, TICKETS_EXHAUSTED);
+	lua_setfield(L, -2, "tickets_exhausted");
 	lua_pushboolean(L, guard_works(L));
 	lua_setfield(L, -2, "guard_works");
 	push_constants(L);

@@ -10,7 +10,7 @@
 #define KEY_OPENED "bufpool"
 
 /* Functions of the module's private table, and those that make boxes. */
-extern const luaL_Reg pool_functions[], box_functions[];
+extern const luaL_Reg pool_functions[], ticket_functions[], box_functions[];
 
 extern const luaL_Reg pool_methods[], pool_meta[];
 extern const luaL_Reg buffer_methods[], buffer_meta[];

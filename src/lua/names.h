@@ -40,5 +40,6 @@
 #define scope_open bufpool_lua_scope_open
 #define stats_of_all bufpool_lua_stats_of_all
 #define stats_of_pool bufpool_lua_stats_of_pool
+#define ticket_functions bufpool_lua_ticket_functions
 
 #endif

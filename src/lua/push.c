@@ -22,9 +22,38 @@ box_buf(lua_State *L)
 	return 1;
 }
 
+/* What enters a VM is charged to its collector. */
+static int
+box_frozen(lua_State *L)
+{
+	struct bufpool_frozen_box *box = box_new(L, KIND_FROZEN, sizeof *box);
+	uintptr_t frozen = (uintptr_t)lua_tonumber(L, 1);
+
+	box_enter_frozen(lua_touserdata(L, UP_ACCOUNT), box,
+			 (struct bufpool_frozen *)frozen);
+	return 1;
+}
+
+/* Kills the living box in argument 1, and leaves what it owned to the caller of
+ * bufpool_lua_take_. Allocates nothing. */
+static int
+box_take(lua_State *L)
+{
+	void *box = lua_touserdata(L, 1);
+
+	if (box_lives(box, KIND_BUFFER))
+		box_disown(box);
+	else if (box_lives(box, KIND_FROZEN))
+		box_disown_frozen(box);
+	box_kill(L, 1, box, BOX_DETACHED);
+	return 0;
+}
+
 const luaL_Reg box_functions[] = {
 	{ "pool", box_pool },
 	{ "buffer", box_buf },
+	{ "frozen", box_frozen },
+	{ "take", box_take },
 	{ NULL, NULL }
 };
 
@@ -59,6 +88,15 @@ bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
 	}
 }
 
+void
+bufpool_lua_push_frozen(lua_State *L, struct bufpool_frozen *frozen)
+{
+	if (!box(L, "frozen", frozen)) {
+		bufpool_frozen_unref(frozen);
+		lua_error(L);
+	}
+}
+
 struct bufpool *
 bufpool_lua_test_pool(lua_State *L, int index)
 {
@@ -73,6 +111,23 @@ bufpool_lua_test_buf(lua_State *L, int index)
 	struct bufpool_box *box = box_test(L, index, KIND_BUFFER);
 
 	return box != NULL ? box->buf : NULL;
+}
+
+struct bufpool_frozen *
+bufpool_lua_test_frozen(lua_State *L, int index)
+{
+	struct bufpool_frozen_box *box = box_test(L, index, KIND_FROZEN);
+
+	return box != NULL ? box->frozen : NULL;
+}
+
+const void *
+bufpool_lua_frozen_bytes(lua_State *L, int index, size_t *len)
+{
+	struct bufpool_frozen_box *box = box_test(L, index, KIND_FROZEN);
+
+	*len = box != NULL ? box->len : 0;
+	return box != NULL ? box->at : NULL;
 }
 
 /* What looks like ours may be another copy's. */
@@ -102,4 +157,56 @@ bufpool_lua_check_buf(lua_State *L, int index)
 	if (buf == NULL)
 		type_error(L, index, "buffer");
 	return buf;
+}
+
+struct bufpool_frozen *
+bufpool_lua_check_frozen(lua_State *L, int index)
+{
+	struct bufpool_frozen *frozen = bufpool_lua_test_frozen(L, index);
+
+	if (frozen == NULL)
+		type_error(L, index, "frozen");
+	return frozen;
+}
+
+/* The box at `index` has been checked. Where this raises, the box still owns
+ * what it did. */
+static void
+take(lua_State *L, int index)
+{
+	luaL_checkstack(L, 3, "bufpool_lua_take");
+	lua_pushvalue(L, index);
+	if (!copy_push_boxes(L))
+		lua_error(L);
+	lua_getfield(L, -1, "take");
+	lua_replace(L, -2);
+	lua_insert(L, -2);
+	lua_call(L, 1, 0);
+}
+
+struct bufpool *
+bufpool_lua_take_pool(lua_State *L, int index)
+{
+	struct bufpool *pool = bufpool_lua_check_pool(L, index);
+
+	take(L, index);
+	return pool;
+}
+
+struct bufpool_buf *
+bufpool_lua_take_buf(lua_State *L, int index)
+{
+	struct bufpool_buf *buf = bufpool_lua_check_buf(L, index);
+
+	take(L, index);
+	return buf;
+}
+
+struct bufpool_frozen *
+bufpool_lua_take_frozen(lua_State *L, int index)
+{
+	struct bufpool_frozen *frozen = bufpool_lua_check_frozen(L, index);
+
+	take(L, index);
+	return frozen;
 }

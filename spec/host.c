@@ -1,0 +1,235 @@
+/*
+ * What hosts call: objects go into Lua, are looked at, and are taken out again,
+ * each with one owner at any moment. An allocator that fails at every place in
+ * turn shows that a failed push releases, and a failed take leaves all to Lua.
+ */
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+#include "bufpool_lua.h"
+#include "support/pool.h"
+
+static struct bufpool *pool;
+
+static int
+open_pool(void **state)
+{
+	(void)state;
+	pool = bufpool_create(NULL);
+	return pool == NULL;
+}
+
+static int
+close_pool(void **state)
+{
+	(void)state;
+	bufpool_destroy(pool);
+	return 0;
+}
+
+static lua_State *
+open_state(void)
+{
+	lua_State *L = luaL_newstate();
+
+	assert_non_null(L);
+	luaL_openlibs(L);
+	luaopen_bufpool(L);
+	lua_settop(L, 0);
+	return L;
+}
+
+static struct bufpool_buf *
+text(const char *of)
+{
+	size_t n = strlen(of);
+	struct bufpool_buf *b = bufpool_checkout(pool, n);
+
+	assert_non_null(b);
+	memcpy(bufpool_data(b), of, n);
+	return b;
+}
+
+/* Calls what the code returns, with argument 1, and gives the first result. */
+static void
+eval(lua_State *L, const char *code)
+{
+	assert_int_equal(luaL_loadstring(L, code), 0);
+	lua_pushvalue(L, 1);
+	if (lua_pcall(L, 1, 1, 0) != 0)
+		fail_msg("%s: %s", code, lua_tostring(L, -1));
+}
+
+static void
+assert_says(lua_State *L, const char *code, const char *expected)
+{
+	eval(L, code);
+	assert_string_equal(lua_tostring(L, -1), expected);
+	lua_pop(L, 1);
+}
+
+static void
+what_is_pushed_is_taken_again(void **state)
+{
+	lua_State *L = open_state();
+	struct bufpool_frozen *f = bufpool_freeze(text("frozen"));
+	struct bufpool_buf *b = text("buffer");
+	size_t len;
+
+	(void)state;
+	bufpool_lua_push_buf(L, b);
+	assert_says(L, "return tostring(...)", "buffer");
+	assert_ptr_equal(bufpool_lua_take_buf(L, 1), b);
+	assert_says(L, "return tostring(...)", "bufpool.buffer: detached");
+	assert_null(bufpool_lua_test_buf(L, 1));
+	bufpool_release(b);
+	lua_settop(L, 0);
+
+	bufpool_lua_push_frozen(L, f);
+	assert_says(L, "return tostring(...)", "frozen");
+	assert_says(L, "return require('bufpool').type(...)", "frozen");
+	assert_ptr_equal(bufpool_lua_test_frozen(L, 1), f);
+	assert_null(bufpool_lua_test_buf(L, 1));
+	eval(L, "return (...):slice(2, 3)");
+	assert_memory_equal(bufpool_lua_frozen_bytes(L, 2, &len), "ro", 2);
+	assert_int_equal(len, 2);
+	lua_settop(L, 1);
+	assert_ptr_equal(bufpool_lua_take_frozen(L, -1), f);
+	assert_null(bufpool_lua_frozen_bytes(L, 1, &len));
+	assert_int_equal(len, 0);
+	assert_says(L, "return select(2, pcall(function(f) return #f end, ...))"
+		    ":match('attempt.*')", "attempt to use a detached frozen");
+	lua_settop(L, 0);
+
+	bufpool_lua_push_pool(L, bufpool_ref(pool));
+	assert_ptr_equal(bufpool_lua_take_pool(L, 1), pool);
+	assert_null(bufpool_lua_test_pool(L, 1));
+	bufpool_destroy(pool);
+	lua_close(L);
+	assert_int_equal(stats_of(pool).checked_out, 1);	/* f */
+	assert_memory_equal(bufpool_frozen_data(f), "frozen", 6);
+	bufpool_frozen_unref(f);
+	assert_int_equal(stats_of(pool).checked_out, 0);
+}
+
+static int
+take_buf(lua_State *L)
+{
+	bufpool_release(bufpool_lua_take_buf(L, 1));
+	return 0;
+}
+
+static int
+take_frozen(lua_State *L)
+{
+	bufpool_frozen_unref(bufpool_lua_take_frozen(L, 1));
+	return 0;
+}
+
+static int
+take_pool(lua_State *L)
+{
+	bufpool_destroy(bufpool_lua_take_pool(L, 1));
+	return 0;
+}
+
+static void
+others_are_refused(void **state)
+{
+	const lua_CFunction takes[] = { take_buf, take_frozen, take_pool };
+	lua_State *L = open_state();
+
+	(void)state;
+	bufpool_lua_push_buf(L, text("x"));
+	take_buf(L);
+	for (int i = 0; i < 3; i++)
+		for (int k = 0; k < 4; k++) {
+			lua_settop(L, 1);
+			lua_pushcfunction(L, takes[i]);
+			if (k == 0)
+				lua_pushvalue(L, 1);	/* a dead buffer */
+			else if (k == 1)
+				lua_pushliteral(L, "text");
+			else if (k == 2)
+				lua_newuserdata(L, 4);
+			else
+				lua_pushnil(L);
+			assert_int_not_equal(lua_pcall(L, 1, 0, 0), 0);
+			assert_non_null(strstr(lua_tostring(L, -1),
+					       "expected, got"));
+		}
+	lua_close(L);
+	assert_int_equal(stats_of(pool).checked_out, 0);
+}
+
+/* Lua's memory, of which some allocation fails. */
+static long left;
+static lua_Alloc real;
+
+static void *
+meter(void *ud, void *p, size_t before, size_t n)
+{
+	if (n > before && left-- == 0)
+		return NULL;
+	return real(ud, p, before, n);
+}
+
+static int
+push_all(lua_State *L)
+{
+	bufpool_lua_push_frozen(L, bufpool_freeze(text("f")));
+	bufpool_lua_push_buf(L, text("b"));
+	return 2;
+}
+
+/* Whatever fails, what is out is what Lua has. */
+static void
+a_failed_push_or_take_loses_nothing(void **state)
+{
+	lua_State *L = open_state();
+	void *ud;
+	int failed = 0, n = 0;
+
+	(void)state;
+	real = lua_getallocf(L, &ud);
+	for (bool done = false; !done; n++) {
+		lua_settop(L, 0);
+		lua_gc(L, LUA_GCCOLLECT, 0);
+		lua_gc(L, LUA_GCSTOP, 0);
+		lua_pushcfunction(L, push_all);
+		left = n;
+		lua_setallocf(L, meter, ud);
+		done = lua_pcall(L, 0, 2, 0) == 0;
+		lua_setallocf(L, real, ud);
+		failed += !done;
+		if (done) {
+			lua_pushcfunction(L, take_buf);
+			lua_pushvalue(L, 2);
+			left = 0;
+			lua_setallocf(L, meter, ud);
+			done = lua_pcall(L, 1, 0, 0) == 0;
+			lua_setallocf(L, real, ud);
+			assert_int_equal(stats_of(pool).checked_out,
+					 done ? 1 : 2);
+			assert_true(done == (bufpool_lua_test_buf(L, 2) ==
+					     NULL));
+		}
+	}
+	lua_close(L);
+	assert_true(failed > 0);
+	assert_int_equal(stats_of(pool).checked_out, 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_pushed_is_taken_again),
+		cmocka_unit_test(others_are_refused),
+		cmocka_unit_test(a_failed_push_or_take_loses_nothing),
+	};
+
+	return cmocka_run_group_tests_name("host", tests, open_pool,
+					   close_pool);
+}

@@ -1,0 +1,41 @@
+#include "home.h"
+
+static void
+home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
+{
+	struct large *l = &p->large;
+
+	atomic_fetch_add_explicit(&l->releases, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&l->bytes_returned, buf_size(b),
+				  memory_order_relaxed);
+	if (by_gc)
+		atomic_fetch_add_explicit(&l->gc_returns, 1,
+					  memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->caches.wiped_bytes, large_put(l, b),
+				  memory_order_relaxed);
+}
+
+static void
+home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
+{
+	struct caches *cs = &p->caches;
+
+	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
+	atomic_fetch_add(&cs->uncached[b->class].releases, 1);
+	atomic_fetch_add(&cs->gc_returns, by_gc);
+	b->shelf = &cache_no_shelf;
+	caches_put_common(cs, b);
+}
+
+void
+home_uncached(struct bufpool_buf *b, bool by_gc)
+{
+	struct bufpool *p = pool_of(b);
+
+	if (b->class == CLASS_NONE)
+		arena_give(b);
+	else if (b->class == CLASS_LARGE)
+		home_large(p, b, by_gc);
+	else
+		home_common(p, b, by_gc);
+}
