@@ -1,45 +1,8 @@
 -- examples/openresty in a real nginx, on a loopback port of its own.
-local BUILD = os.getenv "BUILD" or "build"
-local TRIES = 100       -- waits of a tenth of a second
+local nginx = require "support.nginx"
 
-local function shell(command)
-    local pipe = assert(io.popen("{ " .. command .. "\n} 2>&1 </dev/null; "
-        .. "echo \"status $?\"", "r"))
-    local text, status = pipe:read "*a":match "^(.*)status (%d+)\n$"
-    pipe:close()
-    return text, tonumber(status)
-end
-
-local function must(command)
-    local text, status = shell(command)
-    if status ~= 0 then
-        error(command .. ": status " .. status .. ":\n" .. text, 2)
-    end
-    return text
-end
-
-local function read(name)
-    local file = assert(io.open(name, "r"))
-    local text = file:read "*a"
-    file:close()
-    return text
-end
-
--- Is it so within some seconds?
-local function soon(condition)
-    for _ = 1, TRIES do
-        if condition() then
-            return true
-        end
-        os.execute "sleep 0.1"
-    end
-    return false
-end
-
-local missing = select(2, shell("command -v nginx")) ~= 0 and "nginx"
-    or select(2, shell("command -v curl")) ~= 0 and "curl"
-    or select(2, shell("test -e /usr/lib/nginx/modules/"
-        .. "ngx_http_lua_module.so")) ~= 0 and "nginx's Lua module"
+local must, read, soon = nginx.must, nginx.read, nginx.soon
+local missing = nginx.missing()
 
 describe("the OpenResty example", function()
     if missing then
@@ -47,53 +10,26 @@ describe("the OpenResty example", function()
         return
     end
 
-    local dir, port, pid
+    local server
 
     -- A prefix with links to the sources, for nginx writes below its prefix.
-    -- Its workers run as `user`, unless that is nil.
     local function start(user)
-        local root = must "pwd -P":gsub("\n", "")
-        dir = must "mktemp -d":gsub("\n", "")
-        must(("cd %s && mkdir build && ln -s '%s/%s/lua' build/lua && "
-            .. "ln -s '%s/lua' '%s/examples' ."):format(dir, root, BUILD,
-            root, root))
-        local command = ("nginx -p %s -c nginx.conf -e build/early.log %s "
-            .. ">%s/build/output"):format(dir,
-            user and "-g 'user " .. user .. ";'" or "", dir)
-        math.randomseed(os.time())
-        for _ = 1, 10 do
-            port = math.random(20000, 32000)
-            must(("sed 's/8089/%d/' examples/openresty/nginx.conf "
-                .. ">%s/nginx.conf"):format(port, dir))
-            if select(2, shell(command)) == 0 then
-                assert(soon(function()
-                    return select(2, shell(("test -s %s/build/nginx.pid")
-                        :format(dir))) == 0
-                end), "nginx wrote no pid")
-                pid = tonumber(read(dir .. "/build/nginx.pid"))
-                return
-            end
-        end
-        error("nginx does not start:\n" .. must("tail -n 5 " .. dir
-            .. "/build/*"))
-    end
-
-    local function alive()
-        return select(2, shell("kill -0 " .. pid)) == 0
-    end
-
-    local function stop()
-        if pid and alive() then
-            must("kill -QUIT " .. pid)
-            return soon(function() return not alive() end)
-        end
+        server = nginx.start {
+            conf = read(nginx.root .. "/examples/openresty/nginx.conf")
+                :gsub("8089", "@PORT@"),
+            links = {
+                ["build/lua"] = nginx.build .. "/lua",
+                lua = nginx.root .. "/lua",
+                examples = nginx.root .. "/examples",
+            },
+            pid = "build/nginx.pid", user = user,
+        }
     end
 
     local function get(path)
-        local text = must(("curl -sS --max-time 20 -w ' %%{http_code}' "
-            .. "'http://127.0.0.1:%d%s'"):format(port, path))
-        local body, status = text:match "^(.*)\n (%d+)$"
-        return body, tonumber(status)
+        local answer = server:get(path)
+        assert.equal(nil, answer.failed, answer.said)
+        return answer.body:gsub("\n$", ""), answer.status
     end
 
     local function expected(pieces)
@@ -102,40 +38,18 @@ describe("the OpenResty example", function()
             lines[i] = i .. " " .. ("."):rep(i % 100) .. "\n"
         end
         local text = table.concat(lines)
-        local name = dir .. "/expected"
-        local file = assert(io.open(name, "w"))
-        file:write(text)
-        file:close()
+        local name = server.dir .. "/expected"
+        nginx.write(name, text)
         return ('{"pieces":%d,"length":%d,"sha256":"%s"}'):format(pieces,
             #text, must("sha256sum " .. name):match "^%x+")
-    end
-
-    local function workers()
-        local pids = {}
-        local name = ("/proc/%d/task/%d/children"):format(pid, pid)
-        for child in read(name):gmatch "%d+" do
-            pids[tonumber(child)] = true
-        end
-        return pids
     end
 
     local function answering_worker()
         return tonumber((get "/stats":match '"pid":(%d+)'))
     end
 
-    local function clear()
-        stop()
-        if dir then
-            must("rm -rf " .. dir)
-        end
-    end
-
-    local is_root = must "id -u" == "0\n"
-
-    setup(function()
-        start(is_root and "root" or nil)
-    end)
-    teardown(clear)
+    setup(function() start() end)
+    teardown(function() server:stop() end)
 
     it("answers with length and digest of what it assembled", function()
         for _, pieces in ipairs { 50000, 0, 1, 200000 } do
@@ -149,8 +63,8 @@ describe("the OpenResty example", function()
         local want = expected(20000) .. "\n"
         local text = must(("for i in 1 2 3 4 5 6 7 8; do curl -sS "
             .. "--max-time 20 'http://127.0.0.1:%d/digest?pieces=20000' "
-            .. "-o %s/answer$i & done; wait; cat %s/answer*"):format(port,
-            dir, dir))
+            .. "-o %s/answer$i & done; wait; cat %s/answer*"):format(
+            server.port, server.dir, server.dir))
         assert.equal(want:rep(8), text)
     end)
 
@@ -170,11 +84,11 @@ describe("the OpenResty example", function()
     end)
 
     it("goes on answering after a reload", function()
-        local old = workers()
+        local old = server:workers()
         assert.truthy(old[answering_worker()])
-        must("kill -HUP " .. pid)
+        server:reload()
         assert.truthy(soon(function()
-            for worker in pairs(workers()) do
+            for worker in pairs(server:workers()) do
                 if old[worker] then
                     return false
                 end
@@ -186,8 +100,8 @@ describe("the OpenResty example", function()
     end)
 
     it("ends without an error in its log", function()
-        assert.truthy(stop())
-        local log = read(dir .. "/build/nginx-error.log")
+        assert.truthy(server:quit())
+        local log = read(server.dir .. "/build/nginx-error.log")
         for line in log:gmatch "[^\n]+" do
             -- A remark on stock LuaJIT, which is fine with us.
             if not line:find("detected a LuaJIT version", 1, true) then
@@ -197,17 +111,17 @@ describe("the OpenResty example", function()
         end
     end)
 
-    if not is_root then
+    if not nginx.is_root then
         pending "says what its workers cannot read: not started by root"
         return
     end
 
     it("says in its log what its workers cannot read", function()
-        clear()
-        start()
+        server:stop()
+        start(false)
         local answer, status = get "/digest"
         assert.equal(500, status, answer)
-        local log = read(dir .. "/build/nginx-error.log")
+        local log = read(server.dir .. "/build/nginx-error.log")
         assert.truthy(log:find("a worker cannot read [^:]*/handler%.lua: "
             .. "Permission denied"), log)
         assert.truthy(log:find("-g 'user root;'", 1, true), log)

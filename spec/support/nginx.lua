@@ -1,0 +1,290 @@
+-- nginx with its Lua module, started by a spec on loopback ports of its own, in
+-- a prefix folder of its own. Required as "support.nginx".
+--
+--     local server = nginx.start { conf = nginx.conf { server = [[...]] } }
+--     local answer = server:get "/path"
+--     server:stop()
+local ffi = require "ffi"
+local helper = require "support.helper"
+
+ffi.cdef [[
+int kill(int, int);
+]]
+
+local quote, shell = helper.quote, helper.shell
+
+local nginx = {}
+
+local BUILD = os.getenv "BUILD" or "build"
+local WAITS = 100               -- a tenth of a second each
+local TRIES = 10                -- ports that may be taken
+local QUIT, HUP, KILL = 3, 1, 9
+
+-- Where Debian's nginx has its modules.
+nginx.modules = "/usr/lib/nginx/modules"
+
+local function must(command)
+    local text, status = shell(command .. " </dev/null")
+    if status ~= 0 then
+        error(command .. ": status " .. status .. ":\n" .. text, 2)
+    end
+    return text
+end
+
+local function read(name)
+    local file = assert(io.open(name, "rb"))
+    local text = file:read "*a"
+    file:close()
+    return text
+end
+
+local function write(name, text)
+    local file = assert(io.open(name, "wb"))
+    assert(file:write(text))
+    file:close()
+end
+
+local function succeeds(command)
+    return select(2, shell(command .. " </dev/null")) == 0
+end
+
+-- Pipes and children are the shell's, so this is not JIT's business.
+jit.off(must)
+jit.off(succeeds)
+
+nginx.read, nginx.write, nginx.must = read, write, must
+
+nginx.is_root = must "id -u" == "0\n"
+nginx.root = must("cd " .. quote(helper.root) .. " && pwd -P"):gsub("\n", "")
+nginx.build = BUILD:sub(1, 1) == "/" and BUILD or nginx.root .. "/" .. BUILD
+
+-- What is not installed, or nil.
+function nginx.missing()
+    for _, name in ipairs { "nginx", "curl" } do
+        if not succeeds("command -v " .. name) then
+            return name
+        end
+    end
+    if not succeeds("test -e " .. nginx.modules
+        .. "/ngx_http_lua_module.so") then
+        return "nginx's Lua module"
+    end
+end
+
+-- Is it so within ten seconds?
+function nginx.soon(condition)
+    for _ = 1, WAITS do
+        if condition() then
+            return true
+        end
+        os.execute "sleep 0.1"
+    end
+    return false
+end
+
+-- Resident bytes of a process; nil when there is none.
+function nginx.resident(pid)
+    local file = io.open("/proc/" .. pid .. "/statm")
+    if file then
+        local pages = file:read "*a":match "^%d+ (%d+)"
+        file:close()
+        return tonumber(pages) * 4096
+    end
+end
+
+-- A configuration. Each part is text: `main` outside of any block, `http`,
+-- `server`, and `listen` in place of the plain listen line. `modules` are files
+-- to load besides the Lua module, `workers` is 1 unless given. @PORT@ stands
+-- for the server's port, and @PORT1@ to @PORT9@ for the ports after it.
+function nginx.conf(parts)
+    local load = {}
+    for _, name in ipairs { "ndk_http_module", "ngx_http_lua_module" } do
+        load[#load + 1] = nginx.modules .. "/" .. name .. ".so"
+    end
+    for _, name in ipairs(parts.modules or {}) do
+        load[#load + 1] = name
+    end
+    for i, name in ipairs(load) do
+        load[i] = 'load_module "' .. name .. '";\n'
+    end
+    return table.concat(load) .. ([[
+worker_processes %d;
+error_log error.log;
+pid nginx.pid;
+%s
+events {
+    worker_connections 256;
+}
+http {
+    access_log off;
+    client_body_temp_path temp;
+    proxy_temp_path temp;
+    fastcgi_temp_path temp;
+    uwsgi_temp_path temp;
+    scgi_temp_path temp;
+    lua_package_path "%s/lua/?.lua;%s/lua/?/init.lua;;";
+    lua_package_cpath "%s/lua/?.so;;";
+%s
+    server {
+%s
+%s
+    }
+}
+]]):format(parts.workers or 1, parts.main or "", nginx.root, nginx.root,
+        nginx.build, parts.http or "",
+        parts.listen or "        listen 127.0.0.1:@PORT@;",
+        parts.server or "")
+end
+
+local server = {}
+server.__index = server
+
+local function random()
+    local file = assert(io.open("/dev/urandom", "rb"))
+    local a, b = file:read(2):byte(1, 2)
+    file:close()
+    return a * 256 + b
+end
+
+local function folder_of(options)
+    local dir = must "mktemp -d":gsub("\n", "")
+    must("mkdir -p " .. dir .. "/build")
+    for name, target in pairs(options.links or {}) do
+        must(("ln -s %s %s/%s"):format(quote(target), dir, name))
+    end
+    for name, text in pairs(options.files or {}) do
+        write(dir .. "/" .. name, text)
+    end
+    return dir
+end
+
+-- Starts nginx and waits until it answers. options: `conf`, the text of the
+-- configuration; `links`, files to link into the prefix folder, by name;
+-- `files`, their text by name; `pid`, where the configuration says that the pid
+-- goes; `user`, whom workers run as when root starts nginx, "root" unless
+-- given, false for nginx's own choice; `wrap`, a command that nginx runs under.
+function nginx.start(options)
+    local self = setmetatable({}, server)
+    self.dir = folder_of(options)
+    local user = options.user
+    if user == nil and nginx.is_root then
+        user = "root"
+    end
+    local pid = self.dir .. "/" .. (options.pid or "nginx.pid")
+    local command = ("%s nginx -p %s -c nginx.conf -e %s/build/early.log %s "
+        .. ">%s/build/output"):format(options.wrap or "", self.dir, self.dir,
+        user and "-g 'user " .. user .. ";'" or "", self.dir)
+    for _ = 1, TRIES do
+        self.port = 20000 + random() % 12000
+        write(self.dir .. "/nginx.conf", (options.conf:gsub("@PORT(%d?)@",
+            function(n) return self.port + (tonumber(n) or 0) end)))
+        if succeeds(command) then
+            assert(nginx.soon(function()
+                return succeeds("test -s " .. pid)
+            end), "nginx wrote no pid")
+            self.pid = tonumber((read(pid)))
+            return self
+        elseif not self:log():find("bind() ", 1, true) then
+            break
+        end
+    end
+    local log = self:log()
+    must("rm -rf " .. self.dir)
+    error("nginx does not start:\n" .. log, 2)
+end
+
+-- What nginx wrote to its logs and its output.
+function server:log()
+    return (shell("cat " .. self.dir .. "/build/early.log " .. self.dir
+        .. "/build/output " .. self.dir .. "/error.log 2>/dev/null"))
+end
+
+function server:alive()
+    return ffi.C.kill(self.pid, 0) == 0
+end
+
+-- Tells nginx to finish its requests and waits for its end. Whether it ended.
+function server:quit()
+    if self:alive() then
+        ffi.C.kill(self.pid, QUIT)
+    end
+    return nginx.soon(function() return not self:alive() end)
+end
+
+-- The same; then removes its folder. nginx that does not end is killed.
+function server:stop()
+    if not self.dir then
+        return
+    end
+    local ended = self:quit()
+    if not ended then
+        for worker in pairs(self:workers()) do
+            ffi.C.kill(worker, KILL)
+        end
+        ffi.C.kill(self.pid, KILL)
+    end
+    must("rm -rf " .. self.dir)
+    self.dir = nil
+    return ended
+end
+
+-- Tells nginx to load its configuration again.
+function server:reload()
+    ffi.C.kill(self.pid, HUP)
+end
+
+-- The pids of its workers, as keys.
+function server:workers()
+    local pids = {}
+    local file = io.open(("/proc/%d/task/%d/children"):format(self.pid,
+        self.pid))
+    if file then
+        for child in file:read "*a":gmatch "%d+" do
+            pids[tonumber(child)] = true
+        end
+        file:close()
+    end
+    return pids
+end
+
+-- The address of a path; `port` is 1 to 9 for the ports after the first one.
+function server:url(path, port, scheme)
+    return ("%s://127.0.0.1:%d%s"):format(scheme or "http",
+        self.port + (port or 0), path)
+end
+
+-- One request by curl. options: `method`; `body`, a string; `headers`, by
+-- name; `port` and `scheme` as for url; `curl`, more options of curl as text.
+-- Returns { body, status, headers by small name, failed }, where failed is
+-- curl's status unless that is 0.
+function server:get(path, options)
+    options = options or {}
+    local words = { "curl -sS -k --max-time 20 -D", self.dir .. "/head",
+        "-o", self.dir .. "/body", "-w '%{http_code}'", options.curl or "" }
+    if options.method then
+        words[#words + 1] = "-X " .. options.method
+    end
+    if options.body then
+        write(self.dir .. "/sent", options.body)
+        words[#words + 1] = "--data-binary @" .. self.dir .. "/sent"
+    end
+    for name, value in pairs(options.headers or {}) do
+        words[#words + 1] = "-H " .. quote(name .. ": " .. value)
+    end
+    words[#words + 1] = quote(self:url(path, options.port, options.scheme))
+    write(self.dir .. "/body", "")
+    write(self.dir .. "/head", "")
+    local text, failed = shell(table.concat(words, " ") .. " </dev/null")
+    local headers = {}
+    for name, value in read(self.dir .. "/head")
+        :gmatch "([^\r\n:]+): ?([^\r\n]*)" do
+        headers[name:lower()] = value
+    end
+    return {
+        body = read(self.dir .. "/body"), headers = headers,
+        status = tonumber(text:match "(%d+)$"),
+        failed = failed ~= 0 and failed or nil, said = text,
+    }
+end
+
+return nginx
