@@ -4,8 +4,8 @@
 
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
-local STYLE = "sha256-rRsl9SgEtzKzf2eIz22Wk5oPStBXaGHefcqO11ePt/4="
-local SCRIPT = "sha256-m4mM/cKZyhLv8OLmcWBEa7slP2ZSImjpodCdCBsCmdI="
+local STYLE = "sha256-w37VeKfjULHfD1li8Q5Mmpo/QVXBMT5YN+wlSApXp18="
+local SCRIPT = "sha256-1eyEPpU2Ibg7XtB1UpzeKi47GoRxiTb7+ocxvfYNUmQ="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -52,7 +52,7 @@ dl, dd { margin: 0 }
 dd { font-size: 22px; font-weight: 600 }
 dd + dd { font-size: 13px; font-weight: 400; color: var(--dim) }
 .stale dd, .stale svg, .stale table { opacity: .5 }
-svg { display: block; width: 100%; height: 110px; margin-top: 6px;
+svg { display: block; width: 100%; height: 110px; margin-top: 2px;
   border: solid var(--line); border-width: 1px 0 }
 path { fill: none; stroke: var(--a); stroke-width: 2;
   vector-effect: non-scaling-stroke; stroke-linejoin: round }
@@ -64,19 +64,19 @@ path { fill: none; stroke: var(--a); stroke-width: 2;
   border: 0 }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
-th, td { text-align: right; padding: 4px 0 4px 14px; white-space: nowrap;
+th, td { text-align: right; padding: 4px 0 4px 12px; white-space: nowrap;
   border-top: 1px solid var(--line) }
 th { font-weight: 500; border: 0 }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 .name td:first-child { white-space: normal; overflow-wrap: anywhere;
   unicode-bidi: isolate; min-width: 90px; max-width: 260px }
-.bar { width: 40% }
+.bar, th.bar { width: 40%; text-align: left }
 .bar svg { width: 100%; min-width: 90px; height: 14px; margin: 0; border: 0;
   background: var(--line); border-radius: 3px }
-.bar rect { fill: var(--a) }
-.bar rect + rect { fill: var(--b) }
-.bar rect + rect + rect { fill: var(--c) }
-select { font: inherit; max-width: 60%; color: inherit;
+rect { fill: var(--a) }
+rect + rect { fill: var(--b) }
+rect + rect + rect { fill: var(--c) }
+select { font: inherit; max-width: 240px; color: inherit;
   background: var(--card); border: 1px solid var(--line); border-radius: 4px;
   padding: 2px 4px }
 .top { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: baseline;
@@ -100,15 +100,20 @@ a { color: var(--a) }
 <section><div class="top"><h2>Occupancy by class</h2>
 <label class="dim">Pool <select id="pick"></select></label></div>
 <div class="key dim" id="states"></div>
-<div class="scroll"><table><thead><tr><th>Class<th class="bar">Buffers<th>Out
+<div class="scroll" tabindex="0" role="region" aria-label="Classes"><table>
+<thead><tr><th>Class<th class="bar">Share<th>Out
 <th>Cached<th>Ready<th>Hit rate<th>Misses</thead><tbody id="classes"></tbody>
 </table></div></section>
-<section><h2>Pools</h2><div class="scroll"><table class="name"><thead><tr>
-<th>Name<th>Out<th>Peak<th>Out bytes<th>Idle<th>From the system<th>Hit rate
+<section><h2>Pools</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Pools">
+<table class="name"><thead><tr>
+<th>Name<th>Out<th>Peak<th>Out bytes<th>Idle<th>System<th>Hit rate
 <th>Misses<th>Collector<th>In transit<th>Lost</thead><tbody id="pools"></tbody>
 </table></div></section>
-<section><h2>Workers</h2><div class="scroll"><table><thead><tr><th>Worker
-<th>Process<th>Age<th>Out<th>Idle<th>From the system<th>Hit rate</thead>
+<section><h2>Workers</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Workers">
+<table><thead><tr><th>Worker
+<th>Process<th>Age<th>Out<th>Idle<th>System<th>Hit rate</thead>
 <tbody id="workers"></tbody></table></div></section>
 </main>
 <p class="dim">The same as <a href="?format=json">JSON</a>,
@@ -136,7 +141,7 @@ const count = n => n.toLocaleString("en");
 const bytes = n => {
   let unit = 0;
   while (n >= 1023.95 && unit < 4) { n /= 1024; unit++; }
-  return (unit && n < 100 ? n.toFixed(1) : Math.round(n)) + " "
+  return (n < 100 && n % 1 ? n.toFixed(1) : Math.round(n)) + " "
     + ["B", "KiB", "MiB", "GiB", "TiB"][unit];
 };
 const share = (hits, misses) => hits + misses > 0
@@ -168,14 +173,13 @@ const charts = [
 ].map(([title, format, lines]) => {
   const box = node("section", {}, $("charts"));
   node("h2", { text: title }, box);
-  const key = node("div", { class: "key dim" }, box);
-  const top = node("div", { class: "axis dim" }, box);
-  const most = node("span", {}, top);
+  const most = node("div", { class: "dim" }, box);
   const svg = node("svg", { viewBox: `0 0 ${SPAN} 100`, role: "img",
     preserveAspectRatio: "none" }, box);
   const axis = node("div", { class: "axis dim" }, box);
   node("span", { text: "3 minutes ago" }, axis);
   node("span", { text: "now" }, axis);
+  const key = node("div", { class: "key dim" }, box);
   const drawn = lines.map(([field, label, look]) => {
     const item = node("span", {}, key);
     const mark = node("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" },
@@ -204,7 +208,7 @@ const draw = chart => {
   }
   show(chart.most, chart.format(most));
   for (const line of chart.drawn) {
-    let d = "", before = null;
+    let d = "", before = null, value = null;
     for (const s of past) {
       const y = s[line.field];
       if (y === null) { before = null; continue; }
@@ -212,9 +216,10 @@ const draw = chart => {
       d += (before !== null && s.time - before < 3.5 ? "L" : "M") + x + " "
         + (98 - 96 * y / most).toFixed(1);
       before = s.time;
+      value = y;
     }
     line.path.setAttribute("d", d);
-    show(line.value, line.label + " " + chart.format(last[line.field]));
+    show(line.value, line.label + " " + chart.format(value));
   }
   chart.svg.setAttribute("aria-label", chart.title + " over 3 minutes, now: "
     + chart.drawn.map(line => line.value.textContent).join(", "));
@@ -234,10 +239,11 @@ const fill = (body, rows) => {
 };
 
 const STATES = ["out", "cached", "ready"];
-const bar = (parts, whole) => td => {
+const bar = parts => td => {
   td.className = "bar";
   const svg = td.firstChild || node("svg", { viewBox: "0 0 100 1", role: "img",
     preserveAspectRatio: "none" }, td);
+  const whole = parts.reduce((a, b) => a + b);
   let x = 0;
   parts.forEach((n, i) => {
     const rect = svg.children[i] || node("rect", { height: 1 }, svg);
@@ -252,7 +258,7 @@ const bar = (parts, whole) => td => {
 STATES.forEach((state, i) => {
   const item = node("span", { class: "bar" }, $("states"));
   item.style.width = "auto";
-  bar(STATES.map((_, j) => j === i ? 1 : 0), 1)(item);
+  bar(STATES.map((_, j) => j === i ? 1 : 0))(item);
   item.className = "";
   item.append(state);
 });
@@ -292,9 +298,7 @@ const render = report => {
   pick.value = chosen[0];
 
   const large = chosen[2].large;
-  const most = Math.max(1, ...chosen[2].classes.map(c => c.count),
-    large.out + large.cached);
-  const line = (label, c) => [label, bar(STATES.map(s => c[s] || 0), most),
+  const line = (label, c) => [label, bar(STATES.map(s => c[s] || 0)),
     count(c.out), count(c.cached), c.ready === undefined ? "\u2013"
       : count(c.ready), rate(c), count(c.misses)];
   fill($("classes"), [...chosen[2].classes.map(c => line(bytes(c.size), c)),
@@ -303,8 +307,8 @@ const render = report => {
     count(f.peak_checked_out), bytes(f.bytes_checked_out),
     bytes(f.cached_bytes), bytes(f.committed_bytes), rate(f), count(f.misses),
     count(f.gc_returns), count(f.in_transit), count(f.lost)]));
-  fill($("workers"), report.workers.map(w => [w.worker
-    + (w.worker === report.answered_by ? " (answered)" : ""), w.pid,
+  fill($("workers"), report.workers.map(w => [w.id
+    + (w.id === report.answered_by ? " (answered)" : ""), w.pid,
     w.age.toFixed(1) + " s", count(w.totals.checked_out),
     bytes(w.totals.cached_bytes), bytes(w.totals.committed_bytes),
     rate(w.totals)]));

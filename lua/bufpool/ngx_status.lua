@@ -102,7 +102,7 @@ local function refuse(status, message)
     ngx.status = status
     ngx.header.content_type = "text/plain; charset=utf-8"
     message = message .. "\n"
-    ngx.header.content_length = #message
+    ngx.header["Content-Length"] = #message
     ngx.print(message)
 end
 
@@ -165,7 +165,7 @@ local function status(options)
         body = text[format](report)
     end
     header.content_type = CONTENT_TYPES[format]
-    header.content_length = #body
+    header["Content-Length"] = #body
     ngx.print(body)
 end
 

@@ -464,7 +464,7 @@ function workers.history(name)
             local word = (dict:get(past_key(second)) or ""):gmatch "%S+"
             local sample, complete = { time = second }, true
             for _, field in ipairs(PAST) do
-                sample[field] = tonumber(word())
+                sample[field] = tonumber(word() or "")
                 complete = complete and sample[field] ~= nil
             end
             if complete then
