@@ -23,7 +23,7 @@ local PAST = {
     "cached_bytes",
 }
 
-local workers = { EXPIRY = EXPIRY }
+local workers = {}
 
 -- Sums
 
@@ -168,9 +168,9 @@ end
 
 local REQUESTED = { ["nil"] = -1, ["local"] = -2 }
 
--- One line: the name in hexadecimal digits, or "-", and numbers.
+-- One line: "=" and the name in hexadecimal digits, and numbers.
 local function line_of(name, figures)
-    local out = { name == "" and "-" or name:gsub(".", function(c)
+    local out = { "=" .. name:gsub(".", function(c)
         return ("%02x"):format(c:byte())
     end) }
     append(out, figures, COUNTERS, GAUGES)
@@ -205,7 +205,7 @@ end
 
 local function figures_of(line)
     local word = line:gmatch "%S+"
-    local name = word():gsub("%x%x", function(digits)
+    local name = word():match "^=(%x*)$":gsub("%x%x", function(digits)
         return string.char(tonumber(digits, 16))
     end)
     local function number()
@@ -255,7 +255,7 @@ local function unpack_worker(text)
     }
     for rest in line do
         local name, figures = figures_of(rest)
-        if name == "-" then
+        if name == "" then
             worker.unnamed = figures
         else
             worker.pools[name] = figures
@@ -324,42 +324,39 @@ local function remember(dict, now)
         sums[i] = ("%.0f"):format(sum)
     end
     local ok, err = dict:add(key, table.concat(sums, " "), HISTORY)
-    return ok or err == "exists", err
+    if ok or err == "exists" then
+        return true
+    end
+    return nil, err
 end
 
----Publishes once.
----@param dict table
----@return boolean? ok, string? message
-function workers.store(dict)
+local function store(dict)
     local worker = own()
     local ok, err = dict:set(worker_key(worker.id), workers.pack(worker),
         EXPIRY)
     if ok then
-        ok, err = remember(dict, worker.time)
+        return remember(dict, worker.time)
     end
-    return ok and true or nil, err
+    return nil, err
 end
 
 -- The names of the dictionaries in which this VM publishes.
 local publishing = {}
 
----Publishes at once and then every second, until the worker exits.
+---Publishes at once and then every second, until the worker exits. What fails
+---is in nginx's log.
 ---@param name string of a lua_shared_dict
 ---@return boolean? ok, string? message
 function workers.publish(name)
-    local dict = ngx.shared[name]
     if publishing[name] then
         return true
     end
-    local ok, said = workers.store(dict)
-    if not ok then
-        return nil, ("lua_shared_dict %s: %s"):format(name, said)
-    end
+    local dict, said = ngx.shared[name], nil
     local function again(premature)
         if premature then
             return
         end
-        local _, err = workers.store(dict)
+        local _, err = store(dict)
         -- Not every second.
         if err and err ~= said then
             ngx.log(ngx.ERR, "bufpool: figures not published: lua_shared_dict ",
@@ -372,6 +369,7 @@ function workers.publish(name)
         return nil, "no timer: " .. err
     end
     publishing[name] = true
+    again(false)
     return true
 end
 
