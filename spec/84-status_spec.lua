@@ -471,20 +471,29 @@ end)
 
 local missing = nginx.missing()
 
+local browser
+for _, name in ipairs { "chromium", "chromium-browser", "google-chrome" } do
+    if not browser and select(2, shell("command -v " .. name)) == 0 then
+        browser = name
+    end
+end
+
 local STATUS = 'require("bufpool.ngx_status").status'
 
--- Each worker publishes as the first %s says, and has a pool of every name.
+-- Each worker publishes its figures, twice over, and has a pool of every name.
+-- What it publishes first has no pools.
 local INIT = [[
     init_worker_by_lua_block {
         local bufpool = require "bufpool"
         local status = require "bufpool.ngx_status"
-        %s
+        status.publish { dict = "figures" }
+        status.publish { dict = "figures" }
         local file = assert(io.open(ngx.config.prefix() .. "names", "rb"))
         local names = file:read "*a"
         file:close()
         pools = {}
-        for digits in names:gmatch "%%S+" do
-            local name = digits:gsub("%%x%%x", function(x)
+        for digits in names:gmatch "%S+" do
+            local name = digits:gsub("%x%x", function(x)
                 return string.char(tonumber(x, 16))
             end)
             pools[name] = bufpool.new { name = name, four_kib_count = 2 }
@@ -492,6 +501,7 @@ local INIT = [[
         unnamed = bufpool.new()
         kept = pools.plain:checkout(5000)
         unnamed:checkout(100):release()
+        status.publish { dict = "small" }
     }
 ]]
 
@@ -523,12 +533,12 @@ describe("in nginx, status", function()
             conf = nginx.conf {
                 workers = 2,
                 http = "lua_shared_dict figures 1m; "
-                    .. "lua_shared_dict unused 100k;"
-                    .. INIT:format('status.publish { dict = "figures" } '
-                        .. 'status.publish { dict = "figures" }'),
+                    .. "lua_shared_dict unused 100k; lua_shared_dict turns 12k;"
+                    .. "lua_shared_dict small 12k;" .. INIT,
                 server = location("status", STATUS .. '{ dict = "figures" }')
                     .. location("alone", STATUS .. "()")
                     .. location("silent", STATUS .. '{ dict = "unused" }')
+                    .. location("small", STATUS .. '{ dict = "small" }')
                     .. location("typo", STATUS .. '{ dcit = "figures" }')
                     .. location("absent", STATUS .. '{ dict = "absent" }')
                     .. location("number", STATUS .. "(7)")
@@ -537,6 +547,35 @@ describe("in nginx, status", function()
                     .. location("work", [[
                         pools.plain:checkout(10):release()
                         ngx.print(ngx.worker.pid())]])
+                    -- As if the server stopped after two answers.
+                    .. location("stops", [[
+                        if ngx.req.get_uri_args().format
+                            and ngx.shared.turns:incr("stops", 1, 0) > 2 then
+                            return ngx.exit(503)
+                        end
+                        ]] .. STATUS .. '{ dict = "figures" }')
+                    -- A second between two answers, in its own time.
+                    .. location("hours", [[
+                        if not ngx.req.get_uri_args().format then
+                            return ]] .. STATUS .. [[()
+                        end
+                        local workers = require "bufpool.ngx_workers"
+                        local report = workers.gather "figures"
+                        report.all.pools, report.workers = {}, {}
+                        report.time = 1e9
+                            + ngx.shared.turns:incr("hours", 1, 0)
+                        ngx.print(require("bufpool.ngx_text").json(report))]])
+                    .. location("injected", [[
+                        if ngx.req.get_uri_args().format then
+                            return ]] .. STATUS .. [[()
+                        end
+                        local page = require "bufpool.ngx_page"
+                        ngx.header.content_type = "text/html"
+                        ngx.header["Content-Security-Policy"] = page.policy
+                        ngx.print((page.html:gsub("<main", "<script>"
+                            .. "document.title = 'owned'</script>"
+                            .. "<img src=x onerror=\"document.title='owned'\">"
+                            .. "%0")))]])
                     .. [[
         location = /gzip { gzip on; gzip_types *; gzip_min_length 1;
             content_by_lua_block { ]] .. STATUS .. "() } }\n",
@@ -547,7 +586,6 @@ describe("in nginx, status", function()
     local server
     setup(function()
         server = start()
-        -- What was published first was published before there were pools.
         assert(nginx.soon(function()
             local body = server:get "/status".body
             return read_json(body).all.totals.checked_out == 2
@@ -755,6 +793,9 @@ describe("in nginx, status", function()
         assert.equal(1, #answer.workers)
         assert.is_truthy(answer.note:find("1 of 2 workers: the others have "
             .. "published none in lua_shared_dict unused", 1, true))
+        answer = json "/small"
+        assert.equal(1, #answer.workers)
+        assert.is_false(answer.complete)
         if python then
             local samples = parse(get("/alone?format=openmetrics").body,
                 "openmetrics")
@@ -768,6 +809,104 @@ describe("in nginx, status", function()
         local answer = get("/gzip?format=json", { curl = "--compressed" })
         assert.equal("gzip", answer.headers["content-encoding"])
         assert.equal(1, #read_json(answer.body).workers)
+    end)
+
+    -- The document after so many seconds of the browser's own time.
+    local function dom(path, seconds)
+        local output = shell(("timeout -k 1 30 %s --headless --no-sandbox "
+            .. "--disable-gpu --user-data-dir=%s/profile "
+            .. "--virtual-time-budget=%d --dump-dom %s 2>%s/chromium.log"
+            .. " </dev/null"):format(browser, server.dir, seconds * 1000,
+            quote(server:url(path)), server.dir))
+        assert.is_truthy(output:find("<html", 1, true),
+            nginx.read(server.dir .. "/chromium.log"))
+        return output
+    end
+
+    local function element(document, id)
+        return document:match('id="' .. id .. '"[^>]*>(.-)</')
+    end
+
+    local function on_the_page(title, test)
+        if browser then
+            it("in Chromium " .. title, test)
+        else
+            pending("in Chromium " .. title .. ": chromium is not installed")
+        end
+    end
+
+    on_the_page("shows the figures of all workers", function()
+        assert.is_true(nginx.soon(function()
+            return #read_json(server:get "/status?history".body).history > 1
+        end))
+        local document = dom("/status?format=html", 4)
+        assert.equal("Live", element(document, "state"))
+        assert.equal("", element(document, "note"))
+        assert.equal("2", element(document, "out"))
+        assert.equal("128 KiB, peak 2", element(document, "out2"))
+        assert.is_truthy(element(document, "about"):find "2 of 2 workers$")
+        for pid in pairs(server:workers()) do
+            assert.is_truthy(document:find("<td>" .. pid .. "</td>", 1, true))
+        end
+        for _, row in ipairs {
+            "<td>4 KiB</td>", "<td>1 MiB</td>", "<td>Larger</td>",
+            "<td>plain</td><td>2</td>", "<td>(pools without a name)</td>",
+        } do
+            assert.is_truthy(document:find(row, 1, true), row)
+        end
+        assert.is_truthy(document:find 'aria%-label="2 out, %d+ cached, ')
+        assert.is_truthy(document:find 'aria%-label="Buffers checked out over '
+            .. '3 minutes, now: Out 2"')
+        -- The memory's three curves have more than one point.
+        local curves = 0
+        for d in document:gmatch 'd="M[^"]+L[^"]+"' do
+            curves = curves + 1
+            assert.is_nil(d:find "NaN")
+            assert.is_nil(d:find "Infinity")
+        end
+        assert.is_true(curves >= 4)
+    end)
+
+    on_the_page("shows names as text, whatever they are", function()
+        local document = dom("/status?format=html", 3)
+        assert.is_truthy(document:find("<title>bufpool status</title>", 1,
+            true))
+        local _, scripts = document:gsub("<script", "")
+        assert.equal(1, scripts)
+        assert.is_nil(document:find("<img", 1, true))
+        for _, entry in ipairs(HOSTILE) do
+            local cell = shown(entry):gsub("[&<>]", {
+                ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;",
+            })
+            assert.is_truthy(document:find("<td>" .. cell .. "</td>", 1, true),
+                cell)
+        end
+    end)
+
+    on_the_page("runs no script but its own", function()
+        local document = dom("/injected", 3)
+        assert.is_truthy(document:find("<title>bufpool status</title>", 1,
+            true))
+        assert.equal("Live", element(document, "state"))
+    end)
+
+    on_the_page("is stale when the server stops answering", function()
+        local document = dom("/stops", 8)
+        assert.is_truthy(element(document, "state"):find(
+            "^Stale since .*: the server answered 503$"))
+        assert.is_truthy(document:find('id="main" class="stale"', 1, true))
+        -- With the last figures.
+        assert.equal("2", element(document, "out"))
+    end)
+
+    on_the_page("keeps three minutes of history, and no more", function()
+        local document = dom("/hours", 230)
+        local turns = 0
+        for d in document:gmatch 'd="(M[^"]+)"' do
+            local _, points = d:gsub("[ML]", "")
+            turns = math.max(turns, points)
+        end
+        assert.is_true(turns > 170 and turns <= 181, turns)
     end)
 
     it("forgets a worker that stopped, and has it back", function()
@@ -830,11 +969,20 @@ describe("in nginx, status", function()
         end))
     end)
 
+    it("says in the log, once for a worker, that a dictionary is too small",
+        function()
+            -- Two at first, one after the kill, two after HUP.
+            local _, count = server:log():gsub("bufpool: figures not "
+                .. "published: lua_shared_dict small: no memory", "")
+            assert.equal(5, count)
+        end)
+
     it("leaves no error in nginx's log but those asked for", function()
         for line in server:log():gmatch "[^\n]+" do
             local asked = line:find("exited on signal 9", 1, true)
                 or line:find("detected a LuaJIT version", 1, true)
                 or line:find("content_by_lua(nginx.conf:", 1, true)
+                or line:find("lua_shared_dict small: no memory", 1, true)
             assert.is_truthy(asked or not line:find "%[%l*er%l*%]"
                 and not line:find("[crit]", 1, true)
                 and not line:find("[alert]", 1, true), line)
@@ -893,203 +1041,5 @@ describe("in nginx without lua_code_cache, status", function()
             assert.equal("1", server:get "/timers".body)
         end
         assert.is_true(server:quit())
-    end)
-end)
-
-describe("in nginx with a dictionary that is too small, status", function()
-    if missing then
-        pending("answers: " .. missing .. " is not installed")
-        return
-    end
-
-    local server
-    teardown(function()
-        if server then
-            server:stop()
-        end
-    end)
-
-    it("shows the worker that answers, and the log says why", function()
-        server = nginx.start { conf = nginx.conf {
-            workers = 2,
-            http = [[
-    lua_shared_dict bufpool 12k;
-    init_worker_by_lua_block {
-        pools = {}
-        for i = 1, 100 do
-            pools[i] = require("bufpool").new { name = "pool " .. i,
-                four_kib_count = 1, sixty_four_kib_count = 0,
-                two_fifty_six_kib_count = 0 }
-        end
-        require("bufpool.ngx_status").publish()
-    }
-]],
-            server = [[
-        location = /status {
-            content_by_lua_block { require("bufpool.ngx_status").status() }
-        }
-]],
-        } }
-        local answer = read_json(server:get "/status".body)
-        assert.equal(1, #answer.workers)
-        assert.is_false(answer.complete)
-        local said = "bufpool: figures not published: lua_shared_dict bufpool: "
-            .. "no memory"
-        os.execute "sleep 2.1"
-        assert.is_true(server:quit())
-        -- Once for each worker, not once a second.
-        local _, count = server:log():gsub(said, "")
-        assert.equal(2, count)
-    end)
-end)
-
-describe("in Chromium, the page", function()
-    local browser
-    for _, name in ipairs { "chromium", "chromium-browser", "google-chrome" } do
-        if not browser and select(2, shell("command -v " .. name)) == 0 then
-            browser = name
-        end
-    end
-    if missing or not browser then
-        pending("shows the figures: " .. (missing or "chromium")
-            .. " is not installed")
-        return
-    end
-
-    -- The page asks the address under which it is.
-    local server
-    setup(function()
-        server = nginx.start {
-            files = { names = names() },
-            conf = nginx.conf {
-                workers = 2,
-                http = "lua_shared_dict bufpool 1m; lua_shared_dict turns 12k;"
-                    .. INIT:format "status.publish()",
-                server = location("status", STATUS .. "()")
-                    .. location("stops", [[
-                        if ngx.req.get_uri_args().format
-                            and ngx.shared.turns:incr("stops", 1, 0) > 2 then
-                            return ngx.exit(503)
-                        end
-                        ]] .. STATUS .. "()")
-                    -- A second for each answer.
-                    .. location("hours", [[
-                        if not ngx.req.get_uri_args().format then
-                            return ]] .. STATUS .. [[()
-                        end
-                        local workers = require "bufpool.ngx_workers"
-                        local report = workers.gather "bufpool"
-                        report.all.pools, report.workers = {}, {}
-                        report.time = 1e9
-                            + ngx.shared.turns:incr("hours", 1, 0)
-                        ngx.print(require("bufpool.ngx_text").json(report))]])
-                    .. location("injected", [[
-                        if ngx.req.get_uri_args().format then
-                            return ]] .. STATUS .. [[()
-                        end
-                        local page = require "bufpool.ngx_page"
-                        ngx.header.content_type = "text/html"
-                        ngx.header["Content-Security-Policy"] = page.policy
-                        ngx.print((page.html:gsub("<main", "<script>"
-                            .. "document.title = 'owned'</script>"
-                            .. "<img src=x onerror=\"document.title='owned'\">"
-                            .. "%0")))]]),
-            },
-        }
-    end)
-    teardown(function()
-        if server then
-            server:stop()
-        end
-    end)
-
-    -- The document after so many seconds of the browser's own time.
-    local function dom(path, seconds)
-        local output = shell(("timeout -k 1 30 %s --headless --no-sandbox "
-            .. "--disable-gpu --user-data-dir=%s/profile "
-            .. "--virtual-time-budget=%d --dump-dom %s 2>%s/chromium.log"
-            .. " </dev/null"):format(browser, server.dir, seconds * 1000,
-            quote(server:url(path)), server.dir))
-        assert.is_truthy(output:find("<html", 1, true),
-            nginx.read(server.dir .. "/chromium.log"))
-        return output
-    end
-
-    local function element(document, id)
-        return document:match('id="' .. id .. '"[^>]*>(.-)</')
-    end
-
-    it("shows the figures of all workers", function()
-        assert.is_true(nginx.soon(function()
-            return #read_json(server:get "/status?history=1".body).history > 1
-        end))
-        local document = dom("/status?format=html", 4)
-        assert.equal("Live", element(document, "state"))
-        assert.equal("", element(document, "note"))
-        assert.equal("2", element(document, "out"))
-        assert.equal("128 KiB, peak 2", element(document, "out2"))
-        assert.is_truthy(element(document, "about"):find "2 of 2 workers$")
-        for pid in pairs(server:workers()) do
-            assert.is_truthy(document:find("<td>" .. pid .. "</td>", 1, true))
-        end
-        for _, row in ipairs {
-            "<td>4 KiB</td>", "<td>1 MiB</td>", "<td>Larger</td>",
-            "<td>plain</td><td>2</td>", "<td>(pools without a name)</td>",
-        } do
-            assert.is_truthy(document:find(row, 1, true), row)
-        end
-        assert.is_truthy(document:find 'aria%-label="2 out, %d+ cached, ')
-        assert.is_truthy(document:find 'aria%-label="Buffers checked out over '
-            .. '3 minutes, now: Out 2"')
-        -- The memory's three curves have more than one point.
-        local curves = 0
-        for d in document:gmatch 'd="M[^"]+L[^"]+"' do
-            curves = curves + 1
-            assert.is_nil(d:find "NaN")
-            assert.is_nil(d:find "Infinity")
-        end
-        assert.is_true(curves >= 4)
-    end)
-
-    it("shows names as text, whatever they are", function()
-        local document = dom("/status?format=html", 3)
-        assert.is_truthy(document:find("<title>bufpool status</title>", 1,
-            true))
-        local _, scripts = document:gsub("<script", "")
-        assert.equal(1, scripts)
-        assert.is_nil(document:find("<img", 1, true))
-        for _, entry in ipairs(HOSTILE) do
-            local cell = shown(entry):gsub("[&<>]", {
-                ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;",
-            })
-            assert.is_truthy(document:find("<td>" .. cell .. "</td>", 1, true),
-                cell)
-        end
-    end)
-
-    it("runs no script but its own", function()
-        local document = dom("/injected", 3)
-        assert.is_truthy(document:find("<title>bufpool status</title>", 1,
-            true))
-        assert.equal("Live", element(document, "state"))
-    end)
-
-    it("says that it is stale when the server stops answering", function()
-        local document = dom("/stops", 8)
-        assert.is_truthy(element(document, "state"):find(
-            "^Stale since .*: the server answered 503$"))
-        assert.is_truthy(document:find('id="main" class="stale"', 1, true))
-        -- With the last figures.
-        assert.equal("2", element(document, "out"))
-    end)
-
-    it("keeps three minutes of history, and no more", function()
-        local document = dom("/hours", 230)
-        local turns = 0
-        for d in document:gmatch 'd="(M[^"]+)"' do
-            local _, points = d:gsub("[ML]", "")
-            turns = math.max(turns, points)
-        end
-        assert.is_true(turns > 170 and turns <= 181, turns)
     end)
 end)
