@@ -12,17 +12,24 @@ end
 
 require "bufpool"
 local module = require "bufpool.ngx_module"
+local status = require "bufpool.ngx_status"
 
 ---What print and say take.
 ---@alias bufpool.Printable string|number|boolean|nil|bufpool.Reader|table
 
 ---@class bufpool.Ngx
 ---@field zero_copy boolean whether ngx_http_bufpool_module is loaded and fits
-local bufpool_ngx = { zero_copy = module ~= false }
+local bufpool_ngx = {
+    zero_copy = module ~= false,
+    status = status.status,
+    publish = status.publish,
+}
 
 for _, part in ipairs {
     require "bufpool.ngx_output",
     require "bufpool.ngx_body",
+    require "bufpool.ngx_scope",
+    require "bufpool.ngx_socket",
 } do
     for name, fn in pairs(part) do
         bufpool_ngx[name] = fn
