@@ -1,5 +1,5 @@
--- The pool of all examples, which each worker process makes for itself. It has a
--- name, so that the worker threads of the process find it.
+-- The pool of all examples, which each worker process makes for itself. By its
+-- name the worker threads of the process find it.
 local bufpool = require "bufpool"
 
 return assert(bufpool.new {
