@@ -5,6 +5,7 @@ local bufpool = require "bufpool"
 local bufpool_ngx = require "bufpool.ngx"
 local pool = require "pool"
 
+local run_worker_thread = ngx.run_worker_thread -- luacheck: ignore 143
 local MAX = 64 * 1048576
 
 local function refuse(status, message)
@@ -18,7 +19,7 @@ return function()
         return refuse(message == "too large" and 413 or 400, message)
     end
     local ticket = assert(body:detach())
-    local ran, result, why = ngx.run_worker_thread("examples",
+    local ran, result, why = run_worker_thread("examples",
         "compress_thread", "gzip", ticket)
     local packed = ran and result and bufpool.adopt(result)
     if not packed then
