@@ -336,7 +336,7 @@ rock: deps-test
 .PHONY: demo openresty check test
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
-.PHONY: bench-lua bench-core bench-large bench-rivals bench-instructions
+.PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals bench-instructions
 ## stages of make check: all
 STAGES ?=
 ## DEPS=: keeps make from installing packages
@@ -418,6 +418,13 @@ bench-large: deps-bench
 	@$(MAKE) $(BUILD)/bench/core $(BUILD)/bench/clear
 	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/large.lua \
 		--core $(BUILD)/bench/core --clear $(BUILD)/bench/clear $(BENCH)
+
+## measures nginx handlers; OUT=doc: openresty-performance.md
+bench-openresty: deps-bench deps-test
+	@$(MAKE) all nginx-module
+	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
+		LUA_CPATH='$(BUILD)/lua/?.so;;' $(LUAJIT) bench/openresty.lua \
+		--module "$$PWD/$(NGINX_MODULE)" $(BENCH)
 
 $(BUILD)/bench/core $(BUILD)/bench/clear $(BUILD)/bench/instructions: \
 		$(BUILD)/bench/%: bench/%.c $(BUILD)/libbufpool.a

@@ -1,0 +1,146 @@
+-- The handlers that bench/openresty.lua compares, by row and contender. Each
+-- answers a request as a handler of its kind would be written.
+local bufpool = require "bufpool"
+local output = require "bufpool.ngx"
+local ffi = require "ffi"
+local buffer = require "string.buffer"
+
+ffi.cdef [[
+unsigned char *SHA256(const unsigned char *, size_t, unsigned char *);
+]]
+
+local crypto = ffi.load "libcrypto.so.3"
+local digest = ffi.new "unsigned char[32]"
+local concat, print = table.concat, ngx.print
+local pool = bufpool.default()
+local MIB = 1048576
+
+local function hex(at, n)
+    crypto.SHA256(at, n, digest)
+    return (ffi.string(digest, 32):gsub(".", function(c)
+        return ("%02x"):format(c:byte())
+    end))
+end
+
+-- `count` pieces that are `total` bytes together. The first one is new in each
+-- response, or LuaJIT would find the string of the last response again. The
+-- others exist already: what is compared is what becomes of them.
+local function assemblers(count, total)
+    local strings, kept, list, responses = {}, buffer.new(), {}, 0
+    for k = 0, 63 do
+        strings[k] = ("%02d"):format(k):rep(math.floor(total / count / 2))
+    end
+    local function first()
+        responses = responses + 1
+        return ("%-99d"):format(responses)
+    end
+    local function fill(out)
+        out:put(first())
+        for i = 2, count do
+            out:put(strings[i % 64])
+        end
+        return out
+    end
+    local function fill_table(t)
+        t[1] = first()
+        for i = 2, count do
+            t[i] = strings[i % 64]
+        end
+        return t
+    end
+    return {
+        ["bufpool"] = function()
+            local frozen = fill(pool:writer(total)):freeze()
+            output.print(frozen)
+            frozen:release()
+        end,
+        ["bufpool, as a string"] = function()
+            local out = fill(pool:writer(total))
+            print(out:tostring())
+            out:release()
+        end,
+        ["ngx.print(table)"] = function()
+            print(fill_table {})
+        end,
+        ["ngx.print(table), reused"] = function()
+            print(fill_table(list))
+        end,
+        ["table.concat"] = function()
+            print(concat(fill_table {}))
+        end,
+        ["string.buffer"] = function()
+            print(fill(buffer.new(total)):get())
+        end,
+        ["string.buffer, reused"] = function()
+            print(fill(kept:reset()):tostring())
+        end,
+    }
+end
+
+local whole = ("0123456789abcdef"):rep(MIB / 16)
+local frozen = pool:writer(MIB):put(whole):freeze()
+
+-- Tickets of buffers that no request has just now.
+local tickets = {}
+
+local function thread_by_ticket()
+    local buf = #tickets > 0 and assert(bufpool.adopt(table.remove(tickets)))
+        or assert(pool:writer(MIB)):put(whole)
+    local ok, ticket = ngx.run_worker_thread("bench", "openresty_thread",
+        "ticket", buf:detach())
+    assert(ok, ticket)
+    buf = assert(bufpool.adopt(ticket))
+    ngx.say(#buf)
+    tickets[#tickets + 1] = buf:detach()
+end
+
+local function thread_by_string()
+    local ok, text = ngx.run_worker_thread("bench", "openresty_thread",
+        "string", whole)
+    assert(ok, text)
+    ngx.say(#text)
+end
+
+local function body()
+    ngx.req.read_body()
+    local name = ngx.req.get_body_file()
+    if not name then
+        return ngx.req.get_body_data()
+    end
+    local file = assert(io.open(name, "rb"))
+    local text = file:read "*a"
+    file:close()
+    return text
+end
+
+local function digest_of_string()
+    local text = body()
+    ngx.say(hex(text, #text))
+end
+
+local function digest_of_buffer()
+    local buf = assert(output.read_body(pool))
+    ngx.say(hex(buf:ref()))
+    buf:release()
+end
+
+return {
+    kept = {
+        ["bufpool"] = function() output.print(frozen) end,
+        ["ngx.print"] = function() print(whole) end,
+    },
+    pieces1024 = assemblers(1024, MIB),
+    pieces600 = assemblers(600, 65536),
+    thread = {
+        ["bufpool"] = thread_by_ticket,
+        ["string"] = thread_by_string,
+    },
+    upload = {
+        ["bufpool"] = digest_of_buffer,
+        ["string"] = digest_of_string,
+    },
+    uploadfile = {
+        ["bufpool"] = digest_of_buffer,
+        ["string"] = digest_of_string,
+    },
+}
