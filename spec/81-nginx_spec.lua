@@ -10,12 +10,16 @@ local missing = nginx.missing()
 
 -- What both sides know: n bytes that differ from place to place.
 local TEXT = [[
+local whole = ""
 return function(n)
-    local pieces = {}
-    for i = 1, n / 8 + 1 do
-        pieces[i] = ("%07d "):format(i)
+    if #whole < n then
+        local pieces = {}
+        for i = 1, n / 8 + 1 do
+            pieces[i] = ("%07d "):format(i)
+        end
+        whole = table.concat(pieces)
     end
-    return table.concat(pieces):sub(1, n)
+    return whole:sub(1, n)
 end
 ]]
 local text = loadstring(TEXT)()
@@ -574,7 +578,7 @@ local function cases(modules, zero_copy)
 
     it("prints contents of any size", function()
         for _, n in ipairs { 0, 1, 2, 4095, 4096, 4097, 65535, 65536, 65537,
-            131072, 1000000, 5000001 } do
+            131072, 3000001 } do
             same(text(n), body("/h/frozen?n=" .. n), "frozen " .. n)
             same(text(n), body("/h/buffer?n=" .. n), "buffer " .. n)
         end
@@ -800,9 +804,9 @@ local function cases(modules, zero_copy)
         assert.equal("5050", headers["x-sum"])
         assert.truthy(headers["x-raised"]:find "API disabled")
         local sums = must(("curl -sS '%s' | sha256sum; "
-            .. "curl -sS '%s?[1-60]' | sha256sum"):format(
+            .. "curl -sS '%s?[1-30]' | sha256sum"):format(
             server:url "/upper/filtered", server:url "/upper/filtered"))
-        nginx.write(server.dir .. "/expected", expected:rep(60))
+        nginx.write(server.dir .. "/expected", expected:rep(30))
         local sum = must("sha256sum <" .. server.dir .. "/expected")
         assert.equal(sum, sums:match "\n(.*\n)$")
     end)
@@ -814,8 +818,7 @@ local function cases(modules, zero_copy)
 
     it("reads request bodies from memory and from files", function()
         for _, place in ipairs { "/h/", "/split/", "/file/" } do
-            for _, n in ipairs { 1, 100, 900, 8000, 16384, 16385, 100000,
-                5000000 } do
+            for _, n in ipairs { 1, 900, 16384, 16385, 2000000 } do
                 for _, curl in ipairs { "", "-H 'Expect:'",
                     "-H 'Transfer-Encoding: chunked'" } do
                     local got, headers = body(place .. "read", {
