@@ -346,6 +346,9 @@ SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 	%threads.c %failures.c %system.c %large.c %ticket.c
+# What specs that load the module of nginx need, where it can be built.
+FOR_NGINX = $(if $(wildcard $(NGINX_SRC)/configure),$(if $(filter \
+	spec/8%_spec.lua,$(SPEC)),nginx-module))
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
@@ -375,14 +378,14 @@ check:
 
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
-	@$(MAKE) all specs examples
+	@$(MAKE) all specs examples $(FOR_NGINX)
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
 # Where pages lie is the core's work, whatever the LuaJIT.
-JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua %numa_spec.lua \
-	%scope_spec.lua,$(filter %_spec.lua,$(SPEC)))
+JIT_SPEC = $(filter-out %install_spec.lua spec/8%_spec.lua %numa_spec.lua,\
+	$(filter %_spec.lua,$(SPEC)))
 ## runs Lua specs without the JIT and on stock LuaJIT
 test-jit: deps-test
 	@$(MAKE) all

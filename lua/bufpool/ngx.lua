@@ -11,7 +11,7 @@ if type(ngx) ~= "table" or type(ngx.print) ~= "function"
 end
 
 require "bufpool"
-local module = require "bufpool.ngx_module"
+local module = require("bufpool.ngx_module").functions
 local status = require "bufpool.ngx_status"
 
 ---What print and say take.
@@ -20,7 +20,7 @@ local status = require "bufpool.ngx_status"
 ---@class bufpool.Ngx
 ---@field zero_copy boolean whether ngx_http_bufpool_module is loaded and fits
 local bufpool_ngx = {
-    zero_copy = module ~= false,
+    zero_copy = module ~= nil,
     status = status.status,
     publish = status.publish,
 }
