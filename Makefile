@@ -24,6 +24,12 @@ DIR ?= /usr/share
 DEMO ?= --check
 ## where everything is built
 BUILD ?= build
+## nginx's sources or headers, for nginx-module
+NGINX_SRC ?= /usr/share/nginx/src
+## the nginx that is to load the module
+NGINX ?= nginx
+## configure's flags, where NGINX_SRC has no conf_flags
+NGINX_FLAGS ?= --with-compat
 ## V=1 shows the commands of the build
 V ?=
 
@@ -113,7 +119,8 @@ help:
 	END { printf "make TARGET VARIABLE=value\n\n%s\n%s", targets, \
 		variables }' Makefile
 
-# The one build recipe of everything in src/.
+# The one build recipe of everything in src/ but src/nginx, which nginx's own
+# configure builds.
 $(BUILD)/src/%.o: src/%.c | $(BUILD)/headers
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
@@ -196,12 +203,12 @@ QUOTE = s/[\\"?]/\\&/g; s/.*/"&\\n"/
 SIGNED = s/_Atomic //g; s/\<size_t\>/ptrdiff_t/g
 MARKED = /^\/\* ffi: begin \*\/$$/,/^\/\* ffi: end \*\/$$/
 
-$(BUILD)/cdef.h: src/core/buf.h src/lua/box.h Makefile
+$(BUILD)/cdef.h: src/core/buf.h src/nginx/piece.h src/lua/box.h Makefile
 	@mkdir -p $(@D)
 	$(call say,GEN $@)set -e; { \
 	echo 'static const char bufpool_cdef[] ='; \
 	sed -n '$(MARKED){ //d; $(SIGNED); $(QUOTE); p; }' \
-		src/core/buf.h src/lua/box.h; \
+		src/core/buf.h src/nginx/piece.h src/lua/box.h; \
 	echo ';'; } >$@
 
 # The directory itself is listed so that a file removed is noticed.
@@ -222,6 +229,44 @@ HEADERS = src/bufpool.h src/bufpool_lua.h
 PC = bufpool.pc bufpool_lua.pc
 to = $(call word_of,$(DESTDIR)$(1))
 at = $(foreach file,$(notdir $(2)),$(call to,$(1)/$(file)))
+
+# The module is built again when what it is built from or for has changed, and
+# tried again with each nginx. An update of nginx-dev brings older dates along,
+# so the contents decide.
+NGINX_MODULE = $(BUILD)/nginx/ngx_http_bufpool_module.so
+.PHONY: nginx-module install-nginx-module uninstall-nginx-module FORCE
+## builds the module of nginx from NGINX_SRC
+nginx-module: $(BUILD)/nginx/accepted
+	@:
+
+$(BUILD)/nginx/for: FORCE
+	@mkdir -p $(@D)
+	@.ci/nginx-module describe $(call word_of,$(NGINX_SRC)) \
+		$(call word_of,$(NGINX)) $(call word_of,$(NGINX_FLAGS)) \
+		>$@.now
+	@cmp -s $@ $@.now || cp $@.now $@
+
+$(NGINX_MODULE): $(wildcard src/nginx/*) .ci/nginx-module $(BUILD)/nginx/for
+	$(call say,NGINX $@).ci/nginx-module build \
+		$(call word_of,$(NGINX_SRC)) $(BUILD)/nginx \
+		$(call word_of,$(NGINX_FLAGS))
+
+$(BUILD)/nginx/accepted: $(NGINX_MODULE)
+	@.ci/nginx-module try $(BUILD)/nginx $(call word_of,$(NGINX))
+	@touch $@
+
+# Where nginx looks for its modules, by nginx -V.
+NGINX_MODULES ?= $(shell .ci/nginx-module where $(call word_of,$(NGINX)))
+
+## installs the module of nginx among nginx's
+install-nginx-module: nginx-module
+	$(call say,INSTALL $(DESTDIR)$(NGINX_MODULES))$(INSTALL) -d \
+		$(call to,$(NGINX_MODULES))
+	@$(INSTALL) -m 644 $(NGINX_MODULE) $(call to,$(NGINX_MODULES))
+
+uninstall-nginx-module:
+	@name=$(call to,$(NGINX_MODULES)/$(notdir $(NGINX_MODULE))); \
+	test ! -e "$$name" || { echo "RM $$name"; rm -f "$$name"; }
 
 .PHONY: install install-module uninstall
 install-module: $(CORE)
@@ -249,8 +294,8 @@ space := $(subst x,,x x)
 pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 	$(space),\ ,$(1))))))
 
-## takes back what install put there
-uninstall:
+## takes back what install and install-nginx-module put there
+uninstall: uninstall-nginx-module
 	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
 		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \
 		$(call at,$(LUALIBDIR)/bufpool,$(CORE))
@@ -300,6 +345,9 @@ SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 	%threads.c %failures.c %system.c %large.c
+# What specs that load the module of nginx need, where it can be built.
+FOR_NGINX = $(if $(wildcard $(NGINX_SRC)/configure),$(if $(filter \
+	spec/8%_spec.lua,$(SPEC)),nginx-module))
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
@@ -322,13 +370,13 @@ check:
 
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
-	@$(MAKE) all specs examples
+	@$(MAKE) all specs examples $(FOR_NGINX)
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
 # Where pages lie is the core's work, whatever the LuaJIT.
-JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua %numa_spec.lua,\
+JIT_SPEC = $(filter-out %install_spec.lua spec/8%_spec.lua %numa_spec.lua,\
 	$(filter %_spec.lua,$(SPEC)))
 ## runs Lua specs without the JIT and on stock LuaJIT
 test-jit: deps-test

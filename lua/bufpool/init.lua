@@ -27,6 +27,8 @@ local io = require "bufpool.io"
 local frozen = require "bufpool.frozen"
 local handle = require "bufpool.handle"
 local pool = require "bufpool.pool"
+-- For bufpool.ngx, which may come when core is no longer to be had.
+require "bufpool.lend"
 
 local ffi = require "ffi"
 

@@ -31,6 +31,7 @@
 
 #include "bufpool_lua.h"
 #include "core/buf.h"
+#include "nginx/piece.h"
 
 /* ffi: begin */
 struct bufpool_account {	/* of one Lua VM, in bytes */
@@ -87,6 +88,10 @@ struct bufpool_handle;
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
  * which Lua need not box. I/O returns bytes, or an errno negated. borrow
  * returns NULL when it fails. freeze fills a box that has nothing inside.
+ *
+ * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
+ * a frozen buffer of the same pool. An empty piece has nothing to be released.
+ * take_back releases what is left of `count` pieces.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
@@ -117,6 +122,11 @@ struct bufpool_calls {
 	double (*const fwrite)(void *file, const void *from, size_t n);
 	void (*const shortage)(int error, double size, char *to, size_t n);
 	void (*const message)(int error, char *to, size_t n);
+	int (*const lend_frozen)(struct bufpool_frozen_box *, int32_t epoch,
+				 struct bufpool_piece *to);
+	int (*const lend_copy)(struct bufpool_buf *, int32_t epoch,
+			       struct bufpool_piece *to);
+	void (*const take_back)(struct bufpool_piece *, size_t count);
 };
 /* ffi: end */
 

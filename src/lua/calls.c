@@ -5,6 +5,7 @@
 
 #include "calls.h"
 #include "core/grow.h"
+#include "core/refill.h"
 
 /* The collector cannot run in here, so what growth took becomes debt. */
 static int
@@ -255,6 +256,87 @@ shortage(int error, double size, char *to, size_t n)
 	snprintf(to, n, "%s (%.0f bytes asked for)", why, size);
 }
 
+static void
+unref(void *frozen)
+{
+	bufpool_frozen_unref(frozen);
+}
+
+/* A box that core.frozen_box made may have nothing inside. */
+static int
+lend_frozen(struct bufpool_frozen_box *box, int32_t epoch,
+	    struct bufpool_piece *to)
+{
+	if (box->epoch != epoch)
+		return ESTALE;
+	to->at = box->at;
+	to->len = box->len;
+	if (box->len > 0) {
+		to->held = bufpool_frozen_ref(box->frozen);
+		to->release = unref;
+	}
+	return 0;
+}
+
+/* The buffer may be out of a pool that is closed, and closing leaves what is
+ * out usable. */
+static int
+lend_copy(struct bufpool_buf *b, int32_t epoch, struct bufpool_piece *to)
+{
+	struct bufpool_buf *copy;
+
+	if (b->epoch != epoch)
+		return ESTALE;
+	to->len = b->len;
+	if (b->len == 0)
+		return 0;
+	copy = checkout_at(pool_of(b), b->len, 0, TAKE_ANY | TAKE_CLOSED);
+	if (copy == NULL)
+		return errno;
+	copy->len = b->len;
+	memcpy(bufpool_data(copy), b->at, b->len);
+	to->at = copy->at;
+	to->held = bufpool_freeze(copy);
+	to->release = unref;
+	return 0;
+}
+
+static void
+take_back(struct bufpool_piece *pieces, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (pieces[i].release != NULL)
+			pieces[i].release(pieces[i].held);
+		pieces[i].release = NULL;
+	}
+}
+
+typedef int deliver_fn(void *request, struct bufpool_piece *, size_t count,
+		       size_t worth);
+
+static void *
+argument_address(lua_State *L, int index)
+{
+	return (void *)(uintptr_t)luaL_checknumber(L, index);
+}
+
+/* core.deliver(function, request, pieces, count, worth): addresses and sizes.
+ * The function may run Lua code, so it must not be called by the FFI: a trace
+ * may hold a call of the FFI, but never one of a lua_CFunction. */
+int
+calls_deliver(lua_State *L)
+{
+	void *address = argument_address(L, 1);
+	deliver_fn *deliver;
+
+	memcpy(&deliver, &address, sizeof deliver);
+	lua_pushinteger(L, deliver(argument_address(L, 2),
+				   argument_address(L, 3),
+				   (size_t)luaL_checknumber(L, 4),
+				   (size_t)luaL_checknumber(L, 5)));
+	return 1;
+}
+
 const struct bufpool_calls ffi_calls = {
 	.grow = grow,
 	.resize = resize,
@@ -277,4 +359,7 @@ const struct bufpool_calls ffi_calls = {
 	.fwrite = write_file,
 	.shortage = shortage,
 	.message = message,
+	.lend_frozen = lend_frozen,
+	.lend_copy = lend_copy,
+	.take_back = take_back,
 };

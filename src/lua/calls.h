@@ -10,4 +10,6 @@
 
 extern const struct bufpool_calls ffi_calls;
 
+int calls_deliver(lua_State *L);
+
 #endif

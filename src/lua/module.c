@@ -84,7 +84,8 @@ publish(lua_State *L)
 
 static const luaL_Reg module_functions[] = {
 	{ "publish", publish }, { "plain", plain_method },
-	{ "guard", guard_call }, { NULL, NULL }
+	{ "guard", guard_call }, { "deliver", calls_deliver },
+	{ NULL, NULL }
 };
 
 /* Adds functions to the table on top. The upvalues are at 1 to UP_COUNT. */

@@ -17,6 +17,7 @@
 #define box_states bufpool_lua_box_states
 #define buffer_meta bufpool_lua_buffer_meta
 #define buffer_methods bufpool_lua_buffer_methods
+#define calls_deliver bufpool_lua_calls_deliver
 #define collector_pay_slow bufpool_lua_collector_pay_slow
 #define collector_reclaim bufpool_lua_collector_reclaim
 #define config_push_defaults bufpool_lua_config_push_defaults

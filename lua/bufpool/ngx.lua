@@ -1,0 +1,32 @@
+-- bufpool.ngx: what handlers of nginx's Lua module need of buffers.
+
+-- In worker threads and in nginx's stream module, `ngx` is another thing.
+local ngx = rawget(_G, "ngx")
+if type(ngx) ~= "table" or type(ngx.print) ~= "function"
+    or type(ngx.req) ~= "table" or type(ngx.config) ~= "table"
+    or ngx.config.subsystem ~= "http" or not pcall(require,
+        "resty.core.base") then
+    error("bufpool.ngx works in nginx's HTTP workers only, with the Lua module "
+        .. "and lua-resty-core", 0)
+end
+
+require "bufpool"
+local module = require("bufpool.ngx_module").functions
+
+---What print and say take.
+---@alias bufpool.Printable string|number|boolean|nil|bufpool.Reader|table
+
+---@class bufpool.Ngx
+---@field zero_copy boolean whether ngx_http_bufpool_module is loaded and fits
+local bufpool_ngx = { zero_copy = module ~= nil }
+
+for _, part in ipairs {
+    require "bufpool.ngx_output",
+    require "bufpool.ngx_body",
+} do
+    for name, fn in pairs(part) do
+        bufpool_ngx[name] = fn
+    end
+end
+
+return bufpool_ngx

@@ -1,0 +1,166 @@
+-- Request bodies, and response bodies that pass through a filter, in buffers.
+
+local check = require "bufpool.check"
+local failure = require "bufpool.failure"
+local module = require("bufpool.ngx_module").functions
+local object = require "bufpool.object"
+local get_request = require("resty.core.base").get_request
+
+local open = io.open
+local pcall, tonumber, tostring, type = pcall, tonumber, tostring, type
+
+-- ngx.req.read_body yields, which a pcall of LuaJIT lets through.
+local read_body, get_body_data = ngx.req.read_body, ngx.req.get_body_data
+local get_body_file = ngx.req.get_body_file
+
+local TOO_LARGE, NO_BODY = "too large", "no body"
+local POSITION = "^[^:]*:%d+: "
+local EARLY = "the file of the request body ended early"
+
+---Calls a function of ngx, whose errors are raised at the caller's line.
+local function call(fn, ...)
+    local ok, result = pcall(fn, ...)
+    if not ok then
+        check.raise((tostring(result):gsub(POSITION, "")))
+    end
+    return result
+end
+
+local function length_of_header()
+    return ngx.var.content_length
+end
+
+---Bytes that the header announces; -1 when it does not.
+local function announced(r)
+    if module and r then
+        return module.ngx_http_bufpool_body_announced(r)
+    end
+    return tonumber(call(length_of_header)) or -1
+end
+
+-- A buffer filled by `read`, or nil and a message.
+local function filled(pool, n, read)
+    local buf, message = pool:writer(n)
+    if not buf then
+        return nil, message
+    end
+    message = read(buf)
+    if message then
+        buf:release()
+        return nil, message
+    end
+    return buf
+end
+
+---Copies the body from where nginx has it.
+local function from_module(pool, max, r)
+    local n = module.ngx_http_bufpool_body_size(r)
+    if n > max then
+        return nil, TOO_LARGE
+    elseif n == 0 then
+        return nil, NO_BODY
+    end
+    return filled(pool, n, function(buf)
+        local got = module.ngx_http_bufpool_body_read(r, (buf:reserve(n)), n)
+        if got < 0 then
+            return failure.message(-got)
+        end
+        buf:commit(got)
+    end)
+end
+
+local function from_file(pool, max, name)
+    local file, message = open(name, "rb")
+    if not file then
+        return nil, message
+    end
+    local n = file:seek "end"
+    file:seek "set"
+    local buf
+    if n > max then
+        message = TOO_LARGE
+    elseif n == 0 then
+        message = NO_BODY
+    else
+        buf, message = filled(pool, n, function(to)
+            while #to < n do
+                local got, err = to:readfrom(file, n - #to)
+                if not got or got == 0 then
+                    return err or EARLY
+                end
+            end
+        end)
+    end
+    file:close()
+    return buf, message
+end
+
+local function from_string(pool, max, body)
+    if not body or body == "" then
+        return nil, NO_BODY
+    elseif #body > max then
+        return nil, TOO_LARGE
+    end
+    return filled(pool, #body, function(buf) buf:put(body) end)
+end
+
+local ngx_body = {}
+
+---The request body in a buffer. When the header announces more than `max`
+---bytes, nothing is read.
+---@param pool bufpool.Pool
+---@param max? bufpool.Integer bytes
+---@return bufpool.Buffer? buf
+---@return string? message "too large", "no body", or why there is no memory
+function ngx_body.read_body(pool, max)
+    if object.type(pool) ~= "pool"
+        and not (type(pool) == "table" and pool.writer) then
+        object.reject(pool, "read_body", "pool", 1)
+    end
+    max = check.absent(max) and math.huge or check.size(max, "read_body", 2)
+    local r = get_request()
+    if announced(r) > max then
+        return nil, TOO_LARGE
+    end
+    local ok, message = pcall(read_body)
+    if not ok then
+        message = tostring(message):gsub(POSITION, "")
+        if message:find("request object", 1, true)
+            or message:find("API disabled", 1, true) then
+            check.raise(message)
+        end
+        return nil, message     -- a request that nginx cannot read
+    end
+    if module and r then
+        return from_module(pool, max, r)
+    end
+    local name = call(get_body_file)
+    if name then
+        return from_file(pool, max, name)
+    end
+    return from_string(pool, max, call(get_body_data))
+end
+
+local function chunk()
+    return ngx.arg[1], ngx.arg[2]
+end
+
+---In body_filter_by_lua: appends the chunk to `buf`.
+---@param buf bufpool.Buffer
+---@return boolean last whether it was the last chunk
+function ngx_body.body_filter(buf)
+    local kind = object.type(buf)
+    if kind ~= "buffer" and kind ~= "handle" then
+        object.reject(buf, "body_filter", "buffer", 1)
+    end
+    local ok, text, last = pcall(chunk)
+    if not ok then
+        check.raise((tostring(text):gsub(POSITION, "")))
+    end
+    if text and text ~= "" then
+        buf:put(text)
+    end
+    return last
+end
+
+return ngx_body

@@ -1,0 +1,32 @@
+-- ngx_http_bufpool_module, where nginx has loaded it and it fits these files.
+
+local ffi = require "ffi"
+
+-- The functions of the module that these files were written for; the module
+-- has the same number.
+local VERSION = 1
+
+ffi.cdef [[
+int ngx_http_bufpool_version(void);
+int ngx_http_bufpool_begun(void *r);
+int ngx_http_bufpool_send(void *r, struct bufpool_piece *pieces, size_t count,
+                          size_t worth);
+double ngx_http_bufpool_body_size(void *r);
+double ngx_http_bufpool_body_announced(void *r);
+double ngx_http_bufpool_body_read(void *r, uint8_t *to, size_t n);
+int ngx_http_bufpool_cleanup(void *r, void (*handler)(void *), void *data);
+]]
+
+local function version()
+    return ffi.C.ngx_http_bufpool_version()
+end
+
+local loaded, got = pcall(version)
+if loaded and got ~= VERSION then
+    ngx.log(ngx.ERR, "bufpool: ngx_http_bufpool_module has version ", got,
+        ", and bufpool's Lua files need version ", VERSION,
+        ": output is copied until both are of one release")
+end
+
+-- The functions, by their names; nil without a module that fits.
+return { functions = loaded and got == VERSION and ffi.C or nil }
