@@ -23,6 +23,7 @@ local bufpool_ngx = { zero_copy = module ~= nil }
 for _, part in ipairs {
     require "bufpool.ngx_output",
     require "bufpool.ngx_body",
+    require "bufpool.ngx_status",
 } do
     for name, fn in pairs(part) do
         bufpool_ngx[name] = fn

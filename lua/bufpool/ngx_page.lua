@@ -5,7 +5,7 @@
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
 local STYLE = "sha256-w37VeKfjULHfD1li8Q5Mmpo/QVXBMT5YN+wlSApXp18="
-local SCRIPT = "sha256-VXBBwNJVKa7bKhUxuLRprAz8JxjBQiwO/thjzfhSlAI="
+local SCRIPT = "sha256-ADcUxI/DYBY74810nOzhH9brKUKpObqK4H5BYKXEbpQ="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -330,7 +330,7 @@ const poll = async () => {
   const limit = setTimeout(() => abort.abort(), 3000);
   try {
     const fresh = !seen || Date.now() - seen > 3000;
-    const answer = await fetch("?format=json" + (fresh ? "&history=1" : ""),
+    const answer = await fetch("?format=json&brief=1" + (fresh ? "&history=1" : ""),
       { signal: abort.signal, cache: "no-store" });
     if (!answer.ok) throw new Error("the server answered " + answer.status);
     const report = await answer.json();
