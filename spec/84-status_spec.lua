@@ -275,6 +275,47 @@ describe("figures", function()
     end)
 end)
 
+describe("figures of a worker without a number", function()
+    -- nginx's privileged agent, which Debian's nginx does not have.
+    local kept, id
+    setup(function()
+        kept = rawget(_G, "ngx")
+        local values = {}
+        local dict = {
+            get = function(_, key) return values[key] end,
+            set = function(_, key, value)
+                values[key] = value
+                return true
+            end,
+        }
+        dict.add = dict.set
+        rawset(_G, "ngx", {
+            shared = { figures = dict }, now = function() return 1000 end,
+            worker = {
+                id = function() return id end, count = function() return 1 end,
+                pid = function() return 100 + (id or 50) end,
+            },
+            timer = { every = function() return true end },
+        })
+    end)
+    teardown(function() rawset(_G, "ngx", kept) end)
+
+    it("are those of the agent, and count as no worker's", function()
+        id = nil
+        assert.is_true(workers.publish "figures")
+        local answer = workers.gather "figures"
+        assert.equal(0, answer.workers_shown)
+        assert.is_false(answer.complete)
+        id = 0
+        answer = workers.gather "figures"
+        assert.equal("0", answer.workers[1].id)
+        assert.equal("agent", answer.workers[2].id)
+        assert.equal(150, answer.workers[2].pid)
+        assert.equal(1, answer.workers_shown)
+        assert.is_true(answer.complete)
+    end)
+end)
+
 describe("JSON", function()
     it("has every figure, whatever the names", function()
         local pools = {}
