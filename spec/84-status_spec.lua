@@ -1,12 +1,12 @@
 -- The status of pools over HTTP: figures, formats, negotiation, the page; then
 -- all of it in a real nginx with several workers. Metrics are read by the
 -- official Python client, the page by headless Chromium.
+local accept = require "bufpool.ngx_accept"
 local bufpool = require "bufpool"
 local dkjson = require "dkjson"
 local helper = require "support.helper"
 local nginx = require "support.nginx"
 local page = require "bufpool.ngx_page"
-local status = require "bufpool.ngx_status"
 local text = require "bufpool.ngx_text"
 local workers = require "bufpool.ngx_workers"
 
@@ -275,6 +275,47 @@ describe("figures", function()
     end)
 end)
 
+describe("figures of a worker without a number", function()
+    -- nginx's privileged agent, which Debian's nginx does not have.
+    local kept, id
+    setup(function()
+        kept = rawget(_G, "ngx")
+        local values = {}
+        local dict = {
+            get = function(_, key) return values[key] end,
+            set = function(_, key, value)
+                values[key] = value
+                return true
+            end,
+        }
+        dict.add = dict.set
+        rawset(_G, "ngx", {
+            shared = { figures = dict }, now = function() return 1000 end,
+            worker = {
+                id = function() return id end, count = function() return 1 end,
+                pid = function() return 100 + (id or 50) end,
+            },
+            timer = { every = function() return true end },
+        })
+    end)
+    teardown(function() rawset(_G, "ngx", kept) end)
+
+    it("are those of the agent, and count as no worker's", function()
+        id = nil
+        assert.is_true(workers.publish "figures")
+        local answer = workers.gather "figures"
+        assert.equal(0, answer.workers_shown)
+        assert.is_false(answer.complete)
+        id = 0
+        answer = workers.gather "figures"
+        assert.equal("0", answer.workers[1].id)
+        assert.equal("agent", answer.workers[2].id)
+        assert.equal(150, answer.workers[2].pid)
+        assert.equal(1, answer.workers_shown)
+        assert.is_true(answer.complete)
+    end)
+end)
+
 describe("JSON", function()
     it("has every figure, whatever the names", function()
         local pools = {}
@@ -390,7 +431,7 @@ describe("the Accept header", function()
         .. "application/openmetrics-text;version=0.0.1;q=0.75,"
         .. "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
-    for accept, format in pairs {
+    for header, format in pairs {
         ["*/*"] = "json", [""] = "json", [BROWSER] = "html",
         [SCRAPER] = "openmetrics", ["text/plain"] = "prometheus",
         ["text/*"] = "prometheus", ["application/*"] = "json",
@@ -408,20 +449,20 @@ describe("the Accept header", function()
         [";;;,,,"] = "json", ["junk"] = "json", ["text/html;q=0,*/*"] = "json",
         ["application/json;q=0.3,text/*;q=0.3"] = "json",
     } do
-        it(("gives %s for '%s'"):format(format, accept), function()
-            assert.equal(format, status.negotiate(accept))
+        it(("gives %s for '%s'"):format(format, header), function()
+            assert.equal(format, accept.negotiate(header))
         end)
     end
 
     it("gives JSON where there is none", function()
-        assert.equal("json", status.negotiate(nil))
+        assert.equal("json", accept.negotiate(nil))
     end)
 
     it("may refuse all", function()
-        for _, accept in ipairs {
+        for _, header in ipairs {
             "image/png", "*/*;q=0", "text/plain;q=0", "text/html;q=0.000",
         } do
-            assert.is_nil(status.negotiate(accept), accept)
+            assert.is_nil(accept.negotiate(header), header)
         end
     end)
 end)
@@ -478,14 +519,14 @@ for _, name in ipairs { "chromium", "chromium-browser", "google-chrome" } do
     end
 end
 
-local STATUS = 'require("bufpool.ngx_status").status'
+local STATUS = 'require("bufpool.ngx").status'
 
 -- Each worker publishes its figures, twice over, and has a pool of every name.
 -- What it publishes first has no pools.
 local INIT = [[
     init_worker_by_lua_block {
         local bufpool = require "bufpool"
-        local status = require "bufpool.ngx_status"
+        local status = require "bufpool.ngx"
         status.publish { dict = "figures" }
         status.publish { dict = "figures" }
         local file = assert(io.open(ngx.config.prefix() .. "names", "rb"))
@@ -543,7 +584,7 @@ describe("in nginx, status", function()
                     .. location("absent", STATUS .. '{ dict = "absent" }')
                     .. location("number", STATUS .. "(7)")
                     .. location("late",
-                        'require("bufpool.ngx_status").publish()')
+                        'require("bufpool.ngx").publish()')
                     .. location("work", [[
                         pools.plain:checkout(10):release()
                         ngx.print(ngx.worker.pid())]])
@@ -782,6 +823,17 @@ describe("in nginx, status", function()
         assert.is_nil(json().history)
     end)
 
+    it("leaves out the pools of each worker where asked", function()
+        local answer = json "/status?brief=1"
+        assert.equal(2, answer.all.pools.plain.checked_out)
+        assert.equal(2, #answer.workers)
+        for _, worker in ipairs(answer.workers) do
+            assert.equal(1, worker.totals.checked_out)
+            assert.is_nil(worker.pools)
+            assert.is_nil(worker.unnamed)
+        end
+    end)
+
     it("says so where it shows only the worker that answers", function()
         local answer = json "/alone"
         assert.equal(1, #answer.workers)
@@ -1011,14 +1063,14 @@ describe("in nginx without lua_code_cache, status", function()
     lua_code_cache off;
     lua_shared_dict bufpool 1m;
     init_worker_by_lua_block {
-        require("bufpool.ngx_status").publish()
+        require("bufpool.ngx").publish()
         pool = require("bufpool").new { name = "kept" }
         kept = pool:checkout(10)
     }
 ]],
             server = [[
         location = /status {
-            content_by_lua_block { require("bufpool.ngx_status").status() }
+            content_by_lua_block { require("bufpool.ngx").status() }
         }
         location = /timers {
             content_by_lua_block { ngx.print(ngx.timer.pending_count()) }

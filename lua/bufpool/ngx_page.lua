@@ -4,8 +4,8 @@
 
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
-local STYLE = "sha256-w37VeKfjULHfD1li8Q5Mmpo/QVXBMT5YN+wlSApXp18="
-local SCRIPT = "sha256-VXBBwNJVKa7bKhUxuLRprAz8JxjBQiwO/thjzfhSlAI="
+local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
+local SCRIPT = "sha256-IcoAHOP8s73ylQWuVq13zpe2K1JgIH8NvGoUO75pg3k="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -51,7 +51,7 @@ section { margin-bottom: 12px }
 dl, dd { margin: 0 }
 dd { font-size: 22px; font-weight: 600 }
 dd + dd { font-size: 13px; font-weight: 400; color: var(--dim) }
-.stale dd, .stale svg, .stale table { opacity: .5 }
+.stale dd, .stale svg, .stale table { opacity: .6 }
 svg { display: block; width: 100%; height: 110px; margin-top: 2px;
   border: solid var(--line); border-width: 1px 0 }
 path { fill: none; stroke: var(--a); stroke-width: 2;
@@ -330,7 +330,8 @@ const poll = async () => {
   const limit = setTimeout(() => abort.abort(), 3000);
   try {
     const fresh = !seen || Date.now() - seen > 3000;
-    const answer = await fetch("?format=json" + (fresh ? "&history=1" : ""),
+    const answer = await fetch("?format=json&brief=1"
+      + (fresh ? "&history=1" : ""),
       { signal: abort.signal, cache: "no-store" });
     if (!answer.ok) throw new Error("the server answered " + answer.status);
     const report = await answer.json();

@@ -1,72 +1,15 @@
 -- The status of all pools of all workers of an nginx, over HTTP.
+local accept = require "bufpool.ngx_accept"
 local page = require "bufpool.ngx_page"
 local text = require "bufpool.ngx_text"
 local workers = require "bufpool.ngx_workers"
 
--- In the order in which they are preferred where the client has no preference.
-local FORMATS = { "json", "openmetrics", "prometheus", "html" }
-local MEDIA = {
-    json = "application/json", openmetrics = "application/openmetrics-text",
-    prometheus = "text/plain", html = "text/html",
-}
 local CONTENT_TYPES = {
     json = "application/json",
     openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8",
     prometheus = "text/plain; version=0.0.4; charset=utf-8",
     html = "text/html; charset=utf-8",
 }
-
--- A media range of an Accept header: its type in lower case, and its quality.
--- Other parameters are not looked at. nil where it is malformed.
-local function range_of(part)
-    local media, rest = part:match "^%s*([^%s;]+/[^%s;]+)%s*(.*)$"
-    if not media then
-        return nil
-    end
-    local q = 1
-    for name, value in rest:gmatch ";%s*([^%s=;]+)%s*=%s*([^%s;]*)" do
-        if name:lower() == "q" then
-            q = value:find "^[01]?%.?%d*$" and tonumber(value)
-            if not q or q > 1 then
-                return nil
-            end
-        end
-    end
-    return media:lower(), q
-end
-
--- Without commas in quoted parameters.
-local function parts_of(accept)
-    return accept:gsub('"[^"]*"', '""'):gmatch "[^,]+"
-end
-
----The format that an Accept header prefers; nil when it refuses all.
----@param accept? string
----@return string? format
-local function negotiate(accept)
-    local quality, seen = {}, false
-    for part in parts_of(accept or "") do
-        local media, q = range_of(part)
-        if media then
-            seen = true
-            quality[media] = math.max(quality[media] or 0, q)
-        end
-    end
-    if not seen then
-        return FORMATS[1]
-    end
-    local best, most = nil, 0
-    for _, format in ipairs(FORMATS) do
-        local media = MEDIA[format]
-        -- The most specific range that fits counts.
-        local q = quality[media] or quality[media:match "^[^/]+" .. "/*"]
-            or quality["*/*"] or 0
-        if q > most then
-            best, most = format, q
-        end
-    end
-    return best
-end
 
 local OPTIONS = "the only option is dict, the name of a lua_shared_dict"
 
@@ -110,26 +53,39 @@ end
 local function format_of()
     local wanted = ngx.req.get_uri_args().format
     if wanted ~= nil then
-        if MEDIA[wanted] then
+        if accept.MEDIA[wanted] then
             return wanted
         end
         return refuse(400, "format: expected one of "
-            .. table.concat(FORMATS, ", "))
+            .. table.concat(accept.FORMATS, ", "))
     end
-    local accept = ngx.req.get_headers().accept
-    if type(accept) == "table" then
-        accept = table.concat(accept, ",")
+    local header = ngx.req.get_headers().accept
+    if type(header) == "table" then
+        header = table.concat(header, ",")
     end
-    local format = negotiate(accept)
+    local format = accept.negotiate(header)
     if not format then
         local media = {}
-        for i, name in ipairs(FORMATS) do
-            media[i] = MEDIA[name]
+        for i, name in ipairs(accept.FORMATS) do
+            media[i] = accept.MEDIA[name]
         end
         return refuse(406, "Accept: expected one of "
             .. table.concat(media, ", "))
     end
     return format
+end
+
+-- What the address asks for besides, of JSON.
+local function extend(report, name)
+    local args = ngx.req.get_uri_args()
+    if args.history then
+        report.history = workers.history(name)
+    end
+    if args.brief then
+        for _, worker in ipairs(report.workers) do
+            worker.pools, worker.unnamed = nil, nil
+        end
+    end
 end
 
 ---@class bufpool.ngx.StatusOptions
@@ -159,8 +115,8 @@ local function status(options)
         body = page.html
     else
         local report = workers.gather(name)
-        if format == "json" and ngx.req.get_uri_args().history then
-            report.history = workers.history(name)
+        if format == "json" then
+            extend(report, name)
         end
         body = text[format](report)
     end
@@ -186,4 +142,4 @@ local function publish(options)
     return workers.publish(name)
 end
 
-return { status = status, publish = publish, negotiate = negotiate }
+return { status = status, publish = publish }
