@@ -332,7 +332,8 @@ rock: deps-test
 	@luarocks-admin --lua-version 5.1 make-manifest $(BUILD)/rock >/dev/null
 
 # What people run. DEPS=: keeps these from installing packages.
-.PHONY: deps deps-demo deps-test deps-check deps-bench demo check test
+.PHONY: deps deps-demo deps-test deps-check deps-bench deps-openresty
+.PHONY: demo openresty check test
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
 .PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
@@ -346,13 +347,16 @@ SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 STRESS = $(filter %stress.c,$(wildcard spec/*.c))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 	%threads.c %failures.c %system.c %large.c %ticket.c
+# What specs that load the module of nginx need, where it can be built.
+FOR_NGINX = $(if $(wildcard $(NGINX_SRC)/configure),$(if $(filter \
+	spec/8%_spec.lua,$(SPEC)),nginx-module))
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
 ## installs the packages that these targets need
-deps: deps-check deps-bench
+deps: deps-check deps-bench deps-openresty
 
-deps-demo deps-test deps-check deps-bench:
+deps-demo deps-test deps-check deps-bench deps-openresty:
 	@$(DEPS) $(@:deps-%=%)
 
 # Another make, for what was just installed has to be found.
@@ -362,19 +366,26 @@ demo: deps-demo
 	@$(LUA_ENV) $(LUAJIT) examples/digest.lua $(DEMO) -- \
 		$(call word_of,$(DIR))
 
+# Without the module of nginx all works, with one copy more.
+## runs examples/openresty in nginx, under load
+openresty: deps-openresty
+	@$(MAKE) all
+	@$(MAKE) nginx-module || echo "bufpool: going on without the module"
+	@BUILD=$(BUILD) examples/openresty/run
+
 ## runs every stage that must pass, as CI does
 check:
 	+@.ci/run $(STAGES)
 
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
-	@$(MAKE) all specs examples
+	@$(MAKE) all specs examples $(FOR_NGINX)
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
 # Where pages lie is the core's work, whatever the LuaJIT.
-JIT_SPEC = $(filter-out %install_spec.lua %openresty_spec.lua %numa_spec.lua,\
+JIT_SPEC = $(filter-out %install_spec.lua spec/8%_spec.lua %numa_spec.lua,\
 	$(filter %_spec.lua,$(SPEC)))
 ## runs Lua specs without the JIT and on stock LuaJIT
 test-jit: deps-test

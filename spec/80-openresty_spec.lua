@@ -4,9 +4,9 @@ local nginx = require "support.nginx"
 local must, read, soon = nginx.must, nginx.read, nginx.soon
 local missing = nginx.missing()
 
-describe("the OpenResty example", function()
+describe("the OpenResty examples", function()
     if missing then
-        pending("answers in nginx: " .. missing .. " is not installed")
+        pending("answer in nginx: " .. missing .. " is not installed")
         return
     end
 
@@ -26,66 +26,119 @@ describe("the OpenResty example", function()
         }
     end
 
-    local function get(path)
-        local answer = server:get(path)
+    local function get(path, options)
+        local answer = server:get(path, options)
         assert.equal(nil, answer.failed, answer.said)
-        return answer.body:gsub("\n$", ""), answer.status
+        return answer.body, answer.status, answer.headers
     end
 
-    local function expected(pieces)
-        local lines = {}
-        for i = 1, pieces do
-            lines[i] = i .. " " .. ("."):rep(i % 100) .. "\n"
+    local function log()
+        return read(server.dir .. "/build/nginx-error.log")
+    end
+
+    -- What a command makes of the text.
+    local function through(command, text)
+        nginx.write(server.dir .. "/in", text)
+        return must(("{ %s <%s/in; }"):format(command, server.dir))
+    end
+
+    local function lines(count)
+        local list = {}
+        for i = 1, count do
+            list[i] = ("%08d"):format(i) .. ("."):rep(1015) .. "\n"
         end
-        local text = table.concat(lines)
-        local name = server.dir .. "/expected"
-        nginx.write(name, text)
-        return ('{"pieces":%d,"length":%d,"sha256":"%s"}'):format(pieces,
-            #text, must("sha256sum " .. name):match "^%x+")
+        return table.concat(list)
     end
 
-    local function answering_worker()
-        return tonumber((get "/stats":match '"pid":(%d+)'))
+    -- The sum over the workers; it is as old as what they published.
+    local function figure(name)
+        local text = get("/status", { headers = { Accept = "text/plain" } })
+        local sum
+        for value in text:gmatch("\n" .. name
+            .. '{[^}]*pool="examples"[^}]*} (%d+)') do
+            sum = (sum or 0) + value
+        end
+        return assert(sum, "no " .. name)
     end
 
     setup(function() start() end)
     teardown(function() server:stop() end)
 
-    it("answers with length and digest of what it assembled", function()
-        for _, pieces in ipairs { 50000, 0, 1, 200000 } do
-            local body, status = get("/digest?pieces=" .. pieces)
-            assert.equal(expected(pieces), body)
-            assert.equal(200, status)
+    it("answer with the digest of an upload", function()
+        for _, n in ipairs { 0, 1, 65536, 65537, 3000000 } do
+            local text = ("0123456789abcdef"):rep(n / 16 + 1):sub(1, n)
+            local body, status = get("/upload", { body = text })
+            assert.equal(200, status, body)
+            assert.equal(through("sha256sum", text):match "^%x+" .. "\n", body)
         end
     end)
 
-    it("answers many requests at once", function()
-        local want = expected(20000) .. "\n"
+    it("refuse an upload of unknown length", function()
+        local _, status = get("/upload", { body = "abc",
+            headers = { ["Transfer-Encoding"] = "chunked" } })
+        assert.equal(411, status)
+    end)
+
+    it("answer with what they assembled", function()
+        for _, count in ipairs { 1024, 0, 1, 20000 } do
+            local body, status, headers = get("/pieces?count=" .. count)
+            assert.equal(200, status)
+            assert.equal(tostring(#lines(count)), headers["content-length"])
+            assert.truthy(body == lines(count))
+        end
+    end)
+
+    it("answer many requests at once", function()
         local text = must(("for i in 1 2 3 4 5 6 7 8; do curl -sS "
-            .. "--max-time 20 'http://127.0.0.1:%d/digest?pieces=20000' "
+            .. "--max-time 20 'http://127.0.0.1:%d/pieces?count=3000' "
             .. "-o %s/answer$i & done; wait; cat %s/answer*"):format(
             server.port, server.dir, server.dir))
-        assert.equal(want:rep(8), text)
+        assert.truthy(text == lines(3000):rep(8))
     end)
 
-    it("refuses a bad request and says why", function()
+    it("refuse a bad request and say why", function()
         for _, bad in ipairs { "x", "-1", "1.5", "nan", "1e9", "" } do
-            local body, status = get("/digest?pieces=" .. bad)
-            assert.equal(400, status, "pieces=" .. bad)
+            local body, status = get("/pieces?count=" .. bad)
+            assert.equal(400, status, "count=" .. bad)
             assert.truthy(body:find("whole number", 1, true))
         end
+        local body, status = get("/compress")
+        assert.equal(400, status)
+        assert.equal("no body\n", body)
     end)
 
-    it("has nothing checked out between requests", function()
-        for _ = 1, 8 do
-            get "/digest?pieces=1000"
-            assert.equal("0", (get "/stats":match '"checked_out":(%d+)'))
+    it("compress in a worker thread", function()
+        for _, n in ipairs { 1, 1000, 3000000 } do
+            local text = ("some text, and more "):rep(n / 20 + 1):sub(1, n)
+            local packed, status = get("/compress", { body = text })
+            assert.equal(200, status, packed)
+            assert.equal("\31\139", packed:sub(1, 2))
+            assert.truthy(through("gzip -dc", packed) == text)
         end
     end)
 
-    it("goes on answering after a reload", function()
+    it("carry frames over a connection", function()
+        assert.equal("1023 bytes there and back\n", (get "/frames"))
+    end)
+
+    it("show the status of the pool", function()
+        assert.truthy(soon(function()
+            return figure "bufpool_checkouts_total" > 20
+        end))
+    end)
+
+    it("have nothing out between requests", function()
+        nginx.must(("for i in 1 2 3 4; do curl -s -m 0.05 -o %s/answer "
+            .. "'%s'; done; true"):format(server.dir,
+            server:url "/pieces?count=90000"))
+        assert.truthy(soon(function()
+            return figure "bufpool_checked_out_buffers" == 0
+                and figure "bufpool_in_transit_buffers" == 0
+        end))
+    end)
+
+    it("go on answering after a reload", function()
         local old = server:workers()
-        assert.truthy(old[answering_worker()])
         server:reload()
         assert.truthy(soon(function()
             for worker in pairs(server:workers()) do
@@ -95,14 +148,12 @@ describe("the OpenResty example", function()
             end
             return true
         end), "the old workers do not go")
-        assert.falsy(old[answering_worker()])
-        assert.equal(expected(50000), (get "/digest"))
+        assert.truthy(get "/pieces?count=100" == lines(100))
     end)
 
-    it("ends without an error in its log", function()
+    it("end without an error in their log", function()
         assert.truthy(server:quit())
-        local log = read(server.dir .. "/build/nginx-error.log")
-        for line in log:gmatch "[^\n]+" do
+        for line in log():gmatch "[^\n]+" do
             -- A remark on stock LuaJIT, which is fine with us.
             if not line:find("detected a LuaJIT version", 1, true) then
                 assert.falsy(line:find "%[%l*er%l*%]"
@@ -112,18 +163,18 @@ describe("the OpenResty example", function()
     end)
 
     if not nginx.is_root then
-        pending "says what its workers cannot read: not started by root"
+        pending "say what their workers cannot read: not started by root"
         return
     end
 
-    it("says in its log what its workers cannot read", function()
+    it("say in their log what workers cannot read", function()
         server:stop()
         start(false)
-        local answer, status = get "/digest"
+        local answer, status = get "/pieces"
         assert.equal(500, status, answer)
-        local log = read(server.dir .. "/build/nginx-error.log")
-        assert.truthy(log:find("a worker cannot read [^:]*/handler%.lua: "
-            .. "Permission denied"), log)
-        assert.truthy(log:find("-g 'user root;'", 1, true), log)
+        local text = log()
+        assert.truthy(text:find("a worker cannot read [^:]*/pool%.lua: "
+            .. "Permission denied"), text)
+        assert.truthy(text:find("-g 'user root;'", 1, true), text)
     end)
 end)

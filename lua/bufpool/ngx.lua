@@ -11,18 +11,21 @@ if type(ngx) ~= "table" or type(ngx.print) ~= "function"
 end
 
 require "bufpool"
-local module = require "bufpool.ngx_module"
+local module = require("bufpool.ngx_module").functions
 
 ---What print and say take.
 ---@alias bufpool.Printable string|number|boolean|nil|bufpool.Reader|table
 
 ---@class bufpool.Ngx
 ---@field zero_copy boolean whether ngx_http_bufpool_module is loaded and fits
-local bufpool_ngx = { zero_copy = module ~= false }
+local bufpool_ngx = { zero_copy = module ~= nil }
 
 for _, part in ipairs {
     require "bufpool.ngx_output",
     require "bufpool.ngx_body",
+    require "bufpool.ngx_scope",
+    require "bufpool.ngx_socket",
+    require "bufpool.ngx_status",
 } do
     for name, fn in pairs(part) do
         bufpool_ngx[name] = fn

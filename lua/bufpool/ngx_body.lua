@@ -2,7 +2,7 @@
 
 local check = require "bufpool.check"
 local failure = require "bufpool.failure"
-local module = require "bufpool.ngx_module"
+local module = require("bufpool.ngx_module").functions
 local object = require "bufpool.object"
 local get_request = require("resty.core.base").get_request
 

@@ -28,5 +28,5 @@ if loaded and got ~= VERSION then
         ": output is copied until both are of one release")
 end
 
--- The functions, by ffi.C's names; false without a module that fits.
-return loaded and got == VERSION and ffi.C or false
+-- The functions, by their names; nil without a module that fits.
+return { functions = loaded and got == VERSION and ffi.C or nil }

@@ -17,7 +17,7 @@
 local ffi = require "ffi"
 local check = require "bufpool.check"
 local lend = require "bufpool.lend"
-local module = require "bufpool.ngx_module"
+local module = require("bufpool.ngx_module").functions
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local get_request = require("resty.core.base").get_request

@@ -60,7 +60,9 @@ end
 
 local STATES = core.states
 
-local object = { box_type = box_t, handle_type = handle_t }
+-- `core` is for modules that are loaded after the core's name stands for the
+-- whole module (see init.lua).
+local object = { box_type = box_t, handle_type = handle_t, core = core }
 
 local function is_handle(x)
     return type(x) == "cdata" and istype(handle_t, x)

@@ -23,8 +23,12 @@ local QUIT, HUP, KILL = 3, 1, 9
 -- Where Debian's nginx has its modules.
 nginx.modules = "/usr/lib/nginx/modules"
 
+local function run(command)
+    return shell("{ " .. command .. "\n} </dev/null")
+end
+
 local function must(command)
-    local text, status = shell(command .. " </dev/null")
+    local text, status = run(command)
     if status ~= 0 then
         error(command .. ": status " .. status .. ":\n" .. text, 2)
     end
@@ -45,12 +49,8 @@ local function write(name, text)
 end
 
 local function succeeds(command)
-    return select(2, shell(command .. " </dev/null")) == 0
+    return select(2, run(command)) == 0
 end
-
--- Pipes and children are the shell's, so this is not JIT's business.
-jit.off(must)
-jit.off(succeeds)
 
 nginx.read, nginx.write, nginx.must = read, write, must
 
@@ -156,14 +156,18 @@ local function folder_of(options)
     for name, text in pairs(options.files or {}) do
         write(dir .. "/" .. name, text)
     end
+    if options.prepare then
+        must("cd " .. dir .. " && " .. options.prepare)
+    end
     return dir
 end
 
 -- Starts nginx and waits until it answers. options: `conf`, the text of the
 -- configuration; `links`, files to link into the prefix folder, by name;
--- `files`, their text by name; `pid`, where the configuration says that the pid
--- goes; `user`, whom workers run as when root starts nginx, "root" unless
--- given, false for nginx's own choice; `wrap`, a command that nginx runs under.
+-- `files`, their text by name; `prepare`, a command to run there; `pid`, where
+-- the configuration says that the pid goes; `user`, whom workers run as when
+-- root starts nginx, "root" unless given, false for nginx's own choice; `wrap`,
+-- a command that nginx runs under.
 function nginx.start(options)
     local self = setmetatable({}, server)
     self.dir = folder_of(options)
@@ -256,8 +260,9 @@ end
 
 -- One request by curl. options: `method`; `body`, a string; `headers`, by
 -- name; `port` and `scheme` as for url; `curl`, more options of curl as text.
--- Returns { body, status, headers by small name, failed }, where failed is
--- curl's status unless that is 0.
+-- Returns { body, status, headers by small name, head, failed, said }: head is
+-- the text of the headers, failed is curl's status unless that is 0, and said
+-- is what curl printed.
 function server:get(path, options)
     options = options or {}
     local words = { "curl -sS -k --max-time 20 -D", self.dir .. "/head",
@@ -275,7 +280,7 @@ function server:get(path, options)
     words[#words + 1] = quote(self:url(path, options.port, options.scheme))
     write(self.dir .. "/body", "")
     write(self.dir .. "/head", "")
-    local text, failed = shell(table.concat(words, " ") .. " </dev/null")
+    local text, failed = run(table.concat(words, " "))
     local headers = {}
     for name, value in read(self.dir .. "/head")
         :gmatch "([^\r\n:]+): ?([^\r\n]*)" do
@@ -283,6 +288,7 @@ function server:get(path, options)
     end
     return {
         body = read(self.dir .. "/body"), headers = headers,
+        head = read(self.dir .. "/head"),
         status = tonumber(text:match "(%d+)$"),
         failed = failed ~= 0 and failed or nil, said = text,
     }

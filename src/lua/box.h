@@ -17,7 +17,7 @@
  *      pool  buffer  frozen  push
  *      plain  stats  config  guard
  *      collector  calls  copy
- *      argument
+ *      argument  scope
  *      box
  */
 #ifndef BUFPOOL_LUA_BOX_H
@@ -31,6 +31,7 @@
 
 #include "bufpool_lua.h"
 #include "core/buf.h"
+#include "core/grow.h"
 #include "nginx/piece.h"
 
 /* ffi: begin */
@@ -88,7 +89,7 @@ struct bufpool_handle;
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
  * which Lua need not box. I/O returns bytes, or an errno negated. borrow
  * returns NULL when it fails, detach an errno negated. freeze fills a box that
- * has nothing inside.
+ * has nothing inside. scope.h tells what those of scopes do.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
@@ -105,6 +106,11 @@ struct bufpool_calls {
 	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
 	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
 					       size_t n);
+	struct bufpool_handle *(*const scope_open)(struct bufpool_pool_box *,
+						   void *request, int late);
+	struct bufpool_handle *(*const scope_borrow)(struct bufpool_pool_box *,
+		struct bufpool_handle *list, size_t n, size_t alignment,
+		int kind);
 	int (*const release)(struct bufpool_buf *, int32_t epoch);
 	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
 			    struct bufpool_frozen_box *to);
@@ -287,6 +293,23 @@ box_own_frozen(struct bufpool_frozen_box *box, struct bufpool_frozen *frozen,
 	box->frozen = frozen;
 	box->at = at;
 	box->len = len;
+}
+
+/* A buffer that was checked out, as a handle can name it; NULL and errno when it
+ * was NULL, or when there is no descriptor that a handle can name. */
+static inline struct bufpool_buf *
+box_lend(struct bufpool_buf *b)
+{
+	return b != NULL && buf_outgrown(b) ? grow_renew(b) : b;
+}
+
+static inline struct bufpool_handle *
+box_handle(const struct bufpool_buf *b)
+{
+	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+
+	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
+						    b->number);
 }
 
 /* All of a frozen buffer that enters the VM, which is charged for it. */

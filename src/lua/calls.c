@@ -7,6 +7,7 @@
 #include "core/grow.h"
 #include "core/refill.h"
 #include "core/ticket.h"
+#include "scope.h"
 
 /* The collector cannot run in here, so what growth took becomes debt. */
 static int
@@ -71,22 +72,17 @@ static struct bufpool_handle *
 borrow(struct bufpool_pool_box *box, size_t n)
 {
 	struct bufpool_buf *b;
-	uint64_t word;
 
 	if (box->state != BOX_LIVE) {
 		box->error = ESTALE;
 		return NULL;
 	}
-	b = bufpool_checkout(box->pool, n);
-	if (b != NULL && buf_outgrown(b))
-		b = grow_renew(b);
+	b = box_lend(bufpool_checkout(box->pool, n));
 	if (b == NULL) {
 		box->error = errno;
 		return NULL;
 	}
-	word = atomic_load_explicit(&b->word, memory_order_relaxed);
-	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
-						    b->number);
+	return box_handle(b);
 }
 
 static int
@@ -350,6 +346,8 @@ const struct bufpool_calls ffi_calls = {
 	.wipe = wipe_all,
 	.consume = consume,
 	.borrow = borrow,
+	.scope_open = scope_open,
+	.scope_borrow = scope_borrow,
 	.release = release,
 	.freeze = freeze,
 	.detach = detach,

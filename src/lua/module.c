@@ -10,12 +10,17 @@
 #include "guard.h"
 #include "module.h"
 #include "plain.h"
+#include "scope.h"
 
 #include "cdef.h"
 
 /* Facts that Lua needs too, in the table core.constants. */
 static const struct { const char *name; double value; } constants[] = {
+	{ "EAGAIN", EAGAIN },
 	{ "EBADF", EBADF },
+	{ "ECANCELED", ECANCELED },
+	{ "ENOBUFS", ENOBUFS },
+	{ "ENOTSUP", ENOTSUP },
 	{ "ESTALE", ESTALE },
 	{ "INT_MAX", INT_MAX },
 	{ "LINE", WIPE_LINE },
@@ -24,6 +29,11 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "NUMBER_BITS", BUF_NUMBER },
 	{ "STATE_MASK", BUF_STATE },
 	{ "STATE_OUT", BUF_OUT },
+	{ "SCOPE_FULL", SCOPE_FULL },
+	{ "SCOPE_ZEROED", SCOPE_ZEROED },
+	{ "SCOPE_ALIGNED", SCOPE_ALIGNED },
+	{ "SCOPE_READY", SCOPE_READY },
+	{ "SCOPE_EMPTY", SCOPE_EMPTY },
 	/* a configuration */
 	{ "NAME_MAX", BUFPOOL_NAME_MAX - 1 },
 	{ "CLASSES_MAX", BUFPOOL_CLASSES_MAX },

@@ -35,6 +35,9 @@
 #define pool_functions bufpool_lua_pool_functions
 #define pool_meta bufpool_lua_pool_meta
 #define pool_methods bufpool_lua_pool_methods
+#define scope_borrow bufpool_lua_scope_borrow
+#define scope_end bufpool_lua_scope_end
+#define scope_open bufpool_lua_scope_open
 #define stats_of_all bufpool_lua_stats_of_all
 #define stats_of_pool bufpool_lua_stats_of_pool
 #define ticket_functions bufpool_lua_ticket_functions

@@ -344,8 +344,8 @@ ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to, size_t n)
 	return (double)done;
 }
 
-/* Has handler(data) called when the request ends, by whatever way. Returns 0, or
- * -1 when there is no memory for that. */
+/* Has handler(data) called when the request ends, by whatever way. Returns 0,
+ * or -1 when there is no memory for that. */
 int
 ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 			 void *data)

@@ -15,8 +15,8 @@
 struct bufpool_piece {
 	const uint8_t *at;
 	size_t len;
-	/* To be called with `held` once, after the last look at the bytes. NULL:
-	 * the bytes are valid during the call only. */
+	/* To be called with `held` once, after the last look at the bytes.
+	 * NULL: the bytes are valid during the call only. */
 	void (*release)(void *held);
 	void *held;
 };

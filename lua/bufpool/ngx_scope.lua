@@ -1,0 +1,306 @@
+-- Buffers that go home when their request of nginx ends.
+--
+-- What a scope gives out are handles, and C releases them, as src/lua/scope.h
+-- tells. One list serves all scopes of a request. The list's handle is in no
+-- table that a program can reach: whoever has it could change what the list
+-- holds.
+
+local ffi = require "ffi"
+require "bufpool"
+local check = require "bufpool.check"
+local calls = require "bufpool.calls"
+local failure = require "bufpool.failure"
+local object = require "bufpool.object"
+
+local cast, core = ffi.cast, object.core
+local error, pairs, pcall = error, pairs, pcall
+local setmetatable, tonumber, type = setmetatable, tonumber, type
+local raise, bad_argument = check.raise, check.bad_argument
+local identify = object.identify
+local open, borrow = calls.scope_open, calls.scope_borrow
+
+local C = core.constants
+local FULL, ZEROED, ALIGNED = C.SCOPE_FULL, C.SCOPE_ZEROED, C.SCOPE_ALIGNED
+local READY, EMPTY = C.SCOPE_READY, C.SCOPE_EMPTY
+local box_t = ffi.typeof("struct bufpool_pool_box *")
+local uintptr_t = ffi.typeof("uintptr_t")
+
+-- Phases whose request nginx makes up and drops without telling anyone.
+local WITHOUT_END = { init = true, init_worker = true, exit_worker = true }
+
+-- Outside of nginx there is none.
+local found, base = pcall(require, "resty.core.base")
+local get_request = found and base.get_request
+
+-- The list of each request by the request's address. A list that is alive has a
+-- request that is alive. Those that ended are taken out when `most` is reached.
+local lists, count, most = {}, 0, 64
+
+-- By scope: its pool, the pool's box, its request, and its list.
+local states = setmetatable({}, { __mode = "k" })
+
+local function alive(list)
+    local _, is = identify(list)
+    return is
+end
+
+local function remember(request, list)
+    local key = tonumber(cast(uintptr_t, request))
+    if not lists[key] then
+        count = count + 1
+        if count > most then
+            count = 1
+            for k, other in pairs(lists) do
+                if alive(other) then
+                    count = count + 1
+                else
+                    lists[k] = nil
+                end
+            end
+            most = 2 * count + 64
+        end
+    end
+    lists[key] = list
+end
+
+-- Before it fails, the collector may run once: what is garbage may be what
+-- memory lacks.
+local function fail(state, name, n, collected)
+    local errno = state.box.error
+    if errno == C.ESTALE then
+        object.reject(state.pool, name, "pool")
+    elseif errno == C.ECANCELED then
+        raise("attempt to use a scope after its request ended")
+    elseif errno == C.EAGAIN then
+        return nil, "exhausted"
+    elseif errno == C.ENOTSUP then
+        raise(("bad call of '%s' (in %s_by_lua, where a request has no end "
+            .. "that bufpool could learn of without "
+            .. "ngx_http_bufpool_module)"):format(name, ngx.get_phase()))
+    elseif not collected and core.reclaim(state.pool, n) then
+        return true
+    end
+    return nil, failure.shortage(errno, n)
+end
+
+-- A new list for the request of the state; or nil and a message.
+local function open_list(state, name, collected)
+    local list = open(state.box, state.request, ngx.get_phase() == "log")
+    if list ~= nil then
+        remember(state.request, list)
+        state.list = list
+        return list
+    end
+    local again, message = fail(state, name, 0, collected)
+    if again then
+        return open_list(state, name, true)
+    end
+    return nil, message
+end
+
+-- What a scope is made of; or nil and a message.
+local function new_state(pool, name)
+    if object.type(pool) ~= "pool" then
+        bad_argument(1, name, "pool expected, got "
+            .. (object.type(pool) or type(pool)))
+    end
+    local request = get_request and get_request()
+    if not request or WITHOUT_END[ngx.get_phase()] then
+        raise(("bad call of '%s' (outside of a request%s)"):format(name,
+            request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
+    end
+    local state = { pool = pool, box = cast(box_t, pool), request = request }
+    state.list = lists[tonumber(cast(uintptr_t, request))]
+    if not (state.list and alive(state.list)) then
+        local list, message = open_list(state, name)
+        if not list then
+            return nil, message
+        end
+    end
+    return state
+end
+
+-- A list that cannot grow stays as it is, and another one follows.
+local function take(state, name, n, kind, alignment, collected, renewed)
+    local h = borrow(state.box, state.list, n, alignment, kind)
+    if h ~= nil then
+        return h
+    elseif state.box.error == C.ENOBUFS and not renewed then
+        local list, message = open_list(state, name)
+        if not list then
+            return nil, message
+        end
+        return take(state, name, n, kind, alignment, collected, true)
+    end
+    local again, message = fail(state, name, n, collected)
+    if again then
+        return take(state, name, n, kind, alignment, true, renewed)
+    end
+    return nil, message
+end
+
+local function state_of(self, name)
+    local state = states[self]
+    if not state then
+        raise(("bad self to '%s' (scope expected, got %s)"):format(name,
+            object.type(self) or type(self)))
+    end
+    return state
+end
+
+---@class bufpool.Scope
+local scope = {}
+
+---A handle for n zero bytes, released when the request ends, unless it was
+---released, frozen or detached before; or nil and a message when memory is
+---short.
+---@param n bufpool.Integer
+---@return bufpool.Handle? handle
+---@return string? message
+function scope.checkout(self, n)
+    local state = state_of(self, "checkout")
+    return take(state, "checkout", check.size(n, "checkout", 1), FULL, 0)
+end
+
+---The same: what a scope gives out are handles.
+---@param n bufpool.Integer
+---@return bufpool.Handle? handle
+---@return string? message
+function scope.borrow(self, n)
+    local state = state_of(self, "borrow")
+    return take(state, "borrow", check.size(n, "borrow", 1), FULL, 0)
+end
+
+---The same, wiped again at this moment.
+---@param n bufpool.Integer
+---@return bufpool.Handle? handle
+---@return string? message
+function scope.checkout_zeroed(self, n)
+    local state = state_of(self, "checkout_zeroed")
+    n = check.size(n, "checkout_zeroed", 1)
+    return take(state, "checkout_zeroed", n, ZEROED, 0)
+end
+
+---The same, at a multiple of `alignment`.
+---@param n bufpool.Integer
+---@param alignment bufpool.Integer
+---@return bufpool.Handle? handle
+---@return string? message
+function scope.checkout_aligned(self, n, alignment)
+    local state = state_of(self, "checkout_aligned")
+    n = check.size(n, "checkout_aligned", 1)
+    alignment = check.size(alignment, "checkout_aligned", 2)
+    if alignment == 0 or math.frexp(alignment) ~= 0.5 then
+        bad_argument(2, "checkout_aligned",
+            ("power of two expected, got %.14g"):format(alignment))
+    end
+    return take(state, "checkout_aligned", n, ALIGNED, alignment)
+end
+
+---The same, of what is ready; or nil and "exhausted".
+---@param n bufpool.Integer
+---@return bufpool.Handle? handle
+---@return string? message
+function scope.try_checkout(self, n)
+    local state = state_of(self, "try_checkout")
+    return take(state, "try_checkout", check.size(n, "try_checkout", 1),
+        READY, 0)
+end
+
+---The same, empty, with room for `hint` bytes.
+---@param hint? bufpool.Integer
+---@return bufpool.Handle? handle
+---@return string? message
+function scope.writer(self, hint)
+    local state = state_of(self, "writer")
+    if check.absent(hint) then
+        hint = 0
+    end
+    return take(state, "writer", check.size(hint, "writer", 1), EMPTY, 0)
+end
+
+---@return bufpool.Stats # of the pool
+function scope.stats(self)
+    return state_of(self, "stats").pool:stats()
+end
+
+---@return integer # bytes that the pool gave back to the system
+function scope.trim(self)
+    return state_of(self, "trim").pool:trim()
+end
+
+local function callable(f)
+    local meta = (type(f) == "table" or type(f) == "userdata")
+        and check.metatable(f)
+    return type(f) == "function" or meta and meta.__call ~= nil
+end
+
+local function finish(h, ok, ...)
+    if object.type(h) == "handle" then
+        h:release()
+    end
+    if not ok then
+        error((...), 0)
+    end
+    return ...
+end
+
+local function call_with(state, arg, n, fn, ...)
+    n = check.size(n, "with", arg)
+    if not callable(fn) then
+        bad_argument(arg + 1, "with", "function expected, got " .. type(fn))
+    end
+    local h, message = take(state, "with", n, FULL, 0)
+    if not h then
+        return nil, message
+    end
+    return finish(h, pcall(fn, h, ...))
+end
+
+---Calls fn(handle, ...) and returns its results. The handle is released when fn
+---returns or raises, and when the request ends before that.
+---@param n bufpool.Integer
+---@param fn fun(handle: bufpool.Handle, ...): ...
+---@param ... any
+---@return any ...
+function scope.with(self, n, fn, ...)
+    return call_with(state_of(self, "with"), 1, n, fn, ...)
+end
+
+local meta = { __index = scope, __metatable = "bufpool.scope" }
+
+function meta.__newindex()
+    raise("attempt to assign to a field of a scope")
+end
+
+---An object with the methods of the pool, whose buffers are handles that are
+---released when the request ends, however it ends; or nil and a message when
+---memory is short.
+---@param pool bufpool.Pool
+---@return bufpool.Scope? scope
+---@return string? message
+local function new(pool)
+    local state, message = new_state(pool, "scope")
+    if not state then
+        return nil, message
+    end
+    local self = setmetatable({}, meta)
+    states[self] = state
+    return self
+end
+
+---As scope(pool):with(n, fn, ...).
+---@param pool bufpool.Pool
+---@param n bufpool.Integer
+---@param fn fun(handle: bufpool.Handle, ...): ...
+---@param ... any
+---@return any ...
+local function with(pool, n, fn, ...)
+    local state, message = new_state(pool, "with")
+    if not state then
+        return nil, message
+    end
+    return call_with(state, 2, n, fn, ...)
+end
+
+return { scope = new, with = with }

@@ -1,0 +1,320 @@
+-- Figures as text: JSON, OpenMetrics, and the text format of Prometheus. What
+-- workers.gather returns is what is written.
+
+local text = {}
+
+-- The length of the character of UTF-8 that begins at i; nil where there is
+-- none, or one that steers a terminal.
+local function character(s, i)
+    local a, b, c, d = s:byte(i, i + 3)
+    local function follows(x, low, high)
+        return x and x >= (low or 0x80) and x <= (high or 0xbf)
+    end
+    if a < 0x80 then
+        return (a >= 0x20 and a ~= 0x7f or a == 0x09 or a == 0x0a) and 1 or nil
+    elseif a >= 0xc2 and a <= 0xdf then
+        return follows(b, a == 0xc2 and 0xa0 or 0x80) and 2 or nil
+    elseif a >= 0xe0 and a <= 0xef then
+        return follows(b, a == 0xe0 and 0xa0, a == 0xed and 0x9f)
+            and follows(c) and 3 or nil
+    elseif a >= 0xf0 and a <= 0xf4 then
+        return follows(b, a == 0xf0 and 0x90, a == 0xf4 and 0x8f)
+            and follows(c) and follows(d) and 4 or nil
+    end
+end
+
+---The name of a pool as valid UTF-8. Bytes that are none, and control
+---characters but tab and newline, are written as \xHH; so is the backslash of a
+---name that has \xHH itself. So two names never look the same.
+---@param name string
+---@return string
+function text.name(name)
+    if name:find "^[%w%p ]*$" and not name:find("\\", 1, true) then
+        return name
+    end
+    local out, i = {}, 1
+    while i <= #name do
+        local n = character(name, i)
+        if n and not name:find("^\\x[0-9A-F][0-9A-F]", i) then
+            out[#out + 1] = name:sub(i, i + n - 1)
+        else
+            out[#out + 1] = ("\\x%02X"):format(name:byte(i))
+        end
+        i = i + (n or 1)
+    end
+    return table.concat(out)
+end
+
+-- Whole numbers in full; never an exponent, an infinity or "nan".
+local function number(n)
+    if n ~= n or n == math.huge or n == -math.huge then
+        return "0"
+    elseif n == math.floor(n) then
+        return ("%.0f"):format(n)
+    end
+    return ("%.3f"):format(n)
+end
+
+-- JSON
+
+local ESCAPES = { ["\n"] = "\\n", ["\t"] = "\\t", ['"'] = '\\"',
+    ["\\"] = "\\\\" }
+
+-- Of valid UTF-8. "<" and "&" are escaped for those who put JSON into HTML.
+local function json_string(s)
+    return '"' .. s:gsub('[%z\1-\31"\\<&\127]', function(c)
+        return ESCAPES[c] or ("\\u%04x"):format(c:byte())
+    end) .. '"'
+end
+
+-- These are lists, with nothing in them too.
+local LISTS = { classes = true, workers = true, history = true,
+    pages_by_node = true }
+
+local write
+
+local function write_list(out, list)
+    out[#out + 1] = "["
+    -- Nodes of memory are counted from 0.
+    for i = list[0] and 0 or 1, #list do
+        out[#out + 1] = out[#out] ~= "[" and "," or ""
+        write(out, list[i])
+    end
+    out[#out + 1] = "]"
+end
+
+local function write_object(out, object)
+    local keys = {}
+    for key in pairs(object) do
+        keys[#keys + 1] = key
+    end
+    table.sort(keys)
+    out[#out + 1] = "{"
+    for i, key in ipairs(keys) do
+        out[#out + 1] = (i > 1 and "," or "") .. json_string(text.name(key))
+            .. ":"
+        write(out, object[key], LISTS[key])
+    end
+    out[#out + 1] = "}"
+end
+
+function write(out, value, is_list)
+    if type(value) == "table" then
+        (is_list and write_list or write_object)(out, value)
+    elseif type(value) == "number" then
+        out[#out + 1] = number(value)
+    elseif type(value) == "string" then
+        out[#out + 1] = json_string(text.name(value))
+    else
+        out[#out + 1] = tostring(value)
+    end
+end
+
+---@param report table
+---@return string
+function text.json(report)
+    local out = {}
+    write(out, report)
+    return table.concat(out) .. "\n"
+end
+
+-- Metrics
+
+-- Of a pool: a name, a type, a help text, a unit, and what returns its samples
+-- as a list of value, label, value of the label, ...
+local POOL = {}
+
+local function of_pool(name, kind, unit, help, samples)
+    if type(samples) == "string" then
+        local field = samples
+        samples = function(figures)
+            return { { figures[field] } }
+        end
+    end
+    POOL[#POOL + 1] = { name = name, kind = kind, unit = unit, help = help,
+        samples = samples }
+end
+
+local function each_class(figures, sample)
+    local list = {}
+    for _, class in ipairs(figures.classes) do
+        sample(list, class, number(class.size))
+    end
+    return list
+end
+
+of_pool("bufpool_checkouts", "counter", nil,
+    "Checkouts. A hit was served from memory that was ready or cached, a miss "
+    .. "took fresh memory.",
+    function(figures)
+        local list = each_class(figures, function(list, class, size)
+            list[#list + 1] = { class.hits, "class", size, "result", "hit" }
+            list[#list + 1] = { class.misses, "class", size, "result", "miss" }
+        end)
+        local large = figures.large
+        list[#list + 1] = { large.hits, "class", "large", "result", "hit" }
+        list[#list + 1] = { large.misses, "class", "large", "result", "miss" }
+        return list
+    end)
+of_pool("bufpool_buffers", "gauge", nil,
+    "Buffers by what they are: out, cached by a thread, or ready for any.",
+    function(figures)
+        local list = each_class(figures, function(list, class, size)
+            for _, state in ipairs { "out", "cached", "ready" } do
+                list[#list + 1] = { class[state], "class", size,
+                    "state", state }
+            end
+        end)
+        for _, state in ipairs { "out", "cached" } do
+            list[#list + 1] = { figures.large[state], "class", "large",
+                "state", state }
+        end
+        return list
+    end)
+of_pool("bufpool_class_buffers", "gauge", nil,
+    "Buffers of a class with memory behind them.",
+    function(figures)
+        return each_class(figures, function(list, class, size)
+            list[#list + 1] = { class.count, "class", size }
+        end)
+    end)
+of_pool("bufpool_checked_out_buffers", "gauge", nil,
+    "Buffers that are checked out.", "checked_out")
+of_pool("bufpool_peak_checked_out_buffers", "gauge", nil,
+    "The most buffers that were checked out; a lower bound.",
+    "peak_checked_out")
+of_pool("bufpool_checked_out_bytes", "gauge", "bytes",
+    "The capacity of the buffers that are checked out.", "bytes_checked_out")
+of_pool("bufpool_peak_checked_out_bytes", "gauge", "bytes",
+    "The most bytes that were checked out; a lower bound.",
+    "peak_bytes_checked_out")
+of_pool("bufpool_in_transit_buffers", "gauge", nil,
+    "Buffers that were detached and not adopted yet.", "in_transit")
+of_pool("bufpool_committed_bytes", "gauge", "bytes",
+    "Memory taken from the system.", "committed_bytes")
+of_pool("bufpool_cached_bytes", "gauge", "bytes",
+    "The part of the committed memory that is ready or cached.",
+    "cached_bytes")
+of_pool("bufpool_large_checked_out_bytes", "gauge", "bytes",
+    "The capacity of what is out above the largest class.",
+    function(figures) return { { figures.large.bytes_out } } end)
+of_pool("bufpool_large_cached_bytes", "gauge", "bytes",
+    "Memory that is kept above the largest class.",
+    function(figures) return { { figures.large.cached_bytes } } end)
+of_pool("bufpool_wiped_bytes", "counter", "bytes",
+    "Bytes that were wiped.", "wiped_bytes")
+of_pool("bufpool_gc_returns", "counter", nil,
+    "Buffers that a Lua collector released, not the program.", "gc_returns")
+of_pool("bufpool_lost_buffers", "counter", nil,
+    "Buffers that were lost to fork.", "lost")
+of_pool("bufpool_numa_available", "gauge", nil,
+    "1 where memory can be placed as configured.",
+    function(figures)
+        return { { figures.numa.available and 1 or 0 } }
+    end)
+of_pool("bufpool_numa_pages", "gauge", nil,
+    "Resident pages of memory by node, where a node was asked for.",
+    function(figures)
+        local list, pages = {}, figures.numa.pages_by_node
+        for node = 0, pages[0] and #pages or -1 do
+            list[#list + 1] = { pages[node], "node", number(node) }
+        end
+        return list
+    end)
+
+local LABEL_ESCAPES = { ["\n"] = "\\n", ['"'] = '\\"', ["\\"] = "\\\\" }
+
+local function labels(...)
+    local list = { ... }
+    local out = {}
+    for i = 1, #list, 2 do
+        out[#out + 1] = ('%s="%s"'):format(list[i],
+            (list[i + 1]:gsub('[\n"\\]', LABEL_ESCAPES)))
+    end
+    return table.concat(out, ",")
+end
+
+-- Begins a family and returns what adds a sample to it. The older format knows
+-- no infos and no units, and has the suffix of the samples in the name.
+local function family(out, open, name, kind, unit, help)
+    local suffix = kind == "counter" and "_total"
+        or kind == "info" and "_info" or ""
+    local shown = open and name or name .. suffix
+    out[#out + 1] = ("# HELP %s %s\n# TYPE %s %s\n"):format(shown, help, shown,
+        kind == "info" and not open and "gauge" or kind)
+    if unit and open then
+        out[#out + 1] = ("# UNIT %s %s\n"):format(shown, unit)
+    end
+    return function(value, set)
+        out[#out + 1] = ("%s%s%s %s\n"):format(name, suffix,
+            set and "{" .. set .. "}" or "", number(value))
+    end
+end
+
+-- Each pool of each worker with its labels; that of unnamed pools is "".
+local function sources(report)
+    local list = {}
+    for _, worker in ipairs(report.workers) do
+        local names = {}
+        for name in pairs(worker.pools) do
+            names[#names + 1] = name
+        end
+        table.sort(names)
+        for _, name in ipairs(names) do
+            list[#list + 1] = { worker.pools[name],
+                labels("worker", worker.id, "pool", text.name(name)) }
+        end
+        if worker.unnamed then
+            list[#list + 1] = { worker.unnamed,
+                labels("worker", worker.id, "pool", "") }
+        end
+    end
+    return list
+end
+
+local function metrics(report, open)
+    local out, list = {}, sources(report)
+    family(out, open, "bufpool_build", "info", nil, "The version of bufpool.")(
+        1, labels("version", report.version))
+    family(out, open, "bufpool_workers_configured", "gauge", nil,
+        "Workers that nginx has.")(report.workers_configured)
+    family(out, open, "bufpool_workers", "gauge", nil,
+        "Workers whose figures are here.")(report.workers_shown)
+    local sample = family(out, open, "bufpool_worker", "info", nil,
+        "The process of a worker.")
+    for _, worker in ipairs(report.workers) do
+        sample(1, labels("worker", worker.id, "pid", number(worker.pid)))
+    end
+    sample = family(out, open, "bufpool_worker_age_seconds", "gauge",
+        "seconds", "The age of a worker's figures.")
+    for _, worker in ipairs(report.workers) do
+        sample(worker.age, labels("worker", worker.id))
+    end
+    for _, kind in ipairs(POOL) do
+        sample = family(out, open, kind.name, kind.kind, kind.unit, kind.help)
+        for _, source in ipairs(list) do
+            for _, s in ipairs(kind.samples(source[1])) do
+                local more = labels(unpack(s, 2))
+                sample(s[1], source[2] .. (more ~= "" and "," or "") .. more)
+            end
+        end
+    end
+    if open then
+        out[#out + 1] = "# EOF\n"
+    end
+    return table.concat(out)
+end
+
+---@param report table
+---@return string
+function text.openmetrics(report)
+    return metrics(report, true)
+end
+
+---@param report table
+---@return string
+function text.prometheus(report)
+    return metrics(report, false)
+end
+
+return text

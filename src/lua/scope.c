@@ -1,0 +1,183 @@
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+
+#include "core/grow.h"
+#include "scope.h"
+
+/* Bytes that a list begins with: the pool gives its smallest buffer. */
+#define LIST_LEAST (16 * sizeof(uint64_t))
+
+/* ngx_http_cleanup_t of nginx. */
+struct cleanup {
+	void (*handler)(void *);
+	void *data;
+	struct cleanup *next;
+};
+
+/* Of ngx_http_bufpool_module, and of nginx's Lua module. */
+typedef int cleanup_fn(void *request, void (*handler)(void *), void *data);
+typedef struct cleanup *cleanup_add_fn(void *request, size_t size);
+
+/* Looked for each time: nginx may have other modules after a reload, while this
+ * code stays. */
+static int
+enrol(void *request, int late, void *list)
+{
+	cleanup_fn *cleanup = (cleanup_fn *)
+		dlsym(RTLD_DEFAULT, "ngx_http_bufpool_cleanup");
+	cleanup_add_fn *cleanup_add;
+	struct cleanup *c;
+
+	if (cleanup != NULL)
+		return cleanup(request, scope_end, list) == 0 ? 0 : ENOMEM;
+	cleanup_add = (cleanup_add_fn *)
+		dlsym(RTLD_DEFAULT, "ngx_http_lua_cleanup_add");
+	if (late || cleanup_add == NULL)
+		return ENOTSUP;
+	c = cleanup_add(request, 0);
+	if (c == NULL)
+		return ENOMEM;
+	c->data = list;
+	c->handler = scope_end;
+	return 0;
+}
+
+struct bufpool_handle *
+scope_open(struct bufpool_pool_box *pool, void *request, int late)
+{
+	struct bufpool_buf *b;
+	struct bufpool_handle *list;
+
+	if (pool->state != BOX_LIVE) {
+		pool->error = ESTALE;
+		return NULL;
+	}
+	b = box_lend(bufpool_checkout(pool->pool, LIST_LEAST));
+	if (b == NULL) {
+		pool->error = errno;
+		return NULL;
+	}
+	b->len = 0;
+	list = box_handle(b);
+	pool->error = enrol(request, late, list);
+	if (pool->error != 0) {
+		bufpool_release(b);
+		return NULL;
+	}
+	return list;
+}
+
+/* By memcpy, whatever whoever forges handles has done to the list. */
+static uint64_t
+entry(const struct bufpool_buf *list, size_t at)
+{
+	uint64_t value;
+
+	memcpy(&value, list->at + at, sizeof value);
+	return value;
+}
+
+static struct bufpool_buf *
+entry_buf(const struct bufpool_buf *list, size_t at)
+{
+	return box_handle_buf((struct bufpool_handle *)(uintptr_t)
+			      entry(list, at));
+}
+
+static void
+append(struct bufpool_buf *list, uint64_t value)
+{
+	memcpy(list->at + list->len, &value, sizeof value);
+	list->len += sizeof value;
+	buf_raise_mark(list, list->len);
+	buf_changed(list);
+}
+
+/* Takes the stale handles out of the list. */
+static void
+sweep(struct bufpool_buf *list)
+{
+	size_t len = list->len;
+
+	list->len = 0;
+	for (size_t i = 0; i + sizeof(uint64_t) <= len; i += sizeof(uint64_t))
+		if (entry_buf(list, i) != NULL)
+			append(list, entry(list, i));
+	buf_changed(list);
+}
+
+static bool
+has_room(const struct bufpool_buf *list)
+{
+	return list->capacity >= list->len + sizeof(uint64_t);
+}
+
+/* Room for one more. A list that is half full after it was swept grows, so that
+ * the sweeps cost a bounded time per handle. */
+static bool
+make_room(struct bufpool_buf *list)
+{
+	if (has_room(list))
+		return true;
+	sweep(list);
+	if (list->len > list->capacity / 2)
+		grow_to(list, 2 * list->capacity);
+	return has_room(list);
+}
+
+static struct bufpool_buf *
+take(struct bufpool *pool, size_t n, size_t alignment, int kind)
+{
+	struct bufpool_buf *b;
+
+	switch (kind) {
+	case SCOPE_ZEROED:
+		return bufpool_checkout_zeroed(pool, n);
+	case SCOPE_ALIGNED:
+		return bufpool_checkout_aligned(pool, n, alignment);
+	case SCOPE_READY:
+		return bufpool_try_checkout(pool, n);
+	}
+	b = bufpool_checkout(pool, n);
+	if (b != NULL && kind == SCOPE_EMPTY)
+		b->len = 0;
+	return b;
+}
+
+struct bufpool_handle *
+scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
+	     size_t n, size_t alignment, int kind)
+{
+	struct bufpool_buf *l = box_handle_buf(list), *b;
+
+	if (pool->state != BOX_LIVE)
+		pool->error = ESTALE;
+	else if (l == NULL)
+		pool->error = ECANCELED;
+	else if (!make_room(l))
+		pool->error = ENOBUFS;
+	else if ((b = box_lend(take(pool->pool, n, alignment, kind))) == NULL)
+		pool->error = errno;
+	else {
+		append(l, (uintptr_t)box_handle(b));
+		return box_handle(b);
+	}
+	return NULL;
+}
+
+void
+scope_end(void *list)
+{
+	struct bufpool_buf *l = box_handle_buf(list), *b;
+
+	if (l == NULL)
+		return;
+	for (size_t i = 0; i + sizeof(uint64_t) <= l->len;
+	     i += sizeof(uint64_t)) {
+		b = entry_buf(l, i);
+		if (b != NULL && b != l)
+			bufpool_release(b);
+	}
+	bufpool_release(l);
+}

@@ -1,0 +1,49 @@
+/*
+ * scope - the buffers of a request of nginx, which go home when it ends.
+ *
+ * A request ends without Lua: its Lua VM may be gone by then. So what a scope
+ * gives out are handles, and a list of them is kept where nginx's end of the
+ * request finds it without Lua. The list is a buffer as well: its contents are
+ * the 64 bits of each handle given out, and nginx keeps the handle of the list.
+ * A handle that was released, frozen or detached meanwhile stays in the list
+ * until the list is full: that it is stale shows when somebody looks.
+ *
+ * Whether the request still lives shows by the same check of the list's handle.
+ */
+#ifndef BUFPOOL_LUA_SCOPE_H
+#define BUFPOOL_LUA_SCOPE_H
+
+#include "box.h"
+
+/* What a handle of a scope is to be: as checkout, checkout_zeroed,
+ * checkout_aligned, try_checkout, writer. */
+enum scope_kind {
+	SCOPE_FULL, SCOPE_ZEROED, SCOPE_ALIGNED, SCOPE_READY, SCOPE_EMPTY
+};
+
+/*
+ * A list for a request of nginx, an ngx_http_request_t that lives: scope_end is
+ * called for it by ngx_http_bufpool_module when nginx frees the request's
+ * memory, or else by the Lua module's cleanup, which comes before log_by_lua;
+ * `late` says that it is too late for the latter. NULL when it fails, and then
+ * nothing is left behind; the errno is in pool->error, ENOTSUP when there is no
+ * way to learn of the request's end, ESTALE when the pool is closed.
+ */
+struct bufpool_handle *scope_open(struct bufpool_pool_box *pool, void *request,
+				  int late);
+
+/*
+ * A buffer of n bytes, in the list. `alignment` is for SCOPE_ALIGNED and a power
+ * of two. NULL when it fails; the errno is in pool->error, ECANCELED when the
+ * list's request has ended, ENOBUFS when the list cannot grow, ESTALE when the
+ * pool is closed.
+ */
+struct bufpool_handle *scope_borrow(struct bufpool_pool_box *pool,
+				    struct bufpool_handle *list, size_t n,
+				    size_t alignment, int kind);
+
+/* Releases what is in the list, and the list. Called by nginx, in the thread of
+ * the request. Knows no Lua. */
+void scope_end(void *list);
+
+#endif
