@@ -7,6 +7,7 @@ local dkjson = require "dkjson"
 local helper = require "support.helper"
 local nginx = require "support.nginx"
 local page = require "bufpool.ngx_page"
+local tally = require "bufpool.ngx_tally"
 local text = require "bufpool.ngx_text"
 local workers = require "bufpool.ngx_workers"
 
@@ -198,7 +199,7 @@ describe("figures", function()
     it("of unnamed pools are what no named pool has", function()
         local named = figures(0)
         named.hits, named.checked_out = 10, 1
-        local pools, unnamed = workers.sample(stats(25, { a = named }))
+        local pools, unnamed = tally.sample(stats(25, { a = named }))
         assert.equal(10, pools.a.hits)
         assert.equal(15, unnamed.hits)
         assert.equal(figures(0).checked_out - 1, unnamed.checked_out)
@@ -211,22 +212,22 @@ describe("figures", function()
         local all = bufpool.stats()
         -- As if only that pool were there.
         local one = all.pools["status of one"]
-        local copy = assert(workers.unpack(workers.pack {
+        local copy = assert(tally.unpack(tally.pack {
             pid = 1, time = 1, pools = { one = one },
         })).pools.one
         copy.pools = { one = one }
-        local pools, unnamed = workers.sample(copy)
+        local pools, unnamed = tally.sample(copy)
         assert.equal(one, pools.one)
         assert.is_nil(unnamed)
     end)
 
     it("that are counters never fall", function()
-        workers.sample(stats(0, {}))
-        local _, unnamed = workers.sample(stats(100, {}))
+        tally.sample(stats(0, {}))
+        local _, unnamed = tally.sample(stats(100, {}))
         local base = unnamed.hits
         local seen = { base }
         for _, hits in ipairs { 110, 40, 45, 0, 7 } do
-            _, unnamed = workers.sample(stats(hits, {}))
+            _, unnamed = tally.sample(stats(hits, {}))
             seen[#seen + 1] = unnamed.hits
             assert.equal(unnamed.hits, unnamed.classes[1].hits)
             assert.equal(unnamed.hits, unnamed.large.hits)
@@ -238,11 +239,11 @@ describe("figures", function()
     it("of a pool that is gone and comes again begin at 0", function()
         local f = figures(0)
         f.hits = 100
-        workers.sample(stats(200, { a = f }))
-        workers.sample(stats(200, {}))
+        tally.sample(stats(200, { a = f }))
+        tally.sample(stats(200, {}))
         f = figures(0)
         f.hits = 3
-        assert.equal(3, workers.sample(stats(200, { a = f })).a.hits)
+        assert.equal(3, tally.sample(stats(200, { a = f })).a.hits)
     end)
 
     it("survive the dictionary whole, whatever the names", function()
@@ -253,23 +254,23 @@ describe("figures", function()
         worker.unnamed = figures(2 ^ 53 - 100)
         worker.pools.plain.numa = { available = false, pages_by_node = {} }
         worker.pools["-"].numa.requested = 1
-        assert.same(worker, workers.unpack(workers.pack(worker)))
+        assert.same(worker, tally.unpack(tally.pack(worker)))
     end)
 
     it("that were cut short are none", function()
-        local packed = workers.pack {
+        local packed = tally.pack {
             pid = 1, time = 2, pools = { a = figures(1) },
         }
         -- Without the last number; the last digit is not missed.
         local last = packed:match "^.* ()"
         for i = 0, last - 1 do
-            local got = workers.unpack(packed:sub(1, i))
+            local got = tally.unpack(packed:sub(1, i))
             assert.is_true(got == nil or next(got.pools) == nil, i)
         end
         for _, junk in ipairs {
             "", "\n", "x", "1 x", "1 2\n=6", "1 2\nzz 1",
         } do
-            local got = workers.unpack(junk)
+            local got = tally.unpack(junk)
             assert.is_true(got == nil or next(got.pools) == nil, junk)
         end
     end)
