@@ -276,12 +276,11 @@ describe("figures", function()
     end)
 end)
 
-describe("figures of a worker without a number", function()
-    -- nginx's privileged agent, which Debian's nginx does not have.
-    local kept, id
+describe("publishing", function()
+    local kept, id, values, tick
     setup(function()
         kept = rawget(_G, "ngx")
-        local values = {}
+        values = {}
         local dict = {
             get = function(_, key) return values[key] end,
             set = function(_, key, value)
@@ -296,13 +295,16 @@ describe("figures of a worker without a number", function()
                 id = function() return id end, count = function() return 1 end,
                 pid = function() return 100 + (id or 50) end,
             },
-            timer = { every = function() return true end },
+            timer = { every = function(_, fn)
+                tick = fn
+                return true
+            end },
         })
     end)
     teardown(function() rawset(_G, "ngx", kept) end)
 
-    it("are those of the agent, and count as no worker's", function()
-        id = nil
+    -- Debian's nginx has no privileged agent.
+    it("knows an agent, which counts as no worker", function()
         assert.is_true(workers.publish "figures")
         local answer = workers.gather "figures"
         assert.equal(0, answer.workers_shown)
@@ -314,6 +316,17 @@ describe("figures of a worker without a number", function()
         assert.equal(150, answer.workers[2].pid)
         assert.equal(1, answer.workers_shown)
         assert.is_true(answer.complete)
+    end)
+
+    it("ends with the worker", function()
+        for key in pairs(values) do
+            values[key] = nil
+        end
+        -- As nginx calls it when the worker exits: another has its number.
+        tick(true)
+        assert.is_nil(next(values))
+        tick(false)
+        assert.is_truthy(next(values))
     end)
 end)
 

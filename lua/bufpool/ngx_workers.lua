@@ -88,6 +88,7 @@ function workers.publish(name)
     end
     local dict, said = ngx.shared[name], nil
     local function again(premature)
+        -- The worker exits, and another may have its number already.
         if premature then
             return
         end
