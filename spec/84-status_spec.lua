@@ -1078,6 +1078,7 @@ describe("in nginx without lua_code_cache, status", function()
     lua_shared_dict bufpool 1m;
     init_worker_by_lua_block {
         require("bufpool.ngx").publish()
+        require("bufpool.ngx").publish()
         pool = require("bufpool").new { name = "kept" }
         kept = pool:checkout(10)
     }
