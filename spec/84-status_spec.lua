@@ -63,7 +63,8 @@ for family in kind.text_string_to_metric_families(data):
     assert family.name not in families, family.name + " twice"
     families.add(family.name)
     assert family.documentation, family.name + ": no help"
-    assert family.type in ("counter", "gauge", "info"), family.type
+    assert family.type in ("counter", "gauge") or (
+        family.type == "info" and kind is openmetrics), family.type
     if kind is openmetrics:
         assert not family.unit or family.name.endswith(family.unit)
         assert bool(family.unit) == family.name.endswith(
@@ -457,7 +458,7 @@ describe("the Accept header", function()
         ["*/*;q=0.5,text/*;q=0.9,text/plain;q=0.1"] = "html",
         ["text/html ; q = 0.5 , text/plain; q=0.4"] = "html",
         ["text/html;level=1;q=0.1,text/plain;q=.2"] = "prometheus",
-        ["text/plain;x=\"a,text/html;q=1\";q=0.2"] = "prometheus",
+        ["text/plain;x=\"a,b\";q=0.2,application/json;q=0.5"] = "json",
         ["text/html;q=2,text/plain"] = "prometheus",
         ["text/html;q=nan,text/plain"] = "prometheus",
         [";;;,,,"] = "json", ["junk"] = "json", ["text/html;q=0,*/*"] = "json",
