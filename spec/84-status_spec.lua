@@ -610,7 +610,7 @@ describe("in nginx, status", function()
                             return ngx.exit(503)
                         end
                         ]] .. STATUS .. '{ dict = "figures" }')
-                    -- A second between two answers, in its own time.
+                    -- Two seconds between answers, by its own clock.
                     .. location("hours", [[
                         if not ngx.req.get_uri_args().format then
                             return ]] .. STATUS .. [[()
@@ -619,7 +619,7 @@ describe("in nginx, status", function()
                         local report = workers.gather "figures"
                         report.all.pools, report.workers = {}, {}
                         report.time = 1e9
-                            + ngx.shared.turns:incr("hours", 1, 0)
+                            + ngx.shared.turns:incr("hours", 2, 0)
                         ngx.print(require("bufpool.ngx_text").json(report))]])
                     .. location("injected", [[
                         if ngx.req.get_uri_args().format then
@@ -967,13 +967,13 @@ describe("in nginx, status", function()
     end)
 
     on_the_page("keeps three minutes of history, and no more", function()
-        local document = dom("/hours", 230)
+        local document = dom("/hours", 120)
         local turns = 0
         for d in document:gmatch 'd="(M[^"]+)"' do
             local _, points = d:gsub("[ML]", "")
             turns = math.max(turns, points)
         end
-        assert.is_true(turns > 170 and turns <= 181, turns)
+        assert.is_true(turns > 85 and turns <= 91, turns)
     end)
 
     it("forgets a worker that stopped, and has it back", function()
