@@ -100,6 +100,7 @@ local ENDS = {
         content_by_lua_block { H.take() ngx.redirect "/yes" }]] },
     ["passes to another server"] = { [[access_by_lua_block { H.take() }
         proxy_pass http://127.0.0.1:@PORT@/yes;]] },
+    ["takes in a balancer"] = { "proxy_pass http://balanced/yes;" },
     ["captures a subrequest that takes"] = { [[content_by_lua_block {
         ngx.print(ngx.location.capture("/returns").body) }]],
         only = "on" },
@@ -166,6 +167,16 @@ local ENDS = {
             end }]], "-m 0.5 --limit-rate 1k" },
 }
 
+local UPSTREAM = [[
+    upstream balanced {
+        server 0.0.0.1;
+        balancer_by_lua_block {
+            require("handlers").take()
+            require("ngx.balancer").set_current_peer("127.0.0.1", @PORT@)
+        }
+    }
+]]
+
 local function path_of(title)
     return "/" .. title:gsub("%W", "_")
 end
@@ -186,6 +197,24 @@ local COMMON = [[
     location = /zero { content_by_lua_block { require("handlers").zero() } }
 ]]
 
+-- Plain, and with handlers in each phase of TLS.
+local LISTEN = [[
+    listen 127.0.0.1:@PORT@;
+    listen 127.0.0.1:@PORT1@ ssl http2;
+    ssl_certificate certificate.pem;
+    ssl_certificate_key key.pem;
+    ssl_client_hello_by_lua_block { require("handlers").take() }
+    ssl_certificate_by_lua_block {
+        local handlers = require "handlers"
+        handlers.take()
+        ngx.sleep(0.01)
+        handlers.kept.certificates = (handlers.kept.certificates or 0) + 1
+        if handlers.kept.certificates == 2 then
+            handlers.raise()
+        end
+    }
+]]
+
 local function start(modules, cache, server, http, files)
     files["handlers.lua"] = HANDLERS
     return nginx.start {
@@ -193,9 +222,14 @@ local function start(modules, cache, server, http, files)
             modules = modules,
             http = "lua_code_cache " .. cache .. ";\n" .. http,
             main = "thread_pool pool threads=1;",
-            server = COMMON .. server,
+            listen = LISTEN, server = COMMON .. server,
         }:gsub('lua_package_path "', "%0$prefix/?.lua;"),
         files = files,
+        prepare = "openssl req -x509 -newkey ec -nodes "
+            .. "-pkeyopt ec_paramgen_curve:prime256v1 -keyout key.pem "
+            .. "-out certificate.pem -days 2 -subj /CN=localhost "
+            .. "2>openssl.log",
+        wrap = os.getenv "NGINX_WRAP",
     }
 end
 
@@ -225,7 +259,7 @@ local function ends(modules, cache)
 
     setup(function()
         server = start(modules, cache, locations(),
-            'init_by_lua_block { collectgarbage "stop" }', {})
+            UPSTREAM .. 'init_by_lua_block { collectgarbage "stop" }', {})
     end)
     teardown(function()
         if server then
@@ -599,6 +633,15 @@ local function rules(modules)
     it("lets frozen contents outlive the request", function()
         says("/freeze", "yes")
         says("/frozen", "frozen here")
+        home()
+    end)
+
+    it("ends with each phase of TLS, over HTTP/2 as well", function()
+        local options = { scheme = "https", port = 1 }
+        for i = 1, 3 do
+            local answer = server:get("/yes", options)
+            assert.equal(i == 2 and "" or "yes\n", answer.body, answer.said)
+        end
         home()
     end)
 
