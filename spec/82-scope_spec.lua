@@ -389,6 +389,21 @@ function R.frozen()
     return text
 end
 
+-- A ticket is good after the end of the request that has made it.
+function R.detach()
+    local h = scope(H.pool):writer()
+    h:put("detached here")
+    H.kept[1] = h:detach()
+    return "yes"
+end
+
+function R.adopted()
+    local buf = assert(bufpool.adopt(H.kept[1]))
+    local text = tostring(buf)
+    buf:release()
+    return text
+end
+
 function R.keep()
     H.kept[1] = scope(H.pool)
     H.kept[2] = H.kept[1]:checkout(10)
@@ -633,6 +648,12 @@ local function rules(modules)
     it("lets frozen contents outlive the request", function()
         says("/freeze", "yes")
         says("/frozen", "frozen here")
+        home()
+    end)
+
+    it("lets a ticket outlive the request", function()
+        says("/detach", "yes")
+        says("/adopted", "detached here")
         home()
     end)
 
