@@ -336,7 +336,8 @@ rock: deps-test
 .PHONY: demo openresty check test
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
-.PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals bench-instructions
+.PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
+.PHONY: bench-instructions soak-openresty
 ## stages of make check: all
 STAGES ?=
 ## DEPS=: keeps make from installing packages
@@ -428,6 +429,14 @@ bench-openresty: deps-bench deps-test
 	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
 		LUA_CPATH='$(BUILD)/lua/?.so;;' $(LUAJIT) bench/openresty.lua \
 		--module "$$PWD/$(NGINX_MODULE)" $(BENCH)
+
+## has nginx under load for a quarter of an hour
+soak-openresty: deps-bench deps-test
+	@$(MAKE) all nginx-module
+	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
+		LUA_CPATH='$(BUILD)/lua/?.so;;' \
+		$(LUAJIT) bench/openresty_soak.lua \
+		--module "$$PWD/$(NGINX_MODULE)" $(SOAK)
 
 $(BUILD)/bench/core $(BUILD)/bench/clear $(BUILD)/bench/instructions: \
 		$(BUILD)/bench/%: bench/%.c $(BUILD)/libbufpool.a

@@ -11,6 +11,7 @@ unsigned char *SHA256(const unsigned char *, size_t, unsigned char *);
 
 local crypto = ffi.load "libcrypto.so.3"
 local digest = ffi.new "unsigned char[32]"
+local run_worker_thread = ngx.run_worker_thread -- luacheck: ignore 143
 local concat, print = table.concat, ngx.print
 local pool = bufpool.default()
 local MIB = 1048576
@@ -86,7 +87,7 @@ local tickets = {}
 local function thread_by_ticket()
     local buf = #tickets > 0 and assert(bufpool.adopt(table.remove(tickets)))
         or assert(pool:writer(MIB)):put(whole)
-    local ok, ticket = ngx.run_worker_thread("bench", "openresty_thread",
+    local ok, ticket = run_worker_thread("bench", "openresty_thread",
         "ticket", buf:detach())
     assert(ok, ticket)
     buf = assert(bufpool.adopt(ticket))
@@ -95,7 +96,7 @@ local function thread_by_ticket()
 end
 
 local function thread_by_string()
-    local ok, text = ngx.run_worker_thread("bench", "openresty_thread",
+    local ok, text = run_worker_thread("bench", "openresty_thread",
         "string", whole)
     assert(ok, text)
     ngx.say(#text)

@@ -254,8 +254,7 @@ describe("ticket_ttl", function()
             own:writer():put "y":freeze():share(),
             own:borrow(2000000):detach(),
         }
-        helper.collect()
-        assert.equal(3, own:stats().checked_out)
+        helper.collect()        -- the frozen object itself
         after(0.2)
         local stats = own:stats()
         assert.equal(0, stats.in_transit)

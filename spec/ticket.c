@@ -248,7 +248,7 @@ too_many_tickets_are_an_error_and_pass(void **state)
 static void
 expired_tickets_go_home(void **state)
 {
-	struct bufpool *p = with_ttl(0.02), *q = new_pool(1, 1, 0);
+	struct bufpool *p = with_ttl(1000), *q = new_pool(1, 1, 0);
 	struct bufpool_frozen *f = bufpool_freeze(written(p, 10, 5));
 	uint64_t kept = bufpool_detach(written(q, 100, 1)), ticket[4];
 	struct bufpool_buf *b = written(p, 4096, 9);
@@ -260,7 +260,11 @@ expired_tickets_go_home(void **state)
 	ticket[2] = bufpool_detach(bufpool_checkout(p, 0));
 	ticket[3] = bufpool_share(bufpool_frozen_ref(f));
 	assert_int_equal(stats_of(p).in_transit, 4);
-	wait_ms(60);
+	ticket_expire(system_now() + 999000, SIZE_MAX);
+	assert_int_equal(stats_of(p).in_transit, 4);
+	ticket_expire(system_now() + 1001000, 3);
+	assert_int_equal(stats_of(p).in_transit, 1);
+	ticket_expire(system_now() + 1001000, 3);
 	assert_int_equal(stats_of(p).in_transit, 0);
 	assert_int_equal(stats_of(p).checked_out, 1);
 	for (int i = 0; i < 4096; i++)
@@ -271,12 +275,36 @@ expired_tickets_go_home(void **state)
 	bufpool_frozen_unref(f);
 	assert_int_equal(stats_of(p).checked_out, 0);
 	assert_conserved(p);
-	ticket[0] = bufpool_detach(bufpool_checkout(p, 1));
-	wait_ms(60);
-	assert_int_equal(refused(ticket[0]), ESTALE);
 	bufpool_release(adopt_buf(kept));	/* its pool has no ticket_ttl */
 	bufpool_destroy(p);
 	bufpool_destroy(q);
+}
+
+/* Each of these looks whether something has expired. */
+static void
+whoever_looks_finds_the_expired(void **state)
+{
+	struct bufpool *p = with_ttl(0.01), *q = new_pool(1, 1, 0);
+	uint64_t ticket;
+
+	(void)state;
+	ticket = bufpool_detach(bufpool_checkout(p, 1));
+	wait_ms(40);
+	assert_int_equal(refused(ticket), ESTALE);
+	bufpool_detach(bufpool_checkout(p, 1));
+	wait_ms(40);
+	assert_int_equal(stats_of(p).in_transit, 0);
+	bufpool_detach(bufpool_checkout(p, 1));
+	wait_ms(40);
+	bufpool_trim(q);
+	assert_int_equal(p->in_transit, 0);
+	bufpool_detach(bufpool_checkout(p, 1));
+	wait_ms(40);
+	ticket = bufpool_detach(bufpool_checkout(q, 1));
+	assert_int_equal(p->in_transit, 0);
+	bufpool_release(adopt_buf(ticket));
+	bufpool_destroy(q);
+	bufpool_destroy(p);
 }
 
 /* Nobody asks for statistics: what moves buffers looks now and then. */
@@ -582,6 +610,7 @@ main(void)
 		cmocka_unit_test(used_tickets_stay_refused),
 		cmocka_unit_test(too_many_tickets_are_an_error_and_pass),
 		cmocka_unit_test(expired_tickets_go_home),
+		cmocka_unit_test(whoever_looks_finds_the_expired),
 		cmocka_unit_test(expiry_needs_only_traffic),
 		cmocka_unit_test(a_ticket_outlives_its_pool_and_its_thread),
 		cmocka_unit_test(the_time_to_live_is_checked),
