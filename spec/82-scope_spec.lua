@@ -433,10 +433,10 @@ function R.many()
     local other = bufpool.new()
     local a, b = scope(H.pool), scope(other)
     local before = out()
-    for i = 1, 50000 do
+    for i = 1, 100000 do
         (i % 2 == 0 and a or b):checkout(1)
     end
-    assert(out() == before + 50000)
+    assert(out() == before + 100000)
     return "yes"
 end
 
@@ -678,7 +678,7 @@ local function rules(modules)
         home()
     end)
 
-    it("releases 50,000 of two pools", function()
+    it("releases 100,000 of two pools", function()
         says("/many", "yes")
         home()
     end)
