@@ -252,12 +252,12 @@ function h.changed()
 end
 
 function h.stream()
-    local f, small = frozen(text(100000)), frozen(text(1000))
+    local large, small = buffer(text(100000)), frozen(text(1000))
     for i = 1, n() do
-        B.print(f, small, "line", i)
+        B.print(large, small, "line", i)
         ngx.flush(true)
     end
-    f:release()
+    large:release()
     small:release()
 end
 
@@ -930,22 +930,29 @@ describe("ngx_http_bufpool_module", function()
             .. "only", 1, true), said)
     end)
 
-    it("is refused by Lua files of another version", function()
+    -- Starts nginx with some functions of C in place of others.
+    local function start_with(source, options)
         local dir = must "mktemp -d":gsub("\n", "")
-        nginx.write(dir .. "/other.c",
-            "int ngx_http_bufpool_version(void) { return 1000; }\n")
+        nginx.write(dir .. "/other.c", source)
         must(("cc -shared -fPIC -o %s/other.so %s/other.c"):format(dir, dir))
-        local server = nginx.start {
-            wrap = "env LD_PRELOAD=" .. dir .. "/other.so",
+        options.wrap = "env LD_PRELOAD=" .. dir .. "/other.so"
+        local server = nginx.start(options)
+        must("rm -r " .. dir)
+        return server
+    end
+
+    it("is refused by Lua files of another version", function()
+        local server = start_with([[
+            int ngx_http_bufpool_version(void) { return 1000; }
+        ]], {
             conf = nginx.conf { http = [[
                 init_by_lua_block { B = require "bufpool.ngx" }]],
                 server = [[location / { content_by_lua_block {
                     ngx.print(tostring(B.zero_copy)) } }]] },
-        }
+        })
         local answer = server:get "/"
         local log = nginx.read(server.dir .. "/build/early.log")
         server:stop()
-        must("rm -r " .. dir)
         assert.equal("false", answer.body)
         local _, lines = log:gsub("ngx_http_bufpool_module has version 1000, "
             .. "and bufpool's Lua files need version %d", "")
@@ -983,6 +990,31 @@ describe("ngx_http_bufpool_module", function()
             local said, status = try(unpack(order))
             assert.equal(0, status, said)
         end
+    end)
+
+    it("reads on after short and interrupted reads of a file", function()
+        local server = start_with([[
+            #include <errno.h>
+            #include <sys/syscall.h>
+            #include <sys/types.h>
+            #include <unistd.h>
+            /* Not so for the configuration, which is small. */
+            ssize_t pread64(int fd, void *to, size_t n, off_t at)
+            {
+                static int calls;
+                errno = EINTR;
+                return n > 4096 && ++calls % 3 == 0 ? -1 :
+                    syscall(SYS_pread64, fd, to, n > 4096 ? 999 : n, at);
+            }
+        ]], {
+            conf = nginx.conf { modules = { MODULE }, server = SERVER,
+                http = "lua_shared_dict log 64k; client_max_body_size 1m;" },
+            files = { ["text.lua"] = TEXT, ["handlers.lua"] = HANDLERS },
+        })
+        local answer = server:get("/file/read", { body = text(100000) })
+        server:stop()
+        assert.equal(200, answer.status)
+        assert.truthy(answer.body == text(100000))
     end)
 
     it("says that it needs the Lua module", function()

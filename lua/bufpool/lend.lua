@@ -23,23 +23,29 @@ local lend = {}
 -- while another one is being filled, so whoever uses the list takes it away.
 local spare, spare_size = nil, 0
 
+-- A function of its own, for a trace cannot make closures. The finalizer is for
+-- a list that an error takes away from its user.
+local function new_list(size)
+    return ffi.gc(pieces_t(size), function(list)
+        take_back(list, size)
+    end)
+end
+
 ---A list of at least n pieces, of which none has to be released, and its size.
 function lend.take_list(n)
     local list, size = spare, spare_size
     spare, spare_size = nil, 0
     if not list or size < n then
         size = n + 16
-        -- For a list that an error takes away from its user.
-        list = ffi.gc(pieces_t(size), function(lost)
-            take_back(lost, size)
-        end)
+        list = new_list(size)
     end
     return list, size
 end
 
----Releases what is left in the list, and keeps it for the next call.
-function lend.return_list(list, size)
-    take_back(list, size)
+---Releases what the first n pieces of the list still hold, and keeps the list
+---for the next call.
+function lend.return_list(list, size, n)
+    take_back(list, n)
     spare, spare_size = list, size
 end
 

@@ -31,7 +31,8 @@ local view, sub = object.view, reader.methods.sub
 
 -- Bytes of the strings that ngx.print gets when nothing is lent.
 local PIECE = 65536
--- Fewer bytes are copied even if they could be lent.
+-- Fewer bytes are copied. At this size lending costs as much as a string for
+-- ngx.print; at 16 KiB it saves 2 of the 17 microseconds of a request.
 local WORTH = 4096
 -- Tables in tables; more is taken for a cycle.
 local DEPTH = 100
@@ -188,7 +189,7 @@ end
 local function send(r, leaves, n, name)
     local list, size = lend.take_list(n)
     local ok, done, err = pcall(lend_and_send, r, list, leaves, n, name)
-    lend.return_list(list, size)
+    lend.return_list(list, size, n)
     if not ok then
         error(done, 0)
     end
