@@ -204,8 +204,15 @@ function server:log()
         .. "/build/output " .. self.dir .. "/error.log 2>/dev/null"))
 end
 
+-- One that has ended may stay for a second until somebody asks for its status.
 function server:alive()
-    return ffi.C.kill(self.pid, 0) == 0
+    local file = io.open("/proc/" .. self.pid .. "/stat")
+    local state
+    if file then
+        state = (file:read "*a" or ""):match "^%d+ %b() (%a)"
+        file:close()
+    end
+    return state ~= nil and state ~= "Z"
 end
 
 -- Tells nginx to finish its requests and waits for its end. Whether it ended.

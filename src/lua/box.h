@@ -295,8 +295,8 @@ box_own_frozen(struct bufpool_frozen_box *box, struct bufpool_frozen *frozen,
 	box->len = len;
 }
 
-/* A buffer that was checked out, as a handle can name it; NULL and errno when it
- * was NULL, or when there is no descriptor that a handle can name. */
+/* A buffer that was checked out, as a handle can name it; NULL and errno when
+ * it was NULL, or when there is no descriptor that a handle can name. */
 static inline struct bufpool_buf *
 box_lend(struct bufpool_buf *b)
 {

@@ -33,10 +33,10 @@ struct bufpool_handle *scope_open(struct bufpool_pool_box *pool, void *request,
 				  int late);
 
 /*
- * A buffer of n bytes, in the list. `alignment` is for SCOPE_ALIGNED and a power
- * of two. NULL when it fails; the errno is in pool->error, ECANCELED when the
- * list's request has ended, ENOBUFS when the list cannot grow, ESTALE when the
- * pool is closed.
+ * A buffer of n bytes, in the list. `alignment` is for SCOPE_ALIGNED and a
+ * power of two. NULL when it fails; the errno is in pool->error, ECANCELED when
+ * the list's request has ended, ENOBUFS when the list cannot grow, ESTALE when
+ * the pool is closed.
  */
 struct bufpool_handle *scope_borrow(struct bufpool_pool_box *pool,
 				    struct bufpool_handle *list, size_t n,
