@@ -45,8 +45,13 @@ struct bufpool_account {	/* of one Lua VM, in bytes */
 
 struct bufpool_box {		/* a buffer */
 	int32_t low, high;	/* the cookie */
-	int32_t state;
 	struct bufpool_buf *buf;
+	int32_t state;
+	union {			/* what Lua has read last: typed.lua */
+		int32_t i32;
+		uint32_t u32;
+		float f32;
+	};
 	uint64_t word;		/* of buf, as long as it is this box's */
 	struct bufpool_account *account;
 	double charged;		/* this box's part of account->held */
@@ -54,19 +59,24 @@ struct bufpool_box {		/* a buffer */
 
 struct bufpool_frozen_box {
 	int32_t low, high;	/* the cookie */
-	int32_t state;
-	struct bufpool_frozen *frozen;
 	const uint8_t *at;	/* of this slice */
+	int32_t state;
+	int32_t epoch;		/* changes on release */
 	size_t len;
+	struct bufpool_frozen *frozen;
 	struct bufpool_account *account;
 	double charged;
-	int32_t epoch;		/* changes on release */
+	union {			/* what Lua has read last: typed.lua */
+		int32_t i32;
+		uint32_t u32;
+		float f32;
+	};
 };
 
 struct bufpool_pool_box {
 	int32_t low, high;	/* the cookie */
-	int32_t state;
 	struct bufpool *pool;
+	int32_t state;
 	int32_t named;		/* collecting the handle closes nothing */
 	int32_t error;		/* why the last borrow failed */
 };
