@@ -79,6 +79,7 @@ struct bufpool_pool_box {
 	int32_t state;
 	int32_t named;		/* collecting the handle closes nothing */
 	int32_t error;		/* why the last borrow failed */
+	struct bufpool_account *account;	/* of what it hands out */
 };
 
 /*
@@ -247,8 +248,10 @@ box_charge(struct bufpool_account *account, double *charged, double bytes)
 
 /* The functions that fill a new box allocate nothing. */
 static inline void
-box_own_pool(struct bufpool_pool_box *box, struct bufpool *pool, int named)
+box_own_pool(lua_State *L, struct bufpool_pool_box *box, struct bufpool *pool,
+	     int named)
 {
+	box->account = lua_touserdata(L, UP_ACCOUNT);
 	box->pool = pool;
 	box->named = named;
 }
