@@ -96,8 +96,10 @@ struct bufpool_handle;
  * Those that change a buffer do so only while its epoch is the given one, and
  * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
- * which Lua need not box. I/O returns bytes, or an errno negated. borrow
- * returns NULL when it fails. freeze fills a box that has nothing inside.
+ * which Lua need not box. I/O returns bytes, or an errno negated; rest and
+ * frest return the bytes that a regular file has from here to its end, or -1
+ * where nobody knows. borrow returns NULL when it fails. freeze fills a box that
+ * has nothing inside.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
@@ -126,6 +128,8 @@ struct bufpool_calls {
 	double (*const write)(int fd, const void *from, size_t n);
 	double (*const fread)(void *file, void *to, size_t n);
 	double (*const fwrite)(void *file, const void *from, size_t n);
+	double (*const rest)(int fd);
+	double (*const frest)(void *file);
 	void (*const shortage)(int error, double size, char *to, size_t n);
 	void (*const message)(int error, char *to, size_t n);
 };
