@@ -11,6 +11,7 @@
 #include "settings.h"
 #include "stats.h"
 #include "table.h"
+#include "wipe.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
 
@@ -31,6 +32,7 @@ init(void)
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
 
+	wipe_init();
 	cache_init();
 	arena_init();
 	works = buf_table_init() && table_init(&pools, place, POOLS_MAX) &&
