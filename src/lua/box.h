@@ -98,8 +98,8 @@ struct bufpool_handle;
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
  * which Lua need not box. I/O returns bytes, or an errno negated; rest and
  * frest return the bytes that a regular file has from here to its end, or -1
- * where nobody knows. borrow returns NULL when it fails. freeze fills a box that
- * has nothing inside.
+ * where nobody knows. borrow returns NULL when it fails. freeze fills a box
+ * that has nothing inside.
  */
 struct bufpool_calls {
 	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
