@@ -294,7 +294,7 @@ space := $(subst x,,x x)
 pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 	$(space),\ ,$(1))))))
 
-## takes back what install and install-nginx-module put there
+## takes back what was installed
 uninstall: uninstall-nginx-module
 	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
 		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \
