@@ -423,7 +423,7 @@ bench-large: deps-bench
 	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/large.lua \
 		--core $(BUILD)/bench/core --clear $(BUILD)/bench/clear $(BENCH)
 
-## measures nginx handlers; OUT=doc: openresty-performance.md
+## measures nginx; OUT=doc: openresty-performance.md
 bench-openresty: deps-bench deps-test
 	@$(MAKE) all nginx-module
 	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
