@@ -24,11 +24,11 @@ DIR ?= /usr/share
 DEMO ?= --check
 ## where everything is built
 BUILD ?= build
-## nginx's sources or headers, for nginx-module
+## sources of nginx, or its headers
 NGINX_SRC ?= /usr/share/nginx/src
 ## the nginx that is to load the module
 NGINX ?= nginx
-## configure's flags, where NGINX_SRC has no conf_flags
+## of configure, without NGINX_SRC/conf_flags
 NGINX_FLAGS ?= --with-compat
 ## V=1 shows the commands of the build
 V ?=
@@ -294,7 +294,7 @@ space := $(subst x,,x x)
 pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 	$(space),\ ,$(1))))))
 
-## takes back what was installed
+## takes back what the installs put there
 uninstall: uninstall-nginx-module
 	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
 		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \
@@ -423,7 +423,7 @@ bench-large: deps-bench
 	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/large.lua \
 		--core $(BUILD)/bench/core --clear $(BUILD)/bench/clear $(BENCH)
 
-## measures nginx; OUT=doc: openresty-performance.md
+## measures nginx handlers
 bench-openresty: deps-bench deps-test
 	@$(MAKE) all nginx-module
 	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \

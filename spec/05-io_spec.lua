@@ -76,6 +76,75 @@ describe("readfrom a file", function()
         file:close()
     end)
 
+    -- Bytes that reading all of the file has release wipe; by itself, a writer
+    -- grows through buffers that are wiped, too.
+    local function wiped(from, text, hint)
+        local before = pool:stats().wiped_bytes
+        local w = pool:writer(hint)
+        while assert(w:readfrom(from)) > 0 do end
+        assert.is_true(w:equals(text))
+        w:release()
+        return pool:stats().wiped_bytes - before
+    end
+
+    it("asks a file for little more than it has", function()
+        local text = ("abcdefg"):rep(40000)
+        local file = file_of(text)
+        assert.is_true(wiped(file, text, 1048576) <= #text + 4096)
+        file:seek("set", 200000)
+        assert.is_true(wiped(file, text:sub(200001), 1048576) <= 84096)
+        file:seek("set", 300000)
+        assert.is_true(wiped(file, "", 1048576) <= 4096)
+        file:close()
+    end)
+
+    it("asks a file for little more than it has when Lua has read of it",
+        function()
+            local text = ("abcdefg"):rep(40000)
+            local file = file_of(text)
+            assert.equal("a", file:read(1))
+            assert.is_true(wiped(file, text:sub(2), 1048576) <= #text + 4096)
+            file:close()
+        end)
+
+    it("asks a descriptor for little more than the file has", function()
+        local text = ("abcdefg"):rep(40000)
+        local path = os.tmpname()
+        local file = assert(io.open(path, "w"))
+        file:write(text)
+        file:close()
+        local fd = C.open(path, 0)
+        os.remove(path)
+        assert.is_true(wiped(fd, text, 1048576) <= #text + 4096)
+        C.close(fd)
+    end)
+
+    it("reads on in a file that has grown since", function()
+        local path = os.tmpname()
+        local more = assert(io.open(path, "w"))
+        local file = assert(io.open(path))
+        os.remove(path)
+        local w = pool:writer(1048576)
+        for i = 1, 3 do
+            assert.equal(0, w:readfrom(file))
+            assert.is_true(w:equals(("x"):rep(100000 * (i - 1))))
+            more:write(("x"):rep(100000))
+            more:flush()
+            assert.equal(100000, w:readfrom(file))
+        end
+        file:close()
+        more:close()
+    end)
+
+    it("fills the free capacity from what does not know its size", function()
+        for _, file in ipairs { io.popen "head -c 300000 /dev/zero",
+            assert(io.open "/dev/zero"), assert(io.open "/proc/kallsyms") } do
+            local w = pool:writer(200000)
+            assert.equal(w:capacity(), w:readfrom(file))
+            file:close()
+        end
+    end)
+
     it("mixes with what Lua reads from the file", function()
         local file = file_of "line\nrest"
         assert.equal("line", file:read "*l")

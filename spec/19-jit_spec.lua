@@ -194,7 +194,8 @@ local exceptions = {
 }
 
 -- Methods that make an object or end one are no accessors.
-local others = { release = true, freeze = true, clone = true, slice = true }
+local others = { release = true, freeze = true, clone = true, slice = true,
+    detach = true, share = true }
 
 local function compiles(kind, x, lists)
     for _, list in ipairs(lists) do

@@ -139,6 +139,49 @@ gives_every_byte_back_as_zero(void **state)
 	bufpool_destroy(p);
 }
 
+/* In the steps of any processor, and whatever the size is to them. */
+static void
+wipes_from_the_end_every_byte_and_no_other(void **state)
+{
+	static const size_t steps[] = { 64, 4096, 262144 };
+	static const size_t sizes[] = { 0, 1, 63, 64, 65, 4095, 4096, 4097,
+					262143, 262144, 262145, 1000000 };
+	const struct wipe_window before = wipe_window;
+	static uint8_t memory[1000064];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+		for (size_t j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
+			size_t n = sizes[j], dirty = 0;
+
+			wipe_window.step = steps[i];
+			memset(memory, 0xa5, sizeof memory);
+			wipe_from_end(memory + 32, n);
+			for (size_t k = 0; k < sizeof memory; k++)
+				dirty += memory[k] == 0xa5;
+			assert_int_equal(dirty, sizeof memory - n);
+			assert_int_equal(memory[31], 0xa5);
+			assert_int_equal(memory[32 + n], 0xa5);
+		}
+	wipe_window = before;
+}
+
+/* Every size is in the window, or none is, or some are. */
+static void
+gives_back_zeros_wherever_the_window_lies(void **state)
+{
+	static const struct wipe_window windows[] = {
+		{ 0, SIZE_MAX, 64 }, { 0, 0, 64 }, { 65536, 65536, 4096 },
+	};
+	const struct wipe_window before = wipe_window;
+
+	for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+		wipe_window = windows[i];
+		gives_every_byte_back_as_zero(state);
+	}
+	wipe_window = before;
+}
+
 static void
 wipes_only_what_was_dirtied(void **state)
 {
@@ -162,6 +205,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(gives_every_byte_back_as_zero),
+		cmocka_unit_test(wipes_from_the_end_every_byte_and_no_other),
+		cmocka_unit_test(gives_back_zeros_wherever_the_window_lies),
 		cmocka_unit_test(wipes_only_what_was_dirtied),
 	};
 

@@ -13,11 +13,12 @@ local space = require "bufpool.space"
 
 local type, tonumber = type, tonumber
 local io_type = io.type
-local floor, max = math.floor, math.max
+local floor, max, min = math.floor, math.max, math.min
 local size, position, range = check.size, check.position, check.range
 local live, view, room = object.live, object.view, space.room
 local read_fd, read_file = calls.read, calls.fread
 local write_fd, write_file = calls.write, calls.fwrite
+local rest_fd, rest_file = calls.rest, calls.frest
 
 local EBADF, INT_MAX = core.constants.EBADF, core.constants.INT_MAX
 local CLOSED = "attempt to use a closed file"
@@ -78,8 +79,28 @@ local writers = {}
 -- The fewest bytes that readfrom asks for by itself, to be worth a system call.
 local LEAST = 4096
 
+-- From so many bytes on, wiping them costs more than asking for a file's size.
+local FAR = 65536
+
+-- What to ask for where there is room for n bytes. What is asked for is wiped
+-- later, so this is what a file still has, and up to LEAST bytes more: the C
+-- library reads whole blocks straight into our memory. (A file that grows just
+-- now has more, for the next call.)
+local function wanted(file, n)
+    if n <= FAR then
+        return n
+    end
+    local rest
+    if type(file) == "number" then
+        rest = rest_fd(file)
+    else
+        rest = rest_file(file)
+    end
+    return rest < 0 and n or min(n, rest + LEAST - rest % LEAST)
+end
+
 ---Appends up to n bytes; by default as many as there is room for, at least
----4096.
+---4096, and no more than a file of known size still has.
 ---@param file bufpool.File
 ---@param n? bufpool.Integer
 ---@return integer? bytes 0 at the end
@@ -89,7 +110,7 @@ function readers.readfrom(self, file, n)
     local free = live(self, "readfrom")
     free = tonumber(free.capacity) - tonumber(free.len)
     local from = target(file, "readfrom", 1)
-    local count = check.absent(n) and max(free, LEAST)
+    local count = check.absent(n) and wanted(from, max(free, LEAST))
         or size(n, "readfrom", 2)
     local b, epoch, to, stop, mark = room(self, count, "readfrom")
     local len = tonumber(stop) - count

@@ -60,6 +60,9 @@ end
 
 local STATES = core.states
 
+-- What each box has, for handles: where a reader stores what it has read.
+local handles_word = ffi.new "union { int32_t i32; uint32_t u32; float f32; }"
+
 -- `core` is for modules that are loaded after the core's name stands for the
 -- whole module (see init.lua).
 local object = { box_type = box_t, handle_type = handle_t, core = core }
@@ -186,11 +189,12 @@ function object.live(self, name)
 end
 
 ---Where the bytes of a living object are, and how many; what holds its epoch,
----and the epoch.
+---and the epoch; what holds a word for a reader to store (see typed.lua).
 ---@return any at
 ---@return integer len
 ---@return any o
 ---@return integer epoch
+---@return any word
 local function view(self, name, arg)
     if type(self) == "userdata" then
         local sentinel = getmetatable(self)
@@ -200,20 +204,20 @@ local function view(self, name, arg)
                 local b = box.buf
                 local epoch = b.epoch
                 if b.word == box.word then
-                    return b.at, tonumber(b.len), b, epoch
+                    return b.at, tonumber(b.len), b, epoch, box
                 end
             end
         elseif sentinel == "bufpool.frozen" then
             local box = cast(frozen_t, self)
             if box ~= nil and box.low == FROZEN and box.high == HIGH then
                 local epoch = box.epoch
-                return box.at, tonumber(box.len), box, epoch
+                return box.at, tonumber(box.len), box, epoch, box
             end
         end
     elseif is_handle(self) then
         local b, epoch = borrowed(self)
         if b then
-            return b.at, tonumber(b.len), b, epoch
+            return b.at, tonumber(b.len), b, epoch, handles_word
         end
     end
     return reject(self, name, arg and "string, number, buffer or frozen"

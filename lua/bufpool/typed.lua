@@ -6,9 +6,12 @@
 -- three bytes are composed of bytes, and all others of 32-bit words, which
 -- keep two rules:
 --
--- A reader stores what it has read into the cell below. That store is of the
--- same type, may for all that LuaJIT knows have changed any word, and its value
--- is new each time; so no later load is taken from before it.
+-- A reader stores a word that it has read. That store is of the same type, may
+-- for all that LuaJIT knows have changed any word, and its value is new each
+-- time; so no later load is taken from before it. It goes into the object's own
+-- box: LuaJIT can tell that this leaves the cookie in the same box as it is,
+-- and checks the cookie once before a loop. A store elsewhere would have both
+-- words of the cookie read again in each round. (Handles have no cookie.)
 --
 -- A writer ends with a store to a word and one to a byte, of a value that is
 -- new each time; so nothing later, of words or of bytes, is taken from before
@@ -90,7 +93,8 @@ local function too_short(name, len, size)
 end
 
 -- $read and $write use `at`, which points in front of position 1, and `from`,
--- a position; $write comes after the comparison and so allocates nothing.
+-- a position; $write comes after the comparison and so allocates nothing. $aim
+-- is what $point is to $read, where the two differ.
 local template = [[
 local e = ...
 local cast, number = e.cast, e.number
@@ -102,11 +106,12 @@ local bor, bswap, bxor, lshift, rshift = e.bor, e.bswap, e.bxor, e.lshift,
     e.rshift
 local floor, max, min, tobit = e.floor, e.max, e.min, e.tobit
 local select, tonumber, type = e.select, e.tonumber, e.type
-local int64, real, uint64, words = e.int64, e.real, e.uint64, e.words
+local int64, real, uint64 = e.int64, e.real, e.uint64
+local words, unsigned = e.words, e.unsigned
 local INT_MAX, ESTALE = 0x7fffffff, e.ESTALE
 
 local function read(self, i)
-    local at, len, o, epoch = view(self, "$kind")
+    local at, len, o, epoch, word = view(self, "$kind")
     local from = i
     if type(i) ~= "number"
         or not (i >= 1 and i <= tobit(min(len, INT_MAX)) - $more)
@@ -114,7 +119,7 @@ local function read(self, i)
         from = position(i, len, $size, "$kind", 1)
     end
     at = at - 1
-    $point
+    $aim
     if o.epoch ~= epoch then
         return read(self, i)
     end
@@ -191,7 +196,8 @@ local environment = {
     consume = calls.consume, line_end = space.line_end,
     put_each = put_each, too_short = too_short,
     cell = cell, ticks = ticks, tick_byte = tick_byte, nan = nan,
-    words = ffi.typeof("int32_t *"), cast = ffi.cast,
+    words = ffi.typeof("int32_t *"), unsigned = ffi.typeof("uint32_t *"),
+    cast = ffi.cast,
     int64 = int64, uint64 = uint64, real = real,
     bor = bor, bswap = bit.bswap, bxor = bit.bxor,
     lshift = bit.lshift, rshift = rshift, tobit = bit.tobit,
@@ -234,15 +240,15 @@ local SWAP = "bxor(bswap(bxor(%s, 1)), 0x01000000)"
 
 local function word_parts(kind)
     local swap = kind.swap and "bswap" or ""
-    local read = ("cell.i32 = %s(p[0])\n"):format(swap)
+    local read = ("$word.i32 = %s(p[0])\n"):format(swap)
     if kind.float then
         -- Signalling ones, too: becoming a double makes them quiet.
-        read = read .. "if cell.u32 > 0xff800000 then return nan end\n"
+        read = read .. "if $word.u32 > 0xff800000 then return nan end\n"
     end
     return {
         check = kind.float and "v = real" or "number",
         point = "local p = cast(words, at + from)",
-        read = read .. "return cell." .. kind.field,
+        read = read .. "return $word." .. kind.field,
         convert = ("cell.%s = v\nlocal x = "):format(kind.field)
             .. (kind.float and swap .. "(cell.i32)"
             or kind.swap and SWAP:format("cell.i32") or "cell.i32"),
@@ -253,23 +259,33 @@ end
 local function double_word_parts(kind)
     local swap = kind.swap and "bswap" or ""
     local low = kind.order == "le" and 0 or 1
-    local read = ([[
-cell.i32 = %s(p[%d])
-local low = cell.u32
-cell.i32 = %s(p[%d])
-]]):format(swap, low, swap, 1 - low)
+    local read, aim
+    if kind.swap then
+        aim = "local p = cast(words, at + from)"
+        read = ([[
+$word.i32 = bswap(p[%d])
+local low = $word.u32
+$word.i32 = bswap(p[%d])
+]]):format(low, 1 - low)
+    else
+        aim = "local p = cast(unsigned, at + from)"
+        read = ([[
+local low = p[%d]
+$word.u32 = p[%d]
+]]):format(low, 1 - low)
+    end
     local convert
     if kind.float then
         read = read .. [[
-if cell.u32 >= 0xfff80000 then return nan end
-cell.u64 = cell.u32 * 0x100000000ULL + low
+if $word.u32 >= 0xfff80000 then return nan end
+cell.u64 = $word.u32 * 0x100000000ULL + low
 return cell.f64]]
         convert = ("cell.f64 = v\nlocal x = %s(cell.u64)\n"):format(swap)
     elseif kind.signed then
-        read = read .. "return cell.i32 * 0x100000000LL + low"
+        read = read .. "return $word.i32 * 0x100000000LL + low"
         convert = "local x = int64(v)\n"
     else
-        read = read .. "return cell.u32 * 0x100000000ULL + low"
+        read = read .. "return $word.u32 * 0x100000000ULL + low"
         -- The interpreter would turn negative numbers into 2^63.
         convert = [[
 local x
@@ -285,6 +301,7 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
     return {
         check = kind.float and "v = real" or "number",
         point = "local p = cast(words, at + from)",
+        aim = aim,
         read = read,
         convert = convert,
         write = TICK_FIRST .. ("p[%d], p[%d] = x, y"):format(
@@ -293,6 +310,9 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
 end
 
 local readers, writers = {}, {}
+-- Where a reader stores its word. The interpreter takes longer to find a field
+-- of a box than of the cell.
+local WORD = jit.status() and "word" or "cell"
 local chunk_name = check.chunk "typed"
 
 -- Defines four methods: for the kind u32be these are u32be, get_u32be,
@@ -307,6 +327,8 @@ local function define(kind)
         parts = double_word_parts(kind)
     end
     local name = kind.name
+    parts.read = parts.read:gsub("$word", WORD)
+    parts.aim = parts.aim or parts.point
     parts.kind, parts.size, parts.more = name, kind.size, kind.size - 1
     -- Names of our own file, so that errors are told at the caller's line.
     local make = assert(load(template:gsub("$(%a+)", parts), chunk_name))

@@ -81,6 +81,8 @@ checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 static void release_foreign(struct bufpool_buf *b, bool by_gc);
 static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
 			  bool by_gc);
+static void release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s,
+			   bool by_gc);
 static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 			      bool by_gc);
 
@@ -146,8 +148,20 @@ release_turned(struct bufpool_buf *b, bool by_gc)
 	release(b, by_gc);
 }
 
+/* What is short is wiped without a call, and so without a stack frame. */
 static __attribute__((noinline)) void
 release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+{
+	if (b->mark > WIPE_SHORT || unlikely(b->consumed)) {
+		release_wiping(b, s, by_gc);
+		return;
+	}
+	counter_add(&s->cache->wiped_bytes, buf_clean(b));
+	release_wiped(b, s, by_gc);
+}
+
+static __attribute__((noinline)) void
+release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
 	release_wiped(b, s, by_gc);

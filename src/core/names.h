@@ -127,6 +127,10 @@
 
 #define registry_next bufpool_registry_next
 
+#define wipe_from_end bufpool_wipe_from_end
+#define wipe_init bufpool_wipe_init
+#define wipe_window bufpool_wipe_window
+
 #define trim_bytes bufpool_trim_bytes
 #define trim_maintain bufpool_trim_maintain
 

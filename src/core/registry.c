@@ -12,6 +12,7 @@
 #include "stats.h"
 #include "table.h"
 #include "ticket.h"
+#include "wipe.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
 
@@ -32,6 +33,7 @@ init(void)
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
 
+	wipe_init();
 	cache_init();
 	arena_init();
 	works = buf_table_init() && table_init(&pools, place, POOLS_MAX) &&

@@ -47,8 +47,13 @@ struct bufpool_account {	/* of one Lua VM, in bytes */
 
 struct bufpool_box {		/* a buffer */
 	int32_t low, high;	/* the cookie */
-	int32_t state;
 	struct bufpool_buf *buf;
+	int32_t state;
+	union {			/* what Lua has read last: typed.lua */
+		int32_t i32;
+		uint32_t u32;
+		float f32;
+	};
 	uint64_t word;		/* of buf, as long as it is this box's */
 	struct bufpool_account *account;
 	double charged;		/* this box's part of account->held */
@@ -56,21 +61,27 @@ struct bufpool_box {		/* a buffer */
 
 struct bufpool_frozen_box {
 	int32_t low, high;	/* the cookie */
-	int32_t state;
-	struct bufpool_frozen *frozen;
 	const uint8_t *at;	/* of this slice */
+	int32_t state;
+	int32_t epoch;		/* changes on release */
 	size_t len;
+	struct bufpool_frozen *frozen;
 	struct bufpool_account *account;
 	double charged;
-	int32_t epoch;		/* changes on release */
+	union {			/* what Lua has read last: typed.lua */
+		int32_t i32;
+		uint32_t u32;
+		float f32;
+	};
 };
 
 struct bufpool_pool_box {
 	int32_t low, high;	/* the cookie */
-	int32_t state;
 	struct bufpool *pool;
+	int32_t state;
 	int32_t named;		/* collecting the handle closes nothing */
 	int32_t error;		/* why the last borrow failed */
+	struct bufpool_account *account;	/* of what it hands out */
 };
 
 /*
@@ -87,9 +98,11 @@ struct bufpool_handle;
  * Those that change a buffer do so only while its epoch is the given one, and
  * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
  * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
- * which Lua need not box. I/O returns bytes, or an errno negated. borrow
- * returns NULL when it fails, detach an errno negated. freeze fills a box that
- * has nothing inside. scope.h tells what those of scopes do.
+ * which Lua need not box. I/O returns bytes, or an errno negated; rest and
+ * frest return the bytes that a regular file has from here to its end, or -1
+ * where nobody knows. borrow returns NULL when it fails, detach an errno
+ * negated. freeze fills a box that has nothing inside. scope.h tells what those
+ * of scopes do.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
@@ -128,6 +141,8 @@ struct bufpool_calls {
 	double (*const write)(int fd, const void *from, size_t n);
 	double (*const fread)(void *file, void *to, size_t n);
 	double (*const fwrite)(void *file, const void *from, size_t n);
+	double (*const rest)(int fd);
+	double (*const frest)(void *file);
 	void (*const shortage)(int error, double size, char *to, size_t n);
 	void (*const message)(int error, char *to, size_t n);
 	int (*const lend_frozen)(struct bufpool_frozen_box *, int32_t epoch,
@@ -255,8 +270,10 @@ box_charge(struct bufpool_account *account, double *charged, double bytes)
 
 /* The functions that fill a new box allocate nothing. */
 static inline void
-box_own_pool(struct bufpool_pool_box *box, struct bufpool *pool, int named)
+box_own_pool(lua_State *L, struct bufpool_pool_box *box, struct bufpool *pool,
+	     int named)
 {
+	box->account = lua_touserdata(L, UP_ACCOUNT);
 	box->pool = pool;
 	box->named = named;
 }

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "calls.h"
@@ -222,6 +223,30 @@ write_file(void *file, const void *from, size_t n)
 	return put < n && errno != 0 ? -errno : (double)put;
 }
 
+/* Files of /proc say that they are empty, and are not. */
+static double
+rest_from(int fd, off_t at)
+{
+	struct stat file;
+
+	if (at < 0 || fstat(fd, &file) < 0 || !S_ISREG(file.st_mode) ||
+	    file.st_size == 0)
+		return -1;
+	return file.st_size > at ? (double)(file.st_size - at) : 0;
+}
+
+static double
+rest_fd(int fd)
+{
+	return rest_from(fd, lseek(fd, 0, SEEK_CUR));
+}
+
+static double
+rest_file(void *file)
+{
+	return file == NULL ? -1 : rest_from(fileno(file), ftello(file));
+}
+
 static void
 message(int error, char *to, size_t n)
 {
@@ -362,6 +387,8 @@ const struct bufpool_calls ffi_calls = {
 	.write = write_fd,
 	.fread = read_file,
 	.fwrite = write_file,
+	.rest = rest_fd,
+	.frest = rest_file,
 	.shortage = shortage,
 	.message = message,
 	.lend_frozen = lend_frozen,

@@ -63,11 +63,11 @@ typedef struct bufpool_buf *take_fn(struct bufpool *, size_t n, size_t align);
  * is killed if it stays empty. The handle in argument 1 has been checked, but a
  * finalizer may close it whenever the collector runs.
  */
-static int
-checkout(lua_State *L, const char *name, take_fn *take, double n, size_t align)
+static inline __attribute__((always_inline)) int
+checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
+	 take_fn *take, double n, size_t align)
 {
-	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
-	struct bufpool_pool_box *pool = lua_touserdata(L, 1);
+	struct bufpool_account *account = pool->account;
 	struct bufpool_box *box;
 	struct bufpool_buf *buf;
 	int error;
@@ -129,8 +129,9 @@ take_empty(struct bufpool *pool, size_t n, size_t align)
 static int
 pool_checkout(lua_State *L)
 {
-	argument_self(L, KIND_POOL, "checkout");
-	return checkout(L, "checkout", take,
+	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "checkout");
+
+	return checkout(L, pool, "checkout", take,
 			argument_size(L, 2, 1, "checkout"), 0);
 }
 
@@ -139,10 +140,8 @@ pool_checkout(lua_State *L)
 static int
 core_take(lua_State *L)
 {
-	int results;
-
-	argument_self(L, KIND_POOL, "with");
-	results = checkout(L, "with", take,
+	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "with");
+	int results = checkout(L, pool, "with", take,
 			   argument_size(L, 2, 1, "with"), 0);
 	if (results > 1)
 		return results;
@@ -153,44 +152,49 @@ core_take(lua_State *L)
 static int
 pool_checkout_zeroed(lua_State *L)
 {
-	argument_self(L, KIND_POOL, "checkout_zeroed");
-	return checkout(L, "checkout_zeroed", take_zeroed,
+	struct bufpool_pool_box *pool =
+		argument_self(L, KIND_POOL, "checkout_zeroed");
+
+	return checkout(L, pool, "checkout_zeroed", take_zeroed,
 			argument_size(L, 2, 1, "checkout_zeroed"), 0);
 }
 
 static int
 pool_try_checkout(lua_State *L)
 {
-	argument_self(L, KIND_POOL, "try_checkout");
-	return checkout(L, "try_checkout", take_ready,
+	struct bufpool_pool_box *pool =
+		argument_self(L, KIND_POOL, "try_checkout");
+
+	return checkout(L, pool, "try_checkout", take_ready,
 			argument_size(L, 2, 1, "try_checkout"), 0);
 }
 
 static int
 pool_checkout_aligned(lua_State *L)
 {
+	struct bufpool_pool_box *pool =
+		argument_self(L, KIND_POOL, "checkout_aligned");
 	double n, align;
 
-	argument_self(L, KIND_POOL, "checkout_aligned");
 	n = argument_size(L, 2, 1, "checkout_aligned");
 	align = argument_size(L, 3, 2, "checkout_aligned");
 	if (align == 0 || ((size_t)align & ((size_t)align - 1)) != 0)
 		argument_bad(L, 2, "checkout_aligned",
 			lua_pushfstring(L, "power of two expected, got %f",
 					align));
-	return checkout(L, "checkout_aligned", bufpool_checkout_aligned, n,
-			(size_t)align);
+	return checkout(L, pool, "checkout_aligned", bufpool_checkout_aligned,
+			n, (size_t)align);
 }
 
 static int
 pool_writer(lua_State *L)
 {
+	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "writer");
 	double hint = 0;
 
-	argument_self(L, KIND_POOL, "writer");
 	if (!lua_isnoneornil(L, 2))
 		hint = argument_size(L, 2, 1, "writer");
-	return checkout(L, "writer", take_empty, hint, 0);
+	return checkout(L, pool, "writer", take_empty, hint, 0);
 }
 
 static int
@@ -261,7 +265,7 @@ core_create(lua_State *L)
 			return 3;
 		}
 	}
-	box_own_pool(box, pool, config.name != NULL);
+	box_own_pool(L, box, pool, config.name != NULL);
 	return 1;
 }
 
@@ -273,7 +277,7 @@ core_default(lua_State *L)
 
 	if (pool == NULL)
 		return shortage(L, errno, 0);
-	box_own_pool(box, pool, 1);
+	box_own_pool(L, box, pool, 1);
 	return 1;
 }
 
@@ -294,7 +298,7 @@ core_get(lua_State *L)
 	box = box_new(L, KIND_POOL, sizeof *box);
 	pool = len == strlen(name) ? bufpool_get(name) : NULL;
 	if (pool != NULL)
-		box_own_pool(box, pool, 1);
+		box_own_pool(L, box, pool, 1);
 	else
 		lua_pushnil(L);
 	return 1;

@@ -8,7 +8,8 @@ box_pool(lua_State *L)
 {
 	struct bufpool_pool_box *box = box_new(L, KIND_POOL, sizeof *box);
 
-	box_own_pool(box, (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
+	box_own_pool(L, box,
+		     (struct bufpool *)(uintptr_t)lua_tonumber(L, 1), 0);
 	return 1;
 }
 

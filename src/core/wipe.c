@@ -1,0 +1,34 @@
+#include <unistd.h>
+
+#include "wipe.h"
+
+#define CACHE_LEAST ((size_t)128 << 10)	/* a smaller one is no second cache */
+
+struct wipe_window wipe_window;
+
+void
+wipe_init(void)
+{
+#ifdef _SC_LEVEL2_CACHE_SIZE
+	long answer = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+	long answer = -1;
+#endif
+	size_t cache = answer > 0 ? (size_t)answer : 0;
+
+	if (cache < CACHE_LEAST)
+		return;
+	wipe_window.from = cache / 4 * 3;
+	wipe_window.range = cache / 4 * 3;
+	wipe_window.step = cache / 4 / WIPE_LINE * WIPE_LINE;
+}
+
+void
+wipe_from_end(void *p, size_t n)
+{
+	while (n > wipe_window.step) {
+		n -= wipe_window.step;
+		wipe((char *)p + n, wipe_window.step);
+	}
+	wipe(p, n);
+}
