@@ -28,7 +28,7 @@ BUILD ?= build
 NGINX_SRC ?= /usr/share/nginx/src
 ## the nginx that is to load the module
 NGINX ?= nginx
-## of configure, without NGINX_SRC/conf_flags
+## configure's, without conf_flags
 NGINX_FLAGS ?= --with-compat
 ## V=1 shows the commands of the build
 V ?=

@@ -217,6 +217,9 @@ describe("receive", function()
         local buf = pool:writer()
         local mute = { receive = function() return nil, "closed" end }
         assert.same({ nil, "closed", 0 }, { receive(mute, buf, 9) })
+        -- What was announced takes no memory before it comes.
+        assert.same({ nil, "closed", 0 }, { receive(mute, buf, 2 ^ 25) })
+        assert.truthy(buf:capacity() <= 2 * PIECE)
         buf:release()
     end)
 
