@@ -24,11 +24,11 @@ DIR ?= /usr/share
 DEMO ?= --check
 ## where everything is built
 BUILD ?= build
-## nginx's sources or headers, for nginx-module
+## headers of nginx for nginx-module
 NGINX_SRC ?= /usr/share/nginx/src
 ## the nginx that is to load the module
 NGINX ?= nginx
-## configure's flags, where NGINX_SRC has no conf_flags
+## configure's flags without conf_flags in NGINX_SRC
 NGINX_FLAGS ?= --with-compat
 ## V=1 shows the commands of the build
 V ?=
@@ -294,7 +294,7 @@ space := $(subst x,,x x)
 pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 	$(space),\ ,$(1))))))
 
-## takes back what install and install-nginx-module put there
+## takes back what both installs put there
 uninstall: uninstall-nginx-module
 	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
 		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \

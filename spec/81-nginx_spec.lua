@@ -306,6 +306,7 @@ function h.misuse()
         misuse(function() B.print("x", x) end)
         misuse(function() B.say(x) end)
     end
+    misuse(function() B.print({ 1, [2 ^ 40] = 2 }) end)
     misuse(function() B.read_body() end)
     misuse(function() B.read_body({}) end)
     misuse(function() B.read_body(pool, -1) end)
@@ -765,6 +766,7 @@ local function cases(modules, zero_copy)
             expect(plain and "" or "bad argument #2 to 'print' ", what)
             expect(plain and "" or "bad argument #1 to 'say' ", what)
         end
+        expect("bad argument #1 to 'print' ", "(more than 4194304 strings)")
         local read = "bad argument #%d to 'read_body' "
         expect(read:format(1), "(pool expected, got nil)")
         expect(read:format(1), "(pool expected, got table)")

@@ -37,7 +37,7 @@ local WORTH = 4096
 -- Tables in tables; more is taken for a cycle.
 local DEPTH = 100
 -- Strings and objects in one call.
-local LEAVES = 2 ^ 24
+local LEAVES = 2 ^ 22
 
 local send_address = module and lend.address(module.ngx_http_bufpool_send)
 
