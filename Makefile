@@ -28,7 +28,7 @@ BUILD ?= build
 NGINX_SRC ?= /usr/share/nginx/src
 ## the nginx that is to load the module
 NGINX ?= nginx
-## configure's flags without conf_flags in NGINX_SRC
+## flags, unless NGINX_SRC has conf_flags
 NGINX_FLAGS ?= --with-compat
 ## V=1 shows the commands of the build
 V ?=
@@ -255,7 +255,7 @@ $(BUILD)/nginx/accepted: $(NGINX_MODULE)
 	@.ci/nginx-module try $(BUILD)/nginx $(call word_of,$(NGINX))
 	@touch $@
 
-# Where nginx looks for its modules, by nginx -V.
+## where nginx looks for its modules: nginx -V
 NGINX_MODULES ?= $(shell .ci/nginx-module where $(call word_of,$(NGINX)))
 
 ## installs the module of nginx among nginx's

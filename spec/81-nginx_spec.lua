@@ -987,6 +987,40 @@ describe("ngx_http_bufpool_module", function()
     local NDK = nginx.modules .. "/ndk_http_module.so"
     local LUA = nginx.modules .. "/ngx_http_lua_module.so"
 
+    local function make(arguments)
+        return shell(("cd %s && env -u MAKEFLAGS -u MAKELEVEL make BUILD=%s %s")
+            :format(quote(nginx.root), quote(os.getenv "BUILD" or "build"),
+            arguments))
+    end
+
+    it("is built once", function()
+        assert.equal("", (make "nginx-module"))
+    end)
+
+    it("says what building it lacks", function()
+        local said, status = make("BUILD=build/lack NGINX_SRC=/nowhere "
+            .. "nginx-module")
+        must("rm -rf " .. quote(nginx.root .. "/build/lack"))
+        assert.equal(2, status)
+        assert.truthy(said:find("bufpool: no nginx sources in /nowhere (no "
+            .. "configure there): install nginx-dev, or give NGINX_SRC=", 1,
+            true), said)
+    end)
+
+    it("is installed among nginx's modules, and uninstalled", function()
+        local dir = must "mktemp -d":gsub("\n", "")
+        local name = quote(dir .. nginx.modules .. "/" .. MODULE:match "[^/]*$")
+        local function there()
+            return select(2, shell("cmp " .. name .. " " .. quote(MODULE))) == 0
+        end
+        assert.equal(0, select(2, make("install-nginx-module DESTDIR="
+            .. dir)))
+        assert.truthy(there())
+        assert.equal(0, select(2, make("uninstall DESTDIR=" .. dir)))
+        assert.falsy(there())
+        must("rm -r " .. dir)
+    end)
+
     it("loads before the Lua module, and after it", function()
         for _, order in ipairs { { NDK, LUA, MODULE }, { MODULE, NDK, LUA } } do
             local said, status = try(unpack(order))
