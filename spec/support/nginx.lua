@@ -204,8 +204,14 @@ function server:log()
         .. "/build/output " .. self.dir .. "/error.log 2>/dev/null"))
 end
 
+-- A zombie is not alive: some systems are slow to bury what has no parent.
 function server:alive()
-    return ffi.C.kill(self.pid, 0) == 0
+    local file = io.open("/proc/" .. self.pid .. "/stat")
+    local state = file and file:read "*a":match "%) (%u)"
+    if file then
+        file:close()
+    end
+    return state ~= nil and state ~= "Z"
 end
 
 -- Tells nginx to finish its requests and waits for its end. Whether it ended.
