@@ -255,7 +255,7 @@ $(BUILD)/nginx/accepted: $(NGINX_MODULE)
 	@.ci/nginx-module try $(BUILD)/nginx $(call word_of,$(NGINX))
 	@touch $@
 
-# Where nginx looks for its modules, by nginx -V.
+## where nginx looks for its modules: nginx -V
 NGINX_MODULES ?= $(shell .ci/nginx-module where $(call word_of,$(NGINX)))
 
 ## installs the module of nginx among nginx's
@@ -294,7 +294,7 @@ space := $(subst x,,x x)
 pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 	$(space),\ ,$(1))))))
 
-## takes back what the installs put there
+## takes back what both installs put there
 uninstall: uninstall-nginx-module
 	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
 		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \

@@ -37,7 +37,7 @@ local WORTH = 4096
 -- Tables in tables; more is taken for a cycle.
 local DEPTH = 100
 -- Strings and objects in one call.
-local LEAVES = 2 ^ 24
+local LEAVES = 2 ^ 22
 
 local send_address = module and lend.address(module.ngx_http_bufpool_send)
 
@@ -149,6 +149,9 @@ local function print_strings(leaves, n, name)
     return call_print(batch)
 end
 
+-- Most calls print one object. A trace gives up at a loop that it leaves after
+-- one round, so the functions below do the first round before the loop.
+
 -- What ngx.print is to send before anything is lent: nothing, or for the first
 -- time in a request the first byte. ngx.flush and the buffering for HTTP/1.0 go
 -- by whether ngx.print has sent one.
@@ -156,19 +159,26 @@ local function first_bytes(r, list, n)
     if module.ngx_http_bufpool_begun(r) ~= 0 then
         return ""
     end
-    for i = 0, n - 1 do
-        local piece = list[i]
-        if piece.len > 0 then
-            local byte = ffi.string(piece.at, 1)
-            piece.at, piece.len = piece.at + 1, piece.len - 1
-            return byte
-        end
+    local i = 0
+    if list[0].len == 0 then
+        repeat
+            i = i + 1
+            if i == n then
+                return ""
+            end
+        until list[i].len > 0
     end
-    return ""
+    local piece = list[i]
+    local byte = ffi.string(piece.at, 1)
+    piece.at, piece.len = piece.at + 1, piece.len - 1
+    return byte
 end
 
 local function lend_and_send(r, list, leaves, n, name)
-    for i = 1, n do
+    if lend.fill(list[0], leaves[1], name) ~= 0 then
+        return false
+    end
+    for i = 2, n do
         if lend.fill(list[i - 1], leaves[i], name) ~= 0 then
             return false
         end
@@ -196,12 +206,19 @@ local function send(r, leaves, n, name)
     return done, err
 end
 
+local function flatten_all(leaves, n, largest, name, arg, count, x, ...)
+    n, largest = flatten(x, leaves, n, largest, name, arg, 0)
+    if arg < count then
+        return flatten_all(leaves, n, largest, name, arg + 1, count, ...)
+    end
+    return n, largest
+end
+
 ---@param last? string
 local function output(name, last, ...)
-    local leaves, n, largest = {}, 0, -1
-    for arg = 1, select("#", ...) do
-        n, largest = flatten((select(arg, ...)), leaves, n, largest, name,
-            arg, 0)
+    local leaves, n, largest, count = {}, 0, -1, select("#", ...)
+    if count > 0 then
+        n, largest = flatten_all(leaves, n, largest, name, 1, count, ...)
     end
     if last then
         n = n + 1

@@ -48,6 +48,7 @@ static jmp_buf portable_return;
 #define assert_null(p) portable_check((p) == NULL)
 #define assert_non_null(p) portable_check((p) != NULL)
 #define assert_int_equal(a, b) portable_equal(a, b)
+#define assert_int_not_equal(a, b) portable_check((a) != (b))
 #define assert_ptr_equal(a, b) portable_check((a) == (b))
 #define assert_ptr_not_equal(a, b) portable_check((a) != (b))
 #define assert_in_range(x, least, most)                         \

@@ -50,7 +50,7 @@ settings_ticket_ttl(const struct bufpool_config *config)
 	double ms = config->ticket_ttl * 1000;
 	int64_t whole = (int64_t)(ms < most ? ms : most);
 
-	return whole < ms && ms < most ? whole + 1 : whole;
+	return (double)whole < ms && ms < most ? whole + 1 : whole;
 }
 
 int
