@@ -152,11 +152,11 @@ local function sample(row, name)
             whole = ("0123456789abcdef"):rep(65536) },
     }
     local ok, figures = pcall(function()
-        local worker = next(server:workers())
         local request = row.post and { body = ("0123456789"):rep(BODY / 10) }
             or {}
         local answer = server:get("/run", request)
         assert(answer.status == 200, server:log())
+        local worker = next(server:workers())
         local got = {}
         local resident = nginx.resident(worker)
         wrk(server, "/run", 1, row.post)
