@@ -245,6 +245,26 @@ function h.backlog()
     f:release()
 end
 
+-- Answers how many bytes of garbage collected memory such a print leaves.
+function h.leaves()
+    local function count()
+        collectgarbage()
+        collectgarbage()
+        return collectgarbage "count" * 1024
+    end
+    local before = count()
+    do
+        local list, f = {}, frozen(text(10000))
+        for i = 1, 100000 do
+            list[i] = ""
+        end
+        list[#list + 1] = f
+        B.print(list)
+        f:release()
+    end
+    ngx.shared.log:set("results", count() - before)
+end
+
 -- The last reference is nginx's from here on.
 function h.large()
     local f = frozen(text(1000000))
@@ -763,6 +783,11 @@ local function cases(modules, zero_copy)
         end
         grown(50)
         assert.truthy(grown(1000) < 8 * 1048576)
+    end)
+
+    it("keeps no list of pieces after a long print", function()
+        same(text(10000), body "/h/leaves")
+        assert.truthy(tonumber((body "/h/logged")) < 1048576)
     end)
 
     it("prints when the pool has no memory for a copy", function()

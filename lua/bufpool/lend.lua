@@ -17,6 +17,9 @@ local frozen_t = ffi.typeof("struct bufpool_frozen_box *")
 local pieces_t = ffi.typeof("struct bufpool_piece[?]")
 local address_t = ffi.typeof("uintptr_t")
 
+-- Pieces of the largest list that is kept, which takes 32 KiB.
+local KEPT = 1024
+
 local lend = {}
 
 -- One list of pieces is kept for the next call. A finalizer may ask for a list
@@ -43,10 +46,12 @@ function lend.take_list(n)
 end
 
 ---Releases what the first n pieces of the list still hold, and keeps the list
----for the next call.
+---for the next call unless it is large.
 function lend.return_list(list, size, n)
     take_back(list, n)
-    spare, spare_size = list, size
+    if size <= KEPT then
+        spare, spare_size = list, size
+    end
 end
 
 ---Makes a piece of a string, which the caller holds, or of an object.
