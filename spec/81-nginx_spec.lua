@@ -230,6 +230,41 @@ function h.flush()
     ngx.shared.log:set("results", table.concat(log, " "))
 end
 
+-- More than the socket takes, so that flushes are on their way behind it while
+-- more is printed in either way.
+function h.backlog()
+    local f = frozen(text(1000000))
+    for i = 1, 12 do
+        assert(B.print(f))
+        assert(ngx.flush())
+        assert(ngx.print(i, " "))
+        assert(B.print(i, " ", f))
+        assert(ngx.flush())
+        assert(B.say "small")
+    end
+    f:release()
+end
+
+-- Answers how many bytes of garbage collected memory such a print leaves.
+function h.leaves()
+    local function count()
+        collectgarbage()
+        collectgarbage()
+        return collectgarbage "count" * 1024
+    end
+    local before = count()
+    do
+        local list, f = {}, frozen(text(10000))
+        for i = 1, 100000 do
+            list[i] = ""
+        end
+        list[#list + 1] = f
+        B.print(list)
+        f:release()
+    end
+    ngx.shared.log:set("results", count() - before)
+end
+
 -- The last reference is nginx's from here on.
 function h.large()
     local f = frozen(text(1000000))
@@ -311,6 +346,12 @@ function h.misuse()
     misuse(function() B.read_body({}) end)
     misuse(function() B.read_body(pool, -1) end)
     misuse(function() B.read_body(pool, "1") end)
+    local f = frozen "frozen"
+    for _, given in ipairs { newproxy(), {}, "buffer", pool, dead, f } do
+        local fake = { writer = function() return given end }
+        misuse(function() B.read_body(fake) end)
+    end
+    f:release()
     misuse(function() B.body_filter("x") end)
     misuse(function() B.body_filter(dead) end)
     local b = pool:writer()
@@ -679,6 +720,19 @@ local function cases(modules, zero_copy)
         assert.equal(("1"):rep(10, " "), body "/h/logged")
     end)
 
+    it("prints on behind a flush that has not left", function()
+        local expected, large = {}, text(1000000)
+        for i = 1, 12 do
+            expected[i] = large .. i .. " " .. i .. " " .. large .. "small\n"
+        end
+        expected = table.concat(expected)
+        for _, options in ipairs { {}, { port = 1,
+            curl = "--http2-prior-knowledge" }, { port = 2, scheme = "https",
+            curl = "--http1.1" } } do
+            same(expected, (body("/h/backlog", options)))
+        end
+    end)
+
     it("prints a buffer as it was at the call", function()
         same(text(3000000) .. ("."):rep(3000000), body "/h/changed")
     end)
@@ -732,6 +786,11 @@ local function cases(modules, zero_copy)
         assert.truthy(grown(1000) < 8 * 1048576)
     end)
 
+    it("keeps no list of pieces after a long print", function()
+        same(text(10000), body "/h/leaves")
+        assert.truthy(tonumber((body "/h/logged")) < 1048576)
+    end)
+
     it("prints when the pool has no memory for a copy", function()
         same("a" .. text(700000), body "/h/short")
     end)
@@ -741,7 +800,7 @@ local function cases(modules, zero_copy)
     end)
 
     it("names what cannot be printed, at the caller's line", function()
-        local lines = body "/h/misuse":gmatch "[^\n]+"
+        local lines = body("/h/misuse", { body = "body" }):gmatch "[^\n]+"
         local function expect(start, what)
             local line = lines()
             assert.equal(start .. what, line)
@@ -772,6 +831,9 @@ local function cases(modules, zero_copy)
         expect(read:format(1), "(pool expected, got table)")
         expect(read:format(2), "(size expected, got -1)")
         expect(read:format(2), "(number expected, got string)")
+        for _ = 1, 6 do
+            expect(read:format(1), "(pool expected, got table)")
+        end
         local filter = "bad argument #1 to 'body_filter' "
         expect(filter, "(buffer expected, got string)")
         expect("", "attempt to use a released buffer")

@@ -38,11 +38,19 @@ local function announced(r)
     return tonumber(call(length_of_header)) or -1
 end
 
--- A buffer filled by `read`, or nil and a message.
+local function is_writable(buf)
+    local kind = object.type(buf)
+    return kind == "buffer" or kind == "handle"
+end
+
+-- A buffer filled by `read`, or nil and a message. What stands for a pool may be
+-- any table with a writer, so what comes from there is looked at.
 local function filled(pool, n, read)
     local buf, message = pool:writer(n)
     if not buf then
         return nil, message
+    elseif not is_writable(buf) then
+        object.reject(pool, "read_body", "pool", 1)
     end
     message = read(buf)
     if message then
@@ -149,8 +157,7 @@ end
 ---@param buf bufpool.Buffer
 ---@return boolean last whether it was the last chunk
 function ngx_body.body_filter(buf)
-    local kind = object.type(buf)
-    if kind ~= "buffer" and kind ~= "handle" then
+    if not is_writable(buf) then
         object.reject(buf, "body_filter", "buffer", 1)
     end
     local ok, text, last = pcall(chunk)

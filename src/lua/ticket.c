@@ -18,7 +18,8 @@ refuse(lua_State *L, int error)
 /*
  * core.adopt(ticket): a buffer or a frozen object; or nil and a message. The
  * box comes first, so that nothing leaks when there is no memory for it. What
- * kind of box it is the ticket tells before it is adopted, and does not change.
+ * kind of box it is the ticket tells before it is adopted. It does not change
+ * but with the next ticket of that number, which a finalizer can bring about.
  */
 static int
 core_adopt(lua_State *L)
@@ -43,6 +44,12 @@ core_adopt(lua_State *L)
 		error = errno;
 		box_kill(L, lua_gettop(L), box, BOX_RELEASED);
 		return refuse(L, error);
+	}
+	if ((kind == TICKET_BUF) != (buf != NULL)) {
+		box_kill(L, lua_gettop(L), box, BOX_RELEASED);
+		bufpool_release(buf);
+		bufpool_frozen_unref(frozen);
+		return refuse(L, ESTALE);
 	}
 	if (kind == TICKET_BUF)
 		box_own(account, box, buf);

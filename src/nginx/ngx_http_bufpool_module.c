@@ -3,7 +3,8 @@
  * response bodies that are not copied, request bodies that never are a Lua
  * string, and a cleanup that belongs to a request.
  *
- * It has no directives. bufpool's Lua files call the functions below by FFI:
+ * It has no directives. Its body filter looks only at requests that print by
+ * the functions below. bufpool's Lua files call these by FFI:
  * nginx loads modules with their symbols visible to all. It holds no part of
  * bufpool, which would then exist twice in the process, and knows none of its
  * structs but struct bufpool_piece. Of the Lua module it uses two symbols, and
@@ -30,6 +31,7 @@ typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 
 static send_chain_fn send_chain_link;
 static ngx_module_t *lua_module;
+static ngx_http_output_body_filter_pt next_body_filter;
 extern ngx_module_t ngx_http_bufpool_module;
 
 /* A piece that is on its way to the client. */
@@ -44,6 +46,8 @@ struct lent {
 struct output {
 	struct lent *first, **last;
 	struct lent *spare;	/* to be used again */
+	ngx_buf_t flush;	/* see keep_flush */
+	ngx_chain_t flush_link;
 };
 
 int ngx_http_bufpool_version(void);
@@ -127,6 +131,37 @@ int
 ngx_http_bufpool_begun(ngx_http_request_t *r)
 {
 	return ngx_http_get_module_ctx(r, ngx_http_bufpool_module) != NULL;
+}
+
+/* Whether it is what ngx.flush sends. */
+static int
+is_flush_of_lua(const ngx_chain_t *in)
+{
+	return in != NULL && in->next == NULL &&
+		in->buf->tag == (ngx_buf_tag_t)lua_module && in->buf->flush &&
+		!in->buf->last_buf && ngx_buf_special(in->buf);
+}
+
+/*
+ * The body filter: what ngx.flush sends goes on in a buffer of ours. The Lua
+ * module takes an empty buffer for one that has left when all of its own before
+ * that have, for it forgets ours. It would use it for the next ngx.print while
+ * nginx still has it, behind ours, and its bytes would go out twice.
+ */
+static ngx_int_t
+keep_flush(ngx_http_request_t *r, ngx_chain_t *in)
+{
+	struct output *out =
+		ngx_http_get_module_ctx(r, ngx_http_bufpool_module);
+
+	if (out != NULL && is_flush_of_lua(in)) {
+		ngx_memzero(&out->flush, sizeof out->flush);
+		out->flush.flush = 1;
+		out->flush_link.buf = &out->flush;
+		out->flush_link.next = NULL;
+		in = &out->flush_link;
+	}
+	return next_body_filter(r, in);
 }
 
 /*
@@ -360,7 +395,7 @@ ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 }
 
 static ngx_int_t
-find_lua_module(ngx_conf_t *cf)
+join_lua_module(ngx_conf_t *cf)
 {
 	const char *send = "ngx_http_lua_send_chain_link";
 	const char *module = "ngx_http_lua_module";
@@ -368,8 +403,11 @@ find_lua_module(ngx_conf_t *cf)
 	/* ISO C has no conversion from an object's pointer to a function's. */
 	*(void **)(void *)&send_chain_link = dlsym(RTLD_DEFAULT, send);
 	lua_module = dlsym(RTLD_DEFAULT, module);
-	if (send_chain_link != NULL && lua_module != NULL)
+	if (send_chain_link != NULL && lua_module != NULL) {
+		next_body_filter = ngx_http_top_body_filter;
+		ngx_http_top_body_filter = keep_flush;
 		return NGX_OK;
+	}
 	if (lua_module == NULL) {
 		ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
 			      "ngx_http_bufpool_module needs the Lua module, "
@@ -384,7 +422,7 @@ find_lua_module(ngx_conf_t *cf)
 }
 
 static ngx_http_module_t module_context = {
-	.postconfiguration = find_lua_module,
+	.postconfiguration = join_lua_module,
 };
 
 ngx_module_t ngx_http_bufpool_module = {
