@@ -43,8 +43,8 @@ local function is_writable(buf)
     return kind == "buffer" or kind == "handle"
 end
 
--- A buffer filled by `read`, or nil and a message. What stands for a pool may be
--- any table with a writer, so what comes from there is looked at.
+-- A buffer filled by `read`, or nil and a message. What stands for a pool may
+-- be any table with a writer, so what comes from there is looked at.
 local function filled(pool, n, read)
     local buf, message = pool:writer(n)
     if not buf then

@@ -3,13 +3,13 @@
  * response bodies that are not copied, request bodies that never are a Lua
  * string, and a cleanup that belongs to a request.
  *
- * It has no directives. Its body filter looks only at requests that print by
- * the functions below. bufpool's Lua files call these by FFI:
- * nginx loads modules with their symbols visible to all. It holds no part of
- * bufpool, which would then exist twice in the process, and knows none of its
- * structs but struct bufpool_piece. Of the Lua module it uses two symbols, and
- * looks for them when the configuration is read: so the order of load_module
- * lines does not matter, and a missing Lua module is reported in words.
+ * It has no directives. bufpool's Lua files call the functions below by FFI:
+ * nginx loads modules with their symbols visible to all. Its body filter looks
+ * only at requests that print by these functions. It holds no part of bufpool,
+ * which would then exist twice in the process, and knows none of its structs
+ * but struct bufpool_piece. Of the Lua module it uses two symbols, and looks
+ * for them when the configuration is read: so the order of load_module lines
+ * does not matter, and a missing Lua module is reported in words.
  *
  * All functions are for the worker's one thread that handles requests. `r` is
  * the request of the running Lua code, and not NULL.
