@@ -265,8 +265,8 @@ local function markdown(rows)
         for _, name in ipairs(names_of(row)) do
             local f = row.figures[name]
             add(name, report.number(f.rate), report.time(f.cpu * 1e9),
-                report.time(f.kernel * 1e9), report.time(f.collector * 1e9), bytes(f.garbage),
-                bytes(f.peak))
+                report.time(f.kernel * 1e9), report.time(f.collector * 1e9),
+                bytes(f.garbage), bytes(f.peak))
         end
     end
     return table.concat(out, "\n")
