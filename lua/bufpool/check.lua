@@ -168,6 +168,15 @@ function check.string_range(i, j, len, name, arg)
     return i, j
 end
 
+---Raises unless f can be called.
+function check.callable(f, name, arg)
+    local kind = type(f)
+    local meta = (kind == "table" or kind == "userdata") and check.metatable(f)
+    if kind ~= "function" and not (meta and meta.__call ~= nil) then
+        bad_argument(arg, name, "function expected, got " .. kind)
+    end
+end
+
 ---A number to be stored as a byte. The FFI store wraps it.
 function check.byte(v, name, arg)
     if type(v) == "number" or check.integer(v) then

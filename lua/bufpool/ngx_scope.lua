@@ -13,10 +13,10 @@ local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 
 local cast, core = ffi.cast, object.core
-local error, pairs, pcall = error, pairs, pcall
+local pairs, pcall = pairs, pcall
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local raise, bad_argument = check.raise, check.bad_argument
-local identify = object.identify
+local identify, finish = object.identify, object.finish
 local open, borrow = calls.scope_open, calls.scope_borrow
 
 local C = core.constants
@@ -229,32 +229,14 @@ function scope.trim(self)
     return state_of(self, "trim").pool:trim()
 end
 
-local function callable(f)
-    local meta = (type(f) == "table" or type(f) == "userdata")
-        and check.metatable(f)
-    return type(f) == "function" or meta and meta.__call ~= nil
-end
-
-local function finish(h, ok, ...)
-    if object.type(h) == "handle" then
-        h:release()
-    end
-    if not ok then
-        error((...), 0)
-    end
-    return ...
-end
-
 local function call_with(state, arg, n, fn, ...)
     n = check.size(n, "with", arg)
-    if not callable(fn) then
-        bad_argument(arg + 1, "with", "function expected, got " .. type(fn))
-    end
+    check.callable(fn, "with", arg + 1)
     local h, message = take(state, "with", n, FULL, 0)
     if not h then
         return nil, message
     end
-    return finish(h, pcall(fn, h, ...))
+    return finish(h, "handle", pcall(fn, h, ...))
 end
 
 ---Calls fn(handle, ...) and returns its results. The handle is released when fn

@@ -26,7 +26,7 @@ local calls = require "bufpool.calls"
 
 local cast, istype = ffi.cast, ffi.istype
 local band, bnot, rshift = bit.band, bit.bnot, bit.rshift
-local getmetatable, tonumber = getmetatable, tonumber
+local error, getmetatable, tonumber = error, getmetatable, tonumber
 local rawequal, tostring, type = rawequal, tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local min = math.min
@@ -236,6 +236,18 @@ function object.data(v, name, arg)
         return v, #v
     end
     return view(v, name, arg)
+end
+
+---What `with` does after a protected call: releases x if it is still a `kind`,
+---and passes results and errors on.
+function object.finish(x, kind, ok, ...)
+    if object.type(x) == kind then
+        x:release()
+    end
+    if not ok then
+        error((...), 0)
+    end
+    return ...
 end
 
 ---Whether what view and data found still holds.

@@ -9,8 +9,8 @@ local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 
 local cast = ffi.cast
-local error, getmetatable, pcall, type = error, getmetatable, pcall, type
-local reject = object.reject
+local getmetatable, pcall, type = getmetatable, pcall, type
+local finish, reject = object.finish, object.reject
 local POOL, HIGH = core.cookies.pool, core.cookies.high
 local call_borrow = calls.borrow
 
@@ -67,22 +67,6 @@ function pool.borrow(self, n)
     reject(self, "borrow", "pool")
 end
 
-local function finish(buf, ok, ...)
-    if object.type(buf) == "buffer" then
-        buf:release()
-    end
-    if not ok then
-        error((...), 0)
-    end
-    return ...
-end
-
-local function callable(f)
-    local kind = type(f)
-    local meta = (kind == "table" or kind == "userdata") and check.metatable(f)
-    return kind == "function" or meta and meta.__call ~= nil
-end
-
 local take_buffer, guard, guard_works = core.take, core.guard, core.guard_works
 
 ---Calls fn(buf, ...) and returns its results; the buffer is released when fn
@@ -101,17 +85,14 @@ function pool.with(self, n, fn, ...)
         reject(self, "with", "pool")
     end
     n = check.size(n, "with", 1)
-    if not callable(fn) then
-        check.bad_argument(2, "with", "function expected, got "
-            .. type(fn))
-    end
+    check.callable(fn, "with", 2)
     local buf, allowed = take_buffer(self, n)
     if not buf then
         return nil, allowed
     elseif allowed and guard_works then
         return guard(buf, fn, ...)
     end
-    return finish(buf, pcall(fn, buf, ...))
+    return finish(buf, "buffer", pcall(fn, buf, ...))
 end
 
 return pool

@@ -129,27 +129,10 @@ add_class(lua_State *L, int index, const char *name, const luaL_Reg *methods,
 	lua_setfield(L, UP_COUNT, name);
 }
 
-int
-luaopen_bufpool_core(lua_State *L)
+/* Adds what Lua has to know, to the module's private table on top. */
+static void
+add_facts(lua_State *L)
 {
-	struct bufpool_account *account;
-
-	lua_getfield(L, LUA_REGISTRYINDEX, KEY_OPENED);
-	if (!lua_isnil(L, -1))
-		return 1;
-	box_draw_cookie();
-	lua_settop(L, 0);
-	account = lua_newuserdata(L, sizeof *account);
-	memset(account, 0, sizeof *account);
-	for (int i = 2; i <= UP_COUNT; i++)
-		lua_newtable(L);
-	add_class(L, 2, "pool", pool_methods, pool_meta);
-	add_class(L, 3, "buffer", buffer_methods, buffer_meta);
-	add_class(L, 4, "frozen", frozen_methods, frozen_meta);
-	add_class(L, 5, "dead", NULL, NULL);
-	add_functions(L, pool_functions);
-	add_functions(L, ticket_functions);
-	add_functions(L, module_functions);
 	memcpy(lua_newuserdata(L, sizeof ffi_calls), &ffi_calls,
 	       sizeof ffi_calls);
 	lua_setfield(L, -2, "calls");
@@ -171,6 +154,30 @@ luaopen_bufpool_core(lua_State *L)
 	lua_setfield(L, -2, "kinds");
 	push_names(L, box_states, BOX_LIVE);
 	lua_setfield(L, -2, "states");
+}
+
+int
+luaopen_bufpool_core(lua_State *L)
+{
+	struct bufpool_account *account;
+
+	lua_getfield(L, LUA_REGISTRYINDEX, KEY_OPENED);
+	if (!lua_isnil(L, -1))
+		return 1;
+	box_draw_cookie();
+	lua_settop(L, 0);
+	account = lua_newuserdata(L, sizeof *account);
+	memset(account, 0, sizeof *account);
+	for (int i = 2; i <= UP_COUNT; i++)
+		lua_newtable(L);
+	add_class(L, 2, "pool", pool_methods, pool_meta);
+	add_class(L, 3, "buffer", buffer_methods, buffer_meta);
+	add_class(L, 4, "frozen", frozen_methods, frozen_meta);
+	add_class(L, 5, "dead", NULL, NULL);
+	add_functions(L, pool_functions);
+	add_functions(L, ticket_functions);
+	add_functions(L, module_functions);
+	add_facts(L);
 	lua_newtable(L);
 	add_functions(L, box_functions);
 	copy_sign(L);
