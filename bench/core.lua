@@ -20,6 +20,7 @@
 -- a file beside PROGRAM; --again reports these without measuring.
 
 local report = require "report"
+local work = require "cells"
 
 local options = report.options(arg, { core = true, quick = false, only = true,
     out = true, again = false })
@@ -85,47 +86,9 @@ end
 
 -- Measuring ------------------------------------------------------------------
 
-local function run(rival, cell, seconds)
-    local figures = report.run(("timeout 60 %s %s %d %s %d %s %g"):format(
-        report.quote(PROGRAM), rival[1], cell.bytes, cell.dirty, cell.threads,
-        cell.pattern, seconds))[1]
-    return figures and figures.rate and figures
-end
-
-local function measure(cell, rivals)
-    local got = {}
-    for _ = 1, REPEATS * (alone(cell) and 3 or 1) do
-        for _, rival in ipairs(rivals) do
-            if not rival.when or rival.when(cell) then
-                local figures = run(rival, cell,
-                    options.quick and QUICK or SECONDS[cell.threads])
-                for name, value in pairs(figures or {}) do
-                    local mine = got[rival[1]] or {}
-                    got[rival[1]] = mine
-                    mine[name] = mine[name] or {}
-                    table.insert(mine[name], value)
-                end
-            end
-        end
-    end
-    for _, figures in pairs(got) do
-        for name, list in pairs(figures) do
-            figures[name] = report.median(list)
-        end
-    end
-    cell.rivals = got
-    return cell
-end
-
 local function measure_all()
     local probe = { bytes = 4096, dirty = "64", threads = 1, pattern = "same" }
-    local rivals, list = {}, {}
-    for _, rival in ipairs(RIVALS) do
-        if run(rival, probe, 0.001) then
-            rivals[#rivals + 1] = rival
-        end
-    end
-    assert(rivals[1] == RIVALS[1], PROGRAM .. " does not run")
+    local rivals, list = work.present(PROGRAM, RIVALS, probe), {}
     for _, cell in ipairs(cells()) do
         if not options.only or cell.name:find(options.only, 1, true) then
             list[#list + 1] = cell
@@ -137,7 +100,9 @@ local function measure_all()
         report.progress(("%d of %d: %s, %d min to go"):format(k, #list,
             cell.name, k == 1 and 0
             or (os.time() - began) / (k - 1) * (#list - k + 1) / 60))
-        measure(cell, rivals)
+        work.measure(PROGRAM, cell, rivals,
+            REPEATS * (alone(cell) and 3 or 1),
+            options.quick and QUICK or SECONDS[cell.threads])
     end
     report.progress()
     return { cells = list, repeats = REPEATS, machine = report.machine(),

@@ -24,6 +24,7 @@
 -- without measuring.
 
 local report = require "report"
+local work = require "cells"
 
 local options = report.options(arg, { core = true, clear = true, quick = false,
     only = true, out = true, again = false })
@@ -80,37 +81,6 @@ end
 
 -- Measuring ------------------------------------------------------------------
 
-local function run(rival, cell, length)
-    local figures = report.run(("timeout 60 %s %s %d %s %d %s %g"):format(
-        report.quote(PROGRAM), rival[1], cell.bytes, cell.dirty, cell.threads,
-        cell.pattern, length))[1]
-    return figures and figures.rate and figures
-end
-
-local function measure(cell, rivals)
-    local got = {}
-    for _ = 1, REPEATS do
-        for _, rival in ipairs(rivals) do
-            local figures = (not rival.when or rival.when(cell))
-                and run(rival, cell, seconds(cell.bytes))
-            for name, value in pairs(figures or {}) do
-                local mine = got[rival[1]] or {}
-                got[rival[1]] = mine
-                mine[name] = mine[name] or {}
-                table.insert(mine[name], value)
-            end
-        end
-    end
-    for _, figures in pairs(got) do
-        for name, list in pairs(figures) do
-            local middle = report.median(list)
-            figures[name] = name == "busy" and list[1] or middle
-        end
-    end
-    cell.rivals = got
-    return cell
-end
-
 -- One list for pages of 4 KiB, one for huge pages; empty where there are none.
 local function clearing()
     local curves = {}
@@ -138,20 +108,15 @@ end
 local function measure_all()
     local probe = { bytes = 2 * MIB, dirty = "64", threads = 1,
         pattern = "same" }
-    local rivals, list = {}, {}
-    for _, rival in ipairs(RIVALS) do
-        if run(rival, probe, 0.001) then
-            rivals[#rivals + 1] = rival
-        end
-    end
-    assert(rivals[1] == RIVALS[1], PROGRAM .. " does not run")
+    local rivals, list = work.present(PROGRAM, RIVALS, probe), {}
     local function wanted(name)
         return not options.only or name:find(options.only, 1, true)
     end
     for _, cell in ipairs(cells()) do
         if wanted(cell.name) then
             report.progress(cell.name)
-            list[#list + 1] = measure(cell, rivals)
+            list[#list + 1] = work.measure(PROGRAM, cell, rivals, REPEATS,
+                seconds(cell.bytes), "busy")
         end
     end
     local curves = wanted "clear" and clearing() or { small = {}, huge = {} }
