@@ -2,7 +2,7 @@
 
 local ffi = require "ffi"
 
-local error, tonumber, type = error, tonumber, type
+local error, tonumber, tostring, type = error, tonumber, tostring, type
 local ceil, floor = math.ceil, math.floor
 local istype = ffi.istype
 
@@ -47,6 +47,11 @@ function check.raise(message)
 end
 
 local raise = check.raise
+
+---The text of somebody else's error, without the position in front of it.
+function check.without_position(message)
+    return (tostring(message):gsub("^[^:]*:%d+: ", ""))
+end
 
 ---@param arg integer number of the argument, self not counted
 function check.bad_argument(arg, name, what)

@@ -7,21 +7,20 @@ local object = require "bufpool.object"
 local get_request = require("resty.core.base").get_request
 
 local open = io.open
-local pcall, tonumber, tostring, type = pcall, tonumber, tostring, type
+local pcall, tonumber, type = pcall, tonumber, type
 
 -- ngx.req.read_body yields, which a pcall of LuaJIT lets through.
 local read_body, get_body_data = ngx.req.read_body, ngx.req.get_body_data
 local get_body_file = ngx.req.get_body_file
 
 local TOO_LARGE, NO_BODY = "too large", "no body"
-local POSITION = "^[^:]*:%d+: "
 local EARLY = "the file of the request body ended early"
 
 ---Calls a function of ngx, whose errors are raised at the caller's line.
 local function call(fn, ...)
     local ok, result = pcall(fn, ...)
     if not ok then
-        check.raise((tostring(result):gsub(POSITION, "")))
+        check.raise(check.without_position(result))
     end
     return result
 end
@@ -38,18 +37,13 @@ local function announced(r)
     return tonumber(call(length_of_header)) or -1
 end
 
-local function is_writable(buf)
-    local kind = object.type(buf)
-    return kind == "buffer" or kind == "handle"
-end
-
 -- A buffer filled by `read`, or nil and a message. What stands for a pool may
 -- be any table with a writer, so what comes from there is looked at.
 local function filled(pool, n, read)
     local buf, message = pool:writer(n)
     if not buf then
         return nil, message
-    elseif not is_writable(buf) then
+    elseif not object.is_writable(buf) then
         object.reject(pool, "read_body", "pool", 1)
     end
     message = read(buf)
@@ -132,7 +126,7 @@ function ngx_body.read_body(pool, max)
     end
     local ok, message = pcall(read_body)
     if not ok then
-        message = tostring(message):gsub(POSITION, "")
+        message = check.without_position(message)
         if message:find("request object", 1, true)
             or message:find("API disabled", 1, true) then
             check.raise(message)
@@ -157,12 +151,12 @@ end
 ---@param buf bufpool.Buffer
 ---@return boolean last whether it was the last chunk
 function ngx_body.body_filter(buf)
-    if not is_writable(buf) then
+    if not object.is_writable(buf) then
         object.reject(buf, "body_filter", "buffer", 1)
     end
     local ok, text, last = pcall(chunk)
     if not ok then
-        check.raise((tostring(text):gsub(POSITION, "")))
+        check.raise(check.without_position(text))
     end
     if text and text ~= "" then
         buf:put(text)

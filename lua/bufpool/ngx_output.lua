@@ -109,7 +109,7 @@ end
 local function call_print(what)
     local ok, done, err = pcall(ngx_print, what)
     if not ok then
-        check.raise((tostring(done):gsub("^[^:]*:%d+: ", "")))
+        check.raise(check.without_position(done))
     end
     return done, err
 end

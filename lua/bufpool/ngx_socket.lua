@@ -78,8 +78,7 @@ local function send(sock, x)
 end
 
 local function must_be_writable(buf)
-    local kind = object.type(buf)
-    if kind ~= "buffer" and kind ~= "handle" then
+    if not object.is_writable(buf) then
         object.reject(buf, "receive", "buffer", 2)
     end
 end

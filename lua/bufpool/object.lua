@@ -132,6 +132,12 @@ function object.type(x)
     return nil
 end
 
+---Whether x is a living buffer or handle.
+function object.is_writable(x)
+    local kind = object.type(x)
+    return kind == "buffer" or kind == "handle"
+end
+
 ---The kind of a dead object, and how it died; nil for everything else.
 local function death(x)
     local kind, alive = identify(x)
