@@ -82,7 +82,7 @@ struct bufpool_buf {
 #define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
 #define BUF_READY 1	/* in a depot or the commons: every byte zero */
 #define BUF_CACHED 2	/* on a shelf, or on its way: every byte zero */
-#define BUF_FROZEN 3	/* counted owners, immutable */
+#define BUF_FROZEN 3	/* counted owners, immutable; or in transit */
 #define BUF_OUT 4	/* one owner; a bit that no other state has */
 #define BUF_STATE 7
 #define BUF_GENERATION 8	/* one generation, as an addend to the word */

@@ -11,8 +11,9 @@
  * above the floors go first. Returns bytes. */
 size_t trim_bytes(struct bufpool *p, size_t bytes);
 
-/* What threads do now and then, in a slow path: sample the peaks, and let some
- * of what lies idle decay, here and in one other pool. */
+/* What threads do now and then, in a slow path: take some expired tickets home,
+ * sample the peaks, and let some of what lies idle decay, here and in one other
+ * pool. */
 void trim_maintain(struct bufpool *p);
 
 #define TRIM_EVERY 16	/* refills and spills: looking reads all caches */
