@@ -47,7 +47,7 @@ local function remember(dict, now)
     local sums = {}
     for _, id in ipairs(ids()) do
         local line = (dict:get(worker_key(id)) or ""):match "^[^\n]*"
-        local i = -2
+        local i = -2            -- pid and time are no sums
         for word in line:gmatch "%S+" do
             i = i + 1
             if i > 0 then

@@ -10,6 +10,7 @@
 
 extern const struct bufpool_calls ffi_calls;
 
+/* core.deliver, which calls by a lua_CFunction what the FFI must not. */
 int calls_deliver(lua_State *L);
 
 #endif
