@@ -294,6 +294,48 @@ describe("bufpool.stats", function()
         assert.equal(before, out(65536))
     end)
 
+    it("adds up every figure of a class", function()
+        local size = 4096 * 313     -- of no other pool
+        local pools = {
+            bufpool.new { classes = { { size = size, count = 3 } } },
+            bufpool.new { classes = { { size = 4096 },
+                { size = size, count = 5 } } },
+        }
+        local held = {}
+        for i, own in ipairs(pools) do
+            for _ = 1, 10 * i do
+                own:checkout(size):release()
+            end
+            for _ = 1, 1 + 4 * i do      -- more than are ready
+                held[#held + 1] = own:checkout(size)
+            end
+            for _ = 1, i do              -- one is cached, one ready
+                table.remove(held):release()
+            end
+        end
+        local total
+        for _, class in ipairs(bufpool.stats().classes) do
+            total = class.size == size and class or total
+        end
+        local a = pools[1]:stats().classes[1]
+        local b = pools[2]:stats().classes[2]
+        local fields = 0
+        for field, sum in pairs(total) do
+            if field ~= "size" then
+                assert.equal(a[field] + b[field], sum, field)
+                fields = fields + 1
+            end
+        end
+        assert.equal(6, fields)
+        for _, field in ipairs { "count", "out", "hits", "misses" } do
+            assert.is_true(a[field] > 0 and b[field] > a[field], field)
+        end
+        assert.is_true(a.cached > 0 and b.cached > 0 and b.ready > 0)
+        for _, buf in ipairs(held) do
+            buf:release()
+        end
+    end)
+
     it("lists every size that there is, in order", function()
         local held = {}
         for pool = 0, 2 do

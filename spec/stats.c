@@ -1,6 +1,6 @@
 /*
  * Statistics that are read while threads check out and release: no peak is
- * above what was out at one time.
+ * above what was out at one time. And what they keep of threads that exited.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -61,6 +61,43 @@ hold_one(void *pool)
 	return NULL;
 }
 
+#define EXITED 7	/* threads */
+
+/* Three checkouts, of which fresh memory serves one; 300 bytes to wipe. */
+static void *
+use_thrice(void *pool)
+{
+	for (int i = 0; i < 3; i++) {
+		struct bufpool_buf *b = bufpool_checkout(pool, 100);
+
+		memset(bufpool_data(b), 1, 100);
+		bufpool_wrote(b, 100);
+		bufpool_release(b);
+	}
+	return NULL;
+}
+
+static void
+threads_that_exit_leave_their_counts(void **state)
+{
+	struct bufpool *p = new_pool(0, 0, 0);
+	pthread_t thread[EXITED];
+	struct bufpool_stats s;
+
+	(void)state;
+	for (int i = 0; i < EXITED; i++) {
+		pthread_create(&thread[i], NULL, use_thrice, p);
+		pthread_join(thread[i], NULL);
+	}
+	s = stats_of(p);
+	assert_int_equal(s.hits + s.misses, EXITED * 3);
+	assert_int_equal(s.classes[0].hits + s.classes[0].misses, EXITED * 3);
+	assert_int_equal(s.misses, 1);
+	assert_int_equal(s.classes[0].out, 0);
+	assert_int_equal(s.wiped_bytes, EXITED * 3 * 100);
+	bufpool_destroy(p);
+}
+
 static void
 peaks_of_several_classes_are_not_added_up(void **state)
 {
@@ -112,6 +149,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(peaks_are_never_above_what_was_out),
 		cmocka_unit_test(peaks_of_several_classes_are_not_added_up),
+		cmocka_unit_test(threads_that_exit_leave_their_counts),
 	};
 
 	return cmocka_run_group_tests_name("stats", tests, NULL, NULL);
