@@ -490,7 +490,7 @@ asan: deps-test
 	@BUILD=build/asan PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED=--exclude-tags=noasan \
 		ASAN_OPTIONS=detect_leaks=0 STRESS_OPS=2000000 FORKS=200 \
-		FAILURES_STEP=4 THREADS=10000 \
+		FAILURES_STEP=4 THREADS=10000 REQUESTS=20000 \
 		.ci/test $(filter %.c spec/0%.lua,$(filter-out %fenced.c, \
 		$(SPEC)))
 
@@ -508,7 +508,7 @@ VALGRIND = valgrind -q --leak-check=full --error-exitcode=99 \
 ## runs the C specs under valgrind
 memcheck: deps-test
 	@$(MAKE) all specs
-	@WRAP='$(VALGRIND)' ROUNDS=4 .ci/test \
+	@WRAP='$(VALGRIND)' ROUNDS=4 REQUESTS=4000 .ci/test \
 		$(filter-out $(SLOW),$(filter %.c,$(SPEC)))
 
 ## removes what was built
