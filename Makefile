@@ -383,7 +383,7 @@ test: deps-test
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
-# of Debian's packages, unpacked, as it cannot be installed beside OpenResty's.
+# of Debian 12, unpacked, as it cannot be installed beside OpenResty's.
 # Where pages lie is the core's work, whatever the LuaJIT.
 JIT_SPEC = $(filter-out %install_spec.lua spec/8%_spec.lua %numa_spec.lua,\
 	$(filter %_spec.lua,$(SPEC)))

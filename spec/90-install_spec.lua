@@ -359,30 +359,53 @@ end)
 describe(".ci/deps", function()
     local dir
 
+    local function program(name, text)
+        local file = assert(io.open(dir .. "/" .. name, "w"))
+        file:write("#!/usr/bin/env bash\n", text)
+        file:close()
+        must(("chmod 755 %s/%s"):format(dir, name))
+    end
+
+    -- What there is to install.
+    local function knows(names)
+        program("apt-cache", "echo \"$2:\"\ncase ' " .. names .. " ' in\n"
+            .. "*\" $2 \"*) echo '  Candidate: 1.0-1' ;;\n"
+            .. "*) echo '  Candidate: (none)' ;;\nesac\n")
+    end
+
+    local function is_root()
+        if must "id -u" == "0\n" then
+            return true
+        end
+        pending "needs root: it would call sudo"
+    end
+
+    local function deps(target)
+        return shell(("PATH=%s POLICY=%s/policy bash .ci/deps %s"):format(dir,
+            dir, target))
+    end
+
     -- Stands for a Debian without the packages: a folder of tools, where the
     -- package manager is ours.
     setup(function()
         dir = must "mktemp -d":gsub("\n", "")
         must(("chmod 755 %s && cd %s && ln -s $(for tool in bash cat env "
-            .. "grep mktemp rm sed tail xargs; do command -v $tool; done) "
-            .. "/bin/echo ."):format(dir, dir))
-        local file = assert(io.open(dir .. "/apt-get", "w"))
-        file:write [[
-#!/usr/bin/env bash
+            .. "chmod grep mktemp rm sed tail tee touch xargs; do "
+            .. "command -v $tool; done) /bin/echo ."):format(dir, dir))
+        program("apt-get", [[
 for name; do
     case $name in
     update) echo "dlstatus:1:50.0:Retrieving file 1 of 2"; exit ;;
     lib*) echo "pmstatus:$name:30.5:Installed $name (amd64)" ;;
     esac
 done
+test ! -x "$POLICY" || { "$POLICY"; echo "the policy says $?"; } >"$0.policy"
 echo "E: this apt-get installs nothing"
 exit 100
-]]
-        file:close()
-        file = assert(io.open(dir .. "/dpkg-query", "w"))
-        file:write "#!/usr/bin/env bash\nexit 1\n"
-        file:close()
-        must(("chmod 755 %s/apt-get %s/dpkg-query"):format(dir, dir))
+]])
+        program("dpkg-query", "exit 1\n")
+        program("update-rc.d", 'echo "$*" >"$0.said"\n')
+        knows "gcc make libc6-dev luajit libluajit-5.1-dev"
     end)
 
     teardown(function()
@@ -390,17 +413,52 @@ exit 100
     end)
 
     it("says what it installs while it does, and what failed", function()
-        if must "id -u" ~= "0\n" then
-            pending "needs root: it would call sudo"
+        if not is_root() then
             return
         end
-        local text, status = shell("PATH=" .. dir .. " bash .ci/deps demo")
+        local text, status = deps "demo"
         assert.equal(1, status, text)
         assert.truthy(text:find(" 30 %% of [%w ]+: Installed libck%-dev"), text)
         assert.truthy(text:find("\nE: this apt%-get installs nothing\n"), text)
         assert.truthy(text:find("\nbufpool: could not install: [^\n]*libck"),
             text)
         assert.falsy(text:find "\r")
+    end)
+
+    it("installs the LuaJIT that apt knows", function()
+        if not is_root() then
+            return
+        end
+        for old, lib in pairs { luajit2 = "libluajit2-5.1-dev",
+            luajit = "libluajit-5.1-dev" } do
+            knows("gcc make libc6-dev " .. old .. " " .. lib)
+            local text = deps "demo"
+            assert.truthy(text:find(("apt-get install gcc make libc6-dev %s %s "
+                ):format(old, lib), 1, true), text)
+        end
+    end)
+
+    it("leaves no server running that it has installed", function()
+        if not is_root() then
+            return
+        end
+        deps "test"
+        assert.equal("the policy says 101\n", (shell("cat " .. dir
+            .. "/apt-get.policy")))
+        assert.equal("nginx disable\n", (shell("cat " .. dir
+            .. "/update-rc.d.said")))
+        assert.equal(1, select(2, shell("test -e " .. dir .. "/policy")))
+    end)
+
+    it("leaves a policy about servers as it is", function()
+        if not is_root() then
+            return
+        end
+        program("policy", "exit 7\n")
+        deps "test"
+        assert.equal("the policy says 7\n", (shell("cat " .. dir
+            .. "/apt-get.policy")))
+        must("rm " .. dir .. "/policy")
     end)
 
     it("does not say that it installs when it may not", function()
