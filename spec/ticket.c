@@ -280,6 +280,28 @@ expired_tickets_go_home(void **state)
 	bufpool_destroy(q);
 }
 
+/* Those that have expired and wait to be taken home are as good as gone. */
+static void
+no_expired_ticket_is_adopted(void **state)
+{
+	enum { MANY = 100 };
+	struct bufpool *p = with_ttl(0.02);
+	uint64_t ticket[MANY];
+
+	(void)state;
+	for (int i = 0; i < MANY; i++)
+		ticket[i] = bufpool_detach(written(p, 64, 1));
+	wait_ms(60);
+	for (int i = MANY; i-- > 0;) {
+		errno = 0;
+		assert_int_equal(ticket_kind(ticket[i]), TICKET_NONE);
+		assert_int_equal(errno, ESTALE);
+		assert_int_equal(refused(ticket[i]), ESTALE);
+	}
+	assert_int_equal(stats_of(p).checked_out, 0);
+	bufpool_destroy(p);
+}
+
 /* Each of these looks whether something has expired. */
 static void
 whoever_looks_finds_the_expired(void **state)
@@ -610,6 +632,7 @@ main(void)
 		cmocka_unit_test(used_tickets_stay_refused),
 		cmocka_unit_test(too_many_tickets_are_an_error_and_pass),
 		cmocka_unit_test(expired_tickets_go_home),
+		cmocka_unit_test(no_expired_ticket_is_adopted),
 		cmocka_unit_test(whoever_looks_finds_the_expired),
 		cmocka_unit_test(expiry_needs_only_traffic),
 		cmocka_unit_test(a_ticket_outlives_its_pool_and_its_thread),

@@ -238,8 +238,8 @@ void bufpool_frozen_unref(struct bufpool_frozen *);
  * which takes nothing but numbers and strings from another. No byte is copied.
  * A ticket is above 0 and below 10^14, so that it is exact as a double and
  * stays so when Lua prints it. It is good once, in this process, until the
- * pool's ticket_ttl has passed. What has expired goes home the next time that
- * the process issues or adopts a ticket, moves buffers between threads, trims,
+ * pool's ticket_ttl has passed; from then on it is refused. What it stands for
+ * goes home the next time that the process issues or adopts a ticket, moves buffers between threads, trims,
  * or asks for statistics. A process has at most 2^20 tickets in transit.
  *
  * detach consumes the buffer, share the caller's reference. 0 + ENOMEM: nothing

@@ -234,9 +234,11 @@ bufpool_share(struct bufpool_frozen *f)
 }
 
 /* The entry of a ticket that is in transit, and its word. NULL + ESTALE for one
- * that was, ENOENT for one that this process has not issued. */
+ * that was, or has expired, ENOENT for one that this process has not issued.
+ * T5, the acquire, pairs with T1: so `expires` is that of this use, or, when
+ * the entry has gone on to a later one, claim() will find another word. */
 static struct entry *
-find(uint64_t ticket, uint64_t *word)
+find(uint64_t ticket, int64_t now, uint64_t *word)
 {
 	uint64_t plain = decipher(ticket);
 	uint32_t n = (uint32_t)plain & (ENTRIES_MAX - 1);
@@ -247,10 +249,11 @@ find(uint64_t ticket, uint64_t *word)
 	if (ticket >> TICKET_BITS != 0 || n >= table_used(&entries))
 		return NULL;
 	e = table_at(&entries, n);
-	*word = atomic_load_explicit(&e->word, memory_order_relaxed);
+	*word = atomic_load_explicit(&e->word, memory_order_acquire);	/* T5 */
 	hook("ticket: found");
 	ago = (*word / USE - (plain >> ENTRY_BITS)) & COUNT_MASK;
-	if (ago == 0 && *word & LIVE)
+	if (ago == 0 && *word & LIVE && now <
+	    atomic_load_explicit(&e->expires, memory_order_relaxed))
 		return e;
 	if (plain >> ENTRY_BITS != 0 && ago < *word / USE)
 		errno = ESTALE;
@@ -262,7 +265,7 @@ ticket_kind(uint64_t ticket)
 {
 	uint64_t word;
 
-	if (find(ticket, &word) == NULL)
+	if (find(ticket, system_now(), &word) == NULL)
 		return TICKET_NONE;
 	return word & SHARED ? TICKET_FROZEN : TICKET_BUF;
 }
@@ -294,6 +297,7 @@ int
 bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 		    struct bufpool_frozen **frozen, size_t *offset, size_t *len)
 {
+	int64_t now = system_now();
 	struct ticket_range part;
 	struct bufpool_buf *b;
 	struct entry *e;
@@ -301,8 +305,8 @@ bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 
 	*buf = NULL;
 	*frozen = NULL;
-	ticket_expire(system_now(), PROBES);
-	e = find(ticket, &word);
+	ticket_expire(now, PROBES);
+	e = find(ticket, now, &word);
 	if (e == NULL)
 		return -1;
 	if (!claim(e, word)) {
