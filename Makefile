@@ -146,7 +146,7 @@ $(ARCHIVES):
 # C programs of spec/, with the core inside. Where no cmocka is packaged,
 # spec/portable stands in for it: CMOCKA= CPPFLAGS=-Ispec/portable.
 CMOCKA ?= -lcmocka
-HOOKED = $(BUILD)/spec/progress $(BUILD)/spec/races
+HOOKED = $(addprefix $(BUILD)/spec/,progress races work)
 WITH_LUA := $(patsubst %.c,$(BUILD)/%,$(shell grep -l '^.include ["<]lua' \
 	spec/*.c examples/*.c))
 

@@ -239,8 +239,9 @@ void bufpool_frozen_unref(struct bufpool_frozen *);
  * A ticket is above 0 and below 10^14, so that it is exact as a double and
  * stays so when Lua prints it. It is good once, in this process, until the
  * pool's ticket_ttl has passed; from then on it is refused. What it stands for
- * goes home the next time that the process issues or adopts a ticket, moves buffers between threads, trims,
- * or asks for statistics. A process has at most 2^20 tickets in transit.
+ * goes home, some at a time, when the process issues or adopts tickets or moves
+ * buffers between threads, and all at once when it trims or asks for
+ * statistics. A process has at most 2^20 tickets in transit.
  *
  * detach consumes the buffer, share the caller's reference. 0 + ENOMEM: nothing
  * is consumed. Detaching what is not checked out aborts with a message.

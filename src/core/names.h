@@ -96,6 +96,11 @@
 #define large_put bufpool_large_put
 #define large_take bufpool_large_take
 
+#define expiry_due bufpool_expiry_due
+#define expiry_expect bufpool_expiry_expect
+#define expiry_put_back bufpool_expiry_put_back
+#define expiry_take bufpool_expiry_take
+
 #define home_uncached bufpool_home_uncached
 
 #define ticket_after_fork bufpool_ticket_after_fork

@@ -1,40 +1,44 @@
+#include "expiry.h"
 #include "home.h"
 #include "system.h"
 #include "table.h"
 #include "ticket.h"
 
-#define ENTRY_BITS 20
+#define ENTRY_BITS EXPIRY_LOG
 #define COUNT_BITS (TICKET_BITS - ENTRY_BITS)
 #define COUNT_MASK (((uint64_t)1 << COUNT_BITS) - 1)
 #define ENTRIES_MAX ((uint32_t)1 << ENTRY_BITS)
-#define PROBES 8	/* entries in use that are passed before a new one */
-#define NEVER INT64_MAX
+#define EXPIRE_COUNT 8	/* tickets that a call for one other takes home */
+#define EXPIRE_SPARE 8	/* blocks that it looks at in vain */
 
 /*
- * The word decides who has an entry: nobody; one thread, from TAKEN on; and
- * when it is LIVE, whoever exchanges it first. The fields below it belong to
- * the thread that has the entry.
+ * An entry is in a stack of spare ones, or belongs to the thread that has taken
+ * it from there, or is LIVE; then it is whoever's that exchanges the word
+ * first. The fields below the word belong to the thread that has the entry.
  *
  * T1, the release with which the word becomes LIVE, pairs with T2, the acquire
  * with which it is exchanged: so the adopter sees the entry, and all bytes of
  * the buffer, as they were at detach. T3, the release with which the entry is
- * given up, pairs with T4, the acquire with which it is taken again.
+ * pushed, pairs with T4, the acquire with which it is popped.
  */
 struct entry {
-	_Atomic uint64_t word;	/* uses << 3 | the bits below */
+	_Atomic uint64_t word;	/* uses << 2 | the bits below */
 	struct bufpool_buf *buf;
 	struct ticket_range part;	/* of a frozen buffer */
 	_Atomic int64_t expires;	/* when, by system_now */
+	_Atomic uint32_t next;	/* in a stack: as its head's low half */
 };
 
-#define TAKEN 1		/* one thread has the entry */
-#define LIVE 2		/* in transit */
-#define SHARED 4	/* a reference to a frozen buffer */
-#define USE 8		/* one use, as an addend to the word */
+#define LIVE 1		/* in transit */
+#define SHARED 2	/* a reference to a frozen buffer */
+#define USE 4		/* one use, as an addend to the word */
 
 static struct table entries;
-static _Atomic uint32_t cursor;
-static _Atomic int64_t next_expiry;	/* nothing expires before */
+/* Entries are taken from one of these and given to the other, until the first
+ * one is empty: so an entry rests before it is used again. The heads are as
+ * those of buf.h's stacks. */
+static _Atomic uint64_t spare[2];
+static _Atomic unsigned turn;	/* which one is taken from */
 
 /* A network of Feistel's, which is its own inverse but for the order of its
  * keys, so that different tickets stay different. */
@@ -90,70 +94,60 @@ bool
 ticket_init(void)
 {
 	draw_keys();
-	atomic_store(&next_expiry, NEVER);
 	return table_init(&entries, sizeof(struct entry), ENTRIES_MAX);
 }
 
-/* Moves an entry that is in none of the states of `busy` to TAKEN, one use
- * later. */
-static bool
-try_take(struct entry *e)
+static void
+give_entry(uint32_t n)
 {
-	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
+	struct entry *e = table_at(&entries, n);
+	_Atomic uint64_t *stack =
+	    &spare[~atomic_load_explicit(&turn, memory_order_relaxed) & 1];
+	uint64_t head = atomic_load_explicit(stack, memory_order_relaxed);
 
-	return (word & (TAKEN | LIVE)) == 0 &&
-	    atomic_compare_exchange_strong_explicit(
-		&e->word, &word, (word & ~(uint64_t)(USE - 1)) + USE + TAKEN,
-		memory_order_acquire, memory_order_relaxed);	/* T4 */
+	do
+		atomic_store_explicit(&e->next, (uint32_t)head,
+				      memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(	/* T3 */
+	    stack, &head, ((head >> 32) + 1) << 32 | (n + 1),
+	    memory_order_release, memory_order_relaxed));
 }
 
-/* The cursor goes round, so that an entry rests before it is used again. */
+/* What was popped by another meanwhile can still be read, and then the tag has
+ * moved on. */
 static int64_t
-probe(uint32_t count, uint32_t used)
+pop_entry(_Atomic uint64_t *stack)
 {
-	for (uint32_t i = 0; i < count && i < used; i++) {
-		uint32_t n = atomic_fetch_add_explicit(
-		    &cursor, 1, memory_order_relaxed) % used;
+	uint64_t head = atomic_load_explicit(stack, memory_order_acquire);
+	struct entry *e;
+	uint32_t next;
 
-		if (try_take(table_at(&entries, n)))
-			return n;
-	}
-	return -1;
+	do {
+		hook("ticket: popping");
+		if ((uint32_t)head == 0)
+			return -1;
+		e = table_at(&entries, (uint32_t)head - 1);
+		next = atomic_load_explicit(&e->next, memory_order_relaxed);
+	} while (!atomic_compare_exchange_weak_explicit(	/* T4 */
+	    stack, &head, ((head >> 32) + 1) << 32 | next,
+	    memory_order_acquire, memory_order_acquire));
+	return (uint32_t)head - 1;
 }
 
 /* The number of an entry that is the caller's alone; -1 + ENOMEM. */
 static int64_t
 take_entry(void)
 {
-	int64_t n = probe(PROBES, table_used(&entries));
+	unsigned from = atomic_load_explicit(&turn, memory_order_relaxed) & 1;
+	int64_t n = pop_entry(&spare[from]);
 
-	while (n < 0) {
-		n = table_extend(&entries);
-		if (n < 0)
-			return probe(UINT32_MAX, table_used(&entries));
-		if (!try_take(table_at(&entries, (uint32_t)n)))
-			n = -1;
-	}
+	if (n >= 0)
+		return n;
+	n = pop_entry(&spare[!from]);
+	if (n < 0)
+		return table_extend(&entries);
+	atomic_store_explicit(&turn, !from, memory_order_relaxed);
 	return n;
-}
-
-static void
-give_entry(struct entry *e)
-{
-	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
-
-	atomic_store_explicit(&e->word, word & ~(uint64_t)(USE - 1),
-			      memory_order_release);		/* T3 */
-}
-
-static void
-expect_expiry(int64_t at)
-{
-	int64_t next = atomic_load(&next_expiry);
-
-	while (at < next &&
-	       !atomic_compare_exchange_weak(&next_expiry, &next, at))
-		;
 }
 
 static uint64_t
@@ -162,18 +156,17 @@ number_of(uint32_t n, uint64_t word)
 	return encipher((word / USE & COUNT_MASK) << ENTRY_BITS | n);
 }
 
-/* The next use of the entry whose number is not 0, which means failure. */
+/* A use of the entry whose number is not 0, which means failure. */
 static uint64_t
 next_number(struct entry *e, uint32_t n)
 {
 	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
-	uint64_t ticket = number_of(n, word);
+	uint64_t ticket;
 
-	if (ticket == 0) {
+	do
 		word += USE;
-		atomic_store_explicit(&e->word, word, memory_order_relaxed);
-		ticket = number_of(n, word);
-	}
+	while ((ticket = number_of(n, word)) == 0);
+	atomic_store_explicit(&e->word, word, memory_order_relaxed);
 	return ticket;
 }
 
@@ -186,7 +179,8 @@ issue(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
 	struct entry *e = table_at(&entries, n);
 	struct bufpool *p = pool_of(b);
 	uint64_t ticket = next_number(e, n);
-	int64_t expires = p->ticket_ttl ? system_now() + p->ticket_ttl : NEVER;
+	int64_t expires = p->ticket_ttl ? system_now() + p->ticket_ttl
+					: EXPIRY_NEVER;
 	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
 
 	e->buf = b;
@@ -194,10 +188,10 @@ issue(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
 	atomic_store_explicit(&e->expires, expires, memory_order_relaxed);
 	atomic_fetch_add_explicit(&p->in_transit, 1, memory_order_relaxed);
 	hook("ticket: taken");
-	atomic_store_explicit(&e->word, word - TAKEN + LIVE + kind,
+	atomic_store_explicit(&e->word, word + LIVE + kind,
 			      memory_order_release);		/* T1 */
-	if (expires != NEVER)
-		expect_expiry(expires);
+	if (expires != EXPIRY_NEVER)
+		expiry_expect(n, expires);
 	return ticket;
 }
 
@@ -206,7 +200,7 @@ bufpool_detach(struct bufpool_buf *b)
 {
 	int64_t n;
 
-	ticket_expire(system_now(), PROBES);
+	ticket_expire(system_now(), EXPIRE_COUNT);
 	n = take_entry();
 	if (n < 0)
 		return 0;
@@ -220,7 +214,7 @@ ticket_share(struct bufpool_frozen *f, struct ticket_range part)
 	struct bufpool_buf *b = (struct bufpool_buf *)f;
 	int64_t n;
 
-	ticket_expire(system_now(), PROBES);
+	ticket_expire(system_now(), EXPIRE_COUNT);
 	n = take_entry();
 	return n < 0 ? 0 : issue(b, (uint32_t)n, part, SHARED);
 }
@@ -233,11 +227,11 @@ bufpool_share(struct bufpool_frozen *f)
 	return ticket_share(f, (struct ticket_range){ 0, b->len });
 }
 
-/* The entry of a ticket that is in transit, and its word. NULL + ESTALE for one
+/* The entry of a ticket that is in transit, and its word. -1 + ESTALE for one
  * that was, or has expired, ENOENT for one that this process has not issued.
  * T5, the acquire, pairs with T1: so `expires` is that of this use, or, when
  * the entry has gone on to a later one, claim() will find another word. */
-static struct entry *
+static int64_t
 find(uint64_t ticket, int64_t now, uint64_t *word)
 {
 	uint64_t plain = decipher(ticket);
@@ -247,17 +241,17 @@ find(uint64_t ticket, int64_t now, uint64_t *word)
 
 	errno = ENOENT;
 	if (ticket >> TICKET_BITS != 0 || n >= table_used(&entries))
-		return NULL;
+		return -1;
 	e = table_at(&entries, n);
 	*word = atomic_load_explicit(&e->word, memory_order_acquire);	/* T5 */
 	hook("ticket: found");
 	ago = (*word / USE - (plain >> ENTRY_BITS)) & COUNT_MASK;
 	if (ago == 0 && *word & LIVE && now <
 	    atomic_load_explicit(&e->expires, memory_order_relaxed))
-		return e;
+		return n;
 	if (plain >> ENTRY_BITS != 0 && ago < *word / USE)
 		errno = ESTALE;
-	return NULL;
+	return -1;
 }
 
 enum ticket_kind
@@ -265,7 +259,7 @@ ticket_kind(uint64_t ticket)
 {
 	uint64_t word;
 
-	if (find(ticket, system_now(), &word) == NULL)
+	if (find(ticket, system_now(), &word) < 0)
 		return TICKET_NONE;
 	return word & SHARED ? TICKET_FROZEN : TICKET_BUF;
 }
@@ -275,21 +269,22 @@ static bool
 claim(struct entry *e, uint64_t word)
 {
 	return atomic_compare_exchange_strong_explicit(
-	    &e->word, &word, word - LIVE + TAKEN, memory_order_acquire,
+	    &e->word, &word, word & ~(uint64_t)(USE - 1), memory_order_acquire,
 	    memory_order_relaxed);				/* T2 */
 }
 
-/* What a claimed entry holds. The entry is free after this. */
+/* What a claimed entry holds. The entry is spare after this. */
 static struct bufpool_buf *
-take_out(struct entry *e, struct ticket_range *part)
+take_out(uint32_t n, struct ticket_range *part)
 {
+	struct entry *e = table_at(&entries, n);
 	struct bufpool_buf *b = e->buf;
 
 	*part = e->part;
 	atomic_fetch_sub_explicit(&pool_of(b)->in_transit, 1,
 				  memory_order_relaxed);
 	hook("ticket: claimed");
-	give_entry(e);
+	give_entry(n);
 	return b;
 }
 
@@ -300,20 +295,20 @@ bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 	int64_t now = system_now();
 	struct ticket_range part;
 	struct bufpool_buf *b;
-	struct entry *e;
 	uint64_t word;
+	int64_t n;
 
 	*buf = NULL;
 	*frozen = NULL;
-	ticket_expire(now, PROBES);
-	e = find(ticket, now, &word);
-	if (e == NULL)
+	ticket_expire(now, EXPIRE_COUNT);
+	n = find(ticket, now, &word);
+	if (n < 0)
 		return -1;
-	if (!claim(e, word)) {
+	if (!claim(table_at(&entries, (uint32_t)n), word)) {
 		errno = ESTALE;
 		return -1;
 	}
-	b = take_out(e, &part);
+	b = take_out((uint32_t)n, &part);
 	*offset = part.offset;
 	*len = part.len;
 	if (word & SHARED)
@@ -336,10 +331,10 @@ bufpool_adopt(uint64_t ticket, struct bufpool_buf **buf,
 
 /* The pool may have no other reference than that of the ticket's buffer. */
 static void
-go_home(struct entry *e)
+go_home(uint32_t n)
 {
 	struct ticket_range part;
-	struct bufpool_buf *b = take_out(e, &part);
+	struct bufpool_buf *b = take_out(n, &part);
 	struct bufpool *p = pool_of(b);
 
 	if (!buf_unref(b))
@@ -350,50 +345,67 @@ go_home(struct entry *e)
 	arena_drop(&p->arena);
 }
 
-/*
- * Whoever comes first after next_expiry looks at all entries, the others see
- * NEVER. A ticket that is issued meanwhile is expected by its issuer, one that
- * stays by this.
- */
-void
-ticket_expire(int64_t now, size_t most)
+/* Of a block, `most` at most; returns how many. The block is put back before
+ * they go home, which may take long. */
+static size_t
+expire_block(uint32_t block, int64_t now, size_t most)
 {
-	int64_t at = atomic_load_explicit(&next_expiry, memory_order_relaxed);
-	int64_t next = NEVER;
-	int saved = errno;
+	uint32_t gone[EXPIRY_BLOCK];
+	int64_t next = EXPIRY_NEVER;
+	size_t count = 0;
 
-	if (now < at ||
-	    !atomic_compare_exchange_strong(&next_expiry, &at, NEVER))
-		return;
-	hook("ticket: expiring");
-	for (uint32_t n = 0; n < table_used(&entries); n++) {
-		struct entry *e = table_at(&entries, n);
+	for (uint32_t i = 0; i < EXPIRY_BLOCK; i++) {
+		struct entry *e = table_at(&entries, block * EXPIRY_BLOCK + i);
 		uint64_t word = atomic_load(&e->word);
 		int64_t expires = atomic_load(&e->expires);
 
+		hook("ticket: looked at");
 		if ((word & LIVE) == 0)
 			continue;
-		if (expires <= now && most > 0 && claim(e, word)) {
-			most--;
-			go_home(e);
-		} else if (expires < next)
+		if (expires <= now && count < most && claim(e, word))
+			gone[count++] = block * EXPIRY_BLOCK + i;
+		else if (expires < next)
 			next = expires;
 	}
-	expect_expiry(next);
+	expiry_put_back(block, next, now);
+	for (size_t i = 0; i < count; i++)
+		go_home(gone[i]);
+	return count;
+}
+
+void
+ticket_expire(int64_t now, size_t most)
+{
+	size_t looks = most < SIZE_MAX - EXPIRE_SPARE ? most + EXPIRE_SPARE
+						      : SIZE_MAX;
+	int saved = errno;
+
+	for (; most > 0 && looks > 0 && expiry_due(now); looks--) {
+		int64_t block = expiry_take(now);
+
+		hook("ticket: expiring");
+		if (block >= 0)
+			most -= expire_block((uint32_t)block, now, most);
+	}
 	errno = saved;
 }
 
+/* An entry that is not LIVE is spare, also where another thread just had it. */
 void
 ticket_after_fork(void)
 {
 	draw_keys();
+	atomic_store(&spare[0], 0);
+	atomic_store(&spare[1], 0);
 	for (uint32_t n = 0; n < table_used(&entries); n++) {
 		struct entry *e = table_at(&entries, n);
 
-		if ((atomic_load(&e->word) & LIVE) == 0)
+		if ((atomic_load(&e->word) & LIVE) == 0) {
+			give_entry(n);
 			continue;
+		}
 		atomic_fetch_add(&pool_of(e->buf)->in_transit, 1);
 		atomic_store(&e->expires, 0);
+		expiry_expect(n, 0);
 	}
-	atomic_store(&next_expiry, 0);
 }

@@ -43,7 +43,8 @@ enum ticket_kind { TICKET_NONE, TICKET_BUF, TICKET_FROZEN };
 enum ticket_kind ticket_kind(uint64_t ticket);
 
 /* Takes what has expired home, of all pools, `most` tickets at most; `now` is
- * system_now's. Instant when nothing has. Keeps errno. Any thread. */
+ * system_now's. One load when nothing has, and otherwise a bounded time for
+ * each of `most`. Keeps errno. Any thread. */
 void ticket_expire(int64_t now, size_t most);
 
 /* In the child: tickets of the parent are void, and have expired. The pools'

@@ -1,0 +1,171 @@
+/*
+ * What one call may do, counted where the core has hooks (src/core/hook.h): so
+ * many steps, however much there is to do. Time would tell the same less
+ * certainly.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/hook.h"
+#include "core/system.h"
+#include "core/ticket.h"
+#include "support/pool.h"
+
+static uint64_t steps;	/* since the last call of counted() */
+
+static void
+count_step(const char *place)
+{
+	(void)place;
+	steps++;
+}
+
+static uint64_t
+counted(void)
+{
+	uint64_t n = steps;
+
+	steps = 0;
+	return n;
+}
+
+static struct bufpool *
+with_ttl(double seconds)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.ticket_ttl = seconds;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	return p;
+}
+
+static struct bufpool_frozen *
+frozen(struct bufpool *p)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, 1);
+
+	assert_non_null(b);
+	return bufpool_freeze(b);
+}
+
+#define TICKETS 20000
+#define AT_ONCE 2000	/* steps of one call, whatever there is */
+#define PER_TICKET 40	/* steps in the mean */
+
+/* Others that have still long to live lie between those that expire. */
+static void
+expiry_takes_a_bounded_time_per_ticket(void **state)
+{
+	struct bufpool *p = with_ttl(10), *q = with_ttl(1000);
+	struct bufpool_frozen *short_lived = frozen(p), *other = frozen(q);
+	int64_t then = system_now() + 100000;
+	uint64_t sum = 0, calls = 0;
+
+	(void)state;
+	for (int i = 0; i < TICKETS; i++) {
+		bufpool_share(bufpool_frozen_ref(short_lived));
+		if (i % 4 == 0)
+			bufpool_share(bufpool_frozen_ref(other));
+	}
+	counted();
+	for (; p->in_transit != 0; calls++) {
+		uint64_t n;
+
+		ticket_expire(then, 8);
+		n = counted();
+		assert_in_range(n, 1, AT_ONCE);
+		sum += n;
+	}
+	assert_in_range(calls, TICKETS / 8, TICKETS);
+	assert_in_range(sum, TICKETS, TICKETS * PER_TICKET);
+	assert_int_equal(q->in_transit, TICKETS / 4);
+	ticket_expire(then + 10000000, SIZE_MAX);
+	assert_int_equal(q->in_transit, 0);
+	bufpool_frozen_unref(short_lived);
+	bufpool_frozen_unref(other);
+	bufpool_destroy(p);
+	bufpool_destroy(q);
+}
+
+/* Tickets that were adopted leave times behind at which they would have
+ * expired. */
+static void
+adopted_tickets_cost_expiry_little(void **state)
+{
+	static uint64_t ticket[TICKETS];
+	struct bufpool *p = with_ttl(10);
+	struct bufpool_frozen *f = frozen(p);
+	int64_t then = system_now() + 100000;
+	uint64_t sum = 0;
+
+	(void)state;
+	for (int i = 0; i < TICKETS; i++)
+		ticket[i] = bufpool_share(bufpool_frozen_ref(f));
+	for (int i = 0; i < TICKETS; i++) {
+		struct bufpool_frozen *again;
+		struct bufpool_buf *b;
+
+		assert_int_equal(bufpool_adopt(ticket[i], &b, &again), 0);
+		bufpool_frozen_unref(again);
+	}
+	counted();
+	for (int i = 0; i < TICKETS; i++) {
+		uint64_t n;
+
+		ticket_expire(then, 8);
+		n = counted();
+		assert_in_range(n, 0, AT_ONCE + AT_ONCE);
+		sum += n;
+	}
+	assert_in_range(sum, 1, TICKETS * PER_TICKET);
+	bufpool_frozen_unref(f);
+	bufpool_destroy(p);
+}
+
+static void
+a_full_table_costs_a_failing_call_nothing(void **state)
+{
+	struct bufpool *p = with_ttl(0);
+	struct bufpool_frozen *f = frozen(p);
+	uint64_t *ticket = calloc(1 << 20, sizeof *ticket);
+	size_t n = 0;
+
+	(void)state;
+	assert_non_null(ticket);
+	while ((ticket[n] = bufpool_share(bufpool_frozen_ref(f))) != 0)
+		n++;
+	bufpool_frozen_unref(f);
+	counted();
+	for (int i = 0; i < 10; i++) {
+		errno = 0;
+		assert_int_equal(bufpool_share(f), 0);
+		assert_int_equal(errno, ENOMEM);
+		assert_in_range(counted(), 0, 10);
+	}
+	while (n-- > 0) {
+		struct bufpool_frozen *again;
+		struct bufpool_buf *b;
+
+		assert_int_equal(bufpool_adopt(ticket[n], &b, &again), 0);
+		bufpool_frozen_unref(again);
+	}
+	free(ticket);
+	bufpool_frozen_unref(f);
+	bufpool_destroy(p);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(expiry_takes_a_bounded_time_per_ticket),
+		cmocka_unit_test(adopted_tickets_cost_expiry_little),
+		cmocka_unit_test(a_full_table_costs_a_failing_call_nothing),
+	};
+
+	bufpool_hook = count_step;
+	return cmocka_run_group_tests_name("work", tests, NULL, NULL);
+}

@@ -1,0 +1,51 @@
+/*
+ * expiry - which of many numbers may be due.
+ *
+ * Each number may be expected at a time. 64 numbers are a block, 64 blocks a
+ * group, and so on, up to one word for all. A word has the earliest time at
+ * which something below it is expected, or an earlier one:
+ *
+ *      one word           12
+ *      groups             12                20
+ *      blocks             12      31        20      never
+ *      numbers (64 each)  12, 40  (31), 50  20, 33  -
+ *
+ * A time that is expected lowers four words at most, and as a rule none. A
+ * number that is no longer wanted (31, above) is not reported: its block is
+ * looked at in vain, once. So finding a block that is due takes 256 loads at
+ * most, however many numbers are expected, and a block is looked at once for
+ * each time that was expected in it, at most.
+ *
+ * A thread that is stopped between expiry_take and expiry_put_back holds up
+ * what is due in that block, and nothing else.
+ */
+#ifndef BUFPOOL_EXPIRY_H
+#define BUFPOOL_EXPIRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "names.h"
+
+#define EXPIRY_LOG 20		/* numbers are below 1 << this */
+#define EXPIRY_BLOCK 64		/* numbers */
+#define EXPIRY_NEVER INT64_MAX
+
+/* The number is expected at this time; the caller has stored before where
+ * whoever takes its block will find it. Any thread. */
+void expiry_expect(uint32_t number, int64_t at);
+
+/* Whether anything may be due: one load. Any thread. */
+bool expiry_due(int64_t now);
+
+/* A block in which something may be due: its numbers begin at 64 times this.
+ * The caller looks at them and puts the block back. -1 where nothing was found,
+ * though expiry_due may still be true: then another thread has just taken it,
+ * or it was expected in vain. Any thread. */
+int64_t expiry_take(int64_t now);
+
+/* After expiry_take: the earliest time at which one of the block is expected,
+ * as far as the caller knows. */
+void expiry_put_back(uint32_t block, int64_t next, int64_t now);
+
+#endif
