@@ -123,6 +123,51 @@ refuses_a_configuration_out_of_range(void **state)
 	assert_int_equal(errno, EDQUOT);
 }
 
+/* A struct that was zeroed and not initialised is not ignored. */
+static void
+refuses_a_struct_of_no_known_size(void **state)
+{
+	const size_t sizes[] = { 0, 1, 8, 45, sizeof(struct bufpool_config) - 1,
+				 sizeof(struct bufpool_config) + 1, 1 << 20,
+				 SIZE_MAX, SIZE_MAX - 7 };
+	struct bufpool_config config;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.name = "of no known size";
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		config.struct_size = sizes[i];
+		errno = 0;
+		if (bufpool_create(&config) != NULL)
+			fail_msg("%zu bytes are accepted", sizes[i]);
+		assert_int_equal(errno, EINVAL);
+	}
+	assert_null(bufpool_get(config.name));
+}
+
+/* The caller was built after a field was added that this library lacks. */
+static void
+refuses_a_newer_field_that_is_set(void **state)
+{
+	struct { struct bufpool_config config; size_t newer[2]; } c;
+	struct { struct bufpool_stats stats; size_t newer; } s;
+	struct bufpool *p;
+
+	(void)state;
+	memset(&c, 0xff, sizeof c);
+	bufpool_config_init_sized(&c.config, sizeof c);
+	assert_non_null(p = bufpool_create(&c.config));
+	memset(&s, 0xff, sizeof s);
+	bufpool_get_stats_sized(p, &s.stats, sizeof s);
+	assert_int_equal(s.stats.hits, 0);
+	assert_int_equal(s.newer, 0);
+	bufpool_destroy(p);
+	c.newer[1] = 1;
+	errno = 0;
+	assert_null(bufpool_create(&c.config));
+	assert_int_equal(errno, EINVAL);
+}
+
 /* The caller was built before max_bytes was added to the struct. */
 static void
 reads_and_fills_the_structs_of_older_callers(void **state)
@@ -188,6 +233,8 @@ main(void)
 		cmocka_unit_test(uses_the_place_of_a_pool_that_is_gone),
 		cmocka_unit_test(shares_a_pool_by_name),
 		cmocka_unit_test(refuses_a_configuration_out_of_range),
+		cmocka_unit_test(refuses_a_struct_of_no_known_size),
+		cmocka_unit_test(refuses_a_newer_field_that_is_set),
 		cmocka_unit_test(reads_and_fills_the_structs_of_older_callers),
 		cmocka_unit_test(a_name_stands_for_the_same_classes),
 	};

@@ -82,7 +82,8 @@ struct bufpool_class_config {
 
 /*
  * What a pool is made of. Fill it with bufpool_config_init, then change what
- * should differ. The counts are buffers kept ready: trimming never goes below.
+ * should differ: a struct that was only zeroed is refused, for its struct_size
+ * is 0. The counts are buffers kept ready: trimming never goes below.
  */
 struct bufpool_config {
 	size_t struct_size;		/* set by bufpool_config_init */
@@ -146,7 +147,10 @@ struct bufpool_stats {
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's
- * struct is, so that programs built before a field was added keep working. */
+ * struct is, so that programs built before a field was added keep working, and
+ * so do programs that were built for a newer library, as long as they leave the
+ * fields that this one does not know as bufpool_config_init has left them: 0.
+ * At most 4096 bytes. */
 void bufpool_config_init_sized(struct bufpool_config *, size_t struct_size);
 #define bufpool_config_init(config) \
 	bufpool_config_init_sized((config), sizeof *(config))
@@ -154,7 +158,8 @@ void bufpool_config_init_sized(struct bufpool_config *, size_t struct_size);
 /*
  * Makes a pool, or opens the one of this name if its configuration is equal.
  * NULL config: the defaults. The caller gets one reference.
- * NULL + EINVAL: a field out of range; EEXIST: the name is taken by a pool of
+ * NULL + EINVAL: a field out of range, or a struct_size that is no size of the
+ * struct, or a field set that this library does not know; EEXIST: the name is taken by a pool of
  * another configuration; EDQUOT: the counts alone exceed max_bytes; ENOMEM.
  */
 struct bufpool *bufpool_create(const struct bufpool_config *);
@@ -265,7 +270,8 @@ int bufpool_adopt(uint64_t ticket, struct bufpool_buf **,
 int bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **,
 			struct bufpool_frozen **, size_t *offset, size_t *len);
 
-/* Fills in the statistics; see struct bufpool_stats for what is exact. */
+/* Fills in the statistics; see struct bufpool_stats for what is exact. Fields
+ * of a newer caller's struct that this library does not know become 0. */
 void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
 			     size_t struct_size);
 #define bufpool_get_stats(pool, stats) \

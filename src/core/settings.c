@@ -3,6 +3,10 @@
 
 #include "settings.h"
 
+/* Bytes of the caller's struct bufpool_config: the oldest had the counts. */
+#define LAYOUT_LEAST offsetof(struct bufpool_config, max_bytes)
+#define LAYOUT_MOST 4096
+
 void
 bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 {
@@ -23,8 +27,29 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 		.ticket_ttl = 0,
 	};
 
-	memcpy(config, &defaults,
-	       struct_size < sizeof defaults ? struct_size : sizeof defaults);
+	if (struct_size <= sizeof defaults)
+		memcpy(config, &defaults, struct_size);
+	else {
+		memcpy(config, &defaults, sizeof defaults);
+		memset(config + 1, 0, struct_size - sizeof defaults);
+	}
+}
+
+/* Fields are words, or pairs of ints that fill one. A newer caller's fields
+ * that are not here have to be as bufpool_config_init_sized left them. */
+static bool
+is_layout(const struct bufpool_config *given)
+{
+	const char *bytes = (const char *)given;
+
+	if (given->struct_size < LAYOUT_LEAST ||
+	    given->struct_size > LAYOUT_MOST ||
+	    given->struct_size % sizeof(size_t) != 0)
+		return false;
+	for (size_t i = sizeof *given; i < given->struct_size; i++)
+		if (bytes[i] != 0)
+			return false;
+	return true;
 }
 
 bool
@@ -59,6 +84,8 @@ settings_read(struct bufpool_config *config, const struct bufpool_config *given)
 	struct layout l;
 
 	bufpool_config_init(config);
+	if (given != NULL && !is_layout(given))
+		goto invalid;
 	if (given != NULL)
 		memcpy(config, given, given->struct_size < sizeof *config
 		       ? given->struct_size : sizeof *config);
