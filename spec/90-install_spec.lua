@@ -335,7 +335,7 @@ end)
 describe(".ci/run", function()
     local RUN = "env -u MAKEFLAGS -u MAKELEVEL -u BUILD .ci/run "
 
-    it("sums all stages in its last line", function()
+    it("sums all stages in its last line, and names what failed", function()
         local build = "build/spec-of-run"
         must("mkdir -p " .. build)
         local file = assert(io.open(build .. "/run.mk", "w"))
@@ -350,9 +350,76 @@ describe(".ci/run", function()
         text, status = shell("MAKEFILES=" .. build .. "/run.mk " .. RUN
             .. "sums no-such-stage fails")
         assert.equal(1, status, text)
-        assert.truthy(text:find(", failed: no%-such%-stage fails\n"
+        assert.truthy(text:find("\n==== failed\n"
+            .. "FAILED   make no%-such%-stage: ended with status 2\n"
+            .. "    again: make no%-such%-stage\n"
+            .. "FAILED   make fails\n    again: make fails\n"
             .. "6 passed, 3 failed, 3 skipped\n$"), text)
         must("rm -rf " .. build)
+    end)
+end)
+
+describe(".ci/test", function()
+    local build = "build/spec-of-test"
+    local file = build .. "/99-one_spec.lua"
+
+    local function run(options, code)
+        must("mkdir -p " .. build)
+        local spec = assert(io.open(file, "w"))
+        spec:write(code)
+        spec:close()
+        local text, status = shell("env -u MAKEFLAGS -u MAKELEVEL -u BUSTED "
+            .. options .. " " .. file .. " spec/26-faults_spec.lua")
+        must("rm -rf " .. build)
+        return text, status
+    end
+
+    -- Kills the .ci/test that runs it.
+    local killer = [[
+        it("kills", function()
+            local pid, victim = "self", nil
+            while true do
+                local status = io.open("/proc/" .. pid .. "/status"):read "*a"
+                pid = status:match "PPid:%s*(%d+)"
+                local line = io.open("/proc/" .. pid .. "/cmdline"):read "*a"
+                if line:find(".ci/test\0", 1, true) then
+                    victim = pid
+                elseif victim then
+                    break
+                end
+            end
+            os.execute("kill -9 " .. victim)
+        end)
+    ]]
+
+    it("names in the end what failed, and what runs it again", function()
+        local text, status = run("AGAIN=asan JOBS=1 .ci/test", [[
+            it("is red", function() error "x" end)
+            it("is green", function() end)
+        ]])
+        assert.equal(1, status, text)
+        assert.truthy(text:find("\n==== failed\nFAILED   " .. file
+            .. ": is red\n    again: make asan SPEC=" .. file
+            .. "\n3 passed, 1 failed, 0 skipped\n", 1, true), text)
+    end)
+
+    it("ends a file that says nothing for too long", function()
+        local text, status = run("LIMIT=1 .ci/test", [[
+            it("sleeps", function() os.execute "sleep 600" end)
+        ]])
+        assert.equal(1, status, text)
+        assert.truthy(text:find("FAILED   " .. file .. ": hung\n", 1, true),
+            text)
+    end)
+
+    it("counts as failed for those that run it when it is killed", function()
+        local text, status = run("bash -c '. .ci/sums; .ci/test \"$@\" "
+            .. ">$scratch/log; add $scratch/log $? one again; finish' --",
+            killer)
+        assert.equal(1, status, text)
+        assert.truthy(text:find("\n==== failed\nFAILED   one: ended with "
+            .. "status 137\n    again: again\n0 passed, 1 failed, 0 skipped\n$"
+            ), text)
     end)
 end)
 

@@ -27,7 +27,7 @@
  * takes are written down. Then there is a round for each of these steps: the
  * victim does its deed again and is parked at the end of the step. Now the
  * others do everything, a fixed number of times, in an old thread and in new
- * ones. If they hang, the core has failed; an alarm ends the program and says
+ * ones. If they hang, the core has failed; .ci/test ends the program, which says
  * which round it was. Then the actors go on. In the end every buffer must be
  * back in the pool once, undamaged and zero.
  *
@@ -61,7 +61,6 @@
 #include "core/ticket.h"
 #include "core/trim.h"
 
-#define SECONDS 60	/* a round that takes longer counts as hung */
 #define SMALL 100	/* a size for each class, and one above both */
 #define LARGE 5000
 #define ABOVE 70000
@@ -133,7 +132,7 @@ static char where[256] = "nowhere";	/* the round, for messages */
 static void
 died(int why)
 {
-	const char *message = why == SIGALRM ? "progress: a thread waits: "
+	const char *message = why == SIGTERM ? "progress: a thread waits: "
 					     : "progress: a thread crashes: ";
 
 	if (write(2, message, strlen(message)) > 0 &&
@@ -972,7 +971,6 @@ round_of(unsigned from, unsigned at, enum mode mode)
 	snprintf(where, sizeof where,
 		 "a thread that %s, stopped at '%s' after '%s'%s", deed->name,
 		 places[at], places[from], how[mode]);
-	alarm(SECONDS);
 	CHECK(!begin(from, at), "it did not come there again");
 	reached[at] = true;
 	decay_at(0);
@@ -990,7 +988,6 @@ round_of(unsigned from, unsigned at, enum mode mode)
 		}
 	}
 	end(mode);
-	alarm(0);
 }
 
 static void
@@ -999,7 +996,7 @@ goes_on(void **state)
 	static bool steps[PLACES][PLACES];
 	enum mode last = CLOSE;
 
-	signal(SIGALRM, died);
+	signal(SIGTERM, died);
 	signal(SIGSEGV, died);
 	deed = *state;
 	if (deed->shuts)
@@ -1007,7 +1004,6 @@ goes_on(void **state)
 	else if (deed->sitter_act != NULL)
 		last = CLOSE_AND_FIRST;
 	snprintf(where, sizeof where, "a thread that %s", deed->name);
-	alarm(SECONDS);
 	CHECK(begin(ANY, 0), "not ended");
 	memcpy(steps, victim.seen, sizeof steps);
 	end(OPEN);

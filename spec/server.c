@@ -24,7 +24,6 @@
 
 #define CLIENTS 8
 #define DEEP (3 * TURN)		/* requests that a client has under way */
-#define SECONDS 100		/* after which the server counts as hung */
 
 static pid_t server;
 static FILE *said;		/* by the server */
@@ -45,7 +44,6 @@ start_server(void **state)
 	fflush(NULL);
 	server = fork();
 	if (server == 0) {
-		alarm(SECONDS);
 		dup2(end[1], STDOUT_FILENO);
 		if (freopen("/dev/null", "w", stderr) == NULL)
 			_exit(1);
@@ -176,7 +174,7 @@ exchange(struct client *c)
 			c->fd, (short)(POLLIN | (more ? POLLOUT : 0)), 0
 		};
 
-		CHECK(poll(&p, 1, SECONDS * 1000) == 1, "no answer");
+		CHECK(poll(&p, 1, -1) == 1, "no answer");
 		if (p.revents & POLLOUT)
 			send_some(c);
 		if (p.revents & ~POLLOUT)
