@@ -280,23 +280,93 @@ use_little(void)
 	burst(MIDDLE, 1);
 }
 
+static void
+check_no_cache_is_left(uint32_t place)
+{
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+		assert_null(atomic_load(&t->caches[place]));
+		assert_null(atomic_load(&t->gone));
+	}
+}
+
 /* Its pool is still there when the thread retires its cache, and ends before
  * the thread has given its record up. */
 static void
 an_exiting_thread_leaves_no_cache_of_a_pool_that_ends(void **state)
 {
-	struct actor leaving = { .act = use_little, .exits = true };
+	static const char *const places[] = { "exit: begun", "exit: flushed",
+					      "exit: unmapped" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		struct actor leaving = { .act = use_little, .exits = true };
+		uint32_t place;
+
+		pool = new_pool();
+		place = pool->caches.place;
+		assert_true(start(&leaving, places[i], 1));
+		bufpool_destroy(pool);
+		assert_int_equal(pools_left(), 0);
+		finish(&leaving);
+		check_no_cache_is_left(place);
+	}
+}
+
+static struct bufpool_buf *last_out;
+
+static void
+take_last(void)
+{
+	last_out = bufpool_checkout(pool, SMALL);
+}
+
+/* Then uses a pool that has more classes, in the same place. */
+static void
+release_last(void)
+{
+	bufpool_release(last_out);
+	for (size_t n = 1; n <= BUFPOOL_CLASSES_MAX * SMALL; n += SMALL)
+		burst(n, 3);
+}
+
+static struct bufpool *
+pool_of_many_classes(void)
+{
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+	struct bufpool_config config;
+
+	for (size_t i = 0; i < BUFPOOL_CLASSES_MAX; i++)
+		classes[i].size = (i + 1) * SMALL, classes[i].count = 0;
+	bufpool_config_init(&config);
+	config.classes = classes;
+	config.class_count = BUFPOOL_CLASSES_MAX;
+	return bufpool_create(&config);
+}
+
+/* A release has put the pool's last buffer on its shelf when the pool ends and
+ * another has its place, before the thread has looked at the gate. */
+static void
+a_shelf_can_be_left_when_its_pool_has_gone(void **state)
+{
+	struct actor slow = { .before = take_last, .act = release_last };
+	struct bufpool *next;
 	uint32_t place;
 
 	(void)state;
 	pool = new_pool();
 	place = pool->caches.place;
-	assert_true(start(&leaving, "exit: flushed", 1));
+	assert_true(start(&slow, "shelf: left", 1));
 	bufpool_destroy(pool);
 	assert_int_equal(pools_left(), 0);
-	finish(&leaving);
+	next = pool_of_many_classes();
+	assert_ptr_equal(next, pool);
 	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
 		assert_null(atomic_load(&t->caches[place]));
+	finish(&slow);
+	check_law(next);
+	bufpool_destroy(next);
+	assert_int_equal(pools_left(), 0);
+	check_no_cache_is_left(place);
 }
 
 static uint64_t ticket;
@@ -585,6 +655,7 @@ main(void)
 		    a_claim_that_a_sandbox_stops_empties_a_retired_shelf),
 		cmocka_unit_test(
 		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
+		cmocka_unit_test(a_shelf_can_be_left_when_its_pool_has_gone),
 		cmocka_unit_test(a_ticket_that_was_found_is_adopted_once),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 	};

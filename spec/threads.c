@@ -162,6 +162,114 @@ two_thousand_may_come_at_once(void **state)
 	assert_int_equal(in_child(come_in_crowds, NULL), 0);
 }
 
+/* Pools that have one place in turn, of more classes and of fewer. */
+
+#define USERS 32
+#define CLASSES { 1, 16, 4, 16, 1, 4 }
+#define TURNS 6
+
+static struct bufpool *aside, *in_turn;
+static struct bufpool_buf *lent[USERS];
+static uint8_t expected[65536];
+static pthread_barrier_t turn;
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+static struct bufpool *
+pool_of_classes(size_t count)
+{
+	struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX];
+	struct bufpool_config config;
+
+	for (size_t i = 0; i < count; i++)
+		classes[i] = (struct bufpool_class_config){ 4096 * (i + 1), 0 };
+	bufpool_config_init(&config);
+	config.classes = classes;
+	config.class_count = count;
+	return bufpool_create(&config);
+}
+
+static void
+use_classes(struct bufpool *p)
+{
+	for (size_t n = 1; n <= BUFPOOL_CLASSES_MAX * 4096; n += 4096) {
+		struct bufpool_buf *b = bufpool_checkout(p, n);
+
+		CHECK(b != NULL && b->arena == &p->arena, "checkout");
+		CHECK(bufpool_capacity(b) >= n, "%zu bytes for %zu",
+		      bufpool_capacity(b), n);
+		memset(bufpool_data(b), 1, n);
+		bufpool_release(b);
+	}
+}
+
+/* A buffer of another pool, as often as not mapped beside the cache that the
+ * thread makes next, holds what the owner word of an idle shelf could hold. */
+static void *
+use_in_turn(void *number)
+{
+	struct bufpool_buf *mine;
+
+	for (int i = 0; i < TURNS; i++) {
+		pthread_mutex_lock(&one_at_a_time);
+		use(aside);
+		mine = bufpool_checkout(aside, sizeof expected);
+		memcpy(bufpool_data(mine), expected, sizeof expected);
+		bufpool_release(lent[(uintptr_t)number]);
+		use_classes(in_turn);
+		pthread_mutex_unlock(&one_at_a_time);
+		bufpool_thread_flush();
+		pthread_barrier_wait(&turn);
+		pthread_barrier_wait(&turn);
+		CHECK(memcmp(bufpool_peek(mine), expected, sizeof expected) ==
+		      0, "written to by another pool");
+		bufpool_release(mine);
+	}
+	return NULL;
+}
+
+static void
+take_turns(void *arg)
+{
+	const size_t classes[TURNS + 1] = CLASSES;
+	pthread_t thread[USERS];
+
+	(void)arg;
+	memset(expected, 0xee, sizeof expected);
+	for (size_t i = 0; i < sizeof expected; i += 64)
+		expected[i] = 1;
+	aside = bufpool_create(NULL);
+	pthread_barrier_init(&turn, NULL, USERS + 1);
+	for (int i = 0; i < TURNS; i++) {
+		struct bufpool *last = in_turn;
+
+		in_turn = pool_of_classes(classes[i]);
+		CHECK(last == NULL || in_turn == last, "another place");
+		for (size_t j = 0; j < USERS; j++)
+			lent[j] = bufpool_checkout(in_turn, 1);
+		if (i > 0)
+			pthread_barrier_wait(&turn);
+		else
+			for (size_t j = 0; j < USERS; j++)
+				thread[j] = start(use_in_turn, (void *)j);
+		pthread_barrier_wait(&turn);
+		assert_conserved(in_turn);
+		bufpool_destroy(in_turn);
+	}
+	pthread_barrier_wait(&turn);
+	for (size_t j = 0; j < USERS; j++)
+		pthread_join(thread[j], NULL);
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+		CHECK(atomic_load(&t->gone) == NULL, "a cache is left");
+	bufpool_destroy(aside);
+}
+
+static void
+a_cache_serves_no_pool_that_comes_after_its_own(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(take_turns, NULL), 0);
+}
+
 int
 main(void)
 {
@@ -169,6 +277,8 @@ main(void)
 		cmocka_unit_test(
 		    those_that_have_gone_leave_nothing_to_look_at),
 		cmocka_unit_test(two_thousand_may_come_at_once),
+		cmocka_unit_test(
+		    a_cache_serves_no_pool_that_comes_after_its_own),
 	};
 
 	if (getenv("THREADS") != NULL)

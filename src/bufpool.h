@@ -29,8 +29,9 @@
  * different names, each of which costs 80 bytes for as long as the process
  * lives. It has at most 2^24 buffers with memory, fewer where the address space
  * is limited (RLIMIT_AS): descriptors may reserve 1/16 of it. A thread that
- * uses a pool keeps some pages for it until the thread ends or uses a new pool
- * in the old one's place.
+ * uses a pool keeps some pages for it; after its exit they serve the next new
+ * thread. They go once the pool has gone: at once after the thread's exit,
+ * otherwise when the thread next spills, refills, flushes or exits.
  *
  * SANDBOXES. A seccomp filter may come before or after this library, and may
  * refuse mbind, move_pages, getcpu, madvise and membarrier with an error. From

@@ -54,8 +54,9 @@
  * A CACHE belongs to a thread's record. It is live from the moment when its
  * thread first uses the pool to the thread's exit, which empties it and adds
  * its counters to those of the pool. The next thread that adopts the record
- * takes the cache up again. Only the record's owner frees it, once the pool is
- * gone: so a thread can always look at its own caches.
+ * takes the cache up again. Once the pool is gone it is taken out of the
+ * record, so that no later pool meets it, and unmapped by the record's owner
+ * only: so a thread can always look at its own caches.
  */
 #ifndef BUFPOOL_CACHE_H
 #define BUFPOOL_CACHE_H
@@ -117,6 +118,7 @@ struct cache {
 	unsigned moves;			/* refills and spills */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
+	struct cache *next;		/* after its pool: see thread.c */
 	/* One more than there are classes; the last one's size is boundless,
 	 * and it is always shut. */
 	struct bufpool_shelf shelf[];
@@ -236,6 +238,7 @@ shelf_exit(struct bufpool_shelf *s)
 	hook("shelf: leaving");
 	atomic_store_explicit(&s->busy, 0, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst);
+	hook("shelf: left");
 	return __builtin_expect(atomic_load_explicit(
 	    &s->gate, memory_order_acquire) != 0, 0);
 }

@@ -175,7 +175,7 @@ release_foreign(struct bufpool_buf *b, bool by_gc)
 	struct bufpool_shelf *s;
 
 	if (unlikely(b->class >= BUFPOOL_CLASSES_MAX || k == NULL ||
-		     k->node != b->node || k->id != b->arena->id)) {
+		     k->node != b->node)) {
 		release_slow(b, by_gc);
 		return;
 	}

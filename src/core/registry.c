@@ -100,7 +100,7 @@ end(struct bufpool_arena *a)
 	arena_destroy(a);
 	large_destroy(&p->large);
 	caches_destroy(&p->caches);
-	thread_forget(p->caches.place, p->caches.id);
+	thread_forget(p->caches.place);
 	free_place(p);
 	errno = saved;
 }

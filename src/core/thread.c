@@ -10,7 +10,6 @@ __thread struct thread *thread_self = &thread_nobody;
 
 static _Atomic(struct thread *) threads;
 static pthread_key_t exit_key;
-static _Atomic uint64_t forgotten;	/* pools, so far */
 static char dying;	/* its address marks a thread that gave its record up */
 
 /* Pairs with the store in give_up, after which the last owner touches nothing
@@ -86,15 +85,43 @@ enroll(void)
 	return true;
 }
 
+/*
+ * A cache whose pool has ended goes in two steps. Whoever ends the pool takes
+ * it out of its record's array (T1) and pushes it onto the record's list (T2),
+ * before the pool's place can be taken again. The record's owner unmaps what
+ * is on the list (T3), where it looks at none of its caches.
+ *
+ * So an entry of the array is of the pool that has the place, or NULL: when a
+ * pool ends, nobody holds it, and so nobody makes a cache of it; T1 comes
+ * before the release with which the place is given up, which pairs with the
+ * acquire with which it is taken; and a thread that uses the next pool has
+ * been told of it after that.
+ *
+ * And what an owner still looks at stays mapped: it may be at the end of a
+ * release that was the pool's last, or in bufpool_thread_flush, with an address
+ * from before T1. T2, a release, pairs with the acquire of T3: all that others
+ * did with the cache comes before it is unmapped.
+ */
 static void
-destroy_at(struct thread *t, uint32_t place)
+bury(struct thread *t, struct cache *k)
 {
-	struct cache *k = atomic_load_explicit(&t->caches[place],
-					       memory_order_relaxed);
+	k->next = atomic_load_explicit(&t->gone, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak(&t->gone, &k->next, k))  /* T2 */
+		;
+}
 
-	atomic_store_explicit(&t->caches[place], NULL, memory_order_relaxed);
-	atomic_signal_fence(memory_order_seq_cst);	/* for a fork child */
-	cache_destroy(k);
+/* The record's owner only. The load keeps the line from being written to. */
+static void
+unmap_gone(struct thread *t)
+{
+	struct cache *k = NULL, *next;
+
+	if (atomic_load_explicit(&t->gone, memory_order_relaxed) != NULL)
+		k = atomic_exchange(&t->gone, NULL);		/* T3 */
+	for (; k != NULL; k = next) {
+		next = k->next;
+		cache_destroy(k);
+	}
 }
 
 struct cache *
@@ -106,11 +133,8 @@ thread_cache(struct caches *cs)
 	if (thread_self == &thread_nobody && !enroll())
 		return NULL;
 	t = thread_self;
+	unmap_gone(t);
 	k = thread_own_cache(cs->place);
-	if (k != NULL && k->id != cs->id) {
-		destroy_at(t, cs->place);
-		k = NULL;
-	}
 	if (k == NULL) {
 		k = cache_create(cs, &t->owner);
 		if (k == NULL)
@@ -127,21 +151,28 @@ thread_cache(struct caches *cs)
 	return k;
 }
 
+/* The caller's own, as nothing comes after the end of a pool that looks at it,
+ * and those of orphans go at once. */
 void
-thread_forget(uint32_t place, uint64_t id)
+thread_forget(uint32_t place)
 {
-	atomic_fetch_add(&forgotten, 1);
 	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
-		struct cache *k;
+		struct cache *k = atomic_load_explicit(&t->caches[place],
+						       memory_order_relaxed);
 
-		if (t != thread_self && !try_own(t))
+		if (k == NULL)
 			continue;
-		k = atomic_load_explicit(&t->caches[place],
-					 memory_order_relaxed);
-		if (k != NULL && k->id == id)
-			destroy_at(t, place);
-		if (t != thread_self)
+		atomic_store_explicit(&t->caches[place], NULL,
+				      memory_order_relaxed);	/* T1 */
+		hook("forget: taken");
+		bury(t, k);
+		hook("forget: buried");
+		if (t == thread_self) {
+			unmap_gone(t);
+		} else if (try_own(t)) {
+			unmap_gone(t);
 			give_up(t);
+		}
 	}
 }
 
@@ -150,6 +181,8 @@ bufpool_thread_flush(void)
 {
 	uint32_t places = atomic_load(&thread_self->places);
 
+	if (thread_self != &thread_nobody)
+		unmap_gone(thread_self);
 	for (uint32_t i = 0; i < places; i++) {
 		struct cache *k = thread_own_cache(i);
 
@@ -161,33 +194,27 @@ bufpool_thread_flush(void)
 }
 
 static void
-retire(struct thread *t, uint32_t place)
+retire(const struct thread *t, uint32_t place)
 {
 	struct cache *k = atomic_load_explicit(&t->caches[place],
 					       memory_order_relaxed);
+	struct bufpool_arena *a;
 
-	if (k == NULL)
+	if (k == NULL || !cache_hold(k))
 		return;
-	if (cache_hold(k)) {
-		struct bufpool_arena *a = k->arena;
-
-		if (k->live)
-			cache_retire(k);
-		arena_drop(a);
-	}
-	if (!cache_hold(k))
-		destroy_at(t, place);
-	else
-		arena_drop(k->arena);
+	a = k->arena;
+	if (k->live)
+		cache_retire(k);
+	arena_drop(a);
 }
 
-/* thread_forget passes by a record that is owned. So when a pool has ended
- * meanwhile, either it found the record given up, or it is seen here. */
+/* Both the end of a pool and this store first, and then look: thread_forget
+ * pushes and looks for the owner, this gives the record up and looks for what
+ * was pushed. So one of the two sees the other. */
 static void
 thread_exit(void *value)
 {
 	struct thread *t = value;
-	uint64_t before;
 
 	pthread_setspecific(exit_key, &dying);
 	if (value == &dying)
@@ -195,13 +222,14 @@ thread_exit(void *value)
 	thread_self = &thread_nobody;
 	atomic_store_explicit(&t->owner.token, NULL, memory_order_relaxed);
 	hook("exit: begun");
+	for (uint32_t i = 0; i < atomic_load(&t->places); i++)
+		retire(t, i);
+	hook("exit: flushed");
 	do {
-		before = atomic_load(&forgotten);
-		for (uint32_t i = 0; i < atomic_load(&t->places); i++)
-			retire(t, i);
-		hook("exit: flushed");
+		unmap_gone(t);
+		hook("exit: unmapped");
 		give_up(t);
-	} while (atomic_load(&forgotten) != before && try_own(t));
+	} while (atomic_load(&t->gone) != NULL && try_own(t));
 }
 
 void
@@ -210,6 +238,7 @@ thread_after_fork(void)
 	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
 		if (t != thread_self) {
 			atomic_store(&t->owner.token, NULL);
+			unmap_gone(t);
 			give_up(t);
 		}
 }

@@ -20,6 +20,7 @@ struct thread {
 	struct thread *next;		/* written before it is listed */
 	_Atomic uint32_t owned;		/* 0: an orphan */
 	_Atomic uint32_t places;	/* caches at and past this are NULL */
+	_Atomic(struct cache *) gone;	/* of pools that are gone, to unmap */
 };
 
 /*
@@ -31,10 +32,8 @@ extern struct thread thread_nobody;
 
 bool thread_init(void);		/* once, before any other thread */
 
-/*
- * The calling thread's cache in this pool's place, or NULL. It may be that of a
- * pool which had the place before, or one that is not live: both are shut.
- */
+/* The calling thread's cache of the pool that has this place, or NULL. It may
+ * be one that is not live: that is shut. */
 static inline struct cache *
 thread_own_cache(uint32_t place)
 {
@@ -50,9 +49,10 @@ struct thread *thread_next(const struct thread *t);
  * thread is exiting and has given its record up. */
 struct cache *thread_cache(struct caches *cs);
 
-/* Frees the caches of a pool that is gone: the caller's own, and orphans'.
- * Those of other threads are freed when they exit or use the place again. */
-void thread_forget(uint32_t place, uint64_t id);
+/* Takes the caches of a pool that has ended out of all records, before its
+ * place is used again. The caller's own and those of orphans are unmapped;
+ * those of another thread are when it next needs a cache, flushes or exits. */
+void thread_forget(uint32_t place);
 
 /* In a fork child, before its caches are looked at: the records of threads
  * that are not there become orphans. */
