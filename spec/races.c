@@ -369,6 +369,41 @@ a_shelf_can_be_left_when_its_pool_has_gone(void **state)
 	check_no_cache_is_left(place);
 }
 
+static struct buf_stack stack;
+static struct bufpool_buf *popped;
+
+static void
+pop(void)
+{
+	popped = buf_pop(&stack);
+}
+
+/* One has seen the first two descriptors of a stack when another takes both,
+ * and puts the first back: the second must not be found on it again. */
+static void
+a_slow_pop_does_not_bring_back_what_another_popped(void **state)
+{
+	struct actor slow = { .act = pop };
+	struct bufpool_buf *b[3];
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		b[i] = buf_create();
+		assert_non_null(b[i]);
+		buf_push(&stack, b[i]);
+	}
+	assert_true(start(&slow, "stack: popping", 1));
+	assert_ptr_equal(buf_pop(&stack), b[2]);
+	assert_ptr_equal(buf_pop(&stack), b[1]);
+	buf_push(&stack, b[2]);
+	finish(&slow);
+	assert_ptr_equal(popped, b[2]);
+	assert_ptr_equal(buf_pop(&stack), b[0]);
+	assert_null(buf_pop(&stack));
+	for (int i = 0; i < 3; i++)
+		buf_destroy(b[i]);
+}
+
 static uint64_t ticket;
 static int adopted, adopt_errno;
 
@@ -656,6 +691,8 @@ main(void)
 		cmocka_unit_test(
 		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
 		cmocka_unit_test(a_shelf_can_be_left_when_its_pool_has_gone),
+		cmocka_unit_test(
+		    a_slow_pop_does_not_bring_back_what_another_popped),
 		cmocka_unit_test(a_ticket_that_was_found_is_adopted_once),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 	};

@@ -48,6 +48,7 @@ buf_push(struct buf_stack *s, struct bufpool_buf *b)
 		atomic_store_explicit(&b->next, (uint32_t)head,
 				      memory_order_relaxed);
 		mine = ((head >> 32) + 1) << 32 | (b->number + 1);
+		hook("stack: pushing");
 		/* release: pairs with the acquire in buf_pop */
 	} while (!atomic_compare_exchange_weak_explicit(
 	    &s->head, &head, mine, memory_order_release,
@@ -58,17 +59,22 @@ struct bufpool_buf *
 buf_pop(struct buf_stack *s)
 {
 	uint64_t head = atomic_load_explicit(&s->head, memory_order_acquire);
-	struct bufpool_buf *b;
-	uint64_t mine;
+	struct bufpool_buf *b = NULL;
+	uint64_t mine = 0;
 
 	do {
+		if ((uint32_t)head != 0) {
+			b = buf_at((uint32_t)head - 1);
+			/* May be stale when another thread has popped b
+			 * meanwhile: then the tag has moved on and the exchange
+			 * fails. */
+			mine = ((head >> 32) + 1) << 32 |
+			    atomic_load_explicit(&b->next,
+						 memory_order_relaxed);
+		}
+		hook("stack: popping");
 		if ((uint32_t)head == 0)
 			return NULL;
-		b = buf_at((uint32_t)head - 1);
-		/* May be stale when another thread has popped b meanwhile: then
-		 * the tag has moved on and the exchange fails. */
-		mine = ((head >> 32) + 1) << 32 |
-		    atomic_load_explicit(&b->next, memory_order_relaxed);
 	} while (!atomic_compare_exchange_weak_explicit(
 	    &s->head, &head, mine, memory_order_acquire,
 	    memory_order_acquire));
