@@ -157,6 +157,32 @@ a_full_table_costs_a_failing_call_nothing(void **state)
 	bufpool_destroy(p);
 }
 
+#define BLANKS 20000
+
+/* What a pool at its max_bytes has given back is still its address space. */
+static void
+a_refusal_looks_at_no_memory_that_was_given_back(void **state)
+{
+	static struct bufpool_buf *held[BLANKS];
+	struct bufpool *p = new_pool(0, 0, (size_t)BLANKS * 4096);
+	struct bufpool_buf *large;
+
+	(void)state;
+	for (int i = 0; i < BLANKS; i++)
+		held[i] = bufpool_checkout(p, 1);
+	for (int i = 0; i < BLANKS; i++)
+		bufpool_release(held[i]);
+	bufpool_trim(p);
+	large = bufpool_checkout(p, (size_t)BLANKS * 4096);
+	assert_non_null(large);
+	counted();
+	assert_null(bufpool_checkout(p, 1));
+	assert_int_equal(errno, EDQUOT);
+	assert_in_range(counted(), 1, 1000);
+	bufpool_release(large);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -164,6 +190,8 @@ main(void)
 		cmocka_unit_test(expiry_takes_a_bounded_time_per_ticket),
 		cmocka_unit_test(adopted_tickets_cost_expiry_little),
 		cmocka_unit_test(a_full_table_costs_a_failing_call_nothing),
+		cmocka_unit_test(
+		    a_refusal_looks_at_no_memory_that_was_given_back),
 	};
 
 	bufpool_hook = count_step;

@@ -273,7 +273,7 @@ carve(struct bufpool_arena *a, unsigned class, unsigned node)
 			first = b;
 		} else {
 			buf_push(&a->blank[layout_ring(a->layout, node,
-						       class)], b);
+						       class)].bare, b);
 		}
 	}
 	if (first == NULL)
@@ -281,47 +281,35 @@ carve(struct bufpool_arena *a, unsigned class, unsigned node)
 	return first;
 }
 
-/* A blank that has kept its pages, from under those that have not. */
+/* Memory that is committed from here on; NULL + EDQUOT, ENOMEM. */
 static struct bufpool_buf *
-take_resident(struct buf_stack *blank)
+take_blank(struct bufpool_arena *a, unsigned class, unsigned node)
 {
-	struct buf_stack others = { 0 };
-	struct bufpool_buf *b, *other;
+	struct blanks *blank = &a->blank[layout_ring(a->layout, node, class)];
+	size_t size = a->layout->size[class];
+	struct bufpool_buf *b = buf_pop(&blank->resident);
 
-	while ((b = buf_pop(blank)) != NULL && !b->resident)
-		buf_push(&others, b);
-	while ((other = buf_pop(&others)) != NULL)
-		buf_push(blank, other);
+	if (b != NULL)		/* it has been committed all the time */
+		return b;
+	if (!commit(a, size))
+		return NULL;
+	b = buf_pop(&blank->bare);
+	if (b == NULL)
+		b = carve(a, class, node);
+	if (b == NULL) {
+		uncommit(a, size);
+		errno = ENOMEM;
+	}
 	return b;
 }
 
 struct bufpool_buf *
 arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 {
-	struct buf_stack *blank = &a->blank[layout_ring(a->layout, node,
-							class)];
-	struct bufpool_buf *b = buf_pop(blank);
+	struct bufpool_buf *b = take_blank(a, class, node);
 
-	if (b == NULL || !b->resident) {	/* else it is still committed */
-		if (commit(a, a->layout->size[class])) {
-			if (b == NULL)
-				b = carve(a, class, node);
-		} else {
-			if (b != NULL)
-				buf_push(blank, b);
-			b = take_resident(blank);
-			if (b == NULL) {
-				errno = EDQUOT;
-				return NULL;
-			}
-		}
-	}
-	if (b == NULL) {
-		uncommit(a, a->layout->size[class]);
-		errno = ENOMEM;
+	if (b == NULL)
 		return NULL;
-	}
-	b->resident = 0;
 	/* Counted before anyone can have it, so that a child forked here finds
 	 * it missing rather than one too many. */
 	atomic_fetch_add_explicit(&a->existing[class], 1, memory_order_relaxed);
@@ -478,18 +466,20 @@ arena_retry(struct bufpool_arena *a)
 static size_t
 give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 {
-	size_t size = a->layout->size[b->class];
 	unsigned class = b->class;
-
-	b->resident = size % page != 0 ||
+	struct blanks *blank = &a->blank[layout_ring(a->layout, b->node,
+						     class)];
+	size_t size = a->layout->size[class];
+	bool resident = size % page != 0 ||
 	    madvise(b->base, size, MADV_DONTNEED) != 0;
-	if (b->resident)
+
+	if (resident)
 		size = 0;
 	hook("arena: giving back");
 	buf_set_state(b, BUF_BLANK);
 	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);
 	uncommit(a, size);
-	buf_push(&a->blank[layout_ring(a->layout, b->node, class)], b);
+	buf_push(resident ? &blank->resident : &blank->bare, b);
 	return size;
 }
 
@@ -514,22 +504,29 @@ arena_give(struct bufpool_buf *b)
 	return bytes;
 }
 
+/* With the spans whose first buffers are among them. */
+static void
+destroy_all(struct buf_stack *s)
+{
+	struct bufpool_buf *b;
+
+	while ((b = buf_pop(s)) != NULL) {
+		if (b->span != 0)
+			unmap_for_good(b->base, b->span);
+		buf_destroy(b);
+	}
+}
+
 void
 arena_destroy(struct bufpool_arena *a)
 {
 	unsigned rings = layout_rings(a->layout);
-	struct bufpool_buf *b;
 
-	for (unsigned r = 0; a->blank != NULL && r < rings; r++)
-		while ((b = buf_pop(&a->blank[r])) != NULL) {
-			if (b->span != 0)
-				unmap_for_good(b->base, b->span);
-			buf_destroy(b);
-		}
-	while ((b = buf_pop(&a->unmappable)) != NULL) {
-		unmap_for_good(b->base, b->span);
-		buf_destroy(b);
+	for (unsigned r = 0; a->blank != NULL && r < rings; r++) {
+		destroy_all(&a->blank[r].bare);
+		destroy_all(&a->blank[r].resident);
 	}
+	destroy_all(&a->unmappable);
 	if (a->blank != NULL && a->blank != a->blank_alone)
 		pages_unmap(a->blank, rings * sizeof *a->blank);
 	a->blank = NULL;

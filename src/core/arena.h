@@ -24,6 +24,13 @@
 
 #include "buf.h"
 
+/* Memory of one class and node that was given back, or carved and not yet
+ * taken. */
+struct blanks {
+	struct buf_stack bare;		/* without pages */
+	struct buf_stack resident;	/* with pages, and so still committed */
+};
+
 struct bufpool_arena {
 	/* written at creation only */
 	const struct layout *layout;
@@ -40,8 +47,8 @@ struct bufpool_arena {
 	_Atomic size_t committed;		/* bytes */
 	_Atomic uint64_t existing[BUFPOOL_CLASSES_MAX];
 	_Atomic int numa_available;
-	struct buf_stack *blank;	/* by ring */
-	struct buf_stack blank_alone[BUFPOOL_CLASSES_MAX];	/* one node's */
+	struct blanks *blank;		/* by ring */
+	struct blanks blank_alone[BUFPOOL_CLASSES_MAX];	/* one node's */
 	struct buf_stack unmappable;	/* large ones that the system refused */
 };
 

@@ -115,7 +115,6 @@ buf_create(void)
 	b->class = CLASS_NONE;
 	b->node = 0;
 	b->flags = 0;
-	b->resident = 0;
 	return b;
 }
 

@@ -73,8 +73,7 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* number of the next one in a stack */
-	uint8_t resident;	/* a blank that has kept its pages */
-	uint8_t pad[7];
+	uint8_t pad[8];
 };
 /* ffi: end */
 
