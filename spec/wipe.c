@@ -200,6 +200,104 @@ wipes_only_what_was_dirtied(void **state)
 	bufpool_destroy(p);
 }
 
+/* The contents move to the front, and the promise speaks of those. */
+static void
+a_promise_covers_the_last_access_only(void **state)
+{
+	struct bufpool *p = new_pool(1, 0, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 4096);
+	uint8_t *data = bufpool_data(b);
+
+	(void)state;
+	memset(data, 'S', 3000);
+	assert_int_equal(bufpool_resize(b, 3000), 0);
+	bufpool_wrote(b, 3000);
+	data = bufpool_data(b);
+	memmove(data, data + 2990, 10);
+	assert_int_equal(bufpool_resize(b, 10), 0);
+	bufpool_wrote(b, 10);
+	bufpool_release(b);
+	b = bufpool_checkout(p, 4096);
+	assert_all_zero(b);
+	bufpool_release(b);
+
+	/* A second promise about the same pointer counts as well. */
+	b = bufpool_checkout(p, 4096);
+	data = bufpool_data(b);
+	data[4] = 1;
+	bufpool_wrote(b, 5);
+	data[99] = 1;
+	bufpool_wrote(b, 100);
+	bufpool_wrote(b, SIZE_MAX);
+	bufpool_release(b);
+	b = bufpool_checkout(p, 4096);
+	assert_all_zero(b);
+	bufpool_release(b);
+	bufpool_destroy(p);
+}
+
+static uint32_t
+draw(uint32_t below)
+{
+	static uint32_t seed = 2463534242u;
+
+	seed ^= seed << 13;
+	seed ^= seed >> 17;
+	seed ^= seed << 5;
+	return seed % below;
+}
+
+/* Writes somewhere, and says of this access alone how far, by a position that
+ * may have moved meanwhile. */
+static void
+access_once(struct bufpool_buf *b)
+{
+	size_t len = bufpool_len(b), from = draw((uint32_t)len + 1);
+	size_t n = draw((uint32_t)(len - from) + 1);
+	uint8_t *start = (uint8_t *)bufpool_data(b) + from;
+
+	memset(start, 0xa5, n);
+	if (len > 0 && draw(3) == 0)
+		buf_consume(b, draw(3) > 0 ? draw((uint32_t)len) + 1 : len);
+	if (draw(4) > 0)
+		bufpool_wrote(b, start + n > b->at
+			      ? (size_t)(start + n - b->at) + draw(100) : 0);
+}
+
+/* What is promised is always true, and nothing is left behind. */
+static void
+true_promises_leave_nothing(void **state)
+{
+	struct bufpool *p = new_pool(1, 1, 0);
+
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		struct bufpool_buf *b = bufpool_checkout(p, draw(4097));
+
+		assert_all_zero(b);
+		for (uint32_t k = draw(12); k > 0; k--)
+			switch (draw(8)) {
+			case 0:
+				assert_int_equal(bufpool_resize(
+				    b, draw(draw(9) ? 4097 : 9000)), 0);
+				break;
+			case 1:
+				if (bufpool_len(b) > 0)
+					buf_consume(b, draw((uint32_t)
+					    bufpool_len(b)) + 1);
+				break;
+			case 2:
+				if (draw(5) == 0)
+					buf_wipe(b);
+				break;
+			default:
+				access_once(b);
+			}
+		bufpool_release(b);
+	}
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -208,6 +306,8 @@ main(void)
 		cmocka_unit_test(wipes_from_the_end_every_byte_and_no_other),
 		cmocka_unit_test(gives_back_zeros_wherever_the_window_lies),
 		cmocka_unit_test(wipes_only_what_was_dirtied),
+		cmocka_unit_test(a_promise_covers_the_last_access_only),
+		cmocka_unit_test(true_promises_leave_nothing),
 	};
 
 	return cmocka_run_group_tests_name("wipe", tests, NULL, NULL);

@@ -150,6 +150,7 @@ void *
 bufpool_data(struct bufpool_buf *b)
 {
 	b->raw = 1;
+	b->told = b->mark;
 	buf_raise_mark(b, b->len);
 	return b->at;
 }
@@ -163,8 +164,9 @@ bufpool_peek(const struct bufpool_buf *b)
 void
 bufpool_wrote(struct bufpool_buf *b, size_t n)
 {
-	if (n < b->mark)
-		b->mark = n;
+	if (n < b->told)
+		n = b->told;
+	b->mark = n < b->capacity ? n : b->capacity;
 }
 
 size_t
@@ -230,6 +232,7 @@ buf_consume(struct bufpool_buf *b, size_t n)
 	b->len -= n;
 	b->capacity -= n;
 	b->mark = b->mark > n ? b->mark - n : 0;
+	b->told = b->told > n ? b->told - n : 0;
 	b->grant = b->grant > n ? b->grant - n : 0;
 	if (b->len == 0)
 		buf_rewind(b);

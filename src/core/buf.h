@@ -73,7 +73,7 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* number of the next one in a stack */
-	uint8_t pad[8];
+	size_t told;		/* the mark before the last bufpool_data */
 };
 /* ffi: end */
 
@@ -106,6 +106,7 @@ buf_rewind(struct bufpool_buf *b)
 	b->at = b->base;
 	b->capacity += head;
 	b->mark += head;
+	b->told += head;
 	b->granted = b->consumed = 0;
 }
 
