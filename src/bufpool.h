@@ -160,8 +160,9 @@ void bufpool_config_init_sized(struct bufpool_config *, size_t struct_size);
  * Makes a pool, or opens the one of this name if its configuration is equal.
  * NULL config: the defaults. The caller gets one reference.
  * NULL + EINVAL: a field out of range, or a struct_size that is no size of the
- * struct, or a field set that this library does not know; EEXIST: the name is taken by a pool of
- * another configuration; EDQUOT: the counts alone exceed max_bytes; ENOMEM.
+ * struct, or a field set that this library does not know; EEXIST: the name is
+ * taken by a pool of another configuration; EDQUOT: the counts alone exceed
+ * max_bytes; ENOMEM.
  */
 struct bufpool *bufpool_create(const struct bufpool_config *);
 
