@@ -166,7 +166,7 @@ bufpool_wrote(struct bufpool_buf *b, size_t n)
 {
 	if (n < b->told)
 		n = b->told;
-	b->mark = n < b->capacity ? n : b->capacity;
+	b->mark = b->told = n < b->capacity ? n : b->capacity;
 }
 
 size_t
