@@ -27,9 +27,9 @@
  * takes are written down. Then there is a round for each of these steps: the
  * victim does its deed again and is parked at the end of the step. Now the
  * others do everything, a fixed number of times, in an old thread and in new
- * ones. If they hang, the core has failed; .ci/test ends the program, which says
- * which round it was. Then the actors go on. In the end every buffer must be
- * back in the pool once, undamaged and zero.
+ * ones. If they hang, the core has failed; .ci/test ends the program, which
+ * says which round it was. Then the actors go on. In the end every buffer must
+ * be back in the pool once, undamaged and zero.
  *
  * Each step has a round with the pool open to the end, and one with the pool
  * closed while the victim is parked: then all memory must be given back. With a

@@ -216,8 +216,8 @@ const void *bufpool_peek(const struct bufpool_buf *);
 /* A promise: since the last call of bufpool_data nothing at or past byte n has
  * been written, by whatever means, and nothing will be through a pointer from
  * before this call. So that call no longer counts as a write past byte n. What
- * was written before it, or granted and not narrowed, is wiped all the same, and
- * so is what an earlier promise has told of. To write more, call bufpool_data
+ * was written before it, or granted and not narrowed, is wiped all the same.
+ * So is what an earlier promise has told of. To write more, call bufpool_data
  * again. */
 void bufpool_wrote(struct bufpool_buf *, size_t n);
 

@@ -73,7 +73,7 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* number of the next one in a stack */
-	size_t told;		/* bufpool_wrote does not lower the mark below */
+	size_t told;		/* bufpool_wrote leaves the mark above this */
 };
 /* ffi: end */
 
