@@ -12,19 +12,19 @@ local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local object = require "bufpool.object"
+local put = require "bufpool.put"
 local space = require "bufpool.space"
 
 local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
 local floor, max, min = math.floor, math.max, math.min
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
-local tostring, type = tostring, type
+local type = type
 local tobit = bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
-local metatable = check.metatable
 local size, position, range = check.size, check.position, check.range
 local live, data, holds = object.live, object.data, object.holds
-local identify, is_handle, same = object.identify, object.is_handle, object.same
+local is_handle, same = object.is_handle, object.same
 local grow, room, charged = space.grow, space.room, space.charged
 local line_end = space.line_end
 local move, consume = calls.move, calls.consume
@@ -42,6 +42,8 @@ local ITSELF = "a buffer cannot be put into itself"
 ---@field release fun(self) wiped and given back; dead from here on
 ---@field freeze fun(self): bufpool.Frozen where it is, without a copy
 ---@field detach fun(self): integer?, string? a ticket for bufpool.adopt
+---Appends values that are data or have a __tostring.
+---@field put fun(self, ...: bufpool.Data|table|userdata): bufpool.Buffer
 local buffer = {}
 
 ---Bytes that the contents may grow to without moving.
@@ -234,46 +236,6 @@ end
 
 -- As string.buffer ----------------------------------------------------------
 
--- What a value puts: a string, or a living object other than self.
-local function text_of(self, v, name, arg)
-    local kind = type(v)
-    if kind == "string" then
-        return v
-    elseif kind == "number" then
-        return tostring(v)
-    elseif identify(v) ~= nil then
-        if same(self, v) then
-            bad_argument(arg, name, ITSELF)
-        end
-        data(v, name, arg)
-        return v
-    elseif kind == "cdata" then
-        return tostring(v)
-    end
-    local meta = (kind == "table" or kind == "userdata") and metatable(v)
-    ---@type any
-    local text = meta and meta.__tostring and meta.__tostring(v)
-    if type(text) == "number" then
-        text = tostring(text)
-    elseif type(text) ~= "string" then
-        bad_argument(arg, name, "string, number, buffer, frozen or "
-            .. "__tostring expected, got " .. kind)
-    end
-    return text
-end
-
-local function put_one(self, v)
-    local text, n, p, p_epoch = data(v, "put", 1)
-    local b, epoch, to, stop, mark = room(self, n, "put")
-    if not holds(b, epoch, p, p_epoch) then
-        return put_one(self, v)
-    end
-    b.mark, b.epoch = mark, epoch + 1
-    place(to, text, n)
-    b.len = stop
-    return self
-end
-
 -- Raises what pcall(string.format) returned. An error of string.format itself
 -- has no position there and gets the caller's; one of an object's __tostring
 -- passes unchanged.
@@ -292,81 +254,7 @@ local function format_failed(message)
     error(message, 0)
 end
 
-local function put_strings(self, v, w, x, y)
-    local b, epoch, to, stop, mark = room(self, #v + #w + #x + #y, "put")
-    local second = to + #v
-    local third = second + #w
-    local fourth = third + #x
-    if b.epoch ~= epoch then
-        return put_strings(self, v, w, x, y)
-    end
-    b.mark, b.epoch = mark, epoch + 1
-    copy(to, v, #v)
-    copy(second, w, #w)
-    copy(third, x, #x)
-    copy(fourth, y, #y)
-    b.len = stop
-    return self
-end
-
--- All values become text before any is put: that may raise, and a __tostring
--- may change this buffer. The room for all is made before any is put, so that a
--- shortage leaves the buffer as it was.
-local function put_all(self, n, ...)
-    local values, total = { ... }, 0
-    for k = 1, n do
-        values[k] = text_of(self, values[k], "put", k)
-    end
-    for k = 1, n do
-        local _, len = data(values[k], "put", k)
-        total = total + len
-    end
-    room(self, total, "put")
-    for k = 1, n do
-        put_one(self, values[k])
-    end
-    return self
-end
-
--- Up to four values, without the loop and the table that would keep put_all off
--- a trace. Not a part of put: a trace does not return into a vararg function.
-local function put_few(self, n, v, w, x, y)
-    v = type(v) == "number" and tostring(v) or v
-    w = type(w) == "number" and tostring(w) or w
-    x = type(x) == "number" and tostring(x) or x
-    y = type(y) == "number" and tostring(y) or y
-    if n < 4 then
-        y = ""
-    end
-    if n < 3 then
-        x = ""
-    end
-    if type(v) == "string" and type(w) == "string" and type(x) == "string"
-        and type(y) == "string" then
-        return (put_strings(self, v, w, x, y))
-    end
-    live(self, "put")
-    return put_all(self, n, v, w, x, y)
-end
-
----Appends values that are data or have a __tostring.
----@param ... bufpool.Data|table|userdata
----@return bufpool.Buffer
-function buffer.put(self, ...)
-    local n = select("#", ...)
-    local v = ...
-    if n == 1 then
-        if type(v) ~= "string" then
-            live(self, "put")
-            v = text_of(self, v, "put", 1)
-        end
-        return (put_one(self, v))
-    elseif n >= 2 and n <= 4 then
-        return (put_few(self, n, ...))
-    end
-    live(self, "put")
-    return put_all(self, n, ...)
-end
+buffer.put = put
 
 -- Whether self is among the n values. Eight at a time: a trace holds only a few
 -- calls of a function by itself.
@@ -405,7 +293,7 @@ function buffer.putf(self, fmt, ...)
     if not ok then
         format_failed(text)
     end
-    return (put_one(self, text))
+    return (put(self, text))
 end
 
 -- A pointer from a value that C would accept as a `const void *`.

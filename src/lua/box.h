@@ -17,8 +17,8 @@
  *      pool  buffer  frozen  push
  *      plain  stats  config  guard
  *      collector  calls  copy
- *      argument  scope
- *      box
+ *      argument  scope  append
+ *      box  number
  */
 #ifndef BUFPOOL_LUA_BOX_H
 #define BUFPOOL_LUA_BOX_H
@@ -94,6 +94,18 @@ struct bufpool_pool_box {
 struct bufpool_handle;
 
 /*
+ * What put is to append: for each value a pointer and a number. Of a string
+ * these are its bytes and its length; of a number NULL and the number itself;
+ * of an object its payload, or the handle, and one of the VALUE_ numbers below.
+ * `turn` is another one whenever somebody fills this in: finalizers may put.
+ */
+struct bufpool_values {
+	const void *at[32];
+	double n[32];
+	int32_t turn;
+};
+
+/*
  * What Lua calls by FFI. These functions raise nothing and know no Lua state.
  * Those that change a buffer do so only while its epoch is the given one, and
  * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
@@ -103,6 +115,11 @@ struct bufpool_handle;
  * where nobody knows. borrow returns NULL when it fails, detach an errno
  * negated. freeze fills a box that has nothing inside. scope.h tells what those
  * of scopes do.
+ *
+ * put and put_handle append `count` values, all or none. They return ESTALE
+ * when the turn is over, and APPEND_ODD when the buffer or a value is not what
+ * it should be, or a value is the buffer, or a number whose text only Lua can
+ * tell.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
@@ -117,6 +134,11 @@ struct bufpool_calls {
 			  struct bufpool_box *box);
 	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
 	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
+	int (*const put)(struct bufpool_box *, const struct bufpool_values *,
+			 int count, int32_t turn);
+	int (*const put_handle)(struct bufpool_handle *,
+				const struct bufpool_values *, int count,
+				int32_t turn);
 	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
 					       size_t n);
 	struct bufpool_handle *(*const scope_open)(struct bufpool_pool_box *,
@@ -152,6 +174,12 @@ struct bufpool_calls {
 	void (*const take_back)(struct bufpool_piece *, size_t count);
 };
 /* ffi: end */
+
+#define VALUES_MAX ((int)(sizeof ((struct bufpool_values *)0)->n / \
+			  sizeof (double)))
+#define VALUE_BUFFER (-1)
+#define VALUE_FROZEN (-2)
+#define VALUE_HANDLE (-3)
 
 /* Every C function of the module has these upvalues, so that the hot ones look
  * nothing up. */

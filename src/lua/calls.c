@@ -4,29 +4,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "append.h"
 #include "calls.h"
 #include "core/grow.h"
 #include "core/refill.h"
 #include "core/ticket.h"
 #include "scope.h"
 
-/* The collector cannot run in here, so what growth took becomes debt. */
 static int
 grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
      struct bufpool_box *box)
 {
-	size_t before = buf_size(b), after;
-
-	if (b->epoch != epoch)
-		return ESTALE;
-	if (grow_to(b, capacity) < 0)
-		return errno;
-	after = buf_size(b);
-	if (box != NULL && after > before) {
-		box->account->debt += (double)(after - before);
-		box_charge(box->account, &box->charged, (double)after);
-	}
-	return 0;
+	return b->epoch == epoch ? append_grow(b, capacity, box) : ESTALE;
 }
 
 static int
@@ -370,6 +359,8 @@ const struct bufpool_calls ffi_calls = {
 	.free = free_memory,
 	.wipe = wipe_all,
 	.consume = consume,
+	.put = append_put,
+	.put_handle = append_put_handle,
 	.borrow = borrow,
 	.scope_open = scope_open,
 	.scope_borrow = scope_borrow,

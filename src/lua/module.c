@@ -1,6 +1,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "append.h"
 #include "calls.h"
 #include "config.h"
 #include "copy.h"
@@ -25,6 +26,12 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "INT_MAX", INT_MAX },
 	{ "LINE", WIPE_LINE },
 	{ "MESSAGE_MAX", MESSAGE_MAX },
+	/* put */
+	{ "APPEND_ODD", APPEND_ODD },
+	{ "VALUES_MAX", VALUES_MAX },
+	{ "VALUE_BUFFER", VALUE_BUFFER },
+	{ "VALUE_FROZEN", VALUE_FROZEN },
+	{ "VALUE_HANDLE", VALUE_HANDLE },
 	/* a handle: the descriptor's word above the bits of its number */
 	{ "NUMBER_BITS", BUF_NUMBER },
 	{ "STATE_MASK", BUF_STATE },

@@ -7,6 +7,10 @@
 #ifndef BUFPOOL_LUA_NAMES_H
 #define BUFPOOL_LUA_NAMES_H
 
+#define append bufpool_lua_append
+#define append_grow bufpool_lua_append_grow
+#define append_put bufpool_lua_append_put
+#define append_put_handle bufpool_lua_append_put_handle
 #define argument_bad bufpool_lua_argument_bad
 #define argument_reject bufpool_lua_argument_reject
 #define argument_size_slow bufpool_lua_argument_size_slow
@@ -31,6 +35,7 @@
 #define guard_allowed bufpool_lua_guard_allowed
 #define guard_call bufpool_lua_guard_call
 #define guard_works bufpool_lua_guard_works
+#define number_text bufpool_lua_number_text
 #define plain_method bufpool_lua_plain_method
 #define pool_functions bufpool_lua_pool_functions
 #define pool_meta bufpool_lua_pool_meta

@@ -1,0 +1,223 @@
+-- buf:put(...): any number of values of any kinds, all of them or none.
+--
+-- A method for each number of arguments, without a loop: a loop does not fit
+-- into the trace of the program's own. It fills in what struct bufpool_values
+-- of src/lua/box.h says, and one call of C looks at all of it, makes room and
+-- copies. So no finalizer comes between the look and the copy, and there is no
+-- epoch to compare. A finalizer may still put while the values are filled in:
+-- its turn then is another one, and the method begins anew.
+--
+-- C takes what is plain. Otherwise numbers become text in Lua, whose text C may
+-- be unable to tell, and the method begins anew. Where there are no numbers
+-- something is wrong, and is looked for.
+
+local bit = require "bit"
+local ffi = require "ffi"
+local check = require "bufpool.check"
+local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
+local reader = require "bufpool.reader"
+local space = require "bufpool.space"
+
+local cast, copy = ffi.cast, ffi.copy
+local assert, getmetatable, load = assert, getmetatable, loadstring
+local select, tostring = select, tostring
+local concat, type = table.concat, type
+local bad_argument, metatable = check.bad_argument, check.metatable
+local live, data, room = object.live, object.data, space.room
+local identify, is_handle, same = object.identify, object.is_handle, object.same
+local object_type, text_of_object = object.type, reader.methods.tostring
+local call, call_handle = calls.put, calls.put_handle
+
+local constants = core.constants
+local ODD, BUFFER, FROZEN, HANDLE = constants.APPEND_ODD,
+    constants.VALUE_BUFFER, constants.VALUE_FROZEN, constants.VALUE_HANDLE
+local MOST = constants.VALUES_MAX
+local ITSELF = "a buffer cannot be put into itself"
+
+local box_t = object.box_type
+---@type any
+local pointer = ffi.typeof("const void *")
+local values = ffi.new("struct bufpool_values")
+
+-- The text of a value that is no object; an object, which has to live and to be
+-- another than self.
+local function text_of(self, v, arg)
+    local kind = type(v)
+    if kind == "string" then
+        return v
+    elseif kind == "number" then
+        return tostring(v)
+    elseif identify(v) ~= nil then
+        local b = live(self, "put")
+        data(v, "put", arg)
+        if same(self, v) or object_type(v) ~= "frozen"
+            and live(v, "put") == b then
+            bad_argument(arg, "put", ITSELF)
+        end
+        return v
+    elseif kind == "cdata" then
+        return tostring(v)
+    end
+    local meta = (kind == "table" or kind == "userdata") and metatable(v)
+    ---@type any
+    local text = meta and meta.__tostring and meta.__tostring(v)
+    if type(text) == "number" then
+        text = tostring(text)
+    elseif type(text) ~= "string" then
+        bad_argument(arg, "put", "string, number, buffer, frozen or "
+            .. "__tostring expected, got " .. kind)
+    end
+    return text
+end
+
+-- What to put in place of a value that is neither a string nor a number, and
+-- what C needs to know of it.
+local function other(self, v, arg)
+    local what = type(v) == "userdata" and getmetatable(v)
+    if what == "bufpool.buffer" or what == "bufpool.frozen" then
+        local at = cast(pointer, v)
+        if at ~= nil then
+            return v, at, what == "bufpool.buffer" and BUFFER or FROZEN
+        end
+    elseif is_handle(v) and v ~= nil then
+        return v, v, HANDLE
+    end
+    live(self, "put")
+    v = text_of(self, v, arg)
+    return v, v, #v
+end
+
+local function append(self, n, turn)
+    if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
+        local box = cast(box_t, self)
+        if box ~= nil then
+            return (call(box, values, n, turn))
+        end
+    elseif is_handle(self) then
+        return (call_handle(self, values, n, turn))
+    end
+    return ODD
+end
+
+-- One string, without a call of ours. No guard follows the comparison, because
+-- finalizers run where a trace is left.
+local function put_string(self, v)
+    local b, epoch, to, stop, mark = room(self, #v, "put")
+    if b.epoch ~= epoch then
+        return put_string(self, v)
+    end
+    b.mark, b.epoch = mark, epoch + 1
+    copy(to, v, #v)
+    b.len = stop
+    return self
+end
+
+local function length(v, arg)
+    local _, n = data(v, "put", arg)
+    return n
+end
+
+-- `again` begins anew. In the copy that programs call it is a second copy: what
+-- calls itself LuaJIT takes for a loop, which does not fit into another one.
+local TEMPLATE = [[
+local e, again = ...
+local at, n, values = e.at, e.n, e.values
+local append, length, live, other, room = e.append, e.length, e.live, e.other,
+    e.room
+local text_of, tobit, tostring, type = e.text_of, e.tobit, e.tostring, e.type
+local ESTALE, ODD = e.ESTALE, e.ODD
+
+local function put(self$params)
+    local turn = tobit(values.turn + 1)
+    values.turn = turn
+    $fill
+    local error = append(self, $count, turn)
+    if error == 0 then
+        return self
+    elseif error == ODD then
+        local numbers = false
+        $numbers
+        if not numbers then
+            live(self, "put")
+            $texts
+        end
+    elseif error ~= ESTALE then
+        room(self, 0$lengths, "put")
+    end
+    return (again(self$params))
+end
+again = again or put
+return put
+]]
+
+local FILL = [[
+    if type(v$k) == "string" then
+        at[$i], n[$i] = v$k, #v$k
+    elseif type(v$k) == "number" then
+        at[$i], n[$i] = nil, v$k
+    else
+        local p, m
+        v$k, p, m = other(self, v$k, $k)
+        at[$i], n[$i] = p, m
+    end
+]]
+
+local NUMBER = [[
+        if type(v$k) == "number" then
+            v$k, numbers = tostring(v$k), true
+        end
+]]
+
+local environment = {
+    at = values.at, n = values.n, values = values,
+    append = append, length = length, live = live, other = other, room = room,
+    text_of = text_of, tobit = bit.tobit, tostring = tostring, type = type,
+    ESTALE = constants.ESTALE, ODD = ODD,
+}
+
+local chunk_name = check.chunk "put"
+
+local function each(count, text)
+    local parts = {}
+    for k = 1, count do
+        parts[k] = text:gsub("$(%a)", { k = k, i = k - 1 })
+    end
+    return concat(parts)
+end
+
+-- The methods by the number of their arguments; each is made when it is first
+-- called.
+local methods = {}
+
+local function new_method(count)
+    local source = TEMPLATE:gsub("$(%a+)", {
+        count = count, params = each(count, ", v$k"), fill = each(count, FILL),
+        numbers = each(count, NUMBER),
+        texts = each(count, "v$k = text_of(self, v$k, $k)\n"),
+        lengths = each(count, " + length(v$k, $k)"),
+    })
+    local again = assert(load(source, chunk_name))(environment)
+    methods[count] = assert(load(source, chunk_name))(environment, again)
+    return methods[count]
+end
+
+local function put(self, ...)
+    local n = select("#", ...)
+    local first = ...
+    if n == 1 and type(first) == "string" then
+        return (put_string(self, first))
+    elseif n <= MOST then
+        return ((methods[n] or new_method(n))(self, ...))
+    end
+    live(self, "put")
+    local texts = { ... }
+    for k = 1, n do
+        local v = text_of(self, texts[k], k)
+        texts[k] = type(v) == "string" and v or text_of_object(v)
+    end
+    return (put(self, concat(texts)))
+end
+
+return put

@@ -1,0 +1,168 @@
+#include <string.h>
+
+#include "append.h"
+#include "core/grow.h"
+#include "number.h"
+
+int
+append_grow(struct bufpool_buf *b, size_t capacity, struct bufpool_box *box)
+{
+	size_t before = buf_size(b), after;
+
+	if (grow_to(b, capacity) < 0)
+		return errno;
+	after = buf_size(b);
+	/* The collector cannot run here: what growth took becomes debt. */
+	if (box != NULL && after > before) {
+		box->account->debt += (double)(after - before);
+		box_charge(box->account, &box->charged, (double)after);
+	}
+	return 0;
+}
+
+/* Most texts are short, and a call for each would cost more than the copy. */
+static inline void
+copy(uint8_t *to, const uint8_t *from, size_t n)
+{
+	if (n > 32)
+		memcpy(to, from, n);
+	else if (n >= 16) {
+		memcpy(to, from, 16);
+		memcpy(to + n - 16, from + n - 16, 16);
+	} else if (n >= 8) {
+		memcpy(to, from, 8);
+		memcpy(to + n - 8, from + n - 8, 8);
+	} else if (n >= 4) {
+		memcpy(to, from, 4);
+		memcpy(to + n - 4, from + n - 4, 4);
+	} else if (n > 0) {
+		to[0] = from[0];
+		to[n / 2] = from[n / 2];
+		to[n - 1] = from[n - 1];
+	}
+}
+
+/* The bytes of an object, or NULL when it is dead, not of this kind, or the
+ * buffer b itself. An empty frozen object may have no bytes. */
+static __attribute__((noinline)) const uint8_t *
+object(const struct bufpool_buf *b, const void *at, double kind, size_t *n)
+{
+	const struct bufpool_frozen_box *frozen = at;
+	const struct bufpool_box *box = at;
+	const struct bufpool_buf *from = NULL;
+
+	if (kind == VALUE_FROZEN) {
+		if (!box_lives(frozen, KIND_FROZEN))
+			return NULL;
+		*n = frozen->len;
+		return *n > 0 ? frozen->at : (const uint8_t *)"";
+	}
+	if (kind == VALUE_HANDLE)
+		from = box_handle_buf(at);
+	else if (box_lives(box, KIND_BUFFER) && box_holds(box))
+		from = box->buf;
+	if (from == NULL || from == b)
+		return NULL;
+	*n = from->len;
+	return *n > 0 ? from->at : (const uint8_t *)"";
+}
+
+/* How many bytes the values are, or -1 when one of them is odd. A number counts
+ * as NUMBER_MAX unless the sum has to be exact. */
+static inline __attribute__((always_inline)) ptrdiff_t
+measure(const struct bufpool_buf *b, const struct bufpool_values *values,
+	int count, bool exact)
+{
+	char text[NUMBER_MAX];
+	size_t total = 0, n;
+
+	for (int k = 0; k < count; k++) {
+		const void *at = values->at[k];
+		double v = values->n[k];
+
+		if (at == NULL) {
+			n = exact ? number_text(v, text) : NUMBER_MAX;
+			if (n == 0)
+				return -1;
+		} else if (v >= 0)
+			n = (size_t)v;
+		else if (object(b, at, v, &n) == NULL)
+			return -1;
+		total += n;
+	}
+	return (ptrdiff_t)total;
+}
+
+/* There is room for what measure said. What a number that turns out to be odd
+ * leaves behind is past the end and below the mark. */
+static int
+write(struct bufpool_buf *b, const struct bufpool_values *values, int count)
+{
+	uint8_t *to = b->at + b->len;
+	int result = 0;
+	size_t n;
+
+	for (int k = 0; k < count; k++, to += n) {
+		const void *at = values->at[k];
+		double v = values->n[k];
+
+		if (at == NULL) {
+			n = number_text(v, (char *)to);
+			if (n == 0) {
+				result = APPEND_ODD;
+				break;
+			}
+			continue;
+		}
+		n = (size_t)v;
+		if (v < 0)
+			at = object(b, at, v, &n);
+		copy(to, at, n);
+	}
+	buf_raise_mark(b, (size_t)(to - b->at));
+	buf_changed(b);
+	if (result == 0)
+		b->len = (size_t)(to - b->at);
+	return result;
+}
+
+int
+append(struct bufpool_buf *b, struct bufpool_box *box,
+       const struct bufpool_values *values, int count)
+{
+	size_t room = b->capacity - b->len;
+	ptrdiff_t total = measure(b, values, count, false);
+	int error;
+
+	if (total > 0 && (size_t)total > room)
+		total = measure(b, values, count, true);
+	if (total < 0)
+		return APPEND_ODD;
+	if ((size_t)total > room) {
+		error = append_grow(b, b->len + (size_t)total, box);
+		if (error != 0)
+			return error;
+	}
+	return write(b, values, count);
+}
+
+int
+append_put(struct bufpool_box *to, const struct bufpool_values *values,
+	   int count, int32_t turn)
+{
+	if (values->turn != turn)
+		return ESTALE;
+	return box_lives(to, KIND_BUFFER) && box_holds(to) ?
+		append(to->buf, to, values, count) : APPEND_ODD;
+}
+
+int
+append_put_handle(struct bufpool_handle *to,
+		  const struct bufpool_values *values, int count, int32_t turn)
+{
+	struct bufpool_buf *b = box_handle_buf(to);
+
+	if (values->turn != turn)
+		return ESTALE;
+	return b != NULL ? append(b, NULL, values, count) : APPEND_ODD;
+}

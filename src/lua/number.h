@@ -1,0 +1,21 @@
+/*
+ * number - the text that tostring gives for a number: its first 14 digits, as
+ * by "%.14g". A LuaJIT and a C library round apart what lies exactly between
+ * two texts, and a C library heeds the locale. So this tells what every LuaJIT
+ * agrees on, and leaves the rest to the one at hand.
+ */
+#ifndef BUFPOOL_LUA_NUMBER_H
+#define BUFPOOL_LUA_NUMBER_H
+
+#include "names.h"
+
+#include <stddef.h>
+
+#define NUMBER_MAX 24	/* bytes that hold any text of number_text */
+
+/* Writes the text, and no byte more, and returns its length; 0 for what Lua has
+ * to tell: NaN, -0, what is as large as 10^14 or smaller than 10^-4, and
+ * ties. */
+size_t number_text(double v, char *to);
+
+#endif
