@@ -203,7 +203,8 @@ describe("lua_close", function()
         for _ = 1, 20 do
             run()
         end
-        assert.equal(first, run())
+        -- Less is no leak: other pools of this process may have decayed.
+        assert.is_true(run() <= first)
     end)
 
     it("unloads nothing that a thread exit could need", function()

@@ -76,8 +76,8 @@ end
 -- processors on two may not get to its end in time; 125 is the tool's own word
 -- for that, and then it is tried once more.
 local function on_nodes(nodes, command)
-    local run = ("%s --tty --timeout 90 --nodes %d %s %s"):format(
-        quote(tool), nodes, libnuma(), command)
+    local run = ("%s --tty --timeout %d --nodes %d %s %s"):format(
+        quote(tool), 90 * helper.pace(), nodes, libnuma(), command)
     local output, status = shell(run)
     if status == 125 then
         output, status = shell(run)

@@ -743,10 +743,11 @@ local function cases(modules, zero_copy)
             { 2, "https", "--http1.1" } } do
             -- A client that does not read on before it is told to.
             local go, file = server.dir .. "/go", server.dir .. "/sum"
-            must(("(curl -sSk --max-time 20 %s '%s' | (while [ ! -e %s ]; do "
-                .. "sleep 0.05; done; sha256sum) >%s) >%s/curl.log 2>&1 &")
-                :format(options[3], server:url("/h/large?n=30", options[1],
-                options[2]), go, file, server.dir))
+            must(("(curl -sSk --max-time 20 %s '%s' | (while [ ! -e %s ] "
+                .. "&& [ -e %s ]; do sleep 0.05; done; sha256sum) >%s) "
+                .. ">%s/curl.log 2>&1 &"):format(options[3],
+                server:url("/h/large?n=30", options[1], options[2]), go,
+                nginx.proc, file, server.dir))
             if zero_copy then
                 assert.truthy(soon(function() return body "/h/out" == "1" end))
             end

@@ -880,11 +880,11 @@ describe("in nginx, status", function()
 
     -- The document after so many seconds of the browser's own time.
     local function dom(path, seconds)
-        local output = shell(("timeout -k 1 30 %s --headless --no-sandbox "
+        local output = shell(("timeout -k 1 %d %s --headless --no-sandbox "
             .. "--disable-gpu --user-data-dir=%s/profile "
             .. "--virtual-time-budget=%d --dump-dom %s 2>%s/chromium.log"
-            .. " </dev/null"):format(browser, server.dir, seconds * 1000,
-            quote(server:url(path)), server.dir))
+            .. " </dev/null"):format(30 * helper.pace(), browser, server.dir,
+            seconds * 1000, quote(server:url(path)), server.dir))
         assert.is_truthy(output:find("<html", 1, true),
             nginx.read(server.dir .. "/chromium.log"))
         return output

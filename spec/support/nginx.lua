@@ -9,6 +9,7 @@ local helper = require "support.helper"
 
 ffi.cdef [[
 int kill(int, int);
+int getpid(void);
 ]]
 
 local quote, shell = helper.quote, helper.shell
@@ -16,7 +17,7 @@ local quote, shell = helper.quote, helper.shell
 local nginx = {}
 
 local BUILD = os.getenv "BUILD" or "build"
-local WAITS = 100               -- a tenth of a second each
+local PATIENCE = 10             -- seconds, on a machine that has nothing else
 local TRIES = 10                -- ports that may be taken
 local QUIT, HUP, KILL = 3, 1, 9
 
@@ -54,6 +55,9 @@ end
 
 nginx.read, nginx.write, nginx.must = read, write, must
 
+-- Exists while this process does.
+nginx.proc = "/proc/" .. ffi.C.getpid()
+
 nginx.is_root = must "id -u" == "0\n"
 nginx.root = must("cd " .. quote(helper.root) .. " && pwd -P"):gsub("\n", "")
 nginx.build = BUILD:sub(1, 1) == "/" and BUILD or nginx.root .. "/" .. BUILD
@@ -71,13 +75,15 @@ function nginx.missing()
     end
 end
 
--- Is it so within ten seconds?
+-- Is it so within ten seconds? They are longer where others work, too.
 function nginx.soon(condition)
-    for _ = 1, WAITS do
+    local left = PATIENCE
+    while left > 0 do
         if condition() then
             return true
         end
         os.execute "sleep 0.1"
+        left = left - 0.1 / helper.pace()
     end
     return false
 end
@@ -184,10 +190,12 @@ function nginx.start(options)
         write(self.dir .. "/nginx.conf", (options.conf:gsub("@PORT(%d?)@",
             function(n) return self.port + (tonumber(n) or 0) end)))
         if succeeds(command) then
+            -- It writes the pid before it hears signals, and has workers after.
             assert(nginx.soon(function()
-                return succeeds("test -s " .. pid)
-            end), "nginx wrote no pid")
-            self.pid = tonumber((read(pid)))
+                self.pid = succeeds("test -s " .. pid)
+                    and tonumber((read(pid)))
+                return self.pid and next(self:workers())
+            end), "nginx has no worker")
             return self
         elseif not self:log():find("bind() ", 1, true) then
             break
@@ -272,8 +280,8 @@ end
 -- is what curl printed.
 function server:get(path, options)
     options = options or {}
-    local words = { "curl -sS -k --max-time 20 -D", self.dir .. "/head",
-        "-o", self.dir .. "/body", "-w '%{http_code}'", options.curl or "" }
+    local words = { "curl -sS -k --max-time", 20 * helper.pace(), "-D",
+        self.dir .. "/head", "-o", self.dir .. "/body", "-w '%{http_code}'", options.curl or "" }
     if options.method then
         words[#words + 1] = "-X " .. options.method
     end
