@@ -829,14 +829,168 @@ growth_takes_a_larger_one_that_is_kept(void **state)
 	keep(p, 20 * MIB, 1);
 	maps = moves = 0;
 	assert_int_equal(bufpool_resize(b, MIB + 1), 0);
-	assert_int_equal(bufpool_capacity(b), 20 * MIB);
+	assert_int_equal(bufpool_capacity(b), 2 * MIB);
+	assert_accounted(p);
+	assert_int_equal(bufpool_resize(b, 2 * MIB + 1), 0);
+	assert_int_equal(bufpool_capacity(b), 4 * MIB);
+	assert_int_equal(bufpool_resize(b, 20 * MIB), 0);
 	assert_int_equal(((const uint8_t *)bufpool_peek(b))[MIB - 1], 7);
 	assert_int_equal(((const uint8_t *)bufpool_peek(b))[MIB], 0);
 	assert_int_equal(maps + moves, 0);
 	assert_int_equal(stats_of(p).large_hits, 1);
+	assert_accounted(p);
 	bufpool_release(b);
 	assert_kept_is_zero(p);
 	assert_accounted(p);
+	bufpool_destroy(p);
+}
+
+static void
+what_grows_within_a_larger_one_stays_aligned(void **state)
+{
+	static const size_t limits[] = { 0, 64 * MIB };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		struct bufpool *p = keeping(KEEP, limits[i]);
+		struct bufpool_buf *b;
+
+		b = bufpool_checkout_aligned(p, 9 * MIB, MIB);
+		bufpool_release(b);
+		b = bufpool_checkout_aligned(p, MIB, MIB);
+		assert_non_null(b);
+		for (size_t n = MIB; n < 14 * MIB; n += MIB / 4 + 1) {
+			assert_int_equal(bufpool_resize(b, n), 0);
+			assert_int_equal((uintptr_t)bufpool_peek(b) % MIB, 0);
+			assert_in_range(bufpool_capacity(b), n,
+					2 * in_pages(n));
+			memset(bufpool_data(b), 1, n);
+			assert_accounted(p);
+		}
+		bufpool_release(b);
+		assert_kept_is_zero(p);
+		assert_accounted(p);
+		bufpool_destroy(p);
+	}
+}
+
+/* In small pieces, wherever the memory comes from. */
+static void
+growth_at_max_bytes_moves_a_logarithmic_number_of_times(void **state)
+{
+	static const size_t alignments[] = { 1, MIB };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		struct bufpool *p = keeping(KEEP, 160 * MIB);
+		struct bufpool_buf *b;
+		const uint8_t *at;
+		unsigned moved = 0;
+
+		keep(p, 20 * MIB, 2);
+		b = bufpool_checkout_aligned(p, 1, alignments[i]);
+		at = bufpool_peek(b);
+		for (size_t n = 1; n < 50 * MIB; n += 5000) {
+			assert_int_equal(bufpool_resize(b, n), 0);
+			assert_true(bufpool_capacity(b) <= in_pages(n) ||
+				    b->class != CLASS_LARGE);
+			moved += bufpool_peek(b) != at;
+			at = bufpool_peek(b);
+		}
+		assert_in_range(moved, 1, 16);
+		assert_accounted(p);
+		bufpool_release(b);
+		assert_kept_is_zero(p);
+		bufpool_destroy(p);
+	}
+}
+
+static size_t
+memory_for(const struct bufpool *p, size_t n)
+{
+	unsigned class = layout_class(&p->layout, n);
+
+	return class == CLASS_LARGE ? in_pages(n) : p->layout.size[class];
+}
+
+static size_t
+sizes(size_t most)
+{
+	return below(3) == 0 ? below(MIB) : below(most);
+}
+
+/* What one thread has out counts, and nothing else. Only what has to be copied
+ * needs its old memory and its new memory at once. */
+static void
+at_max_bytes_one_thread_gets_what_fits(void **state)
+{
+	const size_t limit = 128 * MIB;
+	struct bufpool *p = keeping(KEEP, limit);
+	struct bufpool_buf *held[8] = { NULL };
+	size_t out = 0;
+
+	(void)state;
+	for (int step = 0; step < 1000; step++) {
+		struct bufpool_buf **b = &held[below(8)];
+		size_t n = sizes(120 * MIB), size = *b ? buf_size(*b) : 0;
+		size_t need = memory_for(p, n);
+
+		if (*b == NULL) {
+			*b = bufpool_checkout(p, n);
+			assert_true((*b != NULL) == (need <= limit - out));
+			if (*b != NULL)
+				assert_int_equal(buf_size(*b), need);
+			out += *b != NULL ? need : 0;
+		} else if (below(2)) {
+			bool fits = need <= limit - out ||
+			    ((*b)->class == CLASS_LARGE &&
+			     need <= limit - (out - size));
+
+			if (n > size) {
+				assert_true((bufpool_resize(*b, n) == 0) ==
+					    fits);
+				out += buf_size(*b) - size;
+				assert_in_range(buf_size(*b), size, need);
+			}
+		} else {
+			if (size < 4 * MIB)
+				bufpool_data(*b);
+			bufpool_release(*b);
+			*b = NULL;
+			out -= size;
+		}
+	}
+	assert_accounted(p);
+	for (size_t i = 0; i < 8; i++)
+		bufpool_release(held[i]);
+	assert_accounted(p);
+	bufpool_destroy(p);
+}
+
+/* However large those are that are kept. */
+static void
+capacity_is_at_most_twice_what_is_needed(void **state)
+{
+	struct bufpool *p = keeping(KEEP, 0);
+
+	(void)state;
+	for (int step = 0; step < 200; step++) {
+		size_t n = MIB + 1 + below(30 * MIB);
+		struct bufpool_buf *b;
+
+		if (step % 10 == 0)
+			keep(p, n, 1);
+		b = bufpool_checkout(p, below(2) ? n / 8 : MIB);
+		for (; n < 40 * MIB; n += 1 + below(n)) {
+			if (n <= bufpool_capacity(b))
+				continue;
+			assert_int_equal(bufpool_resize(b, n), 0);
+			assert_in_range(bufpool_capacity(b), n,
+					2 * in_pages(n));
+			assert_accounted(p);
+		}
+		bufpool_release(b);
+	}
 	bufpool_destroy(p);
 }
 
@@ -1337,6 +1491,11 @@ main(void)
 		cmocka_unit_test(
 		    growth_moves_pages_a_logarithmic_number_of_times),
 		cmocka_unit_test(growth_takes_a_larger_one_that_is_kept),
+		cmocka_unit_test(what_grows_within_a_larger_one_stays_aligned),
+		cmocka_unit_test(
+		    growth_at_max_bytes_moves_a_logarithmic_number_of_times),
+		cmocka_unit_test(at_max_bytes_one_thread_gets_what_fits),
+		cmocka_unit_test(capacity_is_at_most_twice_what_is_needed),
 		cmocka_unit_test(a_queue_at_max_bytes_uses_its_front_again),
 		cmocka_unit_test(what_cannot_move_is_copied),
 		cmocka_unit_test(

@@ -126,7 +126,8 @@ struct bufpool_stats {
 	size_t struct_size;		/* set by bufpool_get_stats */
 	uint64_t hits, misses;		/* all classes and exact sizes */
 	uint64_t checked_out, peak_checked_out;			/* buffers */
-	uint64_t bytes_checked_out, peak_bytes_checked_out;	/* capacity */
+	/* their memory: the capacity, or what is kept for it to rise to */
+	uint64_t bytes_checked_out, peak_bytes_checked_out;
 	uint64_t committed_bytes;	/* memory taken from the system */
 	uint64_t cached_bytes;		/* of it: ready or cached */
 	uint64_t in_transit;	/* tickets that nobody has adopted; what they
@@ -221,7 +222,9 @@ const void *bufpool_peek(const struct bufpool_buf *);
  * again. */
 void bufpool_wrote(struct bufpool_buf *, size_t n);
 
-/* Bytes of contents; bytes that they may grow to without moving. */
+/* Bytes of contents; bytes that they may grow to without moving: those of the
+ * class or, above the classes, at most twice what was asked for, rounded up to
+ * whole pages, and no more than that where max_bytes is. */
 size_t bufpool_len(const struct bufpool_buf *);
 size_t bufpool_capacity(const struct bufpool_buf *);
 

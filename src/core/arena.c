@@ -327,76 +327,105 @@ arena_whole_pages(size_t n)
 	return n == 0 ? page : (n + page - 1) & ~(page - 1);
 }
 
-bool
-arena_extend(struct bufpool_buf *b, size_t n)
+/* False where the system refuses. */
+static bool
+move(struct bufpool_buf *b, size_t bytes)
 {
-	struct bufpool_arena *a = b->arena;
-	size_t bytes = arena_whole_pages(n), head = (size_t)(b->at - b->base);
-	size_t more = bytes - b->span;
+	size_t head = (size_t)(b->at - b->base);
 	void *base;
 
-	if (!commit(a, more))
-		return false;
 	/* TSan does not know that the system hands addresses on. */
 	tsan_give(&page);
 	base = mremap(b->base, b->span, bytes, MREMAP_MAYMOVE);
 	tsan_take(&page);
-	if (base == MAP_FAILED) {
+	if (base == MAP_FAILED)
+		return false;
+	ASAN_UNPOISON_MEMORY_REGION(b->base, b->span);
+	b->base = base;
+	b->at = b->base + head;
+	b->span = bytes;
+	return true;
+}
+
+bool
+arena_extend(struct bufpool_buf *b, size_t n, size_t range)
+{
+	struct bufpool_arena *a = b->arena;
+	size_t bytes = arena_whole_pages(n), before = arena_bytes(b);
+	size_t more = bytes > before ? bytes - before : 0;
+
+	if (!commit(a, more))
+		return false;
+	if (bytes > b->span &&
+	    !(arena_limited(a) && move(b, arena_whole_pages(range))) &&
+	    !move(b, bytes)) {
 		uncommit(a, more);
 		errno = ENOMEM;
 		return false;
 	}
-	ASAN_UNPOISON_MEMORY_REGION(b->base, b->span);
-	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
-	b->base = base;
-	b->at = b->base + head;
-	b->capacity = bytes - head;
-	if (a->prefault)
-		populate(b->base + b->span, more);
-	b->span = bytes;
+	ASAN_UNPOISON_MEMORY_REGION(b->base, bytes);
+	b->capacity = bytes - (size_t)(b->at - b->base);
+	if (a->prefault && more > 0)
+		populate(b->base + before, more);
 	return true;
 }
 
 void
 arena_shrink(struct bufpool_buf *b, size_t n)
 {
-	size_t bytes = arena_whole_pages(n);
+	size_t bytes = arena_whole_pages(n), before = arena_bytes(b);
+	size_t head = (size_t)(b->at - b->base);
 	int saved = errno;
 
 	if (bytes < b->span && munmap(b->base + bytes, b->span - bytes) == 0) {
-		uncommit(b->arena, b->span - bytes);
 		b->span = bytes;
-		b->capacity = bytes - (size_t)(b->at - b->base);
+		if (b->capacity > bytes - head)
+			b->capacity = bytes - head;
+		if (before > bytes)
+			uncommit(b->arena, before - bytes);
 	}
 	errno = saved;
 }
 
+/* Maps the range where that can be had, and n bytes otherwise. */
+static bool
+map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
+	  size_t range, size_t alignment)
+{
+	unsigned node = arena_node(a);
+
+	b->span = arena_whole_pages(arena_limited(a) ? range : n);
+	b->base = map(a, b->span, alignment, node);
+	if (b->base == NULL) {
+		b->span = arena_whole_pages(n);
+		b->base = map(a, b->span, alignment, node);
+	}
+	b->node = (uint8_t)node;
+	return b->base != NULL;
+}
+
 struct bufpool_buf *
-arena_take_large(struct bufpool_arena *a, size_t n, size_t alignment)
+arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
+		 size_t alignment)
 {
 	size_t bytes = arena_whole_pages(n);
-	unsigned node = arena_node(a);
 	struct bufpool_buf *b = NULL;
 
-	if (alignment > PTRDIFF_MAX - bytes) {
+	if (alignment > PTRDIFF_MAX - range) {
 		errno = ENOMEM;
 		return NULL;
 	}
 	if (!commit(a, bytes))
 		return NULL;
 	b = buf_create();
-	if (b == NULL)
-		goto fail;
-	b->base = map(a, bytes, alignment, node);
-	if (b->base == NULL)
+	if (b == NULL || !map_large(a, b, n, range, alignment))
 		goto fail;
 	if (a->prefault)
 		populate(b->base, bytes);
 	own(a, b);
 	b->at = b->base;
-	b->capacity = b->span = bytes;
+	b->capacity = bytes;
 	b->class = CLASS_LARGE;
-	b->node = (uint8_t)node;
 	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
 	return b;
@@ -429,14 +458,14 @@ arena_take_bare(struct bufpool_arena *a)
 static size_t
 give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 {
-	size_t bytes = b->span;
+	size_t bytes = arena_bytes(b);
 
-	if (unmap(b->base, bytes)) {
+	if (unmap(b->base, b->span)) {
 		uncommit(a, bytes);
 		buf_destroy(b);
 		return bytes;
 	}
-	if (madvise(b->base, bytes, MADV_DONTNEED) != 0)
+	if (madvise(b->base, b->span, MADV_DONTNEED) != 0)
 		wipe(b->base, bytes);
 	buf_set_state(b, BUF_BLANK);
 	buf_push(&a->unmappable, b);

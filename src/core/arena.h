@@ -86,24 +86,44 @@ size_t arena_whole_pages(size_t n);
 /*
  * Fresh memory for one buffer, in state CACHED and the caller's: of a class on
  * a node, or of n bytes at a multiple of an alignment (0: the page's) on the
- * caller's node. NULL + EDQUOT when max_bytes would be exceeded, ENOMEM. Any
- * thread that holds the pool.
+ * caller's node, with a range of addresses as arena_extend has. NULL + EDQUOT
+ * when max_bytes would be exceeded, ENOMEM. Any thread that holds the pool.
  */
 struct bufpool_buf *arena_take(struct bufpool_arena *a, unsigned class,
 			       unsigned node);
 struct bufpool_buf *arena_take_large(struct bufpool_arena *a, size_t n,
-				     size_t alignment);
+				     size_t range, size_t alignment);
 
 /*
- * Moves the pages of a large buffer, OUT or CACHED, to a range of n bytes at
- * least, aligned to a page. The contents stay, `at` and `base` move. False +
- * EDQUOT, ENOMEM, the buffer unchanged. Its owner only.
+ * Has a large buffer, OUT or CACHED, hold n bytes at least. Where its mapping
+ * is smaller, its pages move to a larger range of addresses, aligned to a page:
+ * `at` and `base` move. `range`: as many addresses as it may grow to later; no
+ * less than n, and heeded only where max_bytes is. False + EDQUOT, ENOMEM, the
+ * buffer unchanged. Its owner only.
  */
-bool arena_extend(struct bufpool_buf *b, size_t n);
+bool arena_extend(struct bufpool_buf *b, size_t n, size_t range);
 
-/* Gives what a large buffer has past its first n bytes back to the system, or
- * leaves it. Its owner only. */
+/* Gives what a large buffer has mapped past its first n bytes back to the
+ * system, or leaves it. Its owner only. */
 void arena_shrink(struct bufpool_buf *b, size_t n);
+
+/* Whether memory that one has in excess may be missing elsewhere. */
+static inline bool
+arena_limited(const struct bufpool_arena *a)
+{
+	return a->max_bytes != SIZE_MAX;
+}
+
+/*
+ * Bytes that a large buffer has committed. More may be mapped than its capacity
+ * tells. In a limited arena that is a range of addresses without memory, which
+ * the buffer may grow into, else memory that was kept.
+ */
+static inline size_t
+arena_bytes(const struct bufpool_buf *b)
+{
+	return arena_limited(b->arena) ? buf_size(b) : b->span;
+}
 
 /* A descriptor that is OUT and has no memory. NULL + ENOMEM. */
 struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);

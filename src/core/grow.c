@@ -3,21 +3,32 @@
 #include "grow.h"
 #include "refill.h"
 
+/* Twice what b has, so that appending in small pieces copies each byte a
+ * bounded number of times; 0 where that is less than it needs. */
+static size_t
+twice(const struct bufpool_buf *b, size_t need)
+{
+	size_t bytes = buf_size(b) * 2;
+
+	return bytes > need && bytes <= PTRDIFF_MAX ? bytes : 0;
+}
+
 /* A larger buffer for b to move into: twice as large where that can be had
- * without taking memory from others, so that appending in small pieces copies
- * each byte a bounded number of times. */
+ * without taking memory from others, now or later. So where max_bytes is, it is
+ * what b needs: of the next class, of which there are few, or a large one with
+ * twice the addresses. */
 static struct bufpool_buf *
 larger_than(const struct bufpool_buf *b, size_t need)
 {
-	size_t twice = buf_size(b) * 2;
+	size_t more = arena_limited(b->arena) ? 0 : twice(b, need);
 	struct bufpool_buf *larger = NULL;
 
-	if (twice > need && twice <= PTRDIFF_MAX)
-		larger = checkout_at(pool_of(b), twice, b->align,
-				     TAKE_FRESH | TAKE_CLOSED | TAKE_LARGER);
+	if (more != 0)
+		larger = checkout_at(pool_of(b), more, b->align,
+				     TAKE_FRESH | TAKE_CLOSED | TAKE_TO_GROW);
 	if (larger == NULL)
 		larger = checkout_at(pool_of(b), need, b->align,
-				     TAKE_ANY | TAKE_CLOSED | TAKE_LARGER);
+				     TAKE_ANY | TAKE_CLOSED | TAKE_TO_GROW);
 	return larger;
 }
 
@@ -28,14 +39,16 @@ static bool
 extend(struct bufpool_buf *b, size_t capacity)
 {
 	size_t need = capacity + (size_t)(b->at - b->base);
-	size_t twice = buf_size(b) * 2;
+	size_t more = twice(b, need);
 
-	if (b->class != CLASS_LARGE || b->align > LAYOUT_GRAIN_LOG ||
-	    need > PTRDIFF_MAX)
+	if (b->class != CLASS_LARGE || need > PTRDIFF_MAX ||
+	    (b->align > LAYOUT_GRAIN_LOG && need > b->span))
 		return false;
-	if ((twice > need && twice <= PTRDIFF_MAX &&
-	     large_extend_slow(b, twice, TAKE_FRESH)) ||
-	    large_extend_slow(b, need, TAKE_ANY)) {
+	if (b->align > LAYOUT_GRAIN_LOG && more > b->span)
+		more = 0;
+	if ((more != 0 && !arena_limited(b->arena) &&
+	     large_extend_slow(b, more, more, TAKE_FRESH)) ||
+	    large_extend_slow(b, need, more != 0 ? more : need, TAKE_ANY)) {
 		b->granted = 0;
 		buf_changed(b);
 		return true;

@@ -6,7 +6,7 @@ home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 	struct large *l = &p->large;
 
 	atomic_fetch_add_explicit(&l->releases, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&l->bytes_returned, buf_size(b),
+	atomic_fetch_add_explicit(&l->bytes_returned, arena_bytes(b),
 				  memory_order_relaxed);
 	if (by_gc)
 		atomic_fetch_add_explicit(&l->gc_returns, 1,

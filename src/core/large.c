@@ -99,8 +99,10 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
 		return NULL;
 	span = b->span;
 	if ((span >= n && ((uintptr_t)b->base & mask) == 0) ||
-	    (fresh && arena_extend(b, n))) {
+	    (fresh && arena_extend(b, n, n))) {
 		count(l, -span, (uint64_t)-1);
+		if (arena_limited(b->arena))
+			arena_shrink(b, n);
 		return b;
 	}
 	push(l, b);
@@ -123,6 +125,8 @@ large_take(struct large *l, size_t n, unsigned align, bool fresh, bool larger)
 		b = take_from(l, bin_at(l, node, i), n, align, fresh);
 	for (unsigned i = bin; i-- > least && fresh && !b;)
 		b = take_from(l, bin_at(l, node, i), n, align, fresh);
+	if (b != NULL && larger)
+		b->capacity = arena_whole_pages(n);
 	return b;
 }
 
@@ -164,13 +168,17 @@ large_put(struct large *l, struct bufpool_buf *b)
 
 	if (b->consumed)
 		buf_rewind(b);
+	if (arena_limited(l->arena))
+		arena_shrink(b, buf_size(b));
 	if (l->bin != NULL && b->span > l->limit &&
 	    layout_class(l->arena->layout, b->mark) == CLASS_LARGE)
 		arena_shrink(b, b->mark);
-	if (l->bin == NULL || !make_room(l, b->span)) {
+	if (l->bin == NULL || arena_bytes(b) != b->span ||
+	    !make_room(l, b->span)) {
 		arena_give(b);
 		return 0;
 	}
+	b->capacity = b->span;
 	wiped = buf_clean(b);
 	hook("large: keeping");
 	ASAN_POISON_MEMORY_REGION(b->base, b->span);

@@ -14,7 +14,13 @@
  *
  * To make a mapping larger is to move its pages to a larger range of addresses
  * (mremap): no byte is copied. What grows may take any larger mapping instead:
- * it is going to need it.
+ * it is going to need it. Its capacity is what was asked for nevertheless, and
+ * rises without a system call as it grows.
+ *
+ * Where max_bytes limits the pool, nobody gets more memory than was asked for:
+ * what a mapping has beyond that goes back to the system. What grows takes none
+ * that is kept. It gets a range of addresses to grow into, which takes no
+ * memory before, and is cut off when it comes home.
  *
  * Bins are Treiber stacks, and so nobody waits. The bytes that are kept have a
  * limit; above it the largest mappings go back to the system first.

@@ -209,8 +209,10 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 static struct bufpool_buf *
 take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
+	size_t range = take & TAKE_TO_GROW && n <= PTRDIFF_MAX / 2 ? 2 * n : n;
+
 	for (int tries = 0;; tries++) {
-		struct bufpool_buf *b = arena_take_large(&p->arena, n,
+		struct bufpool_buf *b = arena_take_large(&p->arena, n, range,
 							 (size_t)1 << align);
 		int error = errno;
 
@@ -230,7 +232,7 @@ count_large(struct large *l, struct bufpool_buf *b, bool hit)
 		atomic_store_explicit(&l->was_short, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(hit ? &l->hits : &l->misses, 1,
 				  memory_order_relaxed);
-	atomic_fetch_add_explicit(&l->bytes_taken, buf_size(b),
+	atomic_fetch_add_explicit(&l->bytes_taken, arena_bytes(b),
 				  memory_order_relaxed);
 	b->shelf = &cache_no_shelf;
 	return b;
@@ -250,8 +252,10 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 		errno = ESHUTDOWN;
 		return NULL;
 	}
-	b = large_take(&p->large, n, align, take & TAKE_FRESH,
-		       take & TAKE_LARGER);
+	/* What is kept is cut to its size where max_bytes is. */
+	b = take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
+	    : large_take(&p->large, n, align, take & TAKE_FRESH,
+			 take & TAKE_TO_GROW);
 	hit = b != NULL;
 	if (b == NULL && !(take & TAKE_FRESH)) {
 		errno = EAGAIN;
@@ -270,12 +274,12 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 }
 
 bool
-large_extend_slow(struct bufpool_buf *b, size_t n, unsigned take)
+large_extend_slow(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 {
 	struct bufpool *p = pool_of(b);
-	size_t before = b->span;
+	size_t before = arena_bytes(b);
 
-	for (int tries = 0; !arena_extend(b, n); tries++) {
+	for (int tries = 0; !arena_extend(b, n, range); tries++) {
 		int error = errno;
 
 		if (!reclaim(p, arena_whole_pages(n) - before, error, take,
@@ -284,7 +288,8 @@ large_extend_slow(struct bufpool_buf *b, size_t n, unsigned take)
 			return false;
 		}
 	}
-	atomic_fetch_add_explicit(&p->large.bytes_taken, b->span - before,
+	atomic_fetch_add_explicit(&p->large.bytes_taken,
+				  arena_bytes(b) - before,
 				  memory_order_relaxed);
 	return true;
 }

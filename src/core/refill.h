@@ -15,7 +15,8 @@
 #define TAKE_FRESH 1	/* take fresh memory */
 #define TAKE_RECLAIM 2	/* give idle memory back for it */
 #define TAKE_CLOSED 4	/* though the pool is closed: what is out may grow */
-#define TAKE_LARGER 8	/* a kept mapping of any larger size */
+#define TAKE_TO_GROW 8	/* it goes on growing: a kept mapping of any size; where
+			 * max_bytes is, a range of addresses */
 #define TAKE_ANY (TAKE_FRESH | TAKE_RECLAIM)
 
 /* A buffer of n bytes, OUT, of the pool's classes or a large one; half a shelf
@@ -28,8 +29,10 @@ struct bufpool_buf *checkout_large_slow(struct bufpool *p, size_t n,
 					unsigned align, unsigned take);
 
 /* Makes a large buffer that is out hold n bytes from its base, by moving its
- * pages. False + EDQUOT, ENOMEM, the buffer unchanged. */
-bool large_extend_slow(struct bufpool_buf *b, size_t n, unsigned take);
+ * pages where it has to, as arena_extend does. False + EDQUOT, ENOMEM, the
+ * buffer unchanged. */
+bool large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
+		       unsigned take);
 
 /* What the owner of a cache does once in SHELF_CHECKOUTS: looks which node it
  * runs on, and at what lies idle. */

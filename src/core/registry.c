@@ -386,6 +386,16 @@ count_lost(struct bufpool *p)
 	}
 }
 
+/* One that was just growing has moved before its span tells; of its address and
+ * its capacity only one may have changed. */
+static size_t
+tally_bytes(const struct bufpool_buf *b)
+{
+	size_t bytes = arena_bytes(b);
+
+	return bytes < b->span ? bytes : b->span;
+}
+
 /* What is out, or holds its pool, by the descriptors themselves. A large buffer
  * that is READY or CACHED is kept, or lost. */
 static void
@@ -401,8 +411,7 @@ tally_one(const struct bufpool_buf *b)
 		p->tally.out[b->class]++;
 	if (out && b->class == CLASS_LARGE) {
 		p->large.releases--;
-		/* The span is changed last by one that was just growing. */
-		p->large.bytes_returned -= b->span;
+		p->large.bytes_returned -= tally_bytes(b);
 	}
 	if (!out && state != BUF_BLANK && b->class == CLASS_LARGE)
 		p->large.lost++;
