@@ -57,10 +57,36 @@ local ROWS = {
         want = 1 / 0.8, by = "cpu", against = { "string" }, post = true },
 }
 
+-- What captures the response of an upstream for its log handler, by contender.
+-- The upstream is a handler in the same worker.
+local CAPTURES = {
+    ["bufpool"] = [[
+        access_by_lua_block { handlers.begin() }
+        log_by_lua_block { handlers.keep() }]],
+    ["ngx.arg, table.concat"] = [[
+        body_filter_by_lua_block { handlers.collect() }
+        log_by_lua_block { handlers.join() }]],
+    ["not captured"] = "",
+}
+
+local function captures(size, want)
+    return { name = "capture" .. size,
+        title = ("%d KiB from an upstream, captured for the log"):format(
+            size / 1024),
+        want = want, against = { "ngx.arg, table.concat" },
+        others = { "not captured" }, size = size }
+end
+
+ROWS[#ROWS + 1] = captures(1048576, 1.5)
+ROWS[#ROWS + 1] = captures(16384, 1.2)
+
 -- Measuring ------------------------------------------------------------------
 
 local SERVER = [[
         location = /run { %s }
+        location = /upstream { content_by_lua_block {
+            handlers.answer(tonumber(ngx.var.arg_size))
+        } }
         location = /garbage { content_by_lua_block {
             collectgarbage()
             collectgarbage()
@@ -87,6 +113,15 @@ local SERVER = [[
         } }
 ]]
 
+local function location(row, name)
+    if row.size then
+        return CAPTURES[name] .. ("\nproxy_pass http://127.0.0.1:@PORT@"
+            .. "/upstream?size=%d;"):format(row.size)
+    end
+    return name == SENDFILE and "root .; try_files /whole =404; sendfile on;"
+        or "content_by_lua_block { handler() }"
+end
+
 local function configuration(row, name)
     return nginx.conf {
         modules = options.module and { options.module },
@@ -95,15 +130,14 @@ local function configuration(row, name)
     client_max_body_size 10m;
     %s
     init_worker_by_lua_block {
-        handler = require("openresty_handlers").%s[%q] or function() end
+        handlers = require("openresty_handlers").%s
+        handler = handlers[%q] or function() end
         collectgarbage()
         figures = { requests = 0, spent = 0,
             limit = 2 * collectgarbage "count" }
     }
-]]):format(row.http or "", row.name, name),
-        server = SERVER:format(name == SENDFILE
-            and "root .; try_files /whole =404; sendfile on;"
-            or "content_by_lua_block { handler() }"),
+]]):format(row.http or "", row.size and "captures" or row.name, name),
+        server = SERVER:format(location(row, name)),
     }
 end
 

@@ -125,7 +125,48 @@ local function digest_of_buffer()
     buf:release()
 end
 
+-- A log line would have the body's last byte.
+local captures = {}
+
+local digits = {}
+for i = 1, MIB / 8 do
+    digits[i] = ("%08d"):format(i * 7919 % 100000000)
+end
+digits = concat(digits)
+
+-- A response of `size` bytes that begins elsewhere each time, so that LuaJIT
+-- finds no part of it among the strings of the last one.
+local answers = 0
+function captures.answer(size)
+    answers = answers % 4099 + 1
+    print(digits:sub(-answers), digits:sub(1, size - answers))
+end
+
+function captures.begin()
+    assert(output.capture { pool = pool })
+end
+
+function captures.keep()
+    local buf, problem = output.captured()
+    captures.last = not problem and buf:byte(-1)
+end
+
+function captures.collect()
+    local ctx = ngx.ctx
+    local parts = ctx.parts
+    if not parts then
+        parts = {}
+        ctx.parts = parts
+    end
+    parts[#parts + 1] = ngx.arg[1]
+end
+
+function captures.join()
+    captures.last = concat(ngx.ctx.parts):byte(-1)
+end
+
 return {
+    captures = captures,
     kept = {
         ["bufpool"] = function() output.print(frozen) end,
         ["ngx.print"] = function() print(whole) end,

@@ -23,6 +23,7 @@ local bufpool_ngx = { zero_copy = module ~= nil }
 for _, part in ipairs {
     require "bufpool.ngx_output",
     require "bufpool.ngx_body",
+    require "bufpool.ngx_capture",
     require "bufpool.ngx_scope",
     require "bufpool.ngx_socket",
     require "bufpool.ngx_status",

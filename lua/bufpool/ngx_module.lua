@@ -4,7 +4,7 @@ local ffi = require "ffi"
 
 -- The functions of the module that these files were written for; the module
 -- has the same number.
-local VERSION = 1
+local VERSION = 2
 
 ffi.cdef [[
 int ngx_http_bufpool_version(void);
@@ -15,6 +15,8 @@ double ngx_http_bufpool_body_size(void *r);
 double ngx_http_bufpool_body_announced(void *r);
 double ngx_http_bufpool_body_read(void *r, uint8_t *to, size_t n);
 int ngx_http_bufpool_cleanup(void *r, void (*handler)(void *), void *data);
+int ngx_http_bufpool_capture(void *r, const struct bufpool_sink *sink);
+struct bufpool_sink *ngx_http_bufpool_captured(void *r);
 ]]
 
 local function version()

@@ -17,7 +17,7 @@
  *      pool  buffer  frozen  push
  *      plain  stats  config  guard
  *      collector  calls  copy
- *      argument  scope  append
+ *      argument  scope  sink  append
  *      box  number
  */
 #ifndef BUFPOOL_LUA_BOX_H
@@ -172,6 +172,10 @@ struct bufpool_calls {
 	int (*const lend_copy)(struct bufpool_buf *, int32_t epoch,
 			       struct bufpool_piece *to);
 	void (*const take_back)(struct bufpool_piece *, size_t count);
+	int (*const sink_open)(struct bufpool_sink *, struct bufpool_buf *,
+			       int32_t epoch, size_t max);
+	struct bufpool_handle *(*const sink_handle)(
+		const struct bufpool_sink *);
 };
 /* ffi: end */
 

@@ -10,6 +10,7 @@
 #include "core/refill.h"
 #include "core/ticket.h"
 #include "scope.h"
+#include "sink.h"
 
 static int
 grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
@@ -385,4 +386,6 @@ const struct bufpool_calls ffi_calls = {
 	.lend_frozen = lend_frozen,
 	.lend_copy = lend_copy,
 	.take_back = take_back,
+	.sink_open = sink_open,
+	.sink_handle = sink_handle,
 };

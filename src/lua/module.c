@@ -22,6 +22,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "ECANCELED", ECANCELED },
 	{ "ENOBUFS", ENOBUFS },
 	{ "ENOTSUP", ENOTSUP },
+	{ "EMSGSIZE", EMSGSIZE },
 	{ "ESTALE", ESTALE },
 	{ "INT_MAX", INT_MAX },
 	{ "LINE", WIPE_LINE },

@@ -43,6 +43,8 @@
 #define scope_borrow bufpool_lua_scope_borrow
 #define scope_end bufpool_lua_scope_end
 #define scope_open bufpool_lua_scope_open
+#define sink_handle bufpool_lua_sink_handle
+#define sink_open bufpool_lua_sink_open
 #define stats_of_all bufpool_lua_stats_of_all
 #define stats_of_pool bufpool_lua_stats_of_pool
 #define ticket_functions bufpool_lua_ticket_functions

@@ -22,9 +22,10 @@
 
 #include "piece.h"
 
-/* Raised with each change of a function below or of struct bufpool_piece.
+/* Raised with each change of a function here or of the capture module, and of
+ * a struct in piece.h.
  * lua/bufpool/ngx_module.lua has the number that it was written for. */
-#define VERSION 1
+#define VERSION 2
 
 typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 				   ngx_chain_t *in);

@@ -1,8 +1,9 @@
 /*
- * piece - memory that bufpool lends to nginx.
+ * piece - memory that bufpool lends to nginx, and the other way round, a sink
+ * for what nginx has.
  *
- * bufpool's Lua module fills pieces, and ngx_http_bufpool_module takes them.
- * Neither is linked with the other, so a piece brings all that its taker needs.
+ * bufpool's Lua module fills pieces and sinks, and nginx's modules take them.
+ * Neither is linked with the other, so each brings all that its taker needs.
  * The layout is part of the version in ngx_http_bufpool_module.c.
  */
 #ifndef BUFPOOL_NGINX_PIECE_H
@@ -19,6 +20,21 @@ struct bufpool_piece {
 	 * NULL: the bytes are valid during the call only. */
 	void (*release)(void *held);
 	void *held;
+};
+
+/* Where the bytes of a response are copied to. Its taker calls the functions,
+ * sets `ended`, and leaves the other fields alone. */
+struct bufpool_sink {
+	/* Makes room for n bytes that are likely to come. */
+	void (*expect)(struct bufpool_sink *, size_t n);
+	/* Appends n bytes, or as many of them as there is room for. */
+	void (*put)(struct bufpool_sink *, const uint8_t *at, size_t n);
+	void *buf;
+	uint64_t word;
+	size_t max;		/* bytes that are kept */
+	double seen;		/* bytes that were put */
+	int32_t error;		/* why the last of them is missing, or 0 */
+	int32_t ended;		/* the response has no more */
 };
 /* ffi: end */
 

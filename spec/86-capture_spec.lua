@@ -1,0 +1,418 @@
+-- Captured responses, in a real nginx: what a log handler finds is compared
+-- with what the client has got.
+local nginx = require "support.nginx"
+
+local missing = nginx.missing()
+local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
+
+local HANDLERS = [[
+local bufpool = require "bufpool"
+local bufpool_ngx = require "bufpool.ngx"
+local pool = bufpool.new { name = "capture", classes = { { size = 4096 },
+    { size = 65536 } } }
+
+local M = { bufpool = bufpool, ngx = bufpool_ngx, pool = pool }
+
+-- What the last captured request was. It is kept as text, for the buffer ends
+-- with its request.
+local last = {}
+
+function M.begin(max, from)
+    last = {}
+    local buf = assert(bufpool_ngx.capture { pool = from or pool, max = max })
+    assert(#buf == 0)
+    -- A second call gives the same buffer.
+    assert(bufpool_ngx.capture { pool = pool } == buf)
+end
+
+function M.keep()
+    local buf, problem, seen = bufpool_ngx.captured()
+    last = { body = buf and buf:tostring() or "", problem = problem,
+        seen = seen, none = not buf }
+end
+
+function M.last()
+    ngx.header["X-Problem"] = last.problem or "none"
+    ngx.header["X-Seen"] = last.seen or "none"
+    ngx.header["X-Out"] = bufpool.stats().checked_out
+    ngx.print(last.body or "nothing")
+end
+
+-- Different bytes everywhere, so that nothing can be in the wrong place.
+function M.text(n, salt)
+    local parts = {}
+    for i = 1, math.ceil(n / 16) do
+        parts[i] = ("%015d\n"):format(i * 7919 + (salt or 0))
+    end
+    return table.concat(parts):sub(1, n)
+end
+
+return M
+]]
+
+-- Where a response comes from.
+local SERVER = [[
+    default_type text/plain;
+    proxy_http_version 1.1;
+    access_by_lua_block { require("handlers").begin(tonumber(ngx.var.arg_max)) }
+    body_filter_by_lua_block { require("handlers").ngx.capture_chunk() }
+    log_by_lua_block { require("handlers").keep() }
+
+    location = /last {
+        access_by_lua_block { }
+        body_filter_by_lua_block { local x }
+        log_by_lua_block { }
+        content_by_lua_block { require("handlers").last() }
+    }
+    location = /empty { content_by_lua_block { ngx.exit(200) } }
+    location = /one { content_by_lua_block { ngx.print "x" } }
+    location = /static { alias file; }
+    location = /sendfile { sendfile on; tcp_nopush on; alias file; }
+    location = /no-content { content_by_lua_block { ngx.exit(204) } }
+    location = /error { content_by_lua_block { error "as meant" } }
+    location = /missing { alias no-such-file; }
+    location = /page { error_page 404 = /static; return 404; }
+    location = /exec { content_by_lua_block { ngx.exec "/static" } }
+    location = /many {
+        content_by_lua_block {
+            local H = require "handlers"
+            for i = 1, 500 do
+                ngx.print(H.text(i * 3, i))
+                if i % 50 == 0 then ngx.flush(true) end
+            end
+        }
+    }
+    location = /large {
+        content_by_lua_block { ngx.print(require("handlers").text(3000000)) }
+    }
+    location = /objects {
+        content_by_lua_block {
+            local H = require "handlers"
+            local buf = H.pool:writer():put(H.text(100000))
+            local frozen = H.pool:writer():put(H.text(50000, 1)):freeze()
+            H.ngx.print("before ", buf, frozen, " after")
+            buf:release()
+            frozen:release()
+        }
+    }
+    location = /unbuffered {
+        proxy_buffering off;
+        proxy_pass http://127.0.0.1:@PORT@/many;
+    }
+    location = /buffered { proxy_pass http://127.0.0.1:@PORT@/large; }
+    location = /spooled {
+        proxy_buffers 2 4k;
+        proxy_buffer_size 4k;
+        proxy_busy_buffers_size 4k;
+        proxy_pass http://127.0.0.1:@PORT@/large;
+    }
+    location = /parent {
+        content_by_lua_block {
+            ngx.print("[", ngx.location.capture("/static").body, "]")
+        }
+    }
+    location = /gzip {
+        gzip on;
+        gzip_types *;
+        gzip_proxied any;
+        content_by_lua_block { ngx.print(require("handlers").text(50000)) }
+    }
+    location = /upstream-gzip { proxy_pass http://127.0.0.1:@PORT@/gzip; }
+    location = /cut {
+        content_by_lua_block {
+            ngx.print(require("handlers").text(100000))
+            ngx.flush(true)
+            ngx.exit(444)
+        }
+    }
+    location = /released {
+        content_by_lua_block {
+            ngx.print "before"
+            require("handlers").ngx.captured():release()
+            ngx.print "after"
+        }
+    }
+    location = /frozen {
+        content_by_lua_block {
+            ngx.print "before"
+            local frozen = require("handlers").ngx.captured():freeze()
+            ngx.print("after ", tostring(frozen))
+        }
+    }
+    location = /ticket {
+        content_by_lua_block { ngx.print(require("handlers").text(70000)) }
+        log_by_lua_block {
+            local H = require "handlers"
+            local ticket = H.ngx.captured():detach()
+            ngx.timer.at(0, function()
+                local buf = H.bufpool.adopt(ticket)
+                H.later = tostring(buf)
+                buf:release()
+            end)
+        }
+    }
+    location = /later {
+        access_by_lua_block { }
+        body_filter_by_lua_block { local x }
+        log_by_lua_block { }
+        content_by_lua_block { ngx.print(require("handlers").later or "") }
+    }
+    location = /short {
+        access_by_lua_block {
+            local H = require "handlers"
+            H.small = H.small or H.bufpool.new { max_bytes = 409600,
+                four_kib_count = 1, sixty_four_kib_count = 0,
+                two_fifty_six_kib_count = 0 }
+            H.begin(nil, H.small)
+        }
+        content_by_lua_block { ngx.print(require("handlers").text(900000)) }
+    }
+    location = /late {
+        access_by_lua_block { }
+        content_by_lua_block {
+            local H = require "handlers"
+            ngx.print "begun "
+            local ok, message = pcall(H.ngx.capture, { pool = H.pool })
+            ngx.print(tostring(ok), " ", tostring(message))
+        }
+    }
+    location = /misuse {
+        access_by_lua_block { }
+        content_by_lua_block {
+            local H = require "handlers"
+            local function try(options)
+                local ok, message = pcall(H.ngx.capture, options)
+                ngx.say(ok and "no error" or message)
+            end
+            try(nil)
+            try {}
+            try { pool = 1 }
+            try { pool = H.pool, max = -1 }
+            try { pool = H.pool, most = 1 }
+            local done
+            ngx.timer.at(0, function()
+                local ok, message = pcall(H.ngx.capture, { pool = H.pool })
+                done = message
+            end)
+            ngx.sleep(0.05)
+            ngx.say(done)
+            ngx.say(select(2, H.ngx.captured()))
+        }
+        log_by_lua_block {
+            local H = require "handlers"
+            H.log_says = select(2, pcall(H.ngx.capture, { pool = H.pool }))
+        }
+    }
+]]
+
+local function both(modules, with)
+    local server, file
+
+    setup(function()
+        file = ("0123456789abcdef"):rep(20000)
+        server = nginx.start {
+            conf = nginx.conf { modules = modules, server = SERVER,
+                http = "init_by_lua_block { require 'handlers' }" },
+            files = { ["handlers.lua"] = HANDLERS, file = file },
+            prepare = "mkdir -p html && ln -sf ../file html/file",
+        }
+    end)
+    teardown(function()
+        if server then
+            server:stop()
+        end
+    end)
+
+    -- A request, and what its log handler found. The log handler of a request
+    -- runs after its last byte has left.
+    local function captured(path, options)
+        local answer = server:get(path, options)
+        local found
+        nginx.soon(function()
+            found = server:get "/last"
+            return found.headers["x-seen"] ~= "none"
+        end)
+        return answer, found.body, found.headers["x-problem"],
+            tonumber(found.headers["x-seen"]), found.headers["x-out"]
+    end
+
+    local function same(path, options, status)
+        local answer, body, problem, seen, out = captured(path, options)
+        assert.equal(status or 200, answer.status, path)
+        assert.is_true(answer.body == body, path .. ": " .. #answer.body
+            .. " bytes, captured " .. #body)
+        assert.equal("none", problem, path)
+        assert.equal(#answer.body, seen, path)
+        assert.equal("0", with and out or "0", path)
+        return body
+    end
+
+    for _, path in ipairs { "one", "static", "sendfile", "many",
+        "objects", "unbuffered", "page", "exec", "parent" } do
+        it("has what /" .. path .. " sends", function()
+            same("/" .. path .. "?max=10000000")
+            same("/" .. path .. "?max=10000000", { curl = "-0" })
+        end)
+    end
+
+    for _, path in ipairs { "large", "buffered", "spooled" } do
+        it("has the megabytes that /" .. path .. " sends", function()
+            assert.equal(3000000, #same("/" .. path .. "?max=3000000"))
+        end)
+    end
+
+    it("has the body of an error", function()
+        assert.truthy(same("/error", nil, 500):find "500 Internal")
+        assert.truthy(same("/missing", nil, 404):find "404 Not Found")
+    end)
+
+    it("has nothing of a response without a body", function()
+        assert.equal("", same("/empty"))
+        assert.equal("", same("/no-content", nil, 204))
+        local first = server:get "/static"
+        assert.equal("", same("/static", { headers = {
+            ["If-Modified-Since"] = first.headers["last-modified"],
+        } }, 304))
+        local _, body, problem, seen = captured("/static", { curl = "-I" })
+        assert.equal("", body)
+        assert.equal("none", problem)
+        assert.equal(0, seen)
+    end)
+
+    it("has the range that was asked for", function()
+        local body = same("/static", { headers = { Range = "bytes=7-10006" } },
+            206)
+        assert.equal(file:sub(8, 10007), body)
+    end)
+
+    it("has what gzip packs, and what an upstream has packed", function()
+        local packed = { headers = { ["Accept-Encoding"] = "gzip" } }
+        local answer, body, problem = captured("/gzip", packed)
+        assert.equal("gzip", answer.headers["content-encoding"])
+        assert.equal("none", problem)
+        local plain = server:get "/gzip".body
+        assert.equal(50000, #plain)
+        assert.is_true(body == plain)
+        answer, body, problem = captured("/upstream-gzip", packed)
+        assert.equal("gzip", answer.headers["content-encoding"])
+        assert.is_true(answer.body == body)
+        assert.equal("none", problem)
+    end)
+
+    it("keeps the beginning of what is too large, and says so", function()
+        for _, max in ipairs { 0, 1, 4095, 4096, 4097, 99999 } do
+            local answer, body, problem, seen =
+                captured("/many?max=" .. max)
+            assert.equal("too large", problem)
+            assert.equal(max, #body)
+            assert.equal(answer.body:sub(1, max), body)
+            assert.equal(#answer.body, seen)
+        end
+        local _, body, problem = captured "/large"
+        assert.equal("too large", problem)
+        assert.equal(1048576, #body)
+    end)
+
+    it("says when the pool has no memory", function()
+        local answer, body, problem, seen = captured "/short"
+        assert.truthy(problem:find("max_bytes of the pool reached", 1, true),
+            problem)
+        assert.equal(900000, seen)
+        assert.equal(answer.body:sub(1, #body), body)
+    end)
+
+    it("says when not all has passed", function()
+        local answer, body, problem = captured "/cut"
+        assert.equal("not all has passed", problem)
+        assert.equal(100000, #body)
+        assert.equal(answer.body, body:sub(1, #answer.body))
+    end)
+
+    it("says when the buffer was released, and touches it no more", function()
+        local answer, body, problem = captured "/released"
+        assert.equal("beforeafter", answer.body)
+        assert.equal("", body)
+        assert.equal("released", problem)
+        answer, body, problem = captured "/frozen"
+        assert.equal("beforeafter before", answer.body)
+        assert.equal("released", problem, body)
+    end)
+
+    it("hands the buffer to a timer by a ticket", function()
+        local answer = server:get "/ticket"
+        assert.truthy(nginx.soon(function()
+            return server:get "/later".body == answer.body
+        end))
+    end)
+
+    it("raises when it is too late, or misused", function()
+        local answer = server:get "/late"
+        assert.truthy(answer.body:find("begun false ", 1, true)
+            or not with, answer.body)
+        local text = server:get "/misuse".body
+        local lines = {}
+        for line in text:gmatch "[^\n]+" do
+            lines[#lines + 1] = line
+        end
+        assert.equal(7, #lines, text)
+        for i, part in ipairs { "table expected, got nil",
+            "pool expected, got nil", "pool expected, got number",
+            "size expected, got %-1", "unknown key 'most'",
+            "in timer_by_lua", "not captured" } do
+            assert.truthy(lines[i]:find(part), lines[i])
+        end
+    end)
+
+    it("has nothing out when clients vanish", function()
+        for _ = 1, 20 do
+            nginx.must(("curl -s -m 0.05 --limit-rate 10k -o /dev/null '%s'; "
+                .. "true"):format(server:url "/large?max=10000000"))
+        end
+        assert.truthy(nginx.soon(function()
+            return not with or server:get "/last".headers["x-out"] == "0"
+        end))
+        same "/many"
+    end)
+end
+
+if missing then
+    describe("capture", function()
+        pending("needs " .. missing)
+    end)
+    return
+end
+
+-- The location of the guide, as printed.
+local function guide(modules)
+    it("works as the guide shows", function()
+        local text = nginx.read(nginx.root .. "/doc/openresty.md")
+            :match "## Captured responses.-```nginx\n(.-)```"
+        local server = nginx.start { conf = nginx.conf { modules = modules,
+            server = text:gsub("8089", "@PORT@") .. [[
+                location = /hello {
+                    content_by_lua_block { ngx.print(("x"):rep(70000)) }
+                }
+            ]], main = "error_log error.log notice;" } }
+        local ok, message = pcall(function()
+            assert.equal(70000, #server:get "/captured".body, server:log())
+            assert.truthy(server:log():find("70000 bytes, all of them"),
+                server:log())
+        end)
+        server:stop()
+        assert(ok, message)
+    end)
+end
+
+describe("capture without the module", function()
+    both({}, false)
+    guide {}
+end)
+
+describe("capture with the module", function()
+    if not io.open(MODULE) then
+        pending "ngx_http_bufpool_module is not built"
+        return
+    end
+    both({ MODULE }, true)
+    guide { MODULE }
+end)

@@ -1,0 +1,89 @@
+#include <string.h>
+
+#include "core/grow.h"
+#include "sink.h"
+
+/* The buffer, as long as it is the sink's. */
+static struct bufpool_buf *
+target(const struct bufpool_sink *s)
+{
+	struct bufpool_buf *b = s->buf;
+
+	return atomic_load_explicit(&b->word, memory_order_relaxed) == s->word
+	    ? b : NULL;
+}
+
+static size_t
+room(const struct bufpool_sink *s, const struct bufpool_buf *b)
+{
+	return b->len < s->max ? s->max - b->len : 0;
+}
+
+static void
+expect(struct bufpool_sink *s, size_t n)
+{
+	struct bufpool_buf *b = target(s);
+
+	if (b == NULL)
+		return;
+	if (n > room(s, b))
+		n = room(s, b);
+	/* A header may promise more than ever comes: what there is no memory
+	 * for is told when it comes. */
+	if (b->capacity - b->len < n)
+		grow_to(b, b->len + n);
+}
+
+static int
+append(struct bufpool_buf *b, const uint8_t *at, size_t n)
+{
+	if (b->capacity - b->len < n && grow_to(b, b->len + n) < 0)
+		return errno;
+	memcpy(b->at + b->len, at, n);
+	b->len += n;
+	buf_raise_mark(b, b->len);
+	buf_changed(b);
+	return 0;
+}
+
+/* Once a byte is missing, none that follows is kept: so what is kept is the
+ * beginning of what was put. */
+static void
+put(struct bufpool_sink *s, const uint8_t *at, size_t n)
+{
+	struct bufpool_buf *b = target(s);
+	size_t most;
+
+	s->seen += (double)n;
+	if (n == 0 || s->error != 0)
+		return;
+	if (b == NULL) {
+		s->error = ESTALE;
+		return;
+	}
+	most = room(s, b) < n ? room(s, b) : n;
+	s->error = most > 0 ? append(b, at, most) : 0;
+	if (s->error == 0 && most < n)
+		s->error = EMSGSIZE;
+}
+
+int
+sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
+	  size_t max)
+{
+	if (b->epoch != epoch)
+		return ESTALE;
+	*sink = (struct bufpool_sink){
+		.expect = expect, .put = put, .buf = b, .max = max,
+		.word = atomic_load_explicit(&b->word, memory_order_relaxed)
+	};
+	return 0;
+}
+
+struct bufpool_handle *
+sink_handle(const struct bufpool_sink *sink)
+{
+	struct bufpool_buf *b = target(sink);
+
+	return b != NULL ? box_handle(b) : NULL;
+}
