@@ -1,10 +1,10 @@
 -- Buffers: writing in place, and the vocabulary of LuaJIT's string.buffer.
 --
--- Each method that writes first works out everything: where, how much, and the
--- mark that it needs. Then it compares the epoch (see object.lua), raises the
--- mark, and writes. Bytes at and past the mark are zero and are not wiped on
--- release. Bytes are touched only as bytes or by ffi.copy, ffi.fill and calls,
--- because LuaJIT assumes that accesses of different types never meet.
+-- Each method that writes first works out everything: where, and how much. Then
+-- a function of C compares the epoch (see object.lua), raises the mark, and
+-- writes. Bytes at and past the mark are zero and are not wiped on release.
+-- Bytes are touched only as bytes or by calls, because LuaJIT assumes that
+-- accesses of different types never meet.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -15,7 +15,7 @@ local object = require "bufpool.object"
 local put = require "bufpool.put"
 local space = require "bufpool.space"
 
-local cast, copy, fill, ffi_string = ffi.cast, ffi.copy, ffi.fill, ffi.string
+local cast, ffi_string = ffi.cast, ffi.string
 local floor, max, min = math.floor, math.max, math.min
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
@@ -23,15 +23,19 @@ local type = type
 local tobit = bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
-local live, data, holds = object.live, object.data, object.holds
+local live, data = object.live, object.data
 local is_handle, same = object.is_handle, object.same
 local grow, room, charged = space.grow, space.room, space.charged
-local line_end = space.line_end
-local move, consume = calls.move, calls.consume
+local collect_or_raise = space.collect_or_raise
+local append, assign, consume = calls.append, calls.assign, calls.consume
+local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
+local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
 ---@type any
 local new_pointer = ffi.typeof("const void *")
+---@type any
+local new_bytes = ffi.typeof("uint8_t[?]")
 
 local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 local ITSELF = "a buffer cannot be put into itself"
@@ -49,48 +53,36 @@ local buffer = {}
 ---Bytes that the contents may grow to without moving.
 ---@return integer
 function buffer.capacity(self)
-    return (tonumber(live(self, "capacity").capacity))
+    local b, epoch = live(self, "capacity")
+    local capacity = tonumber(b.capacity)
+    if b.epoch ~= epoch then
+        return buffer.capacity(self)
+    end
+    return capacity
 end
 
 -- In place ------------------------------------------------------------------
 
-local function place(to, text, n)
-    if type(text) == "string" then
-        copy(to, text, n)
-    else
-        move(to, text, n)
-    end
+local function stored(v, name, arg)
+    return floor(tonumber(check.byte(v, name, arg) % 256))
 end
 
--- The caller has checked i. A finalizer may have shortened the buffer since.
-local function set_byte(self, i, v)
-    local b, epoch = live(self, "setbyte")
-    local at, len, mark = b.at, tonumber(b.len), tonumber(b.mark)
-    local stop = max(mark, line_end(i, tonumber(b.capacity)))
-    if b.epoch ~= epoch then
-        return set_byte(self, i, v)
-    elseif i <= len then
-        b.mark, b.epoch = stop, epoch + 1
-        at[i - 1] = v
-    end
-end
-
--- Up to four bytes, without the loop that would keep set_bytes off a trace.
+-- Up to four bytes, as one number.
 local function set_few(self, i, n, v, w, x, y)
-    i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
-    check.byte(v, "setbyte", 2)
-    check.byte(n < 2 and 0 or w, "setbyte", 3)
-    check.byte(n < 3 and 0 or x, "setbyte", 4)
-    check.byte(n < 4 and 0 or y, "setbyte", 5)
-    set_byte(self, i, v)
+    local b, epoch = live(self, "setbyte")
+    local from = position(i, tonumber(b.len), n, "setbyte", 1)
+    local bytes = stored(v, "setbyte", 2)
     if n >= 2 then
-        set_byte(self, i + 1, w)
+        bytes = bytes + stored(w, "setbyte", 3) * 0x100
     end
     if n >= 3 then
-        set_byte(self, i + 2, x)
+        bytes = bytes + stored(x, "setbyte", 4) * 0x10000
     end
     if n == 4 then
-        set_byte(self, i + 3, y)
+        bytes = bytes + stored(y, "setbyte", 5) * 0x1000000
+    end
+    if store(b, epoch, from - 1, bytes, n) == ESTALE then
+        return set_few(self, i, n, v, w, x, y)
     end
     return self
 end
@@ -99,12 +91,15 @@ local function set_bytes(self, i, n, ...)
     if n >= 1 and n <= 4 then
         return set_few(self, i, n, ...)
     end
-    i = position(i, tonumber(live(self, "setbyte").len), n, "setbyte", 1)
+    live(self, "setbyte")
+    local bytes = new_bytes(n)
     for k = 1, n do
-        check.byte(select(k, ...), "setbyte", k + 1)
+        bytes[k - 1] = stored(select(k, ...), "setbyte", k + 1)
     end
-    for k = 1, n do
-        set_byte(self, i + k - 1, (select(k, ...)))
+    local b, epoch = live(self, "setbyte")
+    local from = position(i, tonumber(b.len), n, "setbyte", 1)
+    if overwrite(b, epoch, from - 1, bytes, n, nil, 0) == ESTALE then
+        return set_bytes(self, i, n, ...)
     end
     return self
 end
@@ -120,8 +115,12 @@ function buffer.setbyte(self, i, ...)
     -- in a loop.
     local stop = tobit(min(tonumber(b.len), tonumber(b.mark), INT_MAX))
     if select("#", ...) == 1 and type(i) == "number" and type(v) == "number"
-        and i >= 1 and i <= stop and floor(i) == i and b.epoch == epoch then
-        at[i - 1] = v
+        and i >= 1 and i <= stop and floor(i) == i then
+        local p = at - 1 + i
+        if b.epoch ~= epoch then
+            return buffer.setbyte(self, i, v)
+        end
+        p[0] = v
         return self
     end
     return set_bytes(self, i, select("#", ...), ...)
@@ -139,12 +138,9 @@ function buffer.write(self, i, v)
         or floor(i) ~= i then
         from = position(i, len, n, "write", 1)
     end
-    local to, mark = b.at + (from - 1), max(tonumber(b.mark), from + n - 1)
-    if not holds(b, epoch, p, p_epoch) then
+    if overwrite(b, epoch, from - 1, text, n, p, p_epoch or 0) == ESTALE then
         return buffer.write(self, i, v)
     end
-    b.mark, b.epoch = mark, epoch + 1
-    place(to, text, n)
     return self
 end
 
@@ -169,14 +165,9 @@ function buffer.copy(self, i, source, from, to)
     local first, last = range(from, to, n, "copy", 3)
     n = max(last - first + 1, 0)
     local start = position(i, tonumber(b.len), n, "copy", 1)
-    local at = b.at + (start - 1)
-    local mark = max(tonumber(b.mark), start + n - 1)
-    text = pointer(text) + (first - 1)
-    if not holds(b, epoch, p, p_epoch) then
+    if overwrite(b, epoch, start - 1, pointer(text) + (first - 1), n, p,
+        p_epoch or 0) == ESTALE then
         return buffer.copy(self, i, source, from, to)
-    elseif n > 0 then
-        b.mark, b.epoch = mark, epoch + 1
-        move(at, text, n)
     end
     return self
 end
@@ -190,15 +181,9 @@ function buffer.fill(self, v, i, j)
     local b, epoch = live(self, "fill")
     local byte = tonumber(check.byte(v, "fill", 1) % 256)
     local from, to = range(i, j, tonumber(b.len), "fill", 2)
-    if from > to then
-        return self
-    end
-    local at, mark = b.at + (from - 1), max(tonumber(b.mark), to)
-    if b.epoch ~= epoch then
+    if fill(b, epoch, from - 1, max(to - from + 1, 0), byte) == ESTALE then
         return buffer.fill(self, v, i, j)
     end
-    b.mark, b.epoch = mark, epoch + 1
-    fill(at, to - from + 1, byte)
     return self
 end
 
@@ -311,6 +296,19 @@ local function to_pointer(v, n, name)
     return at
 end
 
+local function append_from(self, from, n, collected)
+    local b, epoch = live(self, "putcdata")
+    local errno = append(b, epoch, charged(self), from, n, nil, 0)
+    if errno == 0 then
+        return self
+    elseif errno ~= ESTALE then
+        collect_or_raise(b.number, errno, tonumber(b.len) + n, "putcdata",
+            collected)
+        collected = true
+    end
+    return append_from(self, from, n, collected)
+end
+
 ---Appends n bytes from a pointer.
 ---@param v ffi.cdata*
 ---@param n bufpool.Integer
@@ -319,25 +317,12 @@ function buffer.putcdata(self, v, n)
     live(self, "putcdata")
     local count = size(n, "putcdata", 2)
     local from = to_pointer(v, count, "putcdata")
-    local b, epoch, to, stop, mark = room(self, count, "putcdata")
-    if b.epoch ~= epoch then
-        return buffer.putcdata(self, v, n)
-    end
-    b.mark, b.epoch = mark, epoch + 1
-    move(to, from, count)
-    b.len = stop
-    return self
+    return (append_from(self, from, count))
 end
 
--- Nothing changes before all checks have passed. A pointer may be to a part of
--- this buffer: the contents move within the memory.
----Replaces the contents by a copy of data, or of n bytes from a pointer.
----@param v bufpool.Data|ffi.cdata*
----@param n? bufpool.Integer
----@return bufpool.Buffer
-function buffer.set(self, v, n)
+-- Replaces the contents by what a pointer or data holds.
+local function set_to(self, v, n, collected)
     local text, count, p, p_epoch
-    live(self, "set")
     if type(v) == "cdata" and not is_handle(v) then
         count = size(n, "set", 2)
         text = to_pointer(v, count, "set")
@@ -348,18 +333,24 @@ function buffer.set(self, v, n)
         text, count, p, p_epoch = data(v, "set", 1)
     end
     local b, epoch = live(self, "set")
-    local at, capacity = b.at, tonumber(b.capacity)
-    local mark = max(tonumber(b.mark), count)
-    if count > capacity then
-        grow(self, calls.grow, count, "set")
-        return buffer.set(self, v, n)
-    elseif not holds(b, epoch, p, p_epoch) then
-        return buffer.set(self, v, n)
+    local errno = assign(b, epoch, charged(self), text, count, p,
+        p_epoch or 0)
+    if errno == 0 then
+        return self
+    elseif errno ~= ESTALE then
+        collect_or_raise(b.number, errno, count, "set", collected)
+        collected = true
     end
-    b.mark, b.epoch = mark, epoch + 1
-    move(at, text, count)
-    b.len, b.granted = count, 0
-    return self
+    return set_to(self, v, n, collected)
+end
+
+---Replaces the contents by a copy of data, or of n bytes from a pointer.
+---@param v bufpool.Data|ffi.cdata*
+---@param n? bufpool.Integer
+---@return bufpool.Buffer
+function buffer.set(self, v, n)
+    live(self, "set")
+    return (set_to(self, v, n))
 end
 
 ---A pointer to the n bytes past the end, to be written. commit() appends them.
@@ -368,11 +359,10 @@ end
 ---@return integer n
 function buffer.reserve(self, n)
     local count = size(n, "reserve", 1)
-    local b, epoch, at, stop, mark = room(self, count, "reserve")
-    if b.epoch ~= epoch then
+    local b, epoch, at, stop = room(self, count, "reserve")
+    if grant(b, epoch, stop) == ESTALE then
         return buffer.reserve(self, n)
     end
-    b.mark, b.grant, b.granted, b.epoch = mark, stop, 1, epoch + 1
     return at, count
 end
 
@@ -383,14 +373,14 @@ function buffer.commit(self, n)
     local b, epoch = live(self, "commit")
     local count = size(n, "commit", 1)
     local len = tonumber(b.len)
-    local grant = b.granted == 1 and max(tonumber(b.grant), len) or len
-    if b.epoch ~= epoch then
+    local stop = b.granted == 1 and max(tonumber(b.grant), len) or len
+    local fits = len + count <= stop
+    if commit(b, epoch, fits and count or 0) == ESTALE then
         return buffer.commit(self, n)
-    elseif len + count > grant then
+    elseif not fits then
         bad_argument(1, "commit", ("%.14g bytes exceed the %.14g reserved")
-            :format(count, grant - len))
+            :format(count, stop - len))
     end
-    b.len, b.epoch = len + count, epoch + 1
     return self
 end
 
@@ -398,12 +388,12 @@ end
 local function take(self, n)
     local b, epoch = live(self, "get")
     local at, len = b.at, tonumber(b.len)
-    n = min(n or len, len)
+    local count = min(n or len, len)
     if b.epoch ~= epoch then
         return take(self, n)
     end
-    local text = ffi_string(at, n)
-    if consume(b, epoch, n) == ESTALE then
+    local text = ffi_string(at, count)
+    if consume(b, epoch, count) == ESTALE then
         return take(self, n)
     end
     return text
@@ -478,11 +468,9 @@ end
 function buffer.ref(self)
     local b, epoch = live(self, "ref")
     local at, len = b.at, tonumber(b.len)
-    local mark = max(tonumber(b.mark), len)
-    if b.epoch ~= epoch then
+    if expose(b, epoch) == ESTALE then
         return buffer.ref(self)
     end
-    b.raw, b.mark, b.epoch = 1, mark, epoch + 1
     return at, len
 end
 

@@ -40,7 +40,10 @@ function frozen.ref(self)
     if object.type(self) ~= "frozen" then
         reject(self, "ref", "frozen")
     end
-    local at, len = view(self, "ref")
+    local at, len, o, epoch = view(self, "ref")
+    if o.epoch ~= epoch then
+        return frozen.ref(self)
+    end
     return at, len
 end
 

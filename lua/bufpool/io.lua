@@ -21,6 +21,7 @@ local write_fd, write_file = calls.write, calls.fwrite
 local rest_fd, rest_file = calls.rest, calls.frest
 
 local EBADF, INT_MAX = core.constants.EBADF, core.constants.INT_MAX
+local STALE = core.constants.BYTES_STALE
 local CLOSED = "attempt to use a closed file"
 
 -- An open file, or the number of a descriptor, to read from or write to.
@@ -57,18 +58,18 @@ local function still_open(got, file, name, arg)
     return got
 end
 
-local function read(file, at, n, name, arg)
+local function read(b, epoch, file, i, n, name, arg)
     if type(file) == "number" then
-        return read_fd(file, at, n)
+        return read_fd(b, epoch, file, i, n)
     end
-    return still_open(read_file(file, at, n), file, name, arg)
+    return still_open(read_file(b, epoch, file, i, n), file, name, arg)
 end
 
-local function write(file, at, n)
+local function write(o, epoch, file, i, n)
     if type(file) == "number" then
-        return write_fd(file, at, n)
+        return write_fd(o, epoch, file, i, n)
     end
-    return still_open(write_file(file, at, n), file, "writeto", 1)
+    return still_open(write_file(o, epoch, file, i, n), file, "writeto", 1)
 end
 
 ---@class bufpool.FileReader : bufpool.FileWriter
@@ -112,15 +113,11 @@ function readers.readfrom(self, file, n)
     local from = target(file, "readfrom", 1)
     local count = check.absent(n) and wanted(from, max(free, LEAST))
         or size(n, "readfrom", 2)
-    local b, epoch, to, stop, mark = room(self, count, "readfrom")
-    local len = tonumber(stop) - count
-    if b.epoch ~= epoch then
+    local b, epoch, _, stop = room(self, count, "readfrom")
+    local got = read(b, epoch, from, tonumber(stop) - count, count, "readfrom",
+        1)
+    if got == STALE then
         return readers.readfrom(self, file, n)
-    end
-    b.mark, b.epoch = mark, epoch + 1
-    local got = read(from, to, count, "readfrom", 1)
-    if got > 0 then
-        b.len = len + got
     end
     return result(got)
 end
@@ -144,13 +141,11 @@ function readers.readinto(self, i, file, n)
         count = size(n, "readinto", 3)
         start = position(i, len, count, "readinto", 1)
     end
-    local to = b.at + (start - 1)
-    local mark = max(tonumber(b.mark), start + count - 1)
-    if b.epoch ~= epoch then
+    local got = read(b, epoch, from, start - 1, count, "readinto", 2)
+    if got == STALE then
         return readers.readinto(self, i, file, n)
     end
-    b.mark, b.epoch = mark, epoch + 1
-    return result(read(from, to, count, "readinto", 2))
+    return result(got)
 end
 
 ---Writes a range of the bytes; consumes nothing.
@@ -161,18 +156,18 @@ end
 ---@return string? message
 ---@return integer? errno
 function writers.writeto(self, file, i, j)
-    local at, len, o, epoch = view(self, "writeto")
+    local _, len, o, epoch = view(self, "writeto")
     local to = target(file, "writeto", 1)
     local first, last = range(i, j, len, "writeto", 2)
     local n = last - first + 1
     if n < 1 then
         return 0
     end
-    at = at + (first - 1)
-    if o.epoch ~= epoch then
+    local put = write(o, epoch, to, first - 1, n)
+    if put == STALE then
         return writers.writeto(self, file, i, j)
     end
-    return result(write(to, at, n))
+    return result(put)
 end
 
 return { readers = readers, writers = writers }

@@ -14,7 +14,7 @@ local ffi_string = ffi.string
 local min, pcall = math.min, pcall
 local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
-local view, holds = object.view, object.holds
+local view = object.view
 
 local PIECE = 65536
 
@@ -38,10 +38,17 @@ local function piece(x, from, n)
     if from + n > len then
         raise(("the data of 'send' became shorter meanwhile: %.14g bytes, "
             .. "%.14g needed"):format(len, from + n))
-    elseif not holds(o, epoch) then
+    end
+    at = at + from
+    local read = ffi_string
+    if o.epoch ~= epoch then
         return piece(x, from, n)
     end
-    return (ffi_string(at + from, n))
+    local text = read(at, n)
+    if o.epoch ~= epoch then
+        return piece(x, from, n)
+    end
+    return text
 end
 
 ---Sends all bytes of x, in pieces of 64 KiB; a string is one piece. Returns how

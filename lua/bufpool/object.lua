@@ -8,12 +8,26 @@
 -- LuaJIT moves out of the loop. A cast of a userdata gives the address of its
 -- payload, except that a file of Lua gives its FILE pointer, which may be NULL.
 --
--- THE EPOCH. In the interpreter, reading a field that is an address or 64 bits
--- wide allocates; any allocation may run a finalizer; and a finalizer may
--- release or change the very object at hand. So live, view and data also return
--- the object's epoch of that moment. A method compares the epoch once more
--- right before it touches memory, and begins anew when the epoch has changed.
--- On a trace, where no finalizer runs, LuaJIT drops the second comparison.
+-- THE EPOCH. A finalizer may release or change the very object that a method is
+-- at. It runs in the interpreter wherever something allocates, as reading a
+-- field does that is an address or 64 bits wide; and it runs where a trace is
+-- left: at each guard that fails, LuaJIT may step its collector, and the
+-- interpreter goes on with what the trace had loaded. So live, view and data
+-- also return the object's epoch, as it was before all else was read. Whatever
+-- changes the object changes its epoch.
+--
+-- Where one call of C can do the job, Lua works out what to do, and a function
+-- of C compares the epoch and acts. If it returns ESTALE, the method begins
+-- anew. This is the rule for whatever copies, compares, searches or grows.
+--
+-- Single numbers are read and written by Lua, since a call would cost more than
+-- they do. There the method compares the epoch right before the access. On a
+-- trace that comparison is the first load of the epoch once more, and LuaJIT
+-- drops it. So whatever a trace may have to guard comes before the comparison:
+-- branches, calls of Lua functions, sums that may overflow, the first use of
+-- an upvalue. After a read comes a comparison that decides nothing (FENCE in
+-- typed.lua): LuaJIT takes a snapshot there, and a guard that fails later goes
+-- back to that snapshot, not to the read. spec/28 looks at the traces.
 
 ---Language servers do not know the fields of C structs.
 ---@diagnostic disable: undefined-field
@@ -208,16 +222,19 @@ local function view(self, name, arg)
             local box = cast(box_t, self)
             if box ~= nil and box.low == BUFFER and box.high == HIGH then
                 local b = box.buf
-                local epoch = b.epoch
+                local epoch, at, len = b.epoch, b.at, tonumber(b.len)
                 if b.word == box.word then
-                    return b.at, tonumber(b.len), b, epoch, box
+                    return at, len, b, epoch, box
                 end
             end
         elseif sentinel == "bufpool.frozen" then
             local box = cast(frozen_t, self)
             if box ~= nil and box.low == FROZEN and box.high == HIGH then
-                local epoch = box.epoch
-                return box.at, tonumber(box.len), box, epoch, box
+                local epoch, at, len = box.epoch, box.at, tonumber(box.len)
+                -- Once more, because what has been read may be a dead object's.
+                if box.low == FROZEN then
+                    return at, len, box, epoch, box
+                end
             end
         end
     elseif is_handle(self) then
@@ -254,11 +271,6 @@ function object.finish(x, kind, ok, ...)
         error((...), 0)
     end
     return ...
-end
-
----Whether what view and data found still holds.
-function object.holds(o, epoch, p, p_epoch)
-    return o.epoch == epoch and (not p or p.epoch == p_epoch)
 end
 
 return object

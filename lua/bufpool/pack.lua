@@ -13,6 +13,7 @@ local bit = require "bit"
 local clear = require "table.clear"
 local check = require "bufpool.check"
 local buffer = require "bufpool.buffer"
+local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local space = require "bufpool.space"
@@ -22,7 +23,8 @@ local ffi_string = ffi.string
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
-local data, live, view, room = object.data, object.live, object.view, space.room
+local data, live, view = object.data, object.live, object.view
+local grow, extend_to = space.grow, calls.extend
 local find, object_text = reader.methods.find, reader.methods.tostring
 local string_find = string.find
 local arshift, band = bit.arshift, bit.band
@@ -293,16 +295,9 @@ end
 
 -- Length and mark up to `stop`, before the first byte is written.
 local function extend(self, stop)
-    local b, epoch = live(self, "pack")
-    local len, mark = tonumber(b.len), tonumber(b.mark)
-    if stop > tonumber(b.capacity) then
-        room(self, stop - len, "pack")
-        extend(self, stop)
-    elseif b.epoch ~= epoch then
-        extend(self, stop)
-    elseif stop > len or stop > mark then
-        b.mark, b.epoch = max(mark, stop), epoch + 1
-        b.len = max(len, stop)
+    local b = live(self, "pack")
+    if stop > min(tonumber(b.len), tonumber(b.mark)) then
+        grow(self, extend_to, stop, "pack")
     end
 end
 
@@ -326,11 +321,15 @@ local function bytes(self, at, n)
     if at + n - 1 > len then
         too_short()
     end
+    local read = ffi_string
     from = from + (at - 1)
     if o.epoch ~= epoch then
         return bytes(self, at, n)
     end
-    local v = ffi_string(from, n)
+    local v = read(from, n)
+    if o.epoch ~= epoch then
+        return bytes(self, at, n)
+    end
     return v
 end
 

@@ -20,7 +20,7 @@ local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local space = require "bufpool.space"
 
-local cast, copy = ffi.cast, ffi.copy
+local cast, copy, tobit = ffi.cast, ffi.copy, bit.tobit
 local assert, getmetatable, load = assert, getmetatable, loadstring
 local select, tostring = select, tostring
 local concat, type = table.concat, type
@@ -101,15 +101,16 @@ local function append(self, n, turn)
     return ODD
 end
 
--- One string, without a call of ours. No guard follows the comparison, because
--- finalizers run where a trace is left.
+-- One string, without a call of ours. Between the comparison and the copy a
+-- trace has nothing to guard (object.lua): #v makes it look at v before.
 local function put_string(self, v)
     local b, epoch, to, stop, mark = room(self, #v, "put")
+    local n, later = #v, tobit(epoch + 1)
     if b.epoch ~= epoch then
         return put_string(self, v)
     end
-    b.mark, b.epoch = mark, epoch + 1
-    copy(to, v, #v)
+    b.mark, b.epoch = mark, later
+    copy(to, v, n)
     b.len = stop
     return self
 end
@@ -173,7 +174,7 @@ local NUMBER = [[
 local environment = {
     at = values.at, n = values.n, values = values,
     append = append, length = length, live = live, other = other, room = room,
-    text_of = text_of, tobit = bit.tobit, tostring = tostring, type = type,
+    text_of = text_of, tobit = tobit, tostring = tostring, type = type,
     ESTALE = constants.ESTALE, ODD = ODD,
 }
 

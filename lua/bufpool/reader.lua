@@ -12,28 +12,39 @@ local min, tobit = math.min, require("bit").tobit
 local string_byte, string_find = string.byte, string.find
 local raise, bad_argument = check.raise, check.bad_argument
 local string_range, absent = check.string_range, check.absent
-local view, data, holds = object.view, object.data, object.holds
+local view, data = object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
-local find, is_pattern = calls.find, calls.is_pattern
+local find, find_plain = calls.find, calls.find_plain
 
-local INT_MAX = core.constants.INT_MAX
+local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 
 ---@class (partial) bufpool.Reader
 local readers = {}
 
 ---@return integer
 function readers.len(self)
-    local _, len = view(self, "len")
+    local _, len, o, epoch = view(self, "len")
+    if o.epoch ~= epoch then
+        return readers.len(self)
+    end
     return len
 end
+
+-- What has been read as a string is not read again: the comparison that follows
+-- it is the fence of object.lua.
 
 ---@return string
 function readers.tostring(self)
     local at, len, o, epoch = view(self, "tostring")
+    local read = ffi_string
     if o.epoch ~= epoch then
         return readers.tostring(self)
     end
-    return (ffi_string(at, len))
+    local text = read(at, len)
+    if o.epoch ~= epoch then
+        return readers.tostring(self)
+    end
+    return text
 end
 
 ---@param i bufpool.Integer
@@ -43,29 +54,62 @@ function readers.sub(self, i, j)
     local at, len, o, epoch = view(self, "sub")
     local from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
     if from > to then
+        if o.epoch ~= epoch then
+            return readers.sub(self, i, j)
+        end
         return ""
     end
-    at = at + (from - 1)
+    local start, n = at + (from - 1), to - from + 1
     if o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
-    return (ffi_string(at, to - from + 1))
+    local text = ffi_string(start, n)
+    if o.epoch ~= epoch then
+        return readers.sub(self, i, j)
+    end
+    return text
 end
 
 -- The most results of one call. Lua's stack has room for a few more.
 local BYTES_MAX = 4096
 
-local function bytes(at, n)
-    if n == 1 then
-        return at[0]
-    elseif n == 2 then
-        return at[0], at[1]
-    elseif n == 3 then
-        return at[0], at[1], at[2]
-    elseif n == 4 then
-        return at[0], at[1], at[2], at[3]
+-- Up to four bytes are read without a branch: past the range the last one is
+-- read once more.
+local function several(self, i, j)
+    local at, len, o, epoch = view(self, "byte")
+    local from, to = string_range(absent(i) and 1 or i, j, len, "byte", 1)
+    local n, read = to - from + 1, ffi_string
+    if n > BYTES_MAX then
+        raise("string slice too long")
+    elseif n < 1 then
+        return
     end
-    return string_byte(ffi_string(at, n), 1, n)
+    at = at + (from - 1)
+    if n > 4 then
+        if o.epoch ~= epoch then
+            return several(self, i, j)
+        end
+        local text = read(at, n)
+        if o.epoch ~= epoch then
+            return several(self, i, j)
+        end
+        return string_byte(text, 1, n)
+    end
+    local p, q, r = at + min(1, n - 1), at + min(2, n - 1), at + (n - 1)
+    if o.epoch ~= epoch then
+        return several(self, i, j)
+    end
+    local v, w, x, y = at[0], p[0], q[0], r[0]
+    if o.epoch ~= epoch then
+        return several(self, i, j)
+    elseif n == 1 then
+        return v
+    elseif n == 2 then
+        return v, w
+    elseif n == 3 then
+        return v, w, x
+    end
+    return v, w, x, y
 end
 
 ---The bytes i to j as numbers; by default the first, or the one at i.
@@ -80,28 +124,37 @@ function readers.byte(self, i, j)
         end
         -- tobit makes a loop compare integers. Positions above INT_MAX take the
         -- general way.
-        if type(i) == "number" and i >= 1 and i <= tobit(min(len, INT_MAX))
-            and o.epoch == epoch then
-            return at[i - 1]
+        if type(i) == "number" and i >= 1 and i <= tobit(min(len, INT_MAX)) then
+            local p = at - 1 + i
+            if o.epoch ~= epoch then
+                return readers.byte(self, i, j)
+            end
+            local v = p[0]
+            if o.epoch ~= epoch then
+                return readers.byte(self, i, j)
+            end
+            return v
         end
         j = i
     end
-    local from, to = string_range(absent(i) and 1 or i, j, len, "byte", 1)
-    local n = to - from + 1
-    if n > BYTES_MAX then
-        raise("string slice too long")
-    elseif n >= 1 then
-        at = at + (from - 1)
-        if o.epoch ~= epoch then
-            return readers.byte(self, i, j)
-        end
-        return bytes(at, n)
-    end
+    return several(self, i, j)
 end
 
 -- An init beyond the end means the end in Lua 5.1, and no match in Lua 5.2.
 -- This VM was built to follow one of them.
 local past_end_matches = string_find("", "", 2) ~= nil
+
+-- A function of its own, for one comparison leaves a trace less to remember
+-- than three.
+local function no_hit(self, needle, init, plain, hit)
+    if hit == -ESTALE then
+        return readers.find(self, needle, init, plain)
+    elseif hit < -1 then
+        bad_argument(1, "find",
+            "pattern characters need plain to be true: there are no patterns")
+    end
+    return nil
+end
 
 ---As string.find, without patterns. Pattern characters need `plain`.
 ---@param needle bufpool.Data
@@ -110,25 +163,17 @@ local past_end_matches = string_find("", "", 2) ~= nil
 ---@return integer? first
 ---@return integer? last
 function readers.find(self, needle, init, plain)
-    local at, len, o, epoch = view(self, "find")
+    local _, len, o, epoch = view(self, "find")
     local text, n, p, p_epoch = data(needle, "find", 1)
     local i = string_range(absent(init) and 1 or init, -1, len, "find", 2)
-    if i > len + 1 then
-        if not past_end_matches then
-            return nil
-        end
+    local past = i > len + 1
+    if past then
         i = len + 1
     end
-    at = at + (i - 1)
-    if not holds(o, epoch, p, p_epoch) then
-        return readers.find(self, needle, init, plain)
-    elseif not plain and is_pattern(text, n) ~= 0 then
-        bad_argument(1, "find",
-            "pattern characters need plain to be true: there are no patterns")
-    end
-    local hit = find(at, len - (i - 1), text, n)
-    if hit < 0 then
-        return nil
+    local call = plain and find_plain or find
+    local hit = call(o, epoch, i - 1, p, p_epoch or 0, text, n)
+    if hit < 0 or past and not past_end_matches then
+        return no_hit(self, needle, init, plain, hit)
     end
     return i + hit, i + hit + n - 1
 end
@@ -136,14 +181,14 @@ end
 ---Negative, zero or positive as a sorts before, with or after b. With `equal`,
 ---only whether the result is zero has a meaning.
 local function order(a, b, name, arg, equal)
-    local at, len, o, epoch = view(a, name)
+    local _, len, o, epoch = view(a, name)
     local text, n, p, p_epoch = data(b, name, arg)
-    if equal and len ~= n then
-        return 1
-    elseif not holds(o, epoch, p, p_epoch) then
+    local differ = equal and len ~= n
+    local result = compare(o, epoch, p, p_epoch or 0, text, differ and 0 or n)
+    if result == ESTALE then
         return order(a, b, name, arg, equal)
     end
-    return compare(at, len, text, n)
+    return differ and 1 or result
 end
 
 ---@param other bufpool.Data
@@ -156,12 +201,13 @@ end
 ---@param other bufpool.Data
 ---@return boolean
 function readers.equals_ct(self, other)
-    local at, len, o, epoch = view(self, "equals_ct")
+    local _, _, o, epoch = view(self, "equals_ct")
     local text, n, p, p_epoch = data(other, "equals_ct", 1)
-    if not holds(o, epoch, p, p_epoch) then
+    local result = equal_ct(o, epoch, p, p_epoch or 0, text, n)
+    if result == ESTALE then
         return readers.equals_ct(self, other)
     end
-    return len == n and equal_ct(at, text, n) ~= 0
+    return result ~= 0
 end
 
 return { methods = readers, order = order }

@@ -37,18 +37,27 @@ end
 
 local charged = space.charged
 
----Grows by `call` to n bytes; raises that it cannot. Before that the collector
----may run once: what is garbage may be what memory lacks.
+---Raises that there are no n bytes, unless the collector has not run yet for
+---them: what is garbage may be what memory lacks. Then it runs.
+---@param number integer of the descriptor
+---@param collected boolean? whether it ran
+function space.collect_or_raise(number, errno, n, name, collected)
+    if collected or not core.reclaim(number, n) then
+        check.raise(("cannot grow in '%s': %s"):format(name,
+            failure.shortage(errno, n)))
+    end
+end
+
+local collect_or_raise = space.collect_or_raise
+
+---Grows by `call` to n bytes, or raises.
 local function grow(self, call, n, name, collected)
     local b, epoch = live(self, name)
     local errno = call(b, epoch, n, charged(self))
     if errno == ESTALE then
         return grow(self, call, n, name, collected)
     elseif errno ~= 0 then
-        if collected or not core.reclaim(b.number, n) then
-            check.raise(("cannot grow in '%s': %s"):format(name,
-                failure.shortage(errno, n)))
-        end
+        collect_or_raise(b.number, errno, n, name, collected)
         return grow(self, call, n, name, true)
     end
 end

@@ -92,9 +92,16 @@ local function too_short(name, len, size)
         name, len, size))
 end
 
--- $read and $write use `at`, which points in front of position 1, and `from`,
--- a position; $write comes after the comparison and so allocates nothing. $aim
--- is what $point is to $read, where the two differ.
+-- A comparison that decides nothing, after a read. It makes LuaJIT take a
+-- snapshot, and guards that come later go back to that one. Without it they
+-- would go back to the comparison of the epoch: the interpreter would read once
+-- more, after finalizers have run.
+local FENCE = "if epoch ~= epoch then return read(self, i) end\n"
+
+-- $point makes p, a pointer to position `from`, out of `at`, which points in
+-- front of position 1; $aim is what $point is to read, where the two differ.
+-- $load and $write come after the comparison. So they hold nothing that
+-- allocates, and nothing that a trace has to guard: object.lua says why.
 local template = [[
 local e = ...
 local cast, number = e.cast, e.number
@@ -123,7 +130,9 @@ local function read(self, i)
     if o.epoch ~= epoch then
         return read(self, i)
     end
-    $read
+    $load
+    $fence
+    $value
 end
 
 local function get(self)
@@ -139,27 +148,41 @@ local function get(self)
     return v
 end
 
--- What lies above the mark takes the general way, which raises the mark.
-local function set(self, i, v)
+-- For what lies above the mark, and for positions that are not plain.
+local function set_anywhere(self, i, v)
     local b, epoch = live(self, "set_$kind")
-    local len, mark = tonumber(b.len), tonumber(b.mark)
-    local from, stop = i, mark
-    if type(i) ~= "number"
-        or not (i >= 1 and i <= tobit(min(len, mark, INT_MAX)) - $more)
-        or floor(i) ~= i then
-        from = position(i, len, $size, "set_$kind", 1)
-        stop = max(mark, line_end(from + $more, tonumber(b.capacity)))
-    end
+    local from = position(i, tonumber(b.len), $size, "set_$kind", 1)
     if type(v) ~= "number" then
         $check(v, "set_$kind", 2)
     end
-    local at = b.at - 1
+    local mark = max(tonumber(b.mark),
+        line_end(from + $more, tonumber(b.capacity)))
+    local at, later = b.at - 1, tobit(epoch + 1)
+    $point
+    $convert
+    if b.epoch ~= epoch then
+        return set_anywhere(self, i, v)
+    end
+    b.mark, b.epoch = mark, later
+    $write
+    return self
+end
+
+local function set(self, i, v)
+    local b, epoch = live(self, "set_$kind")
+    local len, mark = tonumber(b.len), tonumber(b.mark)
+    if type(i) ~= "number"
+        or not (i >= 1 and i <= tobit(min(len, mark, INT_MAX)) - $more)
+        or floor(i) ~= i then
+        return (set_anywhere(self, i, v))
+    elseif type(v) ~= "number" then
+        $check(v, "set_$kind", 2)
+    end
+    local at, from = b.at - 1, i
     $point
     $convert
     if b.epoch ~= epoch then
         return set(self, i, v)
-    elseif stop > mark then
-        b.mark, b.epoch = stop, epoch + 1
     end
     $write
     return self
@@ -173,14 +196,14 @@ local function put(self, ...)
         $check(v, "put_$kind", 1)
     end
     local b, epoch, at, stop, mark = room(self, $size, "put_$kind")
-    local from = 1
+    local from, later = 1, tobit(epoch + 1)
     at = at - 1
     $point
     $convert
     if b.epoch ~= epoch then
         return put(self, v)
     end
-    b.mark, b.epoch = mark, epoch + 1
+    b.mark, b.epoch = mark, later
     $write
     b.len = stop
     return self
@@ -210,82 +233,91 @@ local function byte_parts(kind)
     local size = kind.size
     local sum, stores = {}, {}
     for k = 0, size - 1 do
-        local byte = ("at[from + %d]"):format(
-            kind.order == "be" and size - 1 - k or k)
+        local byte = ("p[%d]"):format(kind.order == "be" and size - 1 - k or k)
         sum[#sum + 1] = ("lshift(%s, %d)"):format(byte, 8 * k)
         stores[#stores + 1] = ("%s = rshift(x, %d)"):format(byte, 8 * k)
     end
-    local read = "local x = bor(" .. table.concat(sum, ", ") .. ")\n"
+    local value = "return x"
     if kind.signed then
         local sign = 2 ^ (8 * size - 1)
-        read = read .. ("return bxor(x, %d) - %d"):format(sign, sign)
-    else
-        read = read .. "return x"
+        value = ("return bxor(x, %d) - %d"):format(sign, sign)
     end
     return {
         check = "number",
-        point = "",
-        read = read,
+        point = "local p = at + from",
+        load = "local x = bor(" .. table.concat(sum, ", ") .. ")",
+        value = value,
         convert = ("cell.%s = v\nlocal x = cell.%s"):format(kind.field,
             kind.field),
         write = table.concat(stores, "\n"),
     }
 end
 
-local TICK_FIRST = "local tick = tobit(ticks[0] + 1)\n"
-local TICK_LAST = "\nticks[0], tick_byte[0] = tick, tick"
+local NEXT_TICK = "local tick = tobit(ticks[0] + 1)\n"
+local TICK = "\nticks[0], tick_byte[0] = tick, tick"
 
 -- Swaps a word that is a program's number, but never that number itself.
 local SWAP = "bxor(bswap(bxor(%s, 1)), 0x01000000)"
 
 local function word_parts(kind)
     local swap = kind.swap and "bswap" or ""
-    local read = ("$word.i32 = %s(p[0])\n"):format(swap)
+    local load = ("local x = %s(p[0])\n$word.i32 = x\n"):format(swap)
+    local value
     if kind.float then
         -- Signalling ones, too: becoming a double makes them quiet.
-        read = read .. "if $word.u32 > 0xff800000 then return nan end\n"
+        load = load .. "local bits = $word.u32"
+        value = [[
+if bits > 0xff800000 then return nan end
+$word.i32 = x
+local v = $word.f32
+]] .. FENCE .. "return v"
+    else
+        load = load .. ("local v = $word.%s"):format(kind.field)
+        value = "return v"
     end
     return {
         check = kind.float and "v = real" or "number",
         point = "local p = cast(words, at + from)",
-        read = read .. "return $word." .. kind.field,
-        convert = ("cell.%s = v\nlocal x = "):format(kind.field)
+        load = load, value = value,
+        convert = NEXT_TICK .. ("cell.%s = v\nlocal x = "):format(kind.field)
             .. (kind.float and swap .. "(cell.i32)"
             or kind.swap and SWAP:format("cell.i32") or "cell.i32"),
-        write = TICK_FIRST .. "p[0] = x" .. TICK_LAST,
+        write = "p[0] = x" .. TICK,
     }
 end
 
 local function double_word_parts(kind)
     local swap = kind.swap and "bswap" or ""
     local low = kind.order == "le" and 0 or 1
-    local read, aim
+    local high = kind.signed and "i32" or "u32"
+    local load, aim, value
     if kind.swap then
         aim = "local p = cast(words, at + from)"
-        read = ([[
+        load = ([[
 $word.i32 = bswap(p[%d])
 local low = $word.u32
 $word.i32 = bswap(p[%d])
-]]):format(low, 1 - low)
+local high = $word.%s]]):format(low, 1 - low, high)
     else
         aim = "local p = cast(unsigned, at + from)"
-        read = ([[
+        load = ([[
 local low = p[%d]
 $word.u32 = p[%d]
-]]):format(low, 1 - low)
+local high = $word.%s]]):format(low, 1 - low, high)
     end
     local convert
     if kind.float then
-        read = read .. [[
-if $word.u32 >= 0xfff80000 then return nan end
-cell.u64 = $word.u32 * 0x100000000ULL + low
-return cell.f64]]
+        value = [[
+if high >= 0xfff80000 then return nan end
+cell.u64 = high * 0x100000000ULL + low
+local v = cell.f64
+]] .. FENCE .. "return v"
         convert = ("cell.f64 = v\nlocal x = %s(cell.u64)\n"):format(swap)
     elseif kind.signed then
-        read = read .. "return $word.i32 * 0x100000000LL + low"
+        value = "return high * 0x100000000LL + low"
         convert = "local x = int64(v)\n"
     else
-        read = read .. "return $word.u32 * 0x100000000ULL + low"
+        value = "return high * 0x100000000ULL + low"
         -- The interpreter would turn negative numbers into 2^63.
         convert = [[
 local x
@@ -302,10 +334,10 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
         check = kind.float and "v = real" or "number",
         point = "local p = cast(words, at + from)",
         aim = aim,
-        read = read,
-        convert = convert,
-        write = TICK_FIRST .. ("p[%d], p[%d] = x, y"):format(
-            little and 0 or 1, little and 1 or 0) .. TICK_LAST,
+        load = load, value = value,
+        convert = NEXT_TICK .. convert,
+        write = ("p[%d], p[%d] = x, y"):format(
+            little and 0 or 1, little and 1 or 0) .. TICK,
     }
 end
 
@@ -327,7 +359,9 @@ local function define(kind)
         parts = double_word_parts(kind)
     end
     local name = kind.name
-    parts.read = parts.read:gsub("$word", WORD)
+    parts.load = parts.load:gsub("$word", WORD)
+    parts.value = parts.value:gsub("$word", WORD)
+    parts.fence = FENCE
     parts.aim = parts.aim or parts.point
     parts.kind, parts.size, parts.more = name, kind.size, kind.size - 1
     -- Names of our own file, so that errors are told at the caller's line.

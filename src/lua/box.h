@@ -17,7 +17,9 @@
  *      pool  buffer  frozen  push
  *      plain  stats  config  guard
  *      collector  calls  copy
- *      argument  scope  sink  append
+ *      bytes
+ *      append
+ *      argument  scope  sink
  *      box  number
  */
 #ifndef BUFPOOL_LUA_BOX_H
@@ -48,40 +50,41 @@ struct bufpool_account {	/* of one Lua VM, in bytes */
 struct bufpool_box {		/* a buffer */
 	int32_t low, high;	/* the cookie */
 	struct bufpool_buf *buf;
+	uint64_t word;		/* of buf, as long as it is this box's */
 	int32_t state;
 	union {			/* what Lua has read last: typed.lua */
 		int32_t i32;
 		uint32_t u32;
 		float f32;
 	};
-	uint64_t word;		/* of buf, as long as it is this box's */
 	struct bufpool_account *account;
 	double charged;		/* this box's part of account->held */
 };
 
+/* at, len and epoch are where a descriptor has its own: bytes.c. */
 struct bufpool_frozen_box {
 	int32_t low, high;	/* the cookie */
 	const uint8_t *at;	/* of this slice */
-	int32_t state;
-	int32_t epoch;		/* changes on release */
 	size_t len;
-	struct bufpool_frozen *frozen;
-	struct bufpool_account *account;
-	double charged;
+	int32_t state;
 	union {			/* what Lua has read last: typed.lua */
 		int32_t i32;
 		uint32_t u32;
 		float f32;
 	};
+	struct bufpool_frozen *frozen;
+	struct bufpool_account *account;
+	double charged;
+	int32_t epoch;		/* changes on release */
 };
 
 struct bufpool_pool_box {
 	int32_t low, high;	/* the cookie */
 	struct bufpool *pool;
+	struct bufpool_account *account;	/* of what it hands out */
 	int32_t state;
 	int32_t named;		/* collecting the handle closes nothing */
 	int32_t error;		/* why the last borrow failed */
-	struct bufpool_account *account;	/* of what it hands out */
 };
 
 /*
@@ -107,14 +110,26 @@ struct bufpool_values {
 
 /*
  * What Lua calls by FFI. These functions raise nothing and know no Lua state.
- * Those that change a buffer do so only while its epoch is the given one, and
- * otherwise return ESTALE. Growth is charged to `box`, or to nobody when that
- * is NULL. An int is 0 or an errno. Numbers that can be large are doubles,
- * which Lua need not box. I/O returns bytes, or an errno negated; rest and
- * frest return the bytes that a regular file has from here to its end, or -1
- * where nobody knows. borrow returns NULL when it fails, detach an errno
- * negated. freeze fills a box that has nothing inside. scope.h tells what those
- * of scopes do.
+ * Those that take an epoch do nothing and return ESTALE when the object's is
+ * another one. Growth is charged to `box`, or to nobody when that is NULL. An
+ * int is 0 or an errno. Numbers that can be large are doubles, which Lua need
+ * not box. `i` counts bytes from the start of the contents; the caller has seen
+ * at this epoch that what it asks for fits. `source` and source_epoch belong to
+ * the object that `from` points into, if any: bytes.h.
+ *
+ * extend makes the contents at least n bytes long; what that adds is the
+ * caller's to write. grant lets commit append what lies before `end`. store
+ * writes n bytes, the lowest first, 4 at most. assign and append grow. compare
+ * returns -1, 0 or 1, and equal_ct 0 or 1. find and find_plain return how far
+ * from i it is, -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the
+ * characters of a pattern. read and fread make bytes that have come past the
+ * end part of the contents.
+ *
+ * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
+ * an errno of some file systems; rest and frest return the bytes that a regular
+ * file has from here to its end, or -1 where nobody knows. borrow returns NULL
+ * when it fails, detach an errno negated. freeze fills a box that has nothing
+ * inside. scope.h tells what those of scopes do.
  *
  * put and put_handle append `count` values, all or none. They return ESTALE
  * when the turn is over, and APPEND_ODD when the buffer or a value is not what
@@ -130,6 +145,44 @@ struct bufpool_calls {
 			  struct bufpool_box *box);
 	int (*const resize)(struct bufpool_buf *, int32_t epoch, size_t n,
 			    struct bufpool_box *box);
+	int (*const extend)(struct bufpool_buf *, int32_t epoch, size_t n,
+			    struct bufpool_box *box);
+	int (*const grant)(struct bufpool_buf *, int32_t epoch, size_t end);
+	int (*const commit)(struct bufpool_buf *, int32_t epoch, size_t n);
+	int (*const expose)(struct bufpool_buf *, int32_t epoch);
+	int (*const store)(struct bufpool_buf *, int32_t epoch, size_t i,
+			   uint32_t bytes, int n);
+	int (*const fill)(struct bufpool_buf *, int32_t epoch, size_t i,
+			  size_t n, int byte);
+	int (*const overwrite)(struct bufpool_buf *, int32_t epoch, size_t i,
+			       const void *from, size_t n,
+			       const void *source, int32_t source_epoch);
+	int (*const assign)(struct bufpool_buf *, int32_t epoch,
+			    struct bufpool_box *box, const void *from,
+			    size_t n, const void *source,
+			    int32_t source_epoch);
+	int (*const append)(struct bufpool_buf *, int32_t epoch,
+			    struct bufpool_box *box, const void *from,
+			    size_t n, const void *source,
+			    int32_t source_epoch);
+	int (*const compare)(const void *o, int32_t epoch, const void *source,
+			     int32_t source_epoch, const void *from, size_t n);
+	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
+			      int32_t source_epoch, const void *from, size_t n);
+	double (*const find)(const void *o, int32_t epoch, size_t i,
+			     const void *source, int32_t source_epoch,
+			     const void *from, size_t n);
+	double (*const find_plain)(const void *o, int32_t epoch, size_t i,
+				   const void *source, int32_t source_epoch,
+				   const void *from, size_t n);
+	double (*const read)(struct bufpool_buf *, int32_t epoch, int fd,
+			     size_t i, size_t n);
+	double (*const fread)(struct bufpool_buf *, int32_t epoch, void *file,
+			      size_t i, size_t n);
+	double (*const write)(const void *o, int32_t epoch, int fd, size_t i,
+			      size_t n);
+	double (*const fwrite)(const void *o, int32_t epoch, void *file,
+			       size_t i, size_t n);
 	int (*const free)(struct bufpool_buf *, int32_t epoch,
 			  struct bufpool_box *box);
 	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
@@ -152,17 +205,6 @@ struct bufpool_calls {
 	double (*const detach)(struct bufpool_buf *, int32_t epoch);
 	struct bufpool_buf *(*const descriptor)(uint32_t number);
 	uint32_t (*const descriptors)(void);
-	void (*const move)(void *to, const void *from, size_t n);
-	int (*const compare)(const void *a, size_t a_len,
-			     const void *b, size_t b_len);
-	int (*const equal_ct)(const void *a, const void *b, size_t n);
-	double (*const find)(const void *hay, size_t hay_len,
-			     const void *needle, size_t needle_len);
-	int (*const is_pattern)(const void *text, size_t n);
-	double (*const read)(int fd, void *to, size_t n);
-	double (*const write)(int fd, const void *from, size_t n);
-	double (*const fread)(void *file, void *to, size_t n);
-	double (*const fwrite)(void *file, const void *from, size_t n);
 	double (*const rest)(int fd);
 	double (*const frest)(void *file);
 	void (*const shortage)(int error, double size, char *to, size_t n);
@@ -178,6 +220,8 @@ struct bufpool_calls {
 		const struct bufpool_sink *);
 };
 /* ffi: end */
+
+#define BYTES_STALE (-65536)	/* no errno */
 
 #define VALUES_MAX ((int)(sizeof ((struct bufpool_values *)0)->n / \
 			  sizeof (double)))

@@ -5,29 +5,13 @@
 #include <unistd.h>
 
 #include "append.h"
+#include "bytes.h"
 #include "calls.h"
 #include "core/grow.h"
 #include "core/refill.h"
 #include "core/ticket.h"
 #include "scope.h"
 #include "sink.h"
-
-static int
-grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
-     struct bufpool_box *box)
-{
-	return b->epoch == epoch ? append_grow(b, capacity, box) : ESTALE;
-}
-
-static int
-resize(struct bufpool_buf *b, int32_t epoch, size_t n, struct bufpool_box *box)
-{
-	int error = grow(b, epoch, n, box);
-
-	if (error == 0 && bufpool_resize(b, n) < 0)
-		error = errno;
-	return error;
-}
 
 static int
 free_memory(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
@@ -105,112 +89,6 @@ detach(struct bufpool_buf *b, int32_t epoch)
 		return -ESTALE;
 	ticket = bufpool_detach(b);
 	return ticket != 0 ? (double)ticket : -errno;
-}
-
-/* NULL may stand for no bytes, which memmove does not allow. */
-static void
-move(void *to, const void *from, size_t n)
-{
-	if (n > 0)
-		memmove(to, from, n);
-}
-
-static int
-compare(const void *a, size_t a_len, const void *b, size_t b_len)
-{
-	size_t n = a_len < b_len ? a_len : b_len;
-	int order = n > 0 ? memcmp(a, b, n) : 0;
-
-	return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
-}
-
-/* The volatile accumulator keeps the compiler from leaving early. */
-static int
-equal_ct(const void *a, const void *b, size_t n)
-{
-	const uint8_t *p = a, *q = b;
-	volatile uint8_t difference = 0;
-
-	for (size_t i = 0; i < n; i++)
-		difference |= p[i] ^ q[i];
-	return difference == 0;
-}
-
-static double
-find(const void *hay, size_t hay_len, const void *needle, size_t needle_len)
-{
-	const uint8_t *hit;
-
-	if (needle_len == 0)
-		return 0;
-	if (hay_len < needle_len)
-		return -1;
-	hit = memmem(hay, hay_len, needle, needle_len);
-	return hit == NULL ? -1 : (double)(hit - (const uint8_t *)hay);
-}
-
-static int
-is_pattern(const void *text, size_t n)
-{
-	const char *p = text;
-
-	for (size_t i = 0; i < n; i++)
-		if (p[i] != '\0' && strchr("^$*+?.([%-", p[i]) != NULL)
-			return 1;
-	return 0;
-}
-
-static double
-read_fd(int fd, void *to, size_t n)
-{
-	ssize_t got;
-
-	do
-		got = read(fd, to, n);
-	while (got < 0 && errno == EINTR);
-	return got < 0 ? -errno : (double)got;
-}
-
-static double
-write_fd(int fd, const void *from, size_t n)
-{
-	ssize_t put;
-
-	do
-		put = write(fd, from, n);
-	while (put < 0 && errno == EINTR);
-	return put < 0 ? -errno : (double)put;
-}
-
-/* LuaJIT passes the FILE pointer inside a file of Lua, which is NULL once that
- * is closed. ferror may still tell of an earlier call; errno is set by this. */
-static double
-read_file(void *file, void *to, size_t n)
-{
-	size_t got;
-
-	if (file == NULL)
-		return -EBADF;
-	if (n == 0)
-		return 0;
-	errno = 0;
-	got = fread(to, 1, n, file);
-	return got == 0 && ferror((FILE *)file) && errno != 0 ?
-		-errno : (double)got;
-}
-
-static double
-write_file(void *file, const void *from, size_t n)
-{
-	size_t put;
-
-	if (file == NULL)
-		return -EBADF;
-	if (n == 0)
-		return 0;
-	errno = 0;
-	put = fwrite(from, 1, n, file);
-	return put < n && errno != 0 ? -errno : (double)put;
 }
 
 /* Files of /proc say that they are empty, and are not. */
@@ -355,8 +233,25 @@ calls_deliver(lua_State *L)
 }
 
 const struct bufpool_calls ffi_calls = {
-	.grow = grow,
-	.resize = resize,
+	.grow = bytes_grow,
+	.resize = bytes_resize,
+	.extend = bytes_extend,
+	.grant = bytes_grant,
+	.commit = bytes_commit,
+	.expose = bytes_expose,
+	.store = bytes_store,
+	.fill = bytes_fill,
+	.overwrite = bytes_overwrite,
+	.assign = bytes_assign,
+	.append = bytes_append,
+	.compare = bytes_compare,
+	.equal_ct = bytes_equal_ct,
+	.find = bytes_find,
+	.find_plain = bytes_find_plain,
+	.read = bytes_read,
+	.write = bytes_write,
+	.fread = bytes_fread,
+	.fwrite = bytes_fwrite,
 	.free = free_memory,
 	.wipe = wipe_all,
 	.consume = consume,
@@ -370,15 +265,6 @@ const struct bufpool_calls ffi_calls = {
 	.detach = detach,
 	.descriptor = buf_at,
 	.descriptors = buf_table_limit,
-	.move = move,
-	.compare = compare,
-	.equal_ct = equal_ct,
-	.find = find,
-	.is_pattern = is_pattern,
-	.read = read_fd,
-	.write = write_fd,
-	.fread = read_file,
-	.fwrite = write_file,
 	.rest = rest_fd,
 	.frest = rest_file,
 	.shortage = shortage,

@@ -24,6 +24,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "ENOTSUP", ENOTSUP },
 	{ "EMSGSIZE", EMSGSIZE },
 	{ "ESTALE", ESTALE },
+	{ "BYTES_STALE", BYTES_STALE },
 	{ "INT_MAX", INT_MAX },
 	{ "LINE", WIPE_LINE },
 	{ "MESSAGE_MAX", MESSAGE_MAX },

@@ -1,0 +1,356 @@
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "append.h"
+#include "bytes.h"
+#include "core/grow.h"
+
+#define SAME(field) \
+	_Static_assert(offsetof(struct bufpool_buf, field) == \
+		       offsetof(struct bufpool_frozen_box, field), #field)
+SAME(at);
+SAME(len);
+SAME(epoch);
+
+/* A descriptor or a frozen box: the fields that are in one place in both. */
+static const uint8_t *
+start(const void *o)
+{
+	const uint8_t *at;
+
+	memcpy(&at, (const char *)o + offsetof(struct bufpool_buf, at),
+	       sizeof at);
+	return at;
+}
+
+static size_t
+length(const void *o)
+{
+	size_t len;
+
+	memcpy(&len, (const char *)o + offsetof(struct bufpool_buf, len),
+	       sizeof len);
+	return len;
+}
+
+static bool
+stale(const void *o, int32_t seen)
+{
+	int32_t epoch = seen;
+
+	if (o != NULL)
+		memcpy(&epoch,
+		       (const char *)o + offsetof(struct bufpool_buf, epoch),
+		       sizeof epoch);
+	return epoch != seen;
+}
+
+int
+bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
+	   struct bufpool_box *box)
+{
+	return stale(b, epoch) ? ESTALE : append_grow(b, capacity, box);
+}
+
+int
+bytes_resize(struct bufpool_buf *b, int32_t epoch, size_t n,
+	     struct bufpool_box *box)
+{
+	int error = bytes_grow(b, epoch, n, box);
+
+	if (error == 0 && bufpool_resize(b, n) < 0)
+		error = errno;
+	return error;
+}
+
+int
+bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
+	     struct bufpool_box *box)
+{
+	int error = bytes_grow(b, epoch, n, box);
+
+	if (error == 0) {
+		buf_raise_mark(b, n);
+		if (b->len < n)
+			b->len = n;
+		buf_changed(b);
+	}
+	return error;
+}
+
+int
+bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end)
+{
+	if (stale(b, epoch))
+		return ESTALE;
+	buf_raise_mark(b, end);
+	b->grant = end;
+	b->granted = 1;
+	buf_changed(b);
+	return 0;
+}
+
+int
+bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n)
+{
+	if (stale(b, epoch))
+		return ESTALE;
+	b->len += n;
+	buf_changed(b);
+	return 0;
+}
+
+int
+bytes_expose(struct bufpool_buf *b, int32_t epoch)
+{
+	if (stale(b, epoch))
+		return ESTALE;
+	b->raw = 1;
+	buf_raise_mark(b, b->len);
+	buf_changed(b);
+	return 0;
+}
+
+/* Raises the mark by whole cache lines: space.lua says why. */
+int
+bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, uint32_t bytes,
+	    int n)
+{
+	size_t end = (i + (size_t)n + WIPE_LINE - 1) / WIPE_LINE * WIPE_LINE;
+
+	if (stale(b, epoch))
+		return ESTALE;
+	buf_raise_mark(b, end < b->capacity ? end : b->capacity);
+	buf_changed(b);
+	for (int k = 0; k < n; k++)
+		b->at[i + (size_t)k] = (uint8_t)(bytes >> 8 * k);
+	return 0;
+}
+
+int
+bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n, int byte)
+{
+	if (stale(b, epoch))
+		return ESTALE;
+	if (n == 0)
+		return 0;
+	buf_raise_mark(b, i + n);
+	buf_changed(b);
+	memset(b->at + i, byte, n);
+	return 0;
+}
+
+/* NULL may stand for no bytes, which memmove does not allow. */
+static void
+move(void *to, const void *from, size_t n)
+{
+	if (n > 0)
+		memmove(to, from, n);
+}
+
+int
+bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
+		const void *from, size_t n, const void *source,
+		int32_t source_epoch)
+{
+	if (stale(b, epoch) || stale(source, source_epoch))
+		return ESTALE;
+	buf_raise_mark(b, i + n);
+	buf_changed(b);
+	move(b->at + i, from, n);
+	return 0;
+}
+
+int
+bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+	     const void *from, size_t n, const void *source,
+	     int32_t source_epoch)
+{
+	int error;
+
+	if (stale(b, epoch) || stale(source, source_epoch))
+		return ESTALE;
+	if (n > b->capacity) {
+		error = append_grow(b, n, box);
+		if (error != 0)
+			return error;
+	}
+	buf_raise_mark(b, n);
+	buf_changed(b);
+	move(b->at, from, n);
+	b->len = n;
+	b->granted = 0;
+	return 0;
+}
+
+int
+bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+	     const void *from, size_t n, const void *source,
+	     int32_t source_epoch)
+{
+	int error;
+
+	if (stale(b, epoch) || stale(source, source_epoch))
+		return ESTALE;
+	if (n > b->capacity - b->len) {
+		error = append_grow(b, b->len + n, box);
+		if (error != 0)
+			return error;
+	}
+	buf_raise_mark(b, b->len + n);
+	buf_changed(b);
+	move(b->at + b->len, from, n);
+	b->len += n;
+	return 0;
+}
+
+int
+bytes_compare(const void *o, int32_t epoch, const void *source,
+	      int32_t source_epoch, const void *from, size_t n)
+{
+	size_t len, least;
+	int order;
+
+	if (stale(o, epoch) || stale(source, source_epoch))
+		return ESTALE;
+	len = length(o);
+	least = len < n ? len : n;
+	order = least > 0 ? memcmp(start(o), from, least) : 0;
+	return order != 0 ? (order > 0) - (order < 0) : (len > n) - (len < n);
+}
+
+/* The volatile accumulator keeps the compiler from leaving early. */
+int
+bytes_equal_ct(const void *o, int32_t epoch, const void *source,
+	       int32_t source_epoch, const void *from, size_t n)
+{
+	const uint8_t *p, *q = from;
+	volatile uint8_t difference = 0;
+
+	if (stale(o, epoch) || stale(source, source_epoch))
+		return ESTALE;
+	if (length(o) != n)
+		return 0;
+	p = start(o);
+	for (size_t i = 0; i < n; i++)
+		difference |= p[i] ^ q[i];
+	return difference == 0;
+}
+
+double
+bytes_find_plain(const void *o, int32_t epoch, size_t i, const void *source,
+		 int32_t source_epoch, const void *from, size_t n)
+{
+	const uint8_t *hit;
+
+	if (stale(o, epoch) || stale(source, source_epoch))
+		return -ESTALE;
+	if (n == 0)
+		return 0;
+	if (length(o) - i < n)
+		return -1;
+	hit = memmem(start(o) + i, length(o) - i, from, n);
+	return hit == NULL ? -1 : (double)(hit - (start(o) + i));
+}
+
+static bool
+is_pattern(const char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (text[i] != '\0' && strchr("^$*+?.([%-", text[i]) != NULL)
+			return true;
+	return false;
+}
+
+double
+bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
+	   int32_t source_epoch, const void *from, size_t n)
+{
+	if (!stale(source, source_epoch) && is_pattern(from, n))
+		return stale(o, epoch) ? -ESTALE : -EINVAL;
+	return bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
+}
+
+/* Before bytes are read to [i, i + n) of the buffer. A read that failed may
+ * have written, so the mark stays where this raises it to. */
+static void *
+prepare(struct bufpool_buf *b, size_t i, size_t n)
+{
+	buf_raise_mark(b, i + n);
+	buf_changed(b);
+	return b->at + i;
+}
+
+/* The bytes that have come belong to the contents. */
+static double
+received(struct bufpool_buf *b, size_t i, size_t got)
+{
+	if (b->len < i + got)
+		b->len = i + got;
+	return (double)got;
+}
+
+double
+bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
+{
+	ssize_t got;
+
+	if (stale(b, epoch))
+		return BYTES_STALE;
+	prepare(b, i, n);
+	do
+		got = read(fd, b->at + i, n);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : received(b, i, (size_t)got);
+}
+
+/* LuaJIT passes the FILE pointer inside a file of Lua, which is NULL once that
+ * is closed. ferror may still tell of an earlier call; errno is set by this. */
+double
+bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
+	    size_t n)
+{
+	size_t got;
+
+	if (stale(b, epoch))
+		return BYTES_STALE;
+	if (file == NULL)
+		return -EBADF;
+	if (n == 0)
+		return 0;
+	errno = 0;
+	got = fread(prepare(b, i, n), 1, n, file);
+	return got == 0 && ferror((FILE *)file) && errno != 0 ?
+		-errno : received(b, i, got);
+}
+
+double
+bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n)
+{
+	ssize_t put;
+
+	if (stale(o, epoch))
+		return BYTES_STALE;
+	do
+		put = write(fd, start(o) + i, n);
+	while (put < 0 && errno == EINTR);
+	return put < 0 ? -errno : (double)put;
+}
+
+double
+bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
+{
+	size_t put;
+
+	if (stale(o, epoch))
+		return BYTES_STALE;
+	if (file == NULL)
+		return -EBADF;
+	if (n == 0)
+		return 0;
+	errno = 0;
+	put = fwrite(start(o) + i, 1, n, file);
+	return put < n && errno != 0 ? -errno : (double)put;
+}
