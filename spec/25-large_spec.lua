@@ -17,6 +17,23 @@ local function is_zero(buf)
     return true
 end
 
+describe("bufpool.maintain", function()
+    it("gives back what lies idle, and says when it wants to be called again",
+        function()
+            local pool = bufpool.new {}
+            pool:checkout(3 * MIB):fill(1):release()
+            local before = pool:stats().committed_bytes
+            local deadline = os.time() + 60
+            while pool:stats().committed_bytes == before do
+                local seconds = bufpool.maintain()
+                assert.is_true(seconds >= 0.01 and seconds <= 0.25)
+                assert.is_true(os.time() < deadline)
+            end
+            pool:trim()
+            pool:close()
+        end)
+end)
+
 describe("large_bytes", function()
     it("is 128 MiB unless configured", function()
         local name = "large-spec"

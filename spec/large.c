@@ -27,6 +27,7 @@
 
 #include "bufpool.h"
 #include "core/pool.h"
+#include "core/system.h"
 #include "core/trim.h"
 #include "support/pool.h"
 #include "support/process.h"
@@ -642,44 +643,49 @@ static void
 decay(struct bufpool *p)
 {
 	atomic_store(&p->looked_at, 0);
-	atomic_store(&p->decay_at, 0);
-	trim_maintain(p);
+	atomic_store(&p->decayed, system_now() - 250);
+	trim_maintain(p, system_now());
 }
 
 static void
 what_is_kept_decays(void **state)
 {
 	struct bufpool *p = keeping(KEEP, 0);
-	uint64_t kept, least;
+	const uint64_t unit = LARGE_UNIT;
+	uint64_t kept, most;
 
 	(void)state;
 	keep(p, 2 * MIB, 60);
 	decay(p);	/* after a miss, and so it only looks */
 	decay(p);
-	assert_in_range(stats_of(p).large_cached, 59, 60);
 	for (int round = 1; round < 22; round++) {
 		kept = stats_of(p).large_cached_bytes;
-		least = kept - kept / 32;
+		most = kept / 32 + unit;
 		decay(p);
-		assert_in_range(stats_of(p).large_cached_bytes,
-				least < 2 * MIB ? 0 : least - 2 * MIB, kept);
+		assert_in_range(kept - stats_of(p).large_cached_bytes,
+				kept / 32, most);
 	}
 	/* A half after 21.8 rounds. */
 	assert_in_range(stats_of(p).large_cached, 29, 32);
 	assert_accounted(p);
-	/* A large one goes when it is owed; small ones go first. */
+	/* Small ones go first, and of a large one its end, again and again. */
 	bufpool_trim(p);
 	keep(p, 2 * MIB, 3);
 	keep(p, 26 * MIB, 1);
 	decay(p);
-	for (int round = 0; round < 7; round++)
+	kept = stats_of(p).large_cached_bytes;
+	while (kept > 26 * MIB) {
+		assert_int_not_equal(stats_of(p).large_cached, 1);
 		decay(p);
-	assert_int_equal(stats_of(p).large_cached_bytes, 26 * MIB);
-	for (int round = 0; round < 30; round++)
+		kept = stats_of(p).large_cached_bytes;
+	}
+	while (kept > 0) {
+		assert_int_equal(stats_of(p).large_cached, 1);
 		decay(p);
-	assert_int_equal(stats_of(p).large_cached_bytes, 26 * MIB);
-	for (int round = 0; round < 4; round++)
-		decay(p);
+		assert_in_range(kept - stats_of(p).large_cached_bytes, unit,
+				2 * MIB);
+		kept = stats_of(p).large_cached_bytes;
+	}
 	assert_int_equal(stats_of(p).large_cached, 0);
 	assert_accounted(p);
 	/* A miss ends it for a while. */

@@ -205,7 +205,7 @@ local(size_t max_bytes)
 	pool = bufpool_create(&config);
 	CHECK(pool != NULL, "none: %s", strerror(errno));
 	/* What is counted here must not depend on the time that it takes. */
-	atomic_store(&pool->decay_at, INT64_MAX);
+	atomic_store(&pool->decayed, INT64_MAX);
 	return pool;
 }
 
@@ -485,14 +485,14 @@ move_to(unsigned node, void *arg)
 		bufpool_release(held[i]);
 	}
 	/* The worst case: it has just looked where it is. */
-	for (int i = 16; i < SHELF_CHECKOUTS + 1; i++)
+	for (int i = 16; i < SHELF_STRIDE + 1; i++)
 		bufpool_release(take(PAGE));
 	pin(to);
 	do {
 		void *page;
 		int where;
 
-		CHECK(n++ <= SHELF_CHECKOUTS, "still the old node's");
+		CHECK(n++ <= SHELF_STRIDE, "still the old node's");
 		b = take(PAGE);
 		page = (void *)(uintptr_t)bufpool_peek(b);
 		SAME(syscall(SYS_move_pages, 0, 1, &page, NULL,

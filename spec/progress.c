@@ -58,6 +58,7 @@
 #include "core/hook.h"
 #include "core/pool.h"
 #include "core/refill.h"
+#include "core/system.h"
 #include "core/ticket.h"
 #include "core/trim.h"
 
@@ -463,7 +464,7 @@ do_everything(void)
 	burst(pool, SMALL, 10);
 	burst(pool, LARGE, 3);
 	bufpool_thread_flush();
-	trim_maintain(pool);
+	trim_maintain(pool, system_now());
 	burst(pool, SMALL, 10);
 	bufpool_get_stats(pool, &s);
 	use_own_pool();
@@ -610,7 +611,7 @@ static void
 decay_at(int64_t when)
 {
 	atomic_store(&pool->looked_at, 0);
-	atomic_store(&pool->decay_at, when);
+	atomic_store(&pool->decayed, when);
 }
 
 static void
@@ -631,7 +632,7 @@ keep_some(void)
 	burst(pool, HIGHER, 2);
 }
 
-/* What is kept as well: enough is owed for one and a half of the smallest. */
+/* What is kept as well. */
 static void
 forget_decay_of_kept(void)
 {
@@ -639,7 +640,6 @@ forget_decay_of_kept(void)
 	forget_decay();
 	atomic_store(&pool->large.was_kept, SIZE_MAX);
 	atomic_store(&pool->large.was_short, 0);
-	atomic_store(&pool->large.owed, ABOVE + ABOVE / 2);
 }
 
 static void
@@ -667,7 +667,7 @@ use_kept_at_limit(void)
 static void
 look_around(void)
 {
-	trim_maintain(pool);
+	trim_maintain(pool, system_now());
 }
 
 /* Leaves a buffer to use_late, a destructor that runs after the pool's. */

@@ -617,7 +617,7 @@ static void
 begin(void)
 {
 	pool = new_pool();
-	atomic_store(&pool->decay_at, INT64_MAX);
+	atomic_store(&pool->decayed, INT64_MAX);
 	burst(SMALL, 10);
 }
 

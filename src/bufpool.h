@@ -102,7 +102,8 @@ struct bufpool_config {
 	int prefault;			/* memory has pages when handed out */
 	int huge_pages;			/* ask the kernel for huge pages */
 	/* Bytes above the largest class that are kept for the next checkout;
-	 * default 128 MiB, 0: none */
+	 * 0: none. Default 128 MiB, or 1/8 of the memory limit of the process's
+	 * control group (cgroup), if that is less. */
 	size_t large_bytes;
 	double ticket_ttl;	/* seconds a ticket is good; 0: for ever */
 };
@@ -287,6 +288,15 @@ void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
 /* Gives idle memory above the configured counts back to the system, from all
  * threads' caches too. Returns the bytes that the system took. */
 size_t bufpool_trim(struct bufpool *);
+
+/*
+ * Idle memory goes back to the system by and by, and expired tickets go home,
+ * in calls that the process makes anyway. A process that makes none for a while
+ * calls this from a timer: it does some of that for all pools, 4 MiB at most or
+ * one buffer, and returns after how many milliseconds, 10 to 5000, it wants to
+ * be called again. Later does no harm. Any thread.
+ */
+int64_t bufpool_maintain(void);
 
 /* What this thread has cached, of all pools, goes where others find it. */
 void bufpool_thread_flush(void);

@@ -47,7 +47,7 @@ local ffi = require "ffi"
 ---@field two_fifty_six_kib_count? integer those of 256 KiB (2)
 ---@field one_mib_count? integer those of 1 MiB (0)
 ---@field classes? bufpool.ClassConfig[] instead of the four; up to 16
----@field large_bytes? integer kept above the largest class (128 MiB)
+---@field large_bytes? integer kept above the largest class (128 MiB or less)
 ---@field max_bytes? integer limit on all memory of the pool (none)
 ---@field numa_node? integer|"local" where its memory should be
 ---@field prefault? boolean memory has its pages when handed out
@@ -106,11 +106,13 @@ local ffi = require "ffi"
 ---@field default fun(): bufpool.Pool?, string? the pool named "default"
 ---@field get fun(name: string): bufpool.Pool? the pool of that name
 ---@field stats fun(): bufpool.Totals over all pools of the process
+---@field maintain fun(): number seconds until it wants to be called again
 local bufpool = {
     _VERSION = core.version,
     default = core.default,
     get = core.get,
     stats = core.stats,
+    maintain = core.maintain,
 }
 
 ---What a ticket stands for; or nil and a message. A ticket is good once, in the

@@ -377,7 +377,7 @@ arena_shrink(struct bufpool_buf *b, size_t n)
 	size_t head = (size_t)(b->at - b->base);
 	int saved = errno;
 
-	if (bytes < b->span && munmap(b->base + bytes, b->span - bytes) == 0) {
+	if (bytes < b->span && unmap(b->base + bytes, b->span - bytes)) {
 		b->span = bytes;
 		if (b->capacity > bytes - head)
 			b->capacity = bytes - head;

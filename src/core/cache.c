@@ -413,6 +413,7 @@ fold_shelf(struct bufpool_shelf *s, struct caches *cs)
 	atomic_store(&s->releases, 0);
 	atomic_fetch_add(&cs->uncached[s->class].misses, s->misses);
 	atomic_store(&s->misses, 0);
+	shelf_look_soon(s);
 }
 
 static void

@@ -64,7 +64,9 @@
 #include "arena.h"
 #include "depot.h"
 
-#define SHELF_CHECKOUTS 1024	/* between two looks around; a power of two */
+/* Checkouts between two looks at the clock: from one, in a thread that seldom
+ * comes, to this many in one that comes all the time. */
+#define SHELF_STRIDE 256
 
 #define GATE_CLAIMED 1
 #define GATE_CLOSED 2
@@ -89,9 +91,12 @@ struct bufpool_shelf {
 	_Atomic uint32_t gate;
 	_Atomic uint32_t empty_at;	/* 0; SHUT */
 	_Atomic uint32_t full_at;	/* full; 0: shut */
+	uint32_t stride;	/* checkouts from the last look to the next */
 	_Atomic uint64_t checkouts;
 	_Atomic uint64_t releases;
 	_Atomic uint64_t misses;	/* of the checkouts: fresh memory */
+	uint64_t due;		/* the next look is after so many checkouts */
+	int64_t looked_at;	/* milliseconds */
 	/* what is written at creation only: any thread that releases a buffer
 	 * reads it, and must not take the line above from the owner for that */
 	_Alignas(64) size_t size;	/* bytes of a buffer */
@@ -115,7 +120,6 @@ struct cache {
 	struct cache_block *block;	/* where it is listed */
 	unsigned bit;			/* and at which place of it */
 	bool live;			/* owner only; true implies the bit */
-	unsigned moves;			/* refills and spills */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
 	struct cache *next;		/* after its pool: see thread.c */
@@ -207,6 +211,15 @@ static inline uint64_t
 counter_get(const _Atomic uint64_t *counter)
 {
 	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Owner only: the next checkout from it is to look at the clock, and those
+ * after that more often than they did. */
+static inline void
+shelf_look_soon(struct bufpool_shelf *s)
+{
+	s->stride = s->stride > SHELF_STRIDE / 64 ? SHELF_STRIDE / 64 : 0;
+	s->due = counter_get(&s->checkouts) + 1;
 }
 
 /* The shelf that holds n bytes; the last, which is shut, when n is above every

@@ -36,7 +36,7 @@ checkout(struct bufpool *p, size_t n, unsigned take)
 	b = shelf_pop(s, count);
 	if (unlikely(shelf_exit(s)))
 		return checkout_called_slow(s, b, n);
-	if (unlikely(counter_add(&s->checkouts, 1) % SHELF_CHECKOUTS == 0))
+	if (unlikely(counter_add(&s->checkouts, 1) >= s->due))
 		return checkout_due_slow(s, b, n);
 	return buf_turn_out(b, n);
 }
@@ -66,7 +66,7 @@ static __attribute__((noinline)) struct bufpool_buf *
 checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
 	shelf_leave_slow(s);
-	if (counter_add(&s->checkouts, 1) % SHELF_CHECKOUTS == 0)
+	if (counter_add(&s->checkouts, 1) >= s->due)
 		return checkout_due_slow(s, b, n);
 	return buf_turn_out(b, n);
 }
@@ -74,7 +74,7 @@ checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 static __attribute__((noinline)) struct bufpool_buf *
 checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
-	cache_maintain_slow(pool_of(b), s->cache);
+	cache_maintain_slow(pool_of(b), s);
 	return buf_turn_out(b, n);
 }
 

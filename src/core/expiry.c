@@ -68,11 +68,10 @@ expiry_expect(uint32_t number, int64_t at)
 	expect(0, number >> FAN_LOG, at);
 }
 
-bool
-expiry_due(int64_t now)
+int64_t
+expiry_next(void)
 {
-	return EXPIRY_NEVER - atomic_load_explicit(
-	    all, memory_order_relaxed) <= now;
+	return EXPIRY_NEVER - atomic_load_explicit(all, memory_order_relaxed);
 }
 
 /* The children of a word: `end` is one past the last. */

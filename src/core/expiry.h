@@ -35,12 +35,12 @@
  * whoever takes its block will find it. Any thread. */
 void expiry_expect(uint32_t number, int64_t at);
 
-/* Whether anything may be due: one load. Any thread. */
-bool expiry_due(int64_t now);
+/* When the first may be due; EXPIRY_NEVER: none will. One load. Any thread. */
+int64_t expiry_next(void);
 
 /* A block in which something may be due: its numbers begin at 64 times this.
  * The caller looks at them and puts the block back. -1 where nothing was found,
- * though expiry_due may still be true: then another thread has just taken it,
+ * though expiry_next may still say so: then another thread has just taken it,
  * or it was expected in vain. Any thread. */
 int64_t expiry_take(int64_t now);
 

@@ -208,41 +208,39 @@ large_give_back(struct large *l, size_t bytes, bool largest_first)
 	return done;
 }
 
-/* Those of a bin that are no larger than what is left to give back. */
+/* The end of a mapping goes; the caller's own mapping, which it pushes back. */
 static size_t
-give_back_small(struct large *l, struct buf_stack *bin, size_t most)
+cut(struct large *l, struct bufpool_buf *b, size_t bytes)
 {
-	struct bufpool_buf *b;
-	size_t done = 0;
+	size_t before = b->span;
 
-	while ((b = pop(bin)) != NULL) {
-		if (b->span > most - done) {
-			push(l, b);
-			break;
-		}
-		done += b->span;
-		give(l, b);
-	}
-	return done;
+	arena_shrink(b, before - bytes);
+	count(l, b->span - before, 0);
+	return before - b->span;
 }
 
-void
-large_decay(struct large *l, unsigned part)
+/* The first mapping that is larger than what is still to go ends this. So does
+ * one whose end the system refuses to take. */
+size_t
+large_shed(struct large *l, size_t bytes)
 {
-	size_t kept = atomic_load(&l->kept);
-	size_t least = atomic_exchange(&l->was_kept, kept);
-	size_t owed = atomic_load(&l->owed);
+	size_t left = bytes - bytes % LARGE_UNIT;
+	struct bufpool_buf *b;
 
-	if (least > kept)
-		least = kept;
-	if (atomic_exchange(&l->was_short, 0) || least == 0) {
-		atomic_store(&l->owed, 0);
-		return;
-	}
-	owed += least / part;
-	for (size_t i = 0; i < bins(l); i++)
-		owed -= give_back_small(l, &l->bin[i], owed);
-	atomic_store(&l->owed, owed);
+	bytes = left;
+	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
+		return 0;
+	for (size_t i = 0; i < bins(l) && left > 0; i++)
+		while (left > 0 && (b = pop(&l->bin[i])) != NULL) {
+			if (b->span > left) {
+				left -= cut(l, b, left);
+				push(l, b);
+				return bytes - left;
+			}
+			left -= b->span;
+			give(l, b);
+		}
+	return bytes - left;
 }
 
 void

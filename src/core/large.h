@@ -31,6 +31,7 @@
 #include "arena.h"
 
 #define LARGE_STEPS 8		/* bins to a power of two */
+#define LARGE_UNIT ((size_t)256 << 10)	/* bytes */
 #define LARGE_BINS (52 * LARGE_STEPS)	/* of one node */
 
 struct large {
@@ -47,7 +48,7 @@ struct large {
 	_Atomic uint64_t lost;		/* to fork */
 
 	/* what decay goes by */
-	_Atomic size_t was_kept, owed;	/* bytes */
+	_Atomic size_t was_kept;	/* bytes */
 	_Atomic uint32_t was_short;
 };
 
@@ -74,11 +75,11 @@ size_t large_put(struct large *l, struct bufpool_buf *b);
  * thread that holds the pool. */
 size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
 
-/* Decay: gives the system 1/part of the bytes that have been kept all the time
- * since the last call, the smallest mappings first. What is less than a mapping
- * is owed by the next call. Gives nothing when a checkout has missed meanwhile.
- * One thread at a time. */
-void large_decay(struct large *l, unsigned part);
+/* Gives the system so many of the kept bytes, in whole LARGE_UNITs, the
+ * smallest mappings first and of the last one only its end. Returns how many of
+ * them have gone; fewer where no more are kept or the system refuses. Any
+ * thread that holds the pool. */
+size_t large_shed(struct large *l, size_t bytes);
 
 /* Gives everything back, and from here on what comes home as well. */
 void large_close(struct large *l);

@@ -90,14 +90,16 @@
 #define large_after_fork bufpool_large_after_fork
 #define large_close bufpool_large_close
 #define large_create bufpool_large_create
-#define large_decay bufpool_large_decay
 #define large_destroy bufpool_large_destroy
 #define large_give_back bufpool_large_give_back
 #define large_put bufpool_large_put
+#define large_shed bufpool_large_shed
 #define large_take bufpool_large_take
 
-#define expiry_due bufpool_expiry_due
+#define cgroup_limit bufpool_cgroup_limit
+
 #define expiry_expect bufpool_expiry_expect
+#define expiry_next bufpool_expiry_next
 #define expiry_put_back bufpool_expiry_put_back
 #define expiry_take bufpool_expiry_take
 
@@ -107,6 +109,7 @@
 #define ticket_expire bufpool_ticket_expire
 #define ticket_init bufpool_ticket_init
 #define ticket_kind bufpool_ticket_kind
+#define ticket_next bufpool_ticket_next
 #define ticket_share bufpool_ticket_share
 
 #define thread_after_fork bufpool_thread_after_fork
@@ -138,6 +141,8 @@
 
 #define trim_bytes bufpool_trim_bytes
 #define trim_maintain bufpool_trim_maintain
+#define trim_spilled bufpool_trim_spilled
+#define trim_released bufpool_trim_released
 
 #define cache_maintain_slow bufpool_cache_maintain_slow
 #define checkout_large_slow bufpool_checkout_large_slow

@@ -37,7 +37,8 @@ struct bufpool {
 	/* of the idle buffers, those that someone is just giving back */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
 	/* what decay goes by: see trim_maintain */
-	_Atomic int64_t looked_at, decay_at;	/* milliseconds */
+	_Atomic int64_t looked_at, decayed;	/* until when; milliseconds */
+	_Atomic unsigned decay_first;	/* the class that it begins with */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
 	_Atomic uint32_t was_short[BUFPOOL_CLASSES_MAX];
 	/* used in a fork child only */

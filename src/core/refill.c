@@ -2,6 +2,7 @@
 
 #include "refill.h"
 #include "stats.h"
+#include "system.h"
 #include "trim.h"
 
 #define TRIES 64	/* before memory that someone moves is given up */
@@ -23,11 +24,27 @@ find_node(struct bufpool *p, struct cache *k)
 	}
 }
 
+/*
+ * Reading the clock at each checkout would take a third of its time. So where
+ * two looks follow each other within SLOW milliseconds, the way to the next one
+ * is twice as long, up to SHELF_STRIDE checkouts; where they do not, it is one
+ * checkout.
+ */
+#define SLOW 100
+
 void
-cache_maintain_slow(struct bufpool *p, struct cache *k)
+cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s)
 {
-	find_node(p, k);
-	trim_maintain(p);
+	int64_t now = system_now();
+
+	if (now - s->looked_at >= SLOW || s->stride == 0)
+		s->stride = 1;
+	else if (s->stride < SHELF_STRIDE)
+		s->stride *= 2;
+	s->looked_at = now;
+	s->due = counter_get(&s->checkouts) + s->stride;
+	find_node(p, s->cache);
+	trim_maintain(p, now);
 }
 
 /* From depots of other threads, those first that are listed after the caller's
@@ -116,7 +133,6 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 	if (b == NULL || k == NULL)
 		return b;
 	fill_shelf(p, &k->shelf[class], from, ring);
-	trim_moved(p, k);
 	return b;
 }
 
@@ -266,10 +282,9 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	if (b == NULL)
 		return NULL;
 	count_large(&p->large, b, hit);
-	if (hit)
-		trim_maintain(p);
-	else
+	if (!hit)
 		stats_sample(p);
+	trim_maintain(p, system_now());
 	return buf_turn_out(b, n);
 }
 
@@ -303,12 +318,13 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 	if (k != NULL) {
 		struct bufpool_shelf *s = &k->shelf[class];
 
-		if (counter_add(&s->checkouts, 1) % SHELF_CHECKOUTS == 0)
-			cache_maintain_slow(p, k);
+		if (counter_add(&s->checkouts, 1) >= s->due)
+			cache_maintain_slow(p, s);
 		counter_add(&s->misses, miss);
 	} else {
 		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
 		atomic_fetch_add(&p->caches.uncached[class].misses, miss);
+		trim_maintain(p, system_now());
 	}
 	if (miss)
 		stats_sample(p);

@@ -34,8 +34,8 @@ struct bufpool_buf *checkout_large_slow(struct bufpool *p, size_t n,
 bool large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
 		       unsigned take);
 
-/* What the owner of a cache does once in SHELF_CHECKOUTS: looks which node it
- * runs on, and at what lies idle. */
-void cache_maintain_slow(struct bufpool *p, struct cache *k);
+/* What the owner of a shelf does when it is due: looks which node it runs on,
+ * and at what lies idle; and says when the shelf is due again. */
+void cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s);
 
 #endif

@@ -10,6 +10,7 @@
 #include "registry.h"
 #include "settings.h"
 #include "stats.h"
+#include "system.h"
 #include "table.h"
 #include "ticket.h"
 #include "wipe.h"
@@ -108,7 +109,7 @@ end(struct bufpool_arena *a)
 static void
 reset_large(struct large *l)
 {
-	l->kept = l->count = l->was_kept = l->owed = 0;
+	l->kept = l->count = l->was_kept = 0;
 	l->was_short = 0;
 	l->closed = 0;
 	l->hits = l->misses = l->releases = l->gc_returns = 0;
@@ -131,7 +132,9 @@ reset_counters(struct bufpool *p)
 	p->peak_out = p->peak_bytes_out = 0;
 	p->in_transit = 0;
 	p->arena.committed = 0;
-	p->looked_at = p->decay_at = 0;
+	p->looked_at = 0;
+	p->decayed = system_now();
+	p->decay_first = 0;
 }
 
 /* Fills in a place that nobody can reach yet. */

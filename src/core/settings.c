@@ -1,11 +1,25 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "cgroup.h"
 #include "settings.h"
 
 /* Bytes of the caller's struct bufpool_config: the oldest had the counts. */
 #define LAYOUT_LEAST offsetof(struct bufpool_config, max_bytes)
 #define LAYOUT_MOST 4096
+
+/* Idle memory may be a part of what a process may have, or the next that it
+ * takes elsewhere kills it. */
+#define LARGE_BYTES ((size_t)128 << 20)
+#define LARGE_PART 8
+
+static size_t
+large_bytes(void)
+{
+	size_t part = cgroup_limit() / LARGE_PART;
+
+	return part < LARGE_BYTES ? part : LARGE_BYTES;
+}
 
 void
 bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
@@ -23,7 +37,7 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 		.classes = NULL,
 		.prefault = 0,
 		.huge_pages = 0,
-		.large_bytes = (size_t)128 << 20,
+		.large_bytes = large_bytes(),
 		.ticket_ttl = 0,
 	};
 

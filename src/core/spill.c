@@ -21,7 +21,7 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 		}
 		shelf_leave(s);
 		if (full)
-			trim_moved(p, k);
+			trim_spilled(p, s);
 	} else {
 		if (!depot_push(k->depot, layout_ring(&p->layout, b->node,
 						      b->class), b))
@@ -52,8 +52,10 @@ release_slow(struct bufpool_buf *b, bool by_gc)
 	if (b->class < BUFPOOL_CLASSES_MAX &&
 	    (k = thread_cache(&p->caches)) != NULL)
 		release_cached(p, k, b, by_gc);
-	else
+	else {
 		home_uncached(b, by_gc);
+		trim_released(p);
+	}
 	arena_drop(&p->arena);
 	errno = saved;
 }

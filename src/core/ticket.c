@@ -380,7 +380,7 @@ ticket_expire(int64_t now, size_t most)
 						      : SIZE_MAX;
 	int saved = errno;
 
-	for (; most > 0 && looks > 0 && expiry_due(now); looks--) {
+	for (; most > 0 && looks > 0 && expiry_next() <= now; looks--) {
 		int64_t block = expiry_take(now);
 
 		hook("ticket: expiring");
@@ -388,6 +388,12 @@ ticket_expire(int64_t now, size_t most)
 			most -= expire_block((uint32_t)block, now, most);
 	}
 	errno = saved;
+}
+
+int64_t
+ticket_next(void)
+{
+	return expiry_next();
 }
 
 /* An entry that is not LIVE is spare, also where another thread just had it. */

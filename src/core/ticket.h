@@ -47,6 +47,10 @@ enum ticket_kind ticket_kind(uint64_t ticket);
  * each of `most`. Keeps errno. Any thread. */
 void ticket_expire(int64_t now, size_t most);
 
+/* When the next ticket may expire, by system_now; INT64_MAX: none will. Any
+ * thread. */
+int64_t ticket_next(void);
+
 /* In the child: tickets of the parent are void, and have expired. The pools'
  * in_transit is 0 when this is called. */
 void ticket_after_fork(void);

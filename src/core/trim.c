@@ -123,72 +123,203 @@ trim_bytes(struct bufpool *p, size_t bytes)
 }
 
 /*
- * Decay. Once in a while, at DECAY_EVERY milliseconds or more, each class gives
- * back a small part of what has lain idle above its floor since the last time:
- * 1/8 of it in a second. A class that has missed since then has been short, and
- * keeps what it has. Whoever moves the time on does the work, for as many
- * buffers as take it some hundred microseconds, or one.
+ * Decay goes by time. For each DECAY_EVERY milliseconds that have passed, each
+ * class gives back 1/DECAY_PART, and one buffer at least, of what has lain idle
+ * above its floor all the while: 1/8 of it in a second. A class that has missed
+ * meanwhile has been short, and is spared for a second, or for the time that
+ * has passed where that is less. So is what is kept above the classes.
+ *
+ * One call gives back DECAY_BYTES at most, or one buffer, in all pools. What it
+ * owes then is left to the next: the time that it has not used up stays to be
+ * used, DECAY_OWED milliseconds at most.
  */
 #define DECAY_EVERY 250
 #define DECAY_PART 32
-#define DECAY_COUNT 128
-#define DECAY_BYTES ((size_t)16 << 20)
-#define EXPIRE_COUNT 8		/* tickets; each may have a buffer to wipe */
+#define DECAY_BYTES ((size_t)4 << 20)
+#define DECAY_OWED 10000
+#define DECAY_SPARED 4	/* steps */
+#define DECAY_OTHERS 4	/* other pools that a call looks at */
+#define EXPIRE_COUNT 8	/* tickets; each may have a buffer to wipe */
+
+/* What is given back of so much in so many steps of decay. */
+static uint64_t
+decayed(uint64_t of, uint64_t steps)
+{
+	uint64_t rest = of;
+
+	for (; steps > 0 && rest > 0; steps--)
+		rest -= (rest + DECAY_PART - 1) / DECAY_PART;
+	return of - rest;
+}
 
 static void
-decay_class(struct bufpool *p, unsigned class)
+decay_class(struct bufpool *p, unsigned class, uint64_t steps, size_t *left)
 {
-	uint64_t most = DECAY_BYTES / p->layout.size[class] + 1;
-	uint64_t count = idle(p, class), least, excess;
+	uint64_t count = idle(p, class), least, excess, most;
+	size_t size = p->layout.size[class];
 
 	hook("decay: counted");
 	least = atomic_exchange(&p->was_idle[class], count);
 	if (least > count)
 		least = count;
-	if (atomic_exchange(&p->was_short[class], 0) ||
-	    least <= p->layout.floor[class])
+	if (atomic_exchange(&p->was_short[class], 0))
+		steps -= steps < DECAY_SPARED ? steps : DECAY_SPARED;
+	if (least <= p->layout.floor[class])
 		return;
-	excess = (least - p->layout.floor[class] + DECAY_PART - 1) / DECAY_PART;
-	if (most > DECAY_COUNT)
-		most = DECAY_COUNT;
-	give_back_spare(p, class, excess < most ? excess : most);
+	excess = decayed(least - p->layout.floor[class], steps);
+	most = (*left + size - 1) / size;
+	if (most > excess)
+		most = excess;
+	give_back_spare(p, class, most);
+	*left -= most * size < *left ? most * size : *left;
 }
 
 static void
-decay(struct bufpool *p, int64_t now)
+decay_large(struct large *l, uint64_t steps, size_t *left)
 {
-	int64_t at = atomic_load_explicit(&p->decay_at, memory_order_relaxed);
+	size_t kept = atomic_load(&l->kept), least, excess;
 
-	if (now < at || !atomic_compare_exchange_strong(&p->decay_at, &at,
-							now + DECAY_EVERY))
+	least = atomic_exchange(&l->was_kept, kept);
+	if (least > kept)
+		least = kept;
+	if (atomic_exchange(&l->was_short, 0))
+		steps -= steps < DECAY_SPARED ? steps : DECAY_SPARED;
+	excess = decayed((least + LARGE_UNIT - 1) / LARGE_UNIT, steps) *
+	    LARGE_UNIT;
+	*left -= large_shed(l, excess < *left ? excess : *left);
+}
+
+/*
+ * Whoever moves the time on does the work. Where *left does not last, one step
+ * has been used up, whatever has been done: so each call goes on with another
+ * class, and the time comes to an end.
+ */
+static void
+decay(struct bufpool *p, int64_t now, size_t *left)
+{
+	int64_t from = atomic_load_explicit(&p->decayed, memory_order_relaxed);
+	int64_t owed = now - from < DECAY_OWED ? now - from : DECAY_OWED;
+	unsigned kinds = p->layout.classes + 1, first;
+	uint64_t steps = (uint64_t)owed / DECAY_EVERY;
+
+	if (now < from || steps == 0 || *left == 0 ||
+	    !atomic_compare_exchange_strong(&p->decayed, &from,
+					    now - owed % DECAY_EVERY))
 		return;
-	for (unsigned c = 0; c < p->layout.classes; c++)
-		decay_class(p, c);
-	large_decay(&p->large, DECAY_PART);
+	first = atomic_fetch_add_explicit(&p->decay_first, 1,
+					  memory_order_relaxed);
+	for (unsigned i = 0; i < kinds && *left > 0; i++) {
+		unsigned kind = (first + i) % kinds;
+
+		if (kind < p->layout.classes)
+			decay_class(p, kind, steps, left);
+		else
+			decay_large(&p->large, steps, left);
+	}
+	if (*left == 0)
+		atomic_fetch_sub(&p->decayed,
+				 (int64_t)(steps - 1) * DECAY_EVERY);
+}
+
+/* Up to so many pools, each in its turn. Returns how many there were: fewer
+ * when the last one has had its turn, and then the next call begins with the
+ * first. */
+static unsigned
+decay_next(int64_t now, unsigned count, size_t *left)
+{
+	static _Atomic unsigned cursor;
+	unsigned next = atomic_load_explicit(&cursor, memory_order_relaxed);
+	unsigned done = 0;
+	struct bufpool *p;
+
+	while (done < count && registry_next(&next, &p)) {
+		decay(p, now, left);
+		arena_drop(&p->arena);
+		done++;
+	}
+	if (done < count)
+		next = 0;
+	atomic_store_explicit(&cursor, next, memory_order_relaxed);
+	return done;
 }
 
 /* Looking reads what other threads have just written, which takes the time of
- * thousands of instructions: so not more often than the coarse clock ticks.
- * Pools that nobody calls any more decay with the others. */
+ * thousands of instructions: so not more often than the coarse clock ticks. */
 void
-trim_maintain(struct bufpool *p)
+trim_maintain(struct bufpool *p, int64_t now)
 {
-	static _Atomic unsigned cursor;
-	struct bufpool *other;
-	int64_t now = system_now();
-	unsigned next;
+	size_t left = DECAY_BYTES;
 
 	if (atomic_load_explicit(&p->looked_at, memory_order_relaxed) == now)
 		return;
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
 	ticket_expire(now, EXPIRE_COUNT);
 	stats_sample(p);
-	decay(p, now);
-	next = atomic_load_explicit(&cursor, memory_order_relaxed);
-	if (registry_next(&next, &other)) {
-		decay(other, now);
-		arena_drop(&other->arena);
-	} else
-		next = 0;
-	atomic_store_explicit(&cursor, next, memory_order_relaxed);
+	decay(p, now, &left);
+	decay_next(now, DECAY_OTHERS, &left);
+}
+
+void
+trim_spilled(struct bufpool *p, struct bufpool_shelf *s)
+{
+	shelf_look_soon(s);
+	trim_maintain(p, system_now());
+}
+
+void
+trim_released(struct bufpool *p)
+{
+	struct cache *k = thread_own_cache(p->caches.place);
+
+	if (k != NULL && k->id == p->caches.id)
+		for (unsigned c = 0; c < p->layout.classes; c++)
+			shelf_look_soon(&k->shelf[c]);
+	trim_maintain(p, system_now());
+}
+
+/* Whether decay would give something back some time. */
+static bool
+has_spare(const struct bufpool *p)
+{
+	if (atomic_load(&p->large.kept) > 0)
+		return true;
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		if (idle(p, c) > p->layout.floor[c])
+			return true;
+	return false;
+}
+
+static bool
+any_has_spare(void)
+{
+	bool any = false;
+	struct bufpool *p;
+
+	for (unsigned i = 0; !any && registry_next(&i, &p);) {
+		any = has_spare(p);
+		arena_drop(&p->arena);
+	}
+	return any;
+}
+
+#define MAINTAIN_POOLS 64	/* that one call looks at */
+#define MAINTAIN_SOON 10	/* milliseconds */
+#define MAINTAIN_LATE 5000
+
+int64_t
+bufpool_maintain(void)
+{
+	int64_t now = system_now(), wait = MAINTAIN_LATE;
+	size_t left = DECAY_BYTES;
+	unsigned pools;
+
+	ticket_expire(now, EXPIRE_COUNT);
+	pools = decay_next(now, MAINTAIN_POOLS, &left);
+	if (pools == MAINTAIN_POOLS || left == 0)
+		return MAINTAIN_SOON;
+	if (any_has_spare())
+		wait = DECAY_EVERY;
+	if (ticket_next() - now < wait)
+		wait = ticket_next() - now;
+	return wait > MAINTAIN_SOON ? wait : MAINTAIN_SOON;
 }

@@ -11,19 +11,18 @@
  * above the floors go first. Returns bytes. */
 size_t trim_bytes(struct bufpool *p, size_t bytes);
 
-/* What threads do now and then, in a slow path: take some expired tickets home,
- * sample the peaks, and let some of what lies idle decay, here and in one other
+/* What threads do in each slow path, and when their shelf is due: at most once
+ * in a tick of the coarse clock, take some expired tickets home, sample the
+ * peaks, and let some of what lies idle decay, here and in some other pools.
+ * `now` is system_now's. */
+void trim_maintain(struct bufpool *p, int64_t now);
+
+/* After a spill, by the owner. What it has moved may lie idle from now on, and
+ * so its next checkout looks as well, however many came before. */
+void trim_spilled(struct bufpool *p, struct bufpool_shelf *s);
+
+/* After a release that no cache took, as trim_spilled. The caller holds the
  * pool. */
-void trim_maintain(struct bufpool *p);
-
-#define TRIM_EVERY 16	/* refills and spills: looking reads all caches */
-
-/* After a refill or spill, by the owner: maintains once in TRIM_EVERY. */
-static inline void
-trim_moved(struct bufpool *p, struct cache *k)
-{
-	if (k->moves++ % TRIM_EVERY == 0)
-		trim_maintain(p);
-}
+void trim_released(struct bufpool *p);
 
 #endif

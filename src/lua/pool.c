@@ -304,11 +304,20 @@ core_get(lua_State *L)
 	return 1;
 }
 
+/* core.maintain(): after how many seconds it wants to be called again. */
+static int
+core_maintain(lua_State *L)
+{
+	lua_pushnumber(L, (double)bufpool_maintain() / 1000);
+	return 1;
+}
+
 const luaL_Reg pool_functions[] = {
 	{ "create", core_create },
 	{ "default", core_default },
 	{ "get", core_get },
 	{ "stats", stats_of_all },
+	{ "maintain", core_maintain },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
 	{ "take", core_take },
