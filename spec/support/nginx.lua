@@ -281,7 +281,8 @@ end
 function server:get(path, options)
     options = options or {}
     local words = { "curl -sS -k --max-time", 20 * helper.pace(), "-D",
-        self.dir .. "/head", "-o", self.dir .. "/body", "-w '%{http_code}'", options.curl or "" }
+        self.dir .. "/head", "-o", self.dir .. "/body", "-w '%{http_code}'",
+        options.curl or "" }
     if options.method then
         words[#words + 1] = "-X " .. options.method
     end
