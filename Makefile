@@ -338,7 +338,7 @@ rock: deps-test
 
 # What people run. DEPS=: keeps these from installing packages.
 .PHONY: deps deps-demo deps-test deps-check deps-bench deps-openresty
-.PHONY: demo openresty check test
+.PHONY: demo openresty check test for-specs
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
 .PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
@@ -354,6 +354,15 @@ SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 # What specs that load the module of nginx need, where it can be built.
 FOR_NGINX = $(if $(wildcard $(NGINX_SRC)/configure),$(if $(filter \
 	spec/8%_spec.lua,$(SPEC)),nginx-module))
+# What the specs need to be built. fenced runs others; 12 runs numa.
+for-specs: $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(SPEC))) \
+	$(if $(filter %.lua,$(SPEC))$(filter \
+		$(WITH_LUA),$(SPEC:%.c=$(BUILD)/%)),all) \
+	$(if $(filter %/fenced.c,$(SPEC)),specs) \
+	$(if $(filter %numa_spec.lua,$(SPEC)),$(BUILD)/spec/numa) \
+	$(if $(filter file,$(origin SPEC)),all specs examples)
+	@:
+
 LUA_ENV = LUA_PATH='lua/?.lua;lua/?/init.lua;;' \
 	LUA_CPATH='$(BUILD)/lua/?.so;;'
 
@@ -383,7 +392,7 @@ check:
 
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
-	@$(MAKE) all specs examples $(FOR_NGINX)
+	@$(MAKE) for-specs $(FOR_NGINX)
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
@@ -490,7 +499,7 @@ portability: deps-check
 
 ## runs specs under AddressSanitizer
 asan: deps-test
-	@$(MAKE) BUILD=build/asan VARIANT='$(ASAN)' all specs
+	@$(MAKE) BUILD=build/asan VARIANT='$(ASAN)' for-specs
 	@BUILD=build/asan AGAIN=asan \
 		PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED=--exclude-tags=noasan \
@@ -507,7 +516,7 @@ TSAN_SPEC = $(filter $(addprefix spec/,$(addsuffix .c,cache checkout large \
 ## runs specs of threads under ThreadSanitizer
 tsan: deps-test
 	@$(MAKE) BUILD=build/tsan VARIANT=-fsanitize=thread \
-		$(patsubst %.c,build/tsan/%,$(TSAN_SPEC))
+		SPEC='$(TSAN_SPEC)' for-specs
 	@BUILD=build/tsan AGAIN=tsan TSAN_OPTIONS=halt_on_error=1 \
 		STRESS_OPS=1000000 \
 		WRAP="$$(setarch -R echo setarch -R 2>/dev/null)" \
@@ -517,7 +526,7 @@ VALGRIND = valgrind -q --leak-check=full --error-exitcode=99 \
 	--errors-for-leak-kinds=definite,possible
 ## runs the C specs under valgrind
 memcheck: deps-test
-	@$(MAKE) all specs
+	@$(MAKE) for-specs
 	@WRAP='$(VALGRIND)' AGAIN=memcheck ROUNDS=4 REQUESTS=4000 .ci/test \
 		$(filter-out $(SLOW),$(filter %.c,$(SPEC)))
 

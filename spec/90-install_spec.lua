@@ -311,6 +311,22 @@ describe("make", function()
         assert.equal("", make(again))
     end)
 
+    it("builds for one spec what that spec needs", function()
+        local function built(spec)
+            return must(MAKE .. "-n BUILD=" .. build .. "/one for-specs SPEC="
+                .. spec)
+        end
+        local text = built "spec/pool.c"
+        assert.truthy(text:find("-o " .. build .. "/one/spec/pool ", 1, true))
+        assert.falsy(text:find("src/lua/", 1, true), text)
+        assert.falsy(text:find("spec/wipe", 1, true), text)
+        text = built "spec/05-io_spec.lua"
+        assert.truthy(text:find("/one/lua/bufpool/core.so ", 1, true), text)
+        assert.falsy(text:find("/one/spec/", 1, true), text)
+        text = built "spec/fenced.c"
+        assert.truthy(text:find("/one/spec/stress ", 1, true), text)
+    end)
+
     it("refuses to build into a folder with a space", function()
         local text, status = shell(MAKE .. "BUILD='a b'")
         assert.equal(2, status)
