@@ -132,6 +132,14 @@ describe("readfrom a file", function()
             more:flush()
             assert.equal(100000, w:readfrom(file))
         end
+        w:reset()
+        for _ = 1, 3 do         -- few bytes come by the C library's buffer
+            assert.equal(0, w:readfrom(file, 10))
+            more:write "abc"
+            more:flush()
+            assert.equal(3, w:readfrom(file, 10))
+        end
+        assert.equal("abcabcabc", tostring(w))
         file:close()
         more:close()
     end)

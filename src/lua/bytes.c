@@ -306,8 +306,17 @@ bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
 	return got < 0 ? -errno : received(b, i, (size_t)got);
 }
 
+/* What a call has failed of that only ferror tells of: musl sets no errno where
+ * a file is not open for it. */
+static double
+failure_of(int error)
+{
+	return error != 0 ? -error : -EBADF;
+}
+
 /* LuaJIT passes the FILE pointer inside a file of Lua, which is NULL once that
- * is closed. ferror may still tell of an earlier call; errno is set by this. */
+ * is closed. As io.read does, this forgets the end that an earlier call met,
+ * and its error: the file may have grown since. */
 double
 bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
 	    size_t n)
@@ -320,10 +329,11 @@ bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
 		return -EBADF;
 	if (n == 0)
 		return 0;
+	clearerr(file);
 	errno = 0;
 	got = fread(prepare(b, i, n), 1, n, file);
-	return got == 0 && ferror((FILE *)file) && errno != 0 ?
-		-errno : received(b, i, got);
+	return got == 0 && ferror((FILE *)file) ?
+		failure_of(errno) : received(b, i, got);
 }
 
 double
@@ -352,5 +362,5 @@ bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
 		return 0;
 	errno = 0;
 	put = fwrite(start(o) + i, 1, n, file);
-	return put < n && errno != 0 ? -errno : (double)put;
+	return put < n ? failure_of(errno) : (double)put;
 }

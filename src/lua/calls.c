@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -118,11 +117,10 @@ rest_file(void *file)
 static void
 message(int error, char *to, size_t n)
 {
-	/* GNU's strerror_r may return its own text and leave `to` alone. */
-	const char *text = strerror_r(error, to, n);
-
-	if (text != to)
-		snprintf(to, n, "%s", text);
+	/* Not the one of _GNU_SOURCE, which glibc alone has. This one may leave
+	 * `to` alone only where it does not know the error. */
+	if (strerror_r(error, to, n) != 0 && to[0] == '\0')
+		snprintf(to, n, "error %d", error);
 }
 
 static void
