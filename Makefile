@@ -41,6 +41,9 @@ VARIANT ?=
 $(if $(word 2,$(BUILD)),$(error bufpool: BUILD='$(BUILD)': make cannot build \
 	into a folder with a space in its name))
 
+$(if $(wildcard src/bufpool.h),,$(error bufpool: make runs in the folder of \
+	its Makefile: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
+
 comma := ,
 
 # A word of the shell, whatever it holds.
@@ -192,6 +195,9 @@ $(BUILD)/headers:
 	@mkdir -p $(@D)
 	@echo 'int x;' | $(try) || $(call lacks,C compiler: '$(CC)' does not \
 		compile: install gcc or clang$(comma) or give CC=)
+	@echo 'int x[sizeof(void *) == 8 ? 1 : -1];' | $(try) || $(call \
+		lacks,64-bit system: '$(CC)' compiles for 32 bits$(comma) \
+		where bufpool does not run)
 	@echo '#include <pthread.h>' | $(try) || $(call lacks,headers of the C \
 		library (pthread.h): install libc6-dev)
 	@test -n "$(LUA_INC)" || $(call lacks,LuaJIT headers (luajit.h): \
@@ -290,8 +296,8 @@ install: all install-module
 		sed -e 's|@INCDIR@|'$(call pc_word,$(INCDIR))'|' \
 		-e 's|@LIBDIR@|'$(call pc_word,$(LIBDIR))'|' \
 		-e 's|@VERSION@|$(VERSION)|; s|@LUAJIT@|$(LUAJIT_PC)|' \
-		src/$$name.in \
-		>$(call to,$(LIBDIR)/pkgconfig)/$$name || exit 1; \
+		src/$$name.in >$(BUILD)/$$name && $(INSTALL) -m 644 \
+		$(BUILD)/$$name $(call to,$(LIBDIR)/pkgconfig) || exit 1; \
 	done
 
 # A path as pkg-config wants it, with spaces escaped, and then as sed does.

@@ -8,8 +8,8 @@ description = {
     detailed = [[
 Buffers in fixed size classes, checked out and released, or returned by the
 garbage collector, and wiped on the way. The core is C11 with per-thread
-caches and lock-free rings; accessors are Lua over FFI. Needs LuaJIT 2.1, and
-to build its headers and those of Concurrency Kit.]],
+caches and lock-free rings; accessors are Lua over FFI. Needs LuaJIT 2.1 on
+a 64-bit system, and to build its headers and those of Concurrency Kit.]],
     license = "MIT",
 }
 supported_platforms = { "linux" }

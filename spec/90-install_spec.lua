@@ -96,6 +96,13 @@ describe("make install", function()
             :format(dir, dir))))
     end)
 
+    it("lets everybody read them, whatever the umask", function()
+        shell("umask 077 && " .. MAKE .. "install DEPS=: PREFIX=" .. dir
+            .. "/closed/tree")
+        assert.equal("", must("cd " .. dir .. "/closed && "
+            .. "find . -type f ! -perm -444 -o -type d ! -perm -555"))
+    end)
+
     it("installs a module that runs from there", function()
         assert.equal("hello\t" .. version .. "\n", try(dir .. "/tree"))
     end)
@@ -331,6 +338,30 @@ describe("make", function()
         local text, status = shell(MAKE .. "BUILD='a b'")
         assert.equal(2, status)
         assert.truthy(text:find("BUILD='a b': make cannot", 1, true), text)
+    end)
+
+    it("refuses a compiler for 32 bits in one sentence", function()
+        if not installed "gcc" or select(2, shell(
+            "echo 'int x;' | gcc -m32 -fsyntax-only -x c -")) ~= 0 then
+            pending "there is no such compiler"
+            return
+        end
+        local text, status = shell(MAKE .. "CC='gcc -m32' BUILD=" .. build
+            .. "/none all")
+        assert.equal(2, status)
+        assert.truthy(text:find("^bufpool: no 64%-bit system: 'gcc %-m32' "
+            .. "compiles for 32 bits, where bufpool does not run\nmake"), text)
+        text = shell "gcc -m32 -Isrc -ffreestanding -xc -c src/bufpool.h"
+        assert.truthy(text:find("bufpool runs on 64-bit systems only", 1, true),
+            text)
+    end)
+
+    it("says where it runs when it is called from elsewhere", function()
+        local text, status = shell("root=$PWD && cd / && " .. MAKE
+            .. "-f \"$root/Makefile\"")
+        assert.equal(2, status)
+        assert.truthy(text:find("bufpool: make runs in the folder of its "
+            .. "Makefile: make -C /", 1, true), text)
     end)
 
     for what, give in pairs {

@@ -58,6 +58,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if SIZE_MAX < UINT64_MAX
+#error "bufpool runs on 64-bit systems only"
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
