@@ -105,6 +105,7 @@ static const struct system systems[] = {
 static void
 check_default(void *arg)
 {
+	static const struct file none[FILES];
 	const struct system *s = arg;
 	struct bufpool_config config;
 
@@ -116,7 +117,7 @@ check_default(void *arg)
 		CHECK(config.large_bytes == s->large_bytes,
 		      "system %d: %zu bytes", (int)(s - systems),
 		      config.large_bytes);
-		files = (const struct file[FILES]){ { NULL, NULL } };
+		files = none;
 	}
 }
 
