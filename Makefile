@@ -344,7 +344,7 @@ rock: deps-test
 
 # What people run. DEPS=: keeps these from installing packages.
 .PHONY: deps deps-demo deps-test deps-check deps-bench deps-openresty
-.PHONY: demo openresty check test for-specs
+.PHONY: demo openresty check distros test for-specs
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
 .PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
@@ -395,6 +395,10 @@ openresty: deps-openresty
 ## runs every stage that must pass, as CI does
 check:
 	+@.ci/run $(STAGES)
+
+## runs make demo and make test in fresh Debians
+distros:
+	@.ci/distros
 
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
