@@ -34,6 +34,27 @@ describe("bufpool.maintain", function()
         end)
 end)
 
+describe("pool:trim", function()
+    it("gives back as much as it is told, and says whether there is more",
+        function()
+            local pool = bufpool.new {}
+            pool:checkout(8 * MIB):fill(1):release()
+            for _ = 1, 3 do
+                local bytes, more = pool:trim(2 * MIB)
+                assert.equal(2 * MIB, bytes)
+                assert.is_true(more)
+            end
+            local bytes, more = pool:trim(2 * MIB)
+            assert.equal(2 * MIB, bytes)
+            assert.is_false(more)
+            assert.equal(0, pool:trim())
+            for _, value in ipairs { -1, 0.5, "x", helper.nan, {} } do
+                raises(function() pool:trim(value) end, "'trim'")
+            end
+            pool:close()
+        end)
+end)
+
 describe("large_bytes", function()
     it("is 128 MiB unless configured", function()
         local name = "large-spec"

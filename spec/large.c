@@ -651,7 +651,7 @@ static void
 what_is_kept_decays(void **state)
 {
 	struct bufpool *p = keeping(KEEP, 0);
-	const uint64_t unit = LARGE_UNIT;
+	const uint64_t unit = ((uint64_t)256 << 10);
 	uint64_t kept, most;
 
 	(void)state;

@@ -167,6 +167,53 @@ what_lies_idle_decays(void **state)
 	bufpool_destroy(unused);
 }
 
+/* Each call gives back what it was asked for, and the last one says so. */
+static void
+trims_some_at_a_time(void **state)
+{
+	const size_t mib = (size_t)1 << 20;
+	struct bufpool *p = new_pool(10, 3, 0);
+	struct bufpool_stats s;
+	size_t calls = 0;
+	int more = 1;
+
+	(void)state;
+	for (int large = 0; large <= 1; large++) {
+		size_t n = large ? 20 * mib : 65536;
+		size_t most = large ? mib : 400000;
+		struct bufpool_buf *held[100];
+		int count = large ? 3 : 100;
+
+		for (int i = 0; i < count; i++)
+			held[i] = bufpool_checkout(p, n);
+		for (int i = 0; i < count; i++)
+			bufpool_release(held[i]);
+		for (more = 1, calls = 0; more; calls++) {
+			size_t before = stats_of(p).committed_bytes, got;
+
+			got = bufpool_trim_some(p, most, &more);
+			assert_in_range(got, 1, most);
+			assert_int_equal(before - got,
+					 stats_of(p).committed_bytes);
+		}
+		assert_in_range(calls, large ? 60 : 97 / 6, large ? 61 : 18);
+		s = stats_of(p);
+		assert_int_equal(s.committed_bytes, 10 * 4096 + 3 * 65536);
+	}
+	/* A buffer that is larger goes as a whole, alone. */
+	bufpool_release(bufpool_checkout(p, mib));
+	assert_int_equal(bufpool_trim_some(p, 0, &more), 0);
+	assert_int_equal(more, 0);
+	assert_int_equal(bufpool_trim_some(p, 1, &more), mib);
+	assert_int_equal(more, 0);
+	bufpool_release(bufpool_checkout(p, 9 * mib));
+	bufpool_release(bufpool_checkout(p, mib));
+	assert_int_equal(bufpool_trim_some(p, SIZE_MAX, &more), 10 * mib);
+	assert_int_equal(more, 0);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
 static pthread_barrier_t both;
 
 static void *
@@ -209,6 +256,7 @@ main(void)
 		cmocka_unit_test(trims_down_to_the_configured_counts),
 		cmocka_unit_test(one_trim_gives_a_burst_back_to_the_system),
 		cmocka_unit_test(what_lies_idle_decays),
+		cmocka_unit_test(trims_some_at_a_time),
 		cmocka_unit_test(two_trims_at_once_leave_the_counts),
 	};
 

@@ -294,6 +294,14 @@ void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
 size_t bufpool_trim(struct bufpool *);
 
 /*
+ * As bufpool_trim, but gives max_bytes back at most, rounded up to a page; or
+ * one buffer of a class, where one is larger than that. Sets *more to 1 where
+ * more lies idle, and to 0 where none does, or none can be had. So a loop until
+ * it is 0 comes to an end.
+ */
+size_t bufpool_trim_some(struct bufpool *, size_t max_bytes, int *more);
+
+/*
  * Idle memory goes back to the system by and by, and expired tickets go home,
  * in calls that the process makes anyway. A process that makes none for a while
  * calls this from a timer: it does some of that for all pools, 4 MiB at most or

@@ -224,9 +224,11 @@ function scope.stats(self)
     return state_of(self, "stats").pool:stats()
 end
 
+---@param max_bytes? bufpool.Integer
 ---@return integer # bytes that the pool gave back to the system
-function scope.trim(self)
-    return state_of(self, "trim").pool:trim()
+---@return boolean? more whether it could give back more than max_bytes
+function scope.trim(self, max_bytes)
+    return state_of(self, "trim").pool:trim(max_bytes)
 end
 
 local function call_with(state, arg, n, fn, ...)

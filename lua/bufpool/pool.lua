@@ -31,7 +31,8 @@ local ESTALE = core.constants.ESTALE
 ---@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
 ---@field writer bufpool.Writer empty, to append to
 ---@field stats fun(self): bufpool.Stats
----@field trim fun(self): integer bytes given back to the system
+---@field trim fun(self, max_bytes?: bufpool.Integer): integer, boolean?
+---bytes given back to the system, and whether there are more
 ---@field close fun(self) the handle is dead; what is out stays valid
 local pool = {}
 

@@ -473,7 +473,7 @@ give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 }
 
 size_t
-arena_retry(struct bufpool_arena *a)
+arena_retry(struct bufpool_arena *a, size_t most)
 {
 	size_t bytes = 0;
 	struct buf_stack pending = { 0 };
@@ -482,7 +482,10 @@ arena_retry(struct bufpool_arena *a)
 	while ((b = buf_pop(&a->unmappable)) != NULL)
 		buf_push(&pending, b);
 	while ((b = buf_pop(&pending)) != NULL)
-		bytes += give_large(a, b);
+		if (bytes < most)
+			bytes += give_large(a, b);
+		else
+			buf_push(&a->unmappable, b);
 	return bytes;
 }
 
@@ -502,8 +505,13 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	bool resident = size % page != 0 ||
 	    madvise(b->base, size, MADV_DONTNEED) != 0;
 
-	if (resident)
+	if (resident) {
+		ASAN_UNPOISON_MEMORY_REGION(b->base, size);
+		buf_clean(b);
 		size = 0;
+	} else
+		buf_forget(b);
+	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
 	hook("arena: giving back");
 	buf_set_state(b, BUF_BLANK);
 	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);

@@ -129,14 +129,15 @@ arena_bytes(const struct bufpool_buf *b)
 struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);
 
 /*
- * Takes the memory of a CACHED buffer back, all of which is zero unless the
- * buffer is a large one. Returns the bytes that the system got. Any thread. The
+ * Takes the memory of a CACHED buffer back, wiped or not: the system drops what
+ * is in it, and what the system does not take is wiped. Returns the bytes that the system got. Any thread. The
  * pool may be gone when this returns, if this was its last buffer.
  */
 size_t arena_give(struct bufpool_buf *b);
 
-/* Tries once more to unmap what the system refused to unmap. Returns bytes. */
-size_t arena_retry(struct bufpool_arena *a);
+/* Tries once more to unmap what the system refused to unmap, until so many
+ * bytes have gone. Returns bytes. */
+size_t arena_retry(struct bufpool_arena *a, size_t most);
 
 /* Bytes that can still be committed. */
 static inline size_t

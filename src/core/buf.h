@@ -274,6 +274,16 @@ buf_clean(struct bufpool_buf *b)
 	return dirty;
 }
 
+/* Likewise, when all of the memory has become zero by other means. */
+static inline void
+buf_forget(struct bufpool_buf *b)
+{
+	if (b->consumed)
+		buf_rewind(b);
+	b->mark = 0;
+	b->flags = 0;
+}
+
 /* The memory and all that belongs to it change descriptors; who owns the
  * descriptors stays as it is. */
 void buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);

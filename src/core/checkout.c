@@ -160,9 +160,14 @@ release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 	release_wiped(b, s, by_gc);
 }
 
+/* Without room on the shelf it may leave for the system, unwiped. */
 static __attribute__((noinline)) void
 release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
+	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
+		release_slow(b, by_gc);
+		return;
+	}
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
 	release_wiped(b, s, by_gc);
 }
@@ -180,6 +185,10 @@ release_foreign(struct bufpool_buf *b, bool by_gc)
 		return;
 	}
 	s = &k->shelf[b->class];
+	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
+		release_slow(b, by_gc);
+		return;
+	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
 	b->shelf = s->named;
 	release_wiped(b, s, by_gc);

@@ -128,6 +128,13 @@ depot_ready(const struct depot *d, unsigned ring)
 	return n;
 }
 
+bool
+depot_is_full(const struct depot *d, unsigned ring)
+{
+	return depot_ready(d, ring) + 1 >=
+	    ck_ring_capacity(&d->ring[ring].ring);
+}
+
 int
 commons_create(struct commons *m, const struct layout *l)
 {

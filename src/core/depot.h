@@ -46,6 +46,9 @@ struct bufpool_buf *depot_take(struct depot *d, unsigned ring);
 /* Buffers in the ring; exact when nobody moves any. Any thread. */
 uint32_t depot_ready(const struct depot *d, unsigned ring);
 
+/* Owner only. Whether depot_push would fail. */
+bool depot_is_full(const struct depot *d, unsigned ring);
+
 struct commons_ring {
 	struct buf_stack stack;
 	_Atomic uint64_t count;	/* never below what is on the stack */

@@ -20,9 +20,13 @@ home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 {
 	struct caches *cs = &p->caches;
 
-	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
 	atomic_fetch_add(&cs->uncached[b->class].releases, 1);
 	atomic_fetch_add(&cs->gc_returns, by_gc);
+	if (atomic_load(&cs->closed)) {
+		arena_give(b);
+		return;
+	}
+	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
 	b->shelf = &cache_no_shelf;
 	caches_put_common(cs, b);
 }

@@ -173,7 +173,8 @@ large_put(struct large *l, struct bufpool_buf *b)
 	if (l->bin != NULL && b->span > l->limit &&
 	    layout_class(l->arena->layout, b->mark) == CLASS_LARGE)
 		arena_shrink(b, b->mark);
-	if (l->bin == NULL || arena_bytes(b) != b->span ||
+	if (l->bin == NULL || atomic_load(&l->closed) ||
+	    arena_bytes(b) != b->span ||
 	    !make_room(l, b->span)) {
 		arena_give(b);
 		return 0;
@@ -224,7 +225,7 @@ cut(struct large *l, struct bufpool_buf *b, size_t bytes)
 size_t
 large_shed(struct large *l, size_t bytes)
 {
-	size_t left = bytes - bytes % LARGE_UNIT;
+	size_t left = arena_whole_pages(bytes);
 	struct bufpool_buf *b;
 
 	bytes = left;

@@ -31,7 +31,6 @@
 #include "arena.h"
 
 #define LARGE_STEPS 8		/* bins to a power of two */
-#define LARGE_UNIT ((size_t)256 << 10)	/* bytes */
 #define LARGE_BINS (52 * LARGE_STEPS)	/* of one node */
 
 struct large {
@@ -75,8 +74,8 @@ size_t large_put(struct large *l, struct bufpool_buf *b);
  * thread that holds the pool. */
 size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
 
-/* Gives the system so many of the kept bytes, in whole LARGE_UNITs, the
- * smallest mappings first and of the last one only its end. Returns how many of
+/* Gives the system so many of the kept bytes, at least a page, the smallest
+ * mappings first and of the last one only its end. Returns how many of
  * them have gone; fewer where no more are kept or the system refuses. Any
  * thread that holds the pool. */
 size_t large_shed(struct large *l, size_t bytes);

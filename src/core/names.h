@@ -45,6 +45,7 @@
 #define commons_take bufpool_commons_take
 #define depot_create bufpool_depot_create
 #define depot_destroy bufpool_depot_destroy
+#define depot_is_full bufpool_depot_is_full
 #define depot_push bufpool_depot_push
 #define depot_ready bufpool_depot_ready
 #define depot_take bufpool_depot_take

@@ -2,6 +2,8 @@
 #include "spill.h"
 #include "trim.h"
 
+#define DIRTY 4096	/* bytes that cost more to wipe than a system call */
+
 /* Onto the shelf, which spills when it is full. A shelf that is not the owner's
  * now, and a buffer of another node, are passed by, into the depot; a full
  * depot is passed by, into the arena. */
@@ -10,9 +12,7 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
-	if (atomic_load(&s->gate) & GATE_CLOSED) {
-		arena_give(b);
-	} else if (b->node == k->node && shelf_open(s)) {
+	if (b->node == k->node && shelf_open(s)) {
 		bool full = !shelf_put(s, b);
 
 		if (full) {
@@ -30,13 +30,35 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 	}
 }
 
+/* Whether some buffer leaves for the system now. Then it is this one, if it is
+ * dirty: the system clears its pages in any case, and so nobody need wipe
+ * them. */
+static bool
+leaves(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
+{
+	const struct bufpool_shelf *s = &k->shelf[b->class];
+	unsigned ring = layout_ring(&p->layout, b->node, b->class);
+
+	if (atomic_load(&s->gate) & GATE_CLOSED)
+		return true;
+	return b->mark >= DIRTY && depot_is_full(k->depot, ring) &&
+	    (b->node != k->node || shelf_count(s) >= s->full);
+}
+
 static void
 release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	       bool by_gc)
 {
-	counter_add(&k->wiped_bytes, buf_clean(b));
-	counter_add(&k->shelf[b->class].releases, 1);
+	struct bufpool_shelf *s = &k->shelf[b->class];
+
+	counter_add(&s->releases, 1);
 	counter_add(&k->gc_returns, by_gc);
+	if (leaves(p, k, b)) {
+		arena_give(b);
+		trim_spilled(p, s);
+		return;
+	}
+	counter_add(&k->wiped_bytes, buf_clean(b));
 	spill(p, k, b);
 }
 

@@ -3,6 +3,8 @@
 #include "ticket.h"
 #include "trim.h"
 
+#define EXPIRE_COUNT 8	/* tickets; each may have a buffer to wipe */
+
 /* What is still to be given back, and what the system has got. */
 struct portion {
 	uint64_t count;		/* buffers */
@@ -30,28 +32,26 @@ give_back_shelf(struct bufpool_shelf *s, struct portion *left)
 	shelf_unclaim(s);
 }
 
-/* Idle buffers of a class, `count` at most: those of no thread first, then
- * those in depots, then those on shelves. Returns bytes. */
-static size_t
-give_back_class(struct bufpool *p, unsigned class, uint64_t count)
+/* Idle buffers of a class: those of no thread first, then those in depots, then
+ * those on shelves. */
+static void
+give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 {
-	struct portion left = { .count = count };
 	struct cache *k;
 
 	for (unsigned node = 0; node < p->layout.nodes; node++) {
 		unsigned ring = layout_ring(&p->layout, node, class);
 
-		while (left.count > 0 &&
-		       give_back(&left, commons_take(&p->caches.commons, ring)))
+		while (left->count > 0 &&
+		       give_back(left, commons_take(&p->caches.commons, ring)))
 			;
 		for_each_cache(k, &p->caches)
-			while (left.count > 0 &&
-			       give_back(&left, depot_take(k->depot, ring)))
+			while (left->count > 0 &&
+			       give_back(left, depot_take(k->depot, ring)))
 				;
 	}
 	for_each_cache(k, &p->caches)
-		give_back_shelf(&k->shelf[class], &left);
-	return left.bytes;
+		give_back_shelf(&k->shelf[class], left);
 }
 
 static uint64_t
@@ -61,64 +61,121 @@ idle(const struct bufpool *p, unsigned class)
 }
 
 /*
- * Gives idle buffers of a class back, `most` at most, as long as the floor
- * stays, also when several threads do so at once: each promises first what it
- * is going to give back, and counts on no buffer that another has promised. A
- * promise is kept until after its buffers have gone, so that for a moment they
- * count as gone twice; the other way round the floor would go. A thread that
- * never comes back to its promise only makes others give back less. Returns
- * bytes.
+ * Gives idle buffers of a class back as long as the floor stays, also when
+ * several threads do so at once: each promises first what it is going to give
+ * back, and counts on no buffer that another has promised. A promise is kept
+ * until after its buffers have gone, so that for a moment they count as gone
+ * twice; the other way round the floor would go. A thread that never comes back
+ * to its promise only makes others give back less.
  */
-static size_t
-give_back_spare(struct bufpool *p, unsigned class, uint64_t most)
+static void
+give_back_spare(struct bufpool *p, unsigned class, struct portion *left)
 {
 	_Atomic uint64_t *promised = &p->promised[class];
-	uint64_t others = atomic_load(promised), mine;
-	size_t bytes;
+	uint64_t others = atomic_load(promised), mine, kept_back;
 
 	do {
 		uint64_t count = idle(p, class);
 		uint64_t stays = p->layout.floor[class] + others;
 
 		if (count <= stays)
-			return 0;
-		mine = count - stays < most ? count - stays : most;
+			return;
+		mine = count - stays < left->count ? count - stays
+						   : left->count;
 	} while (!atomic_compare_exchange_strong(promised, &others,
 						 others + mine));
 	hook("trim: promised");
-	bytes = give_back_class(p, class, mine);
+	kept_back = left->count - mine;
+	left->count = mine;
+	give_back_class(p, class, left);
+	left->count += kept_back;
 	atomic_fetch_sub(promised, mine);
-	return bytes;
 }
 
 size_t
 bufpool_trim(struct bufpool *p)
 {
-	size_t bytes;
+	struct portion all = { .count = UINT64_MAX };
 
 	ticket_expire(system_now(), SIZE_MAX);
-	bytes = arena_retry(&p->arena);
-	bytes += large_give_back(&p->large, SIZE_MAX, true);
+	all.bytes = arena_retry(&p->arena, SIZE_MAX);
+	all.bytes += large_give_back(&p->large, SIZE_MAX, true);
 	for (unsigned c = 0; c < p->layout.classes; c++)
-		bytes += give_back_spare(p, c, UINT64_MAX);
-	return bytes;
+		give_back_spare(p, c, &all);
+	return all.bytes;
 }
 
 size_t
 trim_bytes(struct bufpool *p, size_t bytes)
 {
-	size_t done = arena_retry(&p->arena);
+	struct portion got = { .bytes = arena_retry(&p->arena, SIZE_MAX) };
 
-	if (done < bytes)
-		done += large_give_back(&p->large, bytes - done, true);
+	if (got.bytes < bytes)
+		got.bytes += large_give_back(&p->large, bytes - got.bytes,
+					     true);
 	for (int floors = 0; floors <= 1; floors++)
-		for (unsigned c = p->layout.classes; c-- > 0 && done < bytes;) {
+		for (unsigned c = p->layout.classes;
+		     c-- > 0 && got.bytes < bytes;) {
 			size_t size = p->layout.size[c];
-			uint64_t most = (bytes - done + size - 1) / size;
 
-			done += floors ? give_back_class(p, c, most)
-				       : give_back_spare(p, c, most);
+			got.count = (bytes - got.bytes + size - 1) / size;
+			if (floors)
+				give_back_class(p, c, &got);
+			else
+				give_back_spare(p, c, &got);
 		}
+	return got.bytes;
+}
+
+/* Whether anything lies idle above the floors. */
+static bool
+has_spare(const struct bufpool *p)
+{
+	if (atomic_load(&p->large.kept) > 0)
+		return true;
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		if (idle(p, c) > p->layout.floor[c])
+			return true;
+	return false;
+}
+
+/* Of one class, as many as fit *left, or one where nothing has gone yet.
+ * Returns what the system took. */
+static size_t
+trim_class(struct bufpool *p, unsigned class, size_t *left, bool first)
+{
+	size_t size = p->layout.size[class];
+	struct portion some = { .count = *left / size };
+	uint64_t asked;
+
+	if (some.count == 0 && first)
+		some.count = 1;
+	asked = some.count;
+	if (asked > 0)
+		give_back_spare(p, class, &some);
+	asked = (asked - some.count) * size;
+	*left -= asked < *left ? asked : *left;
+	return some.bytes;
+}
+
+size_t
+bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
+{
+	const size_t most = max_bytes < PTRDIFF_MAX ? max_bytes : PTRDIFF_MAX;
+	size_t left = most, done;
+
+	ticket_expire(system_now(), EXPIRE_COUNT);
+	done = arena_retry(&p->arena, left > 0);
+	left -= done < left ? done : left;
+	if (left > 0) {
+		size_t shed = large_shed(&p->large, left);
+
+		done += shed;
+		left -= shed < left ? shed : left;
+	}
+	for (unsigned c = p->layout.classes; c-- > 0 && left > 0;)
+		done += trim_class(p, c, &left, left == most);
+	*more = left < most && has_spare(p);
 	return done;
 }
 
@@ -138,8 +195,8 @@ trim_bytes(struct bufpool *p, size_t bytes)
 #define DECAY_BYTES ((size_t)4 << 20)
 #define DECAY_OWED 10000
 #define DECAY_SPARED 4	/* steps */
+#define DECAY_UNIT ((size_t)256 << 10)	/* bytes above the classes */
 #define DECAY_OTHERS 4	/* other pools that a call looks at */
-#define EXPIRE_COUNT 8	/* tickets; each may have a buffer to wipe */
 
 /* What is given back of so much in so many steps of decay. */
 static uint64_t
@@ -155,8 +212,9 @@ decayed(uint64_t of, uint64_t steps)
 static void
 decay_class(struct bufpool *p, unsigned class, uint64_t steps, size_t *left)
 {
-	uint64_t count = idle(p, class), least, excess, most;
+	uint64_t count = idle(p, class), least, excess;
 	size_t size = p->layout.size[class];
+	struct portion some;
 
 	hook("decay: counted");
 	least = atomic_exchange(&p->was_idle[class], count);
@@ -167,11 +225,11 @@ decay_class(struct bufpool *p, unsigned class, uint64_t steps, size_t *left)
 	if (least <= p->layout.floor[class])
 		return;
 	excess = decayed(least - p->layout.floor[class], steps);
-	most = (*left + size - 1) / size;
-	if (most > excess)
-		most = excess;
-	give_back_spare(p, class, most);
-	*left -= most * size < *left ? most * size : *left;
+	some = (struct portion){ .count = (*left + size - 1) / size };
+	if (some.count > excess)
+		some.count = excess;
+	*left -= some.count * size < *left ? some.count * size : *left;
+	give_back_spare(p, class, &some);
 }
 
 static void
@@ -184,9 +242,14 @@ decay_large(struct large *l, uint64_t steps, size_t *left)
 		least = kept;
 	if (atomic_exchange(&l->was_short, 0))
 		steps -= steps < DECAY_SPARED ? steps : DECAY_SPARED;
-	excess = decayed((least + LARGE_UNIT - 1) / LARGE_UNIT, steps) *
-	    LARGE_UNIT;
-	*left -= large_shed(l, excess < *left ? excess : *left);
+	excess = decayed((least + DECAY_UNIT - 1) / DECAY_UNIT, steps) *
+	    DECAY_UNIT;
+	if (excess > *left)
+		excess = *left;
+	if (excess > 0) {
+		large_shed(l, excess);
+		*left -= excess;
+	}
 }
 
 /*
@@ -271,22 +334,10 @@ trim_released(struct bufpool *p)
 {
 	struct cache *k = thread_own_cache(p->caches.place);
 
-	if (k != NULL && k->id == p->caches.id)
+	if (k != NULL)
 		for (unsigned c = 0; c < p->layout.classes; c++)
 			shelf_look_soon(&k->shelf[c]);
 	trim_maintain(p, system_now());
-}
-
-/* Whether decay would give something back some time. */
-static bool
-has_spare(const struct bufpool *p)
-{
-	if (atomic_load(&p->large.kept) > 0)
-		return true;
-	for (unsigned c = 0; c < p->layout.classes; c++)
-		if (idle(p, c) > p->layout.floor[c])
-			return true;
-	return false;
 }
 
 static bool

@@ -201,9 +201,18 @@ static int
 pool_trim(lua_State *L)
 {
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "trim");
+	double most;
+	int more;
 
-	lua_pushnumber(L, (double)bufpool_trim(box->pool));
-	return 1;
+	if (lua_isnoneornil(L, 2)) {
+		lua_pushnumber(L, (double)bufpool_trim(box->pool));
+		return 1;
+	}
+	most = argument_size(L, 2, 1, "trim");
+	lua_pushnumber(L, (double)bufpool_trim_some(box->pool, (size_t)most,
+						    &more));
+	lua_pushboolean(L, more);
+	return 2;
 }
 
 /* What is out stays valid: the pool outlives its last handle. */
