@@ -5,19 +5,21 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "core/hook.h"
+#include "core/pool.h"
 #include "core/system.h"
 #include "core/ticket.h"
 #include "support/pool.h"
 
-static uint64_t steps;	/* since the last call of counted() */
+static uint64_t steps;		/* since the last call of counted() */
+static const char *only;	/* there; NULL: everywhere */
 
 static void
 count_step(const char *place)
 {
-	(void)place;
-	steps++;
+	steps += only == NULL || strcmp(place, only) == 0;
 }
 
 static uint64_t
@@ -183,6 +185,59 @@ a_refusal_looks_at_no_memory_that_was_given_back(void **state)
 	bufpool_destroy(p);
 }
 
+#define BUFFERS 20000
+
+/* What the release of a pool's last buffer leaves to do, later calls do. */
+static void
+the_end_of_a_pool_takes_many_calls(void **state)
+{
+	static struct bufpool_buf *held[BUFFERS];
+	struct bufpool *p = new_pool(0, 0, 0), *q = new_pool(0, 0, 0);
+	unsigned calls = 0;
+	uint64_t n = 0;
+
+	(void)state;
+	for (int i = 0; i < BUFFERS; i++)
+		held[i] = bufpool_checkout(p, 1);
+	for (int i = 1; i < BUFFERS; i++)
+		bufpool_release(held[i]);
+	bufpool_destroy(p);
+	only = "arena: destroying";
+	counted();
+	bufpool_release(held[0]);
+	assert_in_range(counted(), 1, 2048);
+	assert_int_not_equal(p->caches.id, 0);
+	do {
+		bufpool_maintain();
+		calls++;
+		n = counted();
+		assert_in_range(n, 1, 6000);
+	} while (p->caches.id != 0 && calls < 100);
+	assert_in_range(calls, 2, 10);
+	only = NULL;
+	bufpool_destroy(q);
+}
+
+#define POOLS 2000
+
+/* Looking at what was a pool takes a page from the system. */
+static void
+pools_that_have_gone_are_not_looked_at(void **state)
+{
+	static struct bufpool *gone[POOLS];
+	struct rusage before, after;
+
+	(void)state;
+	for (int i = 0; i < POOLS; i++)
+		gone[i] = new_pool(0, 0, 0);
+	for (int i = 0; i < POOLS; i++)
+		bufpool_destroy(gone[i]);
+	getrusage(RUSAGE_SELF, &before);
+	bufpool_maintain();
+	getrusage(RUSAGE_SELF, &after);
+	assert_in_range(after.ru_minflt - before.ru_minflt, 0, POOLS / 10);
+}
+
 int
 main(void)
 {
@@ -192,6 +247,8 @@ main(void)
 		cmocka_unit_test(a_full_table_costs_a_failing_call_nothing),
 		cmocka_unit_test(
 		    a_refusal_looks_at_no_memory_that_was_given_back),
+		cmocka_unit_test(the_end_of_a_pool_takes_many_calls),
+		cmocka_unit_test(pools_that_have_gone_are_not_looked_at),
 	};
 
 	bufpool_hook = count_step;

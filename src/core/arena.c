@@ -541,32 +541,40 @@ arena_give(struct bufpool_buf *b)
 	return bytes;
 }
 
-/* With the spans whose first buffers are among them. */
-static void
-destroy_all(struct buf_stack *s)
+/* With the spans whose first buffers are among them. False when *work did not
+ * last. */
+static bool
+destroy_some(struct buf_stack *s, unsigned *work)
 {
 	struct bufpool_buf *b;
 
-	while ((b = buf_pop(s)) != NULL) {
+	for (; *work > 0; --*work) {
+		b = buf_pop(s);
+		if (b == NULL)
+			return true;
+		hook("arena: destroying");
 		if (b->span != 0)
 			unmap_for_good(b->base, b->span);
 		buf_destroy(b);
 	}
+	return false;
 }
 
-void
-arena_destroy(struct bufpool_arena *a)
+bool
+arena_destroy(struct bufpool_arena *a, unsigned *work)
 {
 	unsigned rings = layout_rings(a->layout);
 
-	for (unsigned r = 0; a->blank != NULL && r < rings; r++) {
-		destroy_all(&a->blank[r].bare);
-		destroy_all(&a->blank[r].resident);
-	}
-	destroy_all(&a->unmappable);
+	for (unsigned r = 0; a->blank != NULL && r < rings; r++)
+		if (!destroy_some(&a->blank[r].bare, work) ||
+		    !destroy_some(&a->blank[r].resident, work))
+			return false;
+	if (!destroy_some(&a->unmappable, work))
+		return false;
 	if (a->blank != NULL && a->blank != a->blank_alone)
 		pages_unmap(a->blank, rings * sizeof *a->blank);
 	a->blank = NULL;
+	return true;
 }
 
 static void

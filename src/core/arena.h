@@ -61,8 +61,9 @@ unsigned arena_nodes(int numa_node);
  * below, with one reference. -1 + ENOMEM. */
 int arena_create(struct bufpool_arena *a);
 
-/* Unmaps what an arena without references has left. */
-void arena_destroy(struct bufpool_arena *a);
+/* Unmaps what an arena without references has left, *work buffers of it, and
+ * takes those from *work. False when more are left. One thread at a time. */
+bool arena_destroy(struct bufpool_arena *a, unsigned *work);
 
 static inline void
 arena_ref(struct bufpool_arena *a)
@@ -130,8 +131,9 @@ struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);
 
 /*
  * Takes the memory of a CACHED buffer back, wiped or not: the system drops what
- * is in it, and what the system does not take is wiped. Returns the bytes that the system got. Any thread. The
- * pool may be gone when this returns, if this was its last buffer.
+ * is in it, and what the system does not take is wiped. Returns the bytes that
+ * the system got. Any thread. The pool may be gone when this returns, if this
+ * was its last buffer.
  */
 size_t arena_give(struct bufpool_buf *b);
 

@@ -134,6 +134,7 @@
 #define settings_read bufpool_settings_read
 #define settings_ticket_ttl bufpool_settings_ticket_ttl
 
+#define registry_finish bufpool_registry_finish
 #define registry_next bufpool_registry_next
 
 #define wipe_from_end bufpool_wipe_from_end

@@ -29,8 +29,8 @@ struct bufpool {
 	int64_t ticket_ttl;	/* milliseconds; 0: tickets do not expire */
 
 	/* away from the hot path */
-	_Alignas(64) _Atomic uint32_t taken;	/* this place is in use */
-	_Atomic uint64_t users;
+	_Alignas(64) _Atomic uint64_t users;
+	_Atomic uint32_t next_ending;	/* see registry.c */
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */

@@ -50,47 +50,120 @@ start(void)
 	pthread_once(&once, init);
 }
 
-/* The lowest free place; a new one at the end when all are taken. */
+/* Places that pools have, a bit for each. */
+static _Atomic uint64_t in_use[POOLS_MAX / 64];
+
+/* The lowest place that may be free; POOLS_MAX when none is. */
+static uint32_t
+find_free(void)
+{
+	for (uint32_t w = 0; w < POOLS_MAX / 64; w++) {
+		uint64_t free = ~atomic_load_explicit(&in_use[w],
+						      memory_order_relaxed);
+
+		if (free != 0)
+			return w * 64 + (uint32_t)__builtin_ctzll(free);
+	}
+	return POOLS_MAX;
+}
+
+/* The lowest free place, a new one at the end when all are taken; NULL when
+ * there are no more. */
 static struct bufpool *
 take_place(void)
 {
-	for (uint32_t i = 0;; i++) {
-		struct bufpool *p = table_at(&pools, i);
-		uint32_t unused = 0;
+	for (;;) {
+		uint32_t place = find_free();
+		uint64_t bit = (uint64_t)1 << place % 64;
+		struct bufpool *p = table_at(&pools, place);
 
-		if (i == table_used(&pools)) {
+		if (place == POOLS_MAX)
+			return NULL;
+		while (place >= table_used(&pools))
 			if (table_extend(&pools) < 0)
 				return NULL;
-			i = (uint32_t)-1;	/* it may be another's by now */
-			continue;
-		}
 		/* acquire: pairs with the release in free_place */
-		if (atomic_load_explicit(&p->taken, memory_order_relaxed) != 0)
-			continue;
-		if (atomic_compare_exchange_strong_explicit(
-			&p->taken, &unused, 1, memory_order_acquire,
-			memory_order_relaxed)) {
+		if ((atomic_fetch_or_explicit(&in_use[place / 64], bit,
+					      memory_order_acquire) & bit) == 0) {
 			tsan_take(p);
-			p->caches.place = i;
+			p->caches.place = place;
 			return p;
 		}
 	}
 }
 
-/* Zeroed, the place costs no memory, and is no longer taken. It has pages of
- * its own. Where the system refuses, the place is only no longer taken. */
+/* Zeroed, the place costs no memory. It has pages of its own. Where the system
+ * refuses, the next pool finds its fields as they are, and sets them all. */
 static void
 free_place(struct bufpool *p)
 {
 	uint32_t place = p->caches.place;
 
 	tsan_give(p);
-	if (madvise(p, pools.item, MADV_DONTNEED) != 0)
-		atomic_store_explicit(
-		    &((struct bufpool *)table_at(&pools, place))->taken, 0,
-		    memory_order_release);
+	madvise(p, pools.item, MADV_DONTNEED);
+	atomic_fetch_and_explicit(&in_use[place / 64],
+				  ~((uint64_t)1 << place % 64),
+				  memory_order_release);
 }
 
+/*
+ * Pools without references, of which some memory is still to be unmapped: a
+ * stack as buf.h's, by place. Whoever pops one has it alone. In a fork child
+ * one that another thread had popped is lost.
+ */
+static _Atomic uint64_t ending;
+
+static void
+push_ending(struct bufpool *p)
+{
+	uint64_t head = atomic_load_explicit(&ending, memory_order_relaxed);
+
+	do
+		atomic_store_explicit(&p->next_ending, (uint32_t)head,
+				      memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(
+	    &ending, &head, ((head >> 32) + 1) << 32 | (p->caches.place + 1),
+	    memory_order_release, memory_order_relaxed));
+}
+
+/* What another has popped meanwhile can still be read, for places stay mapped,
+ * and then the tag has moved on. */
+static struct bufpool *
+pop_ending(void)
+{
+	uint64_t head = atomic_load_explicit(&ending, memory_order_acquire);
+	struct bufpool *p;
+	uint32_t next;
+
+	do {
+		if ((uint32_t)head == 0)
+			return NULL;
+		p = table_at(&pools, (uint32_t)head - 1);
+		next = atomic_load_explicit(&p->next_ending,
+					    memory_order_relaxed);
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &ending, &head, ((head >> 32) + 1) << 32 | next,
+	    memory_order_acquire, memory_order_acquire));
+	return p;
+}
+
+bool
+registry_finish(unsigned work)
+{
+	int saved = errno;
+	struct bufpool *p;
+
+	while (work > 0 && (p = pop_ending()) != NULL)
+		if (arena_destroy(&p->arena, &work))
+			free_place(p);
+		else
+			push_ending(p);
+	errno = saved;
+	return (uint32_t)atomic_load(&ending) == 0;
+}
+
+/* What a pool of many buffers has left is unmapped bit by bit, by this call and
+ * by others. */
 static void
 end(struct bufpool_arena *a)
 {
@@ -98,11 +171,11 @@ end(struct bufpool_arena *a)
 				     offsetof(struct bufpool, arena));
 	int saved = errno;
 
-	arena_destroy(a);
 	large_destroy(&p->large);
 	caches_destroy(&p->caches);
 	thread_forget(p->caches.place);
-	free_place(p);
+	push_ending(p);
+	registry_finish(REGISTRY_WORK);
 	errno = saved;
 }
 
@@ -193,6 +266,12 @@ create(const struct bufpool_config *config)
 {
 	struct bufpool *p = works ? take_place() : NULL;
 	int saved;
+
+	/* All places are taken: some may be those of pools that are ending. */
+	while (works && p == NULL && !registry_finish(0)) {
+		registry_finish(REGISTRY_WORK);
+		p = take_place();
+	}
 
 	if (p == NULL) {
 		errno = ENOMEM;
@@ -350,7 +429,16 @@ bufpool_destroy(struct bufpool *p)
 bool
 registry_next(unsigned *cursor, struct bufpool **pool)
 {
-	while (*cursor < table_used(&pools)) {
+	while (*cursor < POOLS_MAX) {
+		uint64_t rest = atomic_load_explicit(
+		    &in_use[*cursor / 64], memory_order_acquire) >>
+		    *cursor % 64;
+
+		if (rest == 0) {
+			*cursor = *cursor / 64 * 64 + 64;
+			continue;
+		}
+		*cursor += (unsigned)__builtin_ctzll(rest);
 		*pool = table_at(&pools, (*cursor)++);
 		if (arena_try_ref(&(*pool)->arena))
 			return true;
@@ -399,33 +487,36 @@ tally_bytes(const struct bufpool_buf *b)
 	return bytes < b->span ? bytes : b->span;
 }
 
-/* What is out, or holds its pool, by the descriptors themselves. A large buffer
+/* What is out, or holds its pool, by the first cache line of the descriptors
+ * themselves, of which there may be millions. A large buffer
  * that is READY or CACHED is kept, or lost. */
 static void
-tally_one(const struct bufpool_buf *b)
+tally_one(const struct bufpool_buf *b, unsigned state)
 {
-	unsigned state = atomic_load(&b->word) & BUF_STATE;
 	bool out = state == BUF_OUT || state == BUF_FROZEN;
-	struct bufpool *p = pool_of(b);
+	struct bufpool *p = table_at(&pools, b->place);
 
-	if (state != BUF_BLANK)
-		p->tally.descriptors++;
+	p->tally.descriptors++;
 	if (out && b->class < BUFPOOL_CLASSES_MAX)
 		p->tally.out[b->class]++;
 	if (out && b->class == CLASS_LARGE) {
 		p->large.releases--;
 		p->large.bytes_returned -= tally_bytes(b);
 	}
-	if (!out && state != BUF_BLANK && b->class == CLASS_LARGE)
+	if (!out && b->class == CLASS_LARGE)
 		p->large.lost++;
 }
 
 static void
 tally(void)
 {
-	for (uint32_t i = 0; i < buf_table_used(); i++)
-		if (buf_at(i)->arena != NULL)
-			tally_one(buf_at(i));
+	for (uint32_t i = 0, used = buf_table_used(); i < used; i++) {
+		const struct bufpool_buf *b = buf_at(i);
+		unsigned state = atomic_load(&b->word) & BUF_STATE;
+
+		if (state != BUF_BLANK)
+			tally_one(b, state);
+	}
 }
 
 /* What other threads had cached goes to the commons. A pool that has no users

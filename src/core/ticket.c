@@ -123,7 +123,6 @@ pop_entry(_Atomic uint64_t *stack)
 	uint32_t next;
 
 	do {
-		hook("ticket: popping");
 		if ((uint32_t)head == 0)
 			return -1;
 		e = table_at(&entries, (uint32_t)head - 1);
@@ -139,8 +138,10 @@ static int64_t
 take_entry(void)
 {
 	unsigned from = atomic_load_explicit(&turn, memory_order_relaxed) & 1;
-	int64_t n = pop_entry(&spare[from]);
+	int64_t n;
 
+	hook("ticket: taking");
+	n = pop_entry(&spare[from]);
 	if (n >= 0)
 		return n;
 	n = pop_entry(&spare[!from]);

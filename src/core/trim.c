@@ -320,6 +320,7 @@ trim_maintain(struct bufpool *p, int64_t now)
 	stats_sample(p);
 	decay(p, now, &left);
 	decay_next(now, DECAY_OTHERS, &left);
+	registry_finish(REGISTRY_WORK);
 }
 
 void
@@ -354,6 +355,7 @@ any_has_spare(void)
 }
 
 #define MAINTAIN_POOLS 64	/* that one call looks at */
+#define MAINTAIN_WORK (4 * REGISTRY_WORK)
 #define MAINTAIN_SOON 10	/* milliseconds */
 #define MAINTAIN_LATE 5000
 
@@ -366,7 +368,8 @@ bufpool_maintain(void)
 
 	ticket_expire(now, EXPIRE_COUNT);
 	pools = decay_next(now, MAINTAIN_POOLS, &left);
-	if (pools == MAINTAIN_POOLS || left == 0)
+	if (!registry_finish(MAINTAIN_WORK) || pools == MAINTAIN_POOLS ||
+	    left == 0)
 		return MAINTAIN_SOON;
 	if (any_has_spare())
 		wait = DECAY_EVERY;
