@@ -4,14 +4,18 @@
  * certainly.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include "core/forked.h"
 #include "core/hook.h"
 #include "core/pool.h"
 #include "core/system.h"
 #include "core/ticket.h"
 #include "support/pool.h"
+#include "support/process.h"
 
 static uint64_t steps;		/* since the last call of counted() */
 static const char *only;	/* there; NULL: everywhere */
@@ -238,6 +242,91 @@ pools_that_have_gone_are_not_looked_at(void **state)
 	assert_in_range(after.ru_minflt - before.ru_minflt, 0, POOLS / 10);
 }
 
+static void
+only_exec(void *arg)
+{
+	(void)arg;
+	CHECK(forked_pending(), "all is settled");
+	execl("/bin/true", "true", (char *)NULL);
+	CHECK(false, "no exec");
+}
+
+static void
+use_first(void *arg)
+{
+	struct bufpool_buf *b = bufpool_checkout(arg, 1);
+
+	CHECK(!forked_pending(), "nothing is settled");
+	CHECK(stats_of(arg).checked_out == 2, "out");
+	bufpool_release(b);
+}
+
+static struct bufpool_buf *from_parent;
+
+/* The first call is the release of what the parent had. */
+static void
+release_first(void *arg)
+{
+	bufpool_release(from_parent);
+	CHECK(!forked_pending(), "nothing is settled");
+	CHECK(stats_of(arg).checked_out == 0, "out");
+	CHECK(stats_of(arg).lost == 0, "lost");
+	assert_conserved(arg);
+}
+
+static void *
+use_a_little(void *pool)
+{
+	for (int i = 0; i < 100; i++) {
+		struct bufpool_buf *held[100];
+
+		for (int k = 0; k < 100; k++)
+			held[k] = bufpool_checkout(pool, 1);
+		for (int k = 0; k < 100; k++)
+			bufpool_release(held[k]);
+	}
+	return NULL;
+}
+
+/* Threads that the child has started before settle once. */
+static void
+start_threads(void *arg)
+{
+	pthread_t thread[4];
+
+	bufpool_hook = NULL;
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&thread[i], NULL, use_a_little, arg) == 0,
+		      "no thread");
+	bufpool_release(from_parent);
+	for (int i = 0; i < 4; i++)
+		pthread_join(thread[i], NULL);
+	CHECK(stats_of(arg).checked_out == 0, "out");
+	CHECK(stats_of(arg).lost == 0, "lost");
+	assert_conserved(arg);
+	bufpool_thread_flush();
+	bufpool_destroy(arg);
+	CHECK(((struct bufpool *)arg)->caches.id == 0, "the pool stays");
+}
+
+/* A child of fork looks at what its parent had when it first uses a pool. */
+static void
+a_child_settles_what_it_uses(void **state)
+{
+	void (*const does[])(void *) = { only_exec, use_first, release_first,
+					 start_threads };
+	struct bufpool *p = new_pool(10, 0, 0);
+
+	(void)state;
+	use_a_little(p);
+	from_parent = bufpool_checkout(p, 1);
+	for (int i = 0; i < 20; i++)
+		for (size_t k = 0; k < sizeof does / sizeof *does; k++)
+			assert_int_equal(in_child(does[k], p), 0);
+	bufpool_release(from_parent);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -249,6 +338,7 @@ main(void)
 		    a_refusal_looks_at_no_memory_that_was_given_back),
 		cmocka_unit_test(the_end_of_a_pool_takes_many_calls),
 		cmocka_unit_test(pools_that_have_gone_are_not_looked_at),
+		cmocka_unit_test(a_child_settles_what_it_uses),
 	};
 
 	bufpool_hook = count_step;

@@ -99,6 +99,11 @@
 
 #define cgroup_limit bufpool_cgroup_limit
 
+#define forked_begin bufpool_forked_begin
+#define forked_settle bufpool_forked_settle
+#define forked_settle_slow bufpool_forked_settle_slow
+#define forked_state bufpool_forked_state
+
 #define expiry_expect bufpool_expiry_expect
 #define expiry_next bufpool_expiry_next
 #define expiry_put_back bufpool_expiry_put_back
@@ -118,6 +123,7 @@
 #define thread_forget bufpool_thread_forget
 #define thread_init bufpool_thread_init
 #define thread_next bufpool_thread_next
+#define thread_resume bufpool_thread_resume
 #define thread_nobody bufpool_thread_nobody
 #define thread_self bufpool_thread_self
 

@@ -1,5 +1,6 @@
 #include <sched.h>
 
+#include "forked.h"
 #include "refill.h"
 #include "stats.h"
 #include "system.h"
@@ -260,6 +261,7 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	struct bufpool_buf *b;
 	bool hit;
 
+	forked_check();
 	if (n > PTRDIFF_MAX) {
 		errno = EOVERFLOW;
 		return NULL;
@@ -294,6 +296,7 @@ large_extend_slow(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 	struct bufpool *p = pool_of(b);
 	size_t before = arena_bytes(b);
 
+	forked_check();
 	for (int tries = 0; !arena_extend(b, n, range); tries++) {
 		int error = errno;
 
@@ -356,6 +359,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take)
 	struct cache *k;
 	bool miss = false;
 
+	forked_check();
 	if (class == CLASS_LARGE)
 		return checkout_large_slow(p, n, 0, take);
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {

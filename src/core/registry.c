@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "forked.h"
 #include "name.h"
 #include "registry.h"
 #include "settings.h"
@@ -27,6 +28,7 @@ static bool works;	/* false: the process had no room for the tables */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void after_fork(void);
+static void settle_all(void);
 
 static void
 init(void)
@@ -34,6 +36,7 @@ init(void)
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
 
+	forked_settle = settle_all;
 	wipe_init();
 	cache_init();
 	arena_init();
@@ -48,6 +51,7 @@ __attribute__((constructor)) static void
 start(void)
 {
 	pthread_once(&once, init);
+	forked_check();
 }
 
 /* Places that pools have, a bit for each. */
@@ -83,12 +87,12 @@ take_place(void)
 			if (table_extend(&pools) < 0)
 				return NULL;
 		/* acquire: pairs with the release in free_place */
-		if ((atomic_fetch_or_explicit(&in_use[place / 64], bit,
-					      memory_order_acquire) & bit) == 0) {
-			tsan_take(p);
-			p->caches.place = place;
-			return p;
-		}
+		if (atomic_fetch_or_explicit(&in_use[place / 64], bit,
+					     memory_order_acquire) & bit)
+			continue;
+		tsan_take(p);
+		p->caches.place = place;
+		return p;
 	}
 }
 
@@ -400,6 +404,7 @@ bufpool_close(struct bufpool *p)
 {
 	struct cache *k;
 
+	forked_check();
 	atomic_store(&p->caches.closed, 1);
 	for_each_cache(k, &p->caches)
 		cache_close(k);
@@ -414,6 +419,7 @@ bufpool_destroy(struct bufpool *p)
 
 	if (p == NULL)
 		return;
+	forked_check();
 	users = atomic_fetch_sub(&p->users, 1);
 	if (users == 0) {
 		fprintf(stderr, "bufpool: corruption at destroy: pool %u has "
@@ -424,11 +430,15 @@ bufpool_destroy(struct bufpool *p)
 		return;
 	bufpool_close(p);
 	arena_drop(&p->arena);
+	/* Nobody need wait for memory of a pool that was destroyed. */
+	while (!registry_finish(REGISTRY_WORK))
+		;
 }
 
 bool
 registry_next(unsigned *cursor, struct bufpool **pool)
 {
+	forked_check();
 	while (*cursor < POOLS_MAX) {
 		uint64_t rest = atomic_load_explicit(
 		    &in_use[*cursor / 64], memory_order_acquire) >>
@@ -540,18 +550,19 @@ settle(struct bufpool *p)
 }
 
 /*
- * The child has one thread, which is inside no pool. What can no longer be
- * found is lost, and references that other threads held for a moment are gone:
- * a pool is held by its users, by its descriptors, and here for the count. A
- * pool without references is gone, or was just coming or going.
+ * The child has one thread, or some that it has started and that are inside no
+ * pool. What can no longer be found is lost, and references that other threads
+ * held for a moment are gone: a pool is held by its users, by its descriptors,
+ * and here for the count. A pool without references is gone, or was just coming
+ * or going.
  */
 static void
-after_fork(void)
+settle_all(void)
 {
 	struct bufpool *p;
 
+	thread_resume();
 	cache_init();
-	thread_after_fork();
 	for (unsigned i = 0; registry_next(&i, &p);) {
 		settle(p);
 		arena_drop(&p->arena);
@@ -564,6 +575,13 @@ after_fork(void)
 			     (atomic_load(&p->users) > 0));
 		arena_drop(&p->arena);
 	}
+}
+
+static void
+after_fork(void)
+{
+	thread_after_fork();
+	forked_begin();
 }
 
 const char *

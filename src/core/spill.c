@@ -1,3 +1,4 @@
+#include "forked.h"
 #include "home.h"
 #include "spill.h"
 #include "trim.h"
@@ -62,6 +63,16 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	spill(p, k, b);
 }
 
+/* The first call in a fork child: what is on its way home is not there yet, and
+ * so counts as out. */
+static void
+settle_before(struct bufpool_buf *b)
+{
+	buf_set_state(b, BUF_OUT);
+	forked_settle_slow();
+	buf_set_state(b, BUF_CACHED);
+}
+
 /* Holds the pool, which may have no other reference than b's. */
 void
 release_slow(struct bufpool_buf *b, bool by_gc)
@@ -70,6 +81,8 @@ release_slow(struct bufpool_buf *b, bool by_gc)
 	int saved = errno;
 	struct cache *k;
 
+	if (forked_pending())
+		settle_before(b);
 	arena_ref(&p->arena);
 	if (b->class < BUFPOOL_CLASSES_MAX &&
 	    (k = thread_cache(&p->caches)) != NULL)

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "forked.h"
 #include "stats.h"
 #include "system.h"
 #include "ticket.h"
@@ -195,6 +196,7 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	struct bufpool_stats s = { 0 };
 	struct cache *k;
 
+	forked_check();
 	ticket_expire(system_now(), SIZE_MAX);
 	stats_sample(p);
 	add_classes(p, &s);

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
+#include "forked.h"
 #include "table.h"
 #include "thread.h"
 
@@ -61,6 +62,20 @@ create(void)
 	return t;
 }
 
+bool
+thread_resume(void)
+{
+	void *value = pthread_getspecific(exit_key);
+	struct thread *t = value;
+
+	if (t == NULL || value == &dying)
+		return false;
+	atomic_store_explicit(&t->owner.token, owner_token(),
+			      memory_order_relaxed);
+	thread_self = t;
+	return true;
+}
+
 /* The mark of an exiting thread keeps it from enrolling anew: destructors run
  * in rounds and in no order, so others may use pools after ours has run. */
 static bool
@@ -70,6 +85,8 @@ enroll(void)
 
 	if (pthread_getspecific(exit_key) == &dying)
 		return false;
+	if (thread_resume())
+		return true;
 	t = adopt();
 	if (t == NULL)
 		t = create();
@@ -179,8 +196,10 @@ thread_forget(uint32_t place)
 void
 bufpool_thread_flush(void)
 {
-	uint32_t places = atomic_load(&thread_self->places);
+	uint32_t places;
 
+	forked_check();
+	places = atomic_load(&thread_self->places);
 	if (thread_self != &thread_nobody)
 		unmap_gone(thread_self);
 	for (uint32_t i = 0; i < places; i++) {
@@ -219,6 +238,7 @@ thread_exit(void *value)
 	pthread_setspecific(exit_key, &dying);
 	if (value == &dying)
 		return;
+	forked_check();
 	thread_self = &thread_nobody;
 	atomic_store_explicit(&t->owner.token, NULL, memory_order_relaxed);
 	hook("exit: begun");
@@ -235,12 +255,15 @@ thread_exit(void *value)
 void
 thread_after_fork(void)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
-		if (t != thread_self) {
-			atomic_store(&t->owner.token, NULL);
-			unmap_gone(t);
+	void *value = pthread_getspecific(exit_key);
+	struct thread *own = value == &dying ? NULL : value;
+
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+		atomic_store(&t->owner.token, NULL);
+		if (t != own)
 			give_up(t);
-		}
+	}
+	thread_self = &thread_nobody;
 }
 
 /* The exit destructor must outlive every dlclose, also where this library is

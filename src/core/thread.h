@@ -54,8 +54,12 @@ struct cache *thread_cache(struct caches *cs);
  * those of another thread are when it next needs a cache, flushes or exits. */
 void thread_forget(uint32_t place);
 
-/* In a fork child, before its caches are looked at: the records of threads
- * that are not there become orphans. */
+/* In a fork child: the records of threads that are not there become orphans,
+ * and the caller's own is put aside, so that nobody has a cache. */
 void thread_after_fork(void);
+
+/* Takes up the record that thread_after_fork has put aside for this thread.
+ * False when there is none. */
+bool thread_resume(void);
 
 #endif

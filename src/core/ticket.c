@@ -1,4 +1,5 @@
 #include "expiry.h"
+#include "forked.h"
 #include "home.h"
 #include "system.h"
 #include "table.h"
@@ -201,6 +202,7 @@ bufpool_detach(struct bufpool_buf *b)
 {
 	int64_t n;
 
+	forked_check();
 	ticket_expire(system_now(), EXPIRE_COUNT);
 	n = take_entry();
 	if (n < 0)
@@ -215,6 +217,7 @@ ticket_share(struct bufpool_frozen *f, struct ticket_range part)
 	struct bufpool_buf *b = (struct bufpool_buf *)f;
 	int64_t n;
 
+	forked_check();
 	ticket_expire(system_now(), EXPIRE_COUNT);
 	n = take_entry();
 	return n < 0 ? 0 : issue(b, (uint32_t)n, part, SHARED);
@@ -260,6 +263,7 @@ ticket_kind(uint64_t ticket)
 {
 	uint64_t word;
 
+	forked_check();
 	if (find(ticket, system_now(), &word) < 0)
 		return TICKET_NONE;
 	return word & SHARED ? TICKET_FROZEN : TICKET_BUF;
@@ -301,6 +305,7 @@ bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 
 	*buf = NULL;
 	*frozen = NULL;
+	forked_check();
 	ticket_expire(now, EXPIRE_COUNT);
 	n = find(ticket, now, &word);
 	if (n < 0)
@@ -381,6 +386,7 @@ ticket_expire(int64_t now, size_t most)
 						      : SIZE_MAX;
 	int saved = errno;
 
+	forked_check();
 	for (; most > 0 && looks > 0 && expiry_next() <= now; looks--) {
 		int64_t block = expiry_take(now);
 

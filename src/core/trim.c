@@ -1,3 +1,4 @@
+#include "forked.h"
 #include "stats.h"
 #include "system.h"
 #include "ticket.h"
@@ -97,6 +98,7 @@ bufpool_trim(struct bufpool *p)
 {
 	struct portion all = { .count = UINT64_MAX };
 
+	forked_check();
 	ticket_expire(system_now(), SIZE_MAX);
 	all.bytes = arena_retry(&p->arena, SIZE_MAX);
 	all.bytes += large_give_back(&p->large, SIZE_MAX, true);
@@ -164,6 +166,7 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 	const size_t most = max_bytes < PTRDIFF_MAX ? max_bytes : PTRDIFF_MAX;
 	size_t left = most, done;
 
+	forked_check();
 	ticket_expire(system_now(), EXPIRE_COUNT);
 	done = arena_retry(&p->arena, left > 0);
 	left -= done < left ? done : left;
@@ -366,6 +369,7 @@ bufpool_maintain(void)
 	size_t left = DECAY_BYTES;
 	unsigned pools;
 
+	forked_check();
 	ticket_expire(now, EXPIRE_COUNT);
 	pools = decay_next(now, MAINTAIN_POOLS, &left);
 	if (!registry_finish(MAINTAIN_WORK) || pools == MAINTAIN_POOLS ||
