@@ -61,6 +61,29 @@ frozen(struct bufpool *p)
 #define AT_ONCE 2000	/* steps of one call, whatever there is */
 #define PER_TICKET 40	/* steps in the mean */
 
+/* Statistics take home what has expired, so much of it in one call. */
+static void
+statistics_take_a_bounded_time(void **state)
+{
+	struct bufpool *p = with_ttl(0.001);
+	struct bufpool_frozen *f = frozen(p);
+	uint64_t waiting;
+
+	(void)state;
+	for (int i = 0; i < TICKETS; i++)
+		bufpool_share(bufpool_frozen_ref(f));
+	usleep(20000);
+	only = "ticket: claimed";
+	counted();
+	do {
+		waiting = stats_of(p).in_transit;
+		assert_in_range(counted(), 1, 1000);
+	} while (waiting != 0);
+	only = NULL;
+	bufpool_frozen_unref(f);
+	bufpool_destroy(p);
+}
+
 /* Others that have still long to live lie between those that expire. */
 static void
 expiry_takes_a_bounded_time_per_ticket(void **state)
@@ -332,6 +355,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(expiry_takes_a_bounded_time_per_ticket),
+		cmocka_unit_test(statistics_take_a_bounded_time),
 		cmocka_unit_test(adopted_tickets_cost_expiry_little),
 		cmocka_unit_test(a_full_table_costs_a_failing_call_nothing),
 		cmocka_unit_test(

@@ -25,7 +25,7 @@
  * counted as lost in the child; those it had checked out stay out. Tickets of
  * the parent are void in the child, and what they stand for goes home there.
  * The child's first call looks at every buffer and ticket that the parent had,
- * some 50 ns each; a child that makes none, but execs, pays nothing. When the
+ * 50 to 150 ns each; a child that makes none, but execs, pays nothing. When the
  * child has started threads before that call, others that come meanwhile wait
  * for it. This is the one wait that there is.
  *
@@ -260,9 +260,10 @@ void bufpool_frozen_unref(struct bufpool_frozen *);
  * A ticket is above 0 and below 10^14, so that it is exact as a double and
  * stays so when Lua prints it. It is good once, in this process, until the
  * pool's ticket_ttl has passed; from then on it is refused. What it stands for
- * goes home, some at a time, when the process issues or adopts tickets or moves
- * buffers between threads, and all at once when it trims or asks for
- * statistics. A process has at most 2^20 tickets in transit.
+ * goes home some at a time, when the process issues or adopts tickets, moves
+ * buffers between threads, asks for statistics (1000 then) or calls
+ * bufpool_maintain; and all of it when it trims. A process has at most 2^20
+ * tickets in transit.
  *
  * detach consumes the buffer, share the caller's reference. 0 + ENOMEM: nothing
  * is consumed. Detaching what is not checked out aborts with a message.

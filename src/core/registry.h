@@ -10,7 +10,7 @@
  * arena. Start with *cursor 0; false when there are no more. */
 bool registry_next(unsigned *cursor, struct bufpool **pool);
 
-#define REGISTRY_WORK 1024	/* buffers; some 0.1 ms */
+#define REGISTRY_WORK 1024	/* buffers */
 
 /* Goes on with the end of pools that have no references any more, by so much
  * work. True when all have ended. Keeps errno. Any thread. */

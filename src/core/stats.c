@@ -5,6 +5,8 @@
 #include "system.h"
 #include "ticket.h"
 
+#define EXPIRE_COUNT 1000	/* tickets */
+
 uint64_t
 stats_cached(const struct bufpool *p, unsigned class)
 {
@@ -197,7 +199,7 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	struct cache *k;
 
 	forked_check();
-	ticket_expire(system_now(), SIZE_MAX);
+	ticket_expire(system_now(), EXPIRE_COUNT);
 	stats_sample(p);
 	add_classes(p, &s);
 	add_large(p, &s);
