@@ -143,6 +143,84 @@ describe("set", function()
     end)
 end)
 
+-- A pointer into the buffer's own memory was good when the call was made.
+describe("a pointer into the buffer itself", function()
+    local alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+    local function filled(n)
+        local text = alphabet:rep(math.ceil(n / #alphabet)):sub(1, n)
+        return pool:writer():put(text), text
+    end
+
+    for _, n in ipairs { 1, 100, 2048, 3000, 4096, 40000, 2^20, 3 * 2^20 } do
+        it(("is put twice by putcdata, of %d bytes"):format(n), function()
+            local w, text = filled(n)
+            w:putcdata(w:ref())
+            assert.is_true(tostring(w) == text .. text)
+            w:release()
+        end)
+        it(("is put in part, of %d bytes"):format(n), function()
+            local w, text = filled(n)
+            local p = w:ref()
+            local half = math.floor(n / 2)
+            w:putcdata(p + half, n - half)
+            assert.is_true(tostring(w) == text .. text:sub(half + 1))
+            w:release()
+        end)
+        it(("is put when it was consumed, of %d bytes"):format(n), function()
+            local w, text = filled(n)
+            local p = w:ref()
+            local skipped = math.floor(n / 3)
+            w:skip(skipped):putcdata(p, n)
+            assert.is_true(tostring(w) == text:sub(skipped + 1) .. text)
+            w:release()
+        end)
+        it(("becomes the contents by set, of %d bytes"):format(n), function()
+            for _, skipped in ipairs { 0, 1, math.floor(n * 0.97), n } do
+                local w, text = filled(n)
+                local p = w:ref()
+                w:skip(skipped):set(p, n)
+                assert.is_true(tostring(w) == text)
+                w:set(w:ref() + 1, n - 1)
+                assert.is_true(tostring(w) == text:sub(2))
+                w:release()
+            end
+        end)
+    end
+
+    it("may not reach beyond the memory", function()
+        local w = filled(4096)
+        local p, n = w:ref()
+        local room = w:capacity()
+        for _, method in ipairs { "putcdata", "set" } do
+            raises(function() w[method](w, p + 1, room) end, "#2", method,
+                "end of the buffer's memory")
+            raises(function() w[method](w, p, 2^40) end, "#2", method)
+        end
+        assert.equal(n, #w)
+        w:release()
+    end)
+
+    it("leaves nothing behind for the next owner", function()
+        for _, n in ipairs { 3000, 4096, 40000 } do
+            local w = filled(n)
+            local p = w:ref()
+            w:skip(n - 9):set(p, n)
+            w:putcdata(w:ref())
+            w:release()
+            for _, size in ipairs { 4096, 65536 } do
+                local heirs = {}
+                for k = 1, 3 do
+                    heirs[k] = pool:checkout(size)
+                    assert.is_true(tostring(heirs[k]) == ("\0"):rep(size))
+                end
+                for k = 1, 3 do
+                    heirs[k]:release()
+                end
+            end
+        end
+    end)
+end)
+
 describe("reserve and commit", function()
     it("append what was written to the memory between", function()
         local w = pool:writer():put "a"

@@ -37,7 +37,9 @@ local new_pointer = ffi.typeof("const void *")
 ---@type any
 local new_bytes = ffi.typeof("uint8_t[?]")
 
-local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
+local constants = core.constants
+local EFAULT, ESTALE, INT_MAX = constants.EFAULT, constants.ESTALE,
+    constants.INT_MAX
 local ITSELF = "a buffer cannot be put into itself"
 
 ---@class (partial) bufpool.Buffer : bufpool.Reader, bufpool.FileReader
@@ -296,17 +298,27 @@ local function to_pointer(v, n, name)
     return at
 end
 
+-- After an append or assign of n bytes that failed: whether the collector ran
+-- for it. Raises unless it is worth another attempt.
+local function again(b, errno, n, name, collected)
+    if errno == EFAULT then
+        bad_argument(2, name, "so many bytes from this pointer go past the "
+            .. "end of the buffer's memory")
+    elseif errno == ESTALE then
+        return collected
+    end
+    collect_or_raise(b.number, errno, n, name, collected)
+    return true
+end
+
 local function append_from(self, from, n, collected)
     local b, epoch = live(self, "putcdata")
     local errno = append(b, epoch, charged(self), from, n, nil, 0)
     if errno == 0 then
         return self
-    elseif errno ~= ESTALE then
-        collect_or_raise(b.number, errno, tonumber(b.len) + n, "putcdata",
-            collected)
-        collected = true
     end
-    return append_from(self, from, n, collected)
+    return append_from(self, from, n,
+        again(b, errno, tonumber(b.len) + n, "putcdata", collected))
 end
 
 ---Appends n bytes from a pointer.
@@ -337,11 +349,8 @@ local function set_to(self, v, n, collected)
         p_epoch or 0)
     if errno == 0 then
         return self
-    elseif errno ~= ESTALE then
-        collect_or_raise(b.number, errno, count, "set", collected)
-        collected = true
     end
-    return set_to(self, v, n, collected)
+    return set_to(self, v, n, again(b, errno, count, "set", collected))
 end
 
 ---Replaces the contents by a copy of data, or of n bytes from a pointer.

@@ -119,11 +119,12 @@ struct bufpool_values {
  *
  * extend makes the contents at least n bytes long; what that adds is the
  * caller's to write. grant lets commit append what lies before `end`. store
- * writes n bytes, the lowest first, 4 at most. assign and append grow. compare
- * returns -1, 0 or 1, and equal_ct 0 or 1. find and find_plain return how far
- * from i it is, -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the
- * characters of a pattern. read and fread make bytes that have come past the
- * end part of the contents.
+ * writes n bytes, the lowest first, 4 at most. assign and append grow; `from`
+ * may point into the buffer's own memory, and they return EFAULT when n bytes
+ * go past its end. compare returns -1, 0 or 1, and equal_ct 0 or 1. find and
+ * find_plain return how far from i it is, -1 when it is nowhere, or -ESTALE;
+ * find also -EINVAL, for the characters of a pattern. read and fread make bytes
+ * that have come past the end part of the contents.
  *
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular

@@ -6,6 +6,7 @@
 #include "append.h"
 #include "bytes.h"
 #include "core/grow.h"
+#include "core/refill.h"
 
 #define SAME(field) \
 	_Static_assert(offsetof(struct bufpool_buf, field) == \
@@ -163,16 +164,35 @@ bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
 	return 0;
 }
 
+/* How many bytes there are from `from` to the end of b's own memory; 0 when it
+ * does not point in there. */
+static size_t
+own(const struct bufpool_buf *b, const void *from)
+{
+	uintptr_t at = (uintptr_t)from, base = (uintptr_t)b->base;
+	size_t size = b->base != NULL ? buf_size(b) : 0;
+
+	return at >= base && at - base < size ? size - (at - base) : 0;
+}
+
+/* What is replaced need not move, so memory that is large enough is used from
+ * its start. That also keeps a pointer into it good. */
 int
 bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	     const void *from, size_t n, const void *source,
 	     int32_t source_epoch)
 {
+	size_t most = own(b, from);
 	int error;
 
 	if (stale(b, epoch) || stale(source, source_epoch))
 		return ESTALE;
-	if (n > b->capacity) {
+	if (most > 0 && n > most)
+		return EFAULT;
+	if (n > b->capacity && n <= buf_size(b)) {
+		b->len = 0;
+		buf_rewind(b);
+	} else if (n > b->capacity) {
 		error = append_grow(b, n, box);
 		if (error != 0)
 			return error;
@@ -185,16 +205,40 @@ bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	return 0;
 }
 
+/* Growth moves what lies in b's own memory, or wipes it, so it is copied
+ * before. */
+static int
+append_own(struct bufpool_buf *b, struct bufpool_box *box, const void *from,
+	   size_t n)
+{
+	struct bufpool_buf *copy =
+		checkout_at(pool_of(b), n, 0, TAKE_ANY | TAKE_CLOSED);
+	int error;
+
+	if (copy == NULL)
+		return errno;
+	copy->len = n;
+	memcpy(bufpool_data(copy), from, n);
+	error = bytes_append(b, b->epoch, box, copy->at, n, NULL, 0);
+	bufpool_release(copy);
+	return error;
+}
+
 int
 bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	     const void *from, size_t n, const void *source,
 	     int32_t source_epoch)
 {
+	size_t most = own(b, from);
 	int error;
 
 	if (stale(b, epoch) || stale(source, source_epoch))
 		return ESTALE;
+	if (most > 0 && n > most)
+		return EFAULT;
 	if (n > b->capacity - b->len) {
+		if (most > 0)
+			return append_own(b, box, from, n);
 		error = append_grow(b, b->len + n, box);
 		if (error != 0)
 			return error;

@@ -20,6 +20,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "EAGAIN", EAGAIN },
 	{ "EBADF", EBADF },
 	{ "ECANCELED", ECANCELED },
+	{ "EFAULT", EFAULT },
 	{ "ENOBUFS", ENOBUFS },
 	{ "ENOTSUP", ENOTSUP },
 	{ "EMSGSIZE", EMSGSIZE },
