@@ -362,14 +362,35 @@ describe("setbyte", function()
         assert.equal("A.BCD", tostring(buf))
     end)
 
-    it("wraps as a store through an FFI pointer does", function()
-        local cell = ffi.new "uint8_t[1]"
-        for _, v in ipairs {
-            256, 257, 511, -1, -255, 1.9, -1.9, 65536, 2 ^ 31, 3LL, -1LL,
-            300ULL,
-        } do
-            cell[0] = v
-            assert.equal(cell[0], with ".":setbyte(1, v):byte(1))
+    it("sets more than four bytes, or none of them", function()
+        for _, n in ipairs { 5, 6, 9, 100, 3000 } do
+            local buf, bytes = with(("."):rep(n + 2)), {}
+            for k = 1, n do
+                bytes[k] = k * 7 % 256
+            end
+            buf:setbyte(2, unpack(bytes))
+            assert.same(bytes, { buf:byte(2, n + 1) })
+            assert.equal(".", buf:sub(1, 1))
+            assert.equal(".", buf:sub(-1))
+            local before = tostring(buf)
+            raises(function() buf:setbyte(4, unpack(bytes)) end, "#1",
+                "'setbyte'")
+            bytes[n] = "x"
+            raises(function() buf:setbyte(1, unpack(bytes)) end,
+                "#" .. n + 1, "'setbyte'")
+            assert.equal(before, tostring(buf))
+        end
+    end)
+
+    it("wipes what it has set above the mark", function()
+        local fresh = bufpool.new()
+        for n = 1, 7 do
+            local buf = fresh:checkout(4096)
+            buf:setbyte(4096 - n + 1, unpack({ 1, 2, 3, 4, 5, 6, 7 }, 1, n))
+            buf:release()
+            local heir = fresh:checkout(4096)
+            assert.is_true(tostring(heir) == ("\0"):rep(4096))
+            heir:release()
         end
     end)
 

@@ -20,9 +20,10 @@ local floor, max, min = math.floor, math.max, math.min
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local string_format = string.format
 local type = type
-local tobit = bit.tobit
+local band, bor, lshift, tobit = bit.band, bit.bor, bit.lshift, bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
+local word = check.word
 local live, data = object.live, object.data
 local is_handle, same = object.is_handle, object.same
 local grow, room, charged = space.grow, space.room, space.charged
@@ -66,7 +67,7 @@ end
 -- In place ------------------------------------------------------------------
 
 local function stored(v, name, arg)
-    return floor(tonumber(check.byte(v, name, arg) % 256))
+    return (band(word(v, name, arg), 255))
 end
 
 -- Up to four bytes, as one number.
@@ -75,13 +76,13 @@ local function set_few(self, i, n, v, w, x, y)
     local from = position(i, tonumber(b.len), n, "setbyte", 1)
     local bytes = stored(v, "setbyte", 2)
     if n >= 2 then
-        bytes = bytes + stored(w, "setbyte", 3) * 0x100
+        bytes = bor(bytes, lshift(stored(w, "setbyte", 3), 8))
     end
     if n >= 3 then
-        bytes = bytes + stored(x, "setbyte", 4) * 0x10000
+        bytes = bor(bytes, lshift(stored(x, "setbyte", 4), 16))
     end
     if n == 4 then
-        bytes = bytes + stored(y, "setbyte", 5) * 0x1000000
+        bytes = bor(bytes, lshift(stored(y, "setbyte", 5), 24))
     end
     if store(b, epoch, from - 1, bytes, n) == ESTALE then
         return set_few(self, i, n, v, w, x, y)
@@ -117,7 +118,7 @@ function buffer.setbyte(self, i, ...)
     -- in a loop.
     local stop = tobit(min(tonumber(b.len), tonumber(b.mark), INT_MAX))
     if select("#", ...) == 1 and type(i) == "number" and type(v) == "number"
-        and i >= 1 and i <= stop and floor(i) == i then
+        and i >= 1 and i <= stop and floor(i) == i and tobit(v) == v then
         local p = at - 1 + i
         if b.epoch ~= epoch then
             return buffer.setbyte(self, i, v)
@@ -174,14 +175,14 @@ function buffer.copy(self, i, source, from, to)
     return self
 end
 
----Overwrites a range with one byte. A number above 255 wraps.
+---Overwrites a range with one byte; the number wraps.
 ---@param v bufpool.Number
 ---@param i? bufpool.Integer
 ---@param j? bufpool.Integer
 ---@return bufpool.Buffer
 function buffer.fill(self, v, i, j)
     local b, epoch = live(self, "fill")
-    local byte = tonumber(check.byte(v, "fill", 1) % 256)
+    local byte = stored(v, "fill", 1)
     local from, to = range(i, j, tonumber(b.len), "fill", 2)
     if fill(b, epoch, from - 1, max(to - from + 1, 0), byte) == ESTALE then
         return buffer.fill(self, v, i, j)

@@ -1,6 +1,7 @@
 -- Argument checks, and errors at the line of whoever called bufpool.
 
 local ffi = require "ffi"
+local tobit = require("bit").tobit
 
 local error, tonumber, tostring, type = error, tonumber, tostring, type
 local ceil, floor = math.ceil, math.floor
@@ -182,13 +183,53 @@ function check.callable(f, name, arg)
     end
 end
 
----A number to be stored as a byte. The FFI store wraps it.
-function check.byte(v, name, arg)
+---A number of Lua's or a 64-bit integer of C, to be stored.
+function check.storable(v, name, arg)
     if type(v) == "number" or check.integer(v) then
         return v
     end
     bad_argument(arg, name, "number expected, got "
         .. type(v))
+end
+
+local storable = check.storable
+
+-- WRAPPING. What is stored of a number is its integer part modulo 2^n, and 0 of
+-- NaN and infinities. The FFI does not do that: its conversions round, saturate
+-- or give 0 or -2^31, by processor, by LuaJIT, and on trace otherwise than off.
+-- bit.tobit is right for whole numbers below 2^51. Where tobit(v) == v, nothing
+-- else has to be done, and for an integer of a loop a trace drops both.
+
+---For a number that tobit would not keep: one of which tobit keeps the right 32
+---bits.
+function check.whole(v)
+    v = v >= 0 and floor(v) or ceil(v)
+    if v > -2 ^ 51 and v < 2 ^ 51 then
+        return v
+    end
+    v = v % 2 ^ 32
+    return v == v and v or 0
+end
+
+local whole_number = check.whole
+
+---As whole, for the 64 bits of an int64_t.
+function check.whole64(v)
+    if v >= -2 ^ 63 and v < 2 ^ 63 then
+        return v
+    end
+    -- From 2^63 on every number is whole.
+    v = v % 2 ^ 64
+    return v >= 2 ^ 63 and v - 2 ^ 64 or v == v and v or 0
+end
+
+---The 32 bits that are stored of v.
+function check.word(v, name, arg)
+    v = storable(v, name, arg)
+    if type(v) == "number" and tobit(v) ~= v then
+        v = whole_number(v)
+    end
+    return (tobit(v))
 end
 
 return check

@@ -34,7 +34,7 @@ local ffi = require "ffi"
 
 ---A size, count or position: a number, or an integer that C returned.
 ---@alias bufpool.Integer integer|ffi.cdata*
----What can be stored: an FFI store wraps it.
+---What can be stored: as an integer it wraps.
 ---@alias bufpool.Number number|ffi.cdata*
 ---What can be written, put, searched for and compared with.
 ---@alias bufpool.Data string|number|bufpool.Reader

@@ -117,7 +117,7 @@ local NUMBER = {
 local codes = {
     int = NUMBER, uint = NUMBER,
     float = {
-        take = "byte($v, 'pack', $arg)",
+        take = "storable($v, 'pack', $arg)",
         span = NUMBER.span, write = NUMBER.write, read = NUMBER.read,
     },
     string = {
@@ -359,9 +359,9 @@ local GROUP, KEPT, WEIGHT = 64, 16384, 64
 -- each finds its own in a table.
 local PACK = [[
 local e, rest = ...
-local aligned, byte, extend, fill, integer, set, start, text, write, zeroless =
-    e.aligned, e.byte, e.extend, e.fill, e.integer, e.set, e.pack_from, e.text,
-    e.write, e.zeroless
+local aligned, storable, extend, fill, integer, set, start, text, write,
+    zeroless = e.aligned, e.storable, e.extend, e.fill, e.integer, e.set,
+    e.pack_from, e.text, e.write, e.zeroless
 return function(self, at$params)
     $values
     $start
@@ -384,7 +384,8 @@ end
 ]]
 
 local environment = {
-    aligned = aligned, byte = check.byte, bytes = bytes, extend = extend,
+    aligned = aligned, storable = check.storable, bytes = bytes,
+    extend = extend,
     fill = buffer.fill, get = get, integer = integer, pack_from = pack_from,
     set = set, text = text, tonumber = tonumber, too_short = too_short,
     unpack_from = unpack_from, write = buffer.write, zero = zero,

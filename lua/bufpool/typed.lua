@@ -65,7 +65,7 @@ local nan = 0 / 0
 local function put_each(put, self, size, name, ...)
     local n = select("#", ...)
     for k = 1, n do
-        check.byte(select(k, ...), name, k)
+        check.storable(select(k, ...), name, k)
     end
     room(self, size * n, name)
     for k = 1, n do
@@ -80,7 +80,7 @@ end
 -- becomes a double from 2^63 on. The half of it is rounded once; its lowest bit
 -- is set where either of the two lowest was, which decides ties.
 local function real(v, name, arg)
-    check.byte(v, name, arg)
+    check.storable(v, name, arg)
     if istype(uint64, v) and v >= 0x8000000000000000ULL then
         return tonumber(bor(rshift(v, 1), band(v, 1ULL))) * 2
     end
@@ -104,7 +104,8 @@ local FENCE = "if epoch ~= epoch then return read(self, i) end\n"
 -- allocates, and nothing that a trace has to guard: object.lua says why.
 local template = [[
 local e = ...
-local cast, number = e.cast, e.number
+local cast, storable, word = e.cast, e.storable, e.word
+local whole, whole64 = e.whole, e.whole64
 local cell, ticks, tick_byte, nan = e.cell, e.ticks, e.tick_byte, e.nan
 local consume, live, line_end, position = e.consume, e.live, e.line_end,
     e.position
@@ -113,7 +114,7 @@ local bor, bswap, bxor, lshift, rshift = e.bor, e.bswap, e.bxor, e.lshift,
     e.rshift
 local floor, max, min, tobit = e.floor, e.max, e.min, e.tobit
 local select, tonumber, type = e.select, e.tonumber, e.type
-local int64, real, uint64 = e.int64, e.real, e.uint64
+local int64, real = e.int64, e.real
 local words, unsigned = e.words, e.unsigned
 local INT_MAX, ESTALE = 0x7fffffff, e.ESTALE
 
@@ -214,14 +215,15 @@ return read, get, set, put
 
 local environment = {
     ESTALE = core.constants.ESTALE,
-    number = check.byte, position = check.position,
+    storable = check.storable, word = check.word, whole = check.whole,
+    whole64 = check.whole64, position = check.position,
     view = object.view, live = live, room = room,
     consume = calls.consume, line_end = space.line_end,
     put_each = put_each, too_short = too_short,
     cell = cell, ticks = ticks, tick_byte = tick_byte, nan = nan,
     words = ffi.typeof("int32_t *"), unsigned = ffi.typeof("uint32_t *"),
     cast = ffi.cast,
-    int64 = int64, uint64 = uint64, real = real,
+    int64 = int64, real = real,
     bor = bor, bswap = bit.bswap, bxor = bit.bxor,
     lshift = bit.lshift, rshift = rshift, tobit = bit.tobit,
     floor = math.floor, max = math.max, min = math.min,
@@ -229,6 +231,12 @@ local environment = {
 }
 
 -- The parts of the template that differ.
+
+-- check.lua tells how numbers wrap.
+local WORD_OF_V = [[
+if tobit(v) ~= v then v = whole(v) end
+local x = tobit(v)
+]]
 local function byte_parts(kind)
     local size = kind.size
     local sum, stores = {}, {}
@@ -243,12 +251,11 @@ local function byte_parts(kind)
         value = ("return bxor(x, %d) - %d"):format(sign, sign)
     end
     return {
-        check = "number",
+        check = "v = word",
         point = "local p = at + from",
         load = "local x = bor(" .. table.concat(sum, ", ") .. ")",
         value = value,
-        convert = ("cell.%s = v\nlocal x = cell.%s"):format(kind.field,
-            kind.field),
+        convert = WORD_OF_V,
         write = table.concat(stores, "\n"),
     }
 end
@@ -276,12 +283,12 @@ local v = $word.f32
         value = "return v"
     end
     return {
-        check = kind.float and "v = real" or "number",
+        check = kind.float and "v = real" or "v = word",
         point = "local p = cast(words, at + from)",
         load = load, value = value,
-        convert = NEXT_TICK .. ("cell.%s = v\nlocal x = "):format(kind.field)
-            .. (kind.float and swap .. "(cell.i32)"
-            or kind.swap and SWAP:format("cell.i32") or "cell.i32"),
+        convert = NEXT_TICK .. (kind.float
+            and "cell.f32 = v\nlocal x = " .. swap .. "(cell.i32)"
+            or WORD_OF_V .. (kind.swap and "x = " .. SWAP:format "x" or "")),
         write = "p[0] = x" .. TICK,
     }
 end
@@ -313,15 +320,12 @@ cell.u64 = high * 0x100000000ULL + low
 local v = cell.f64
 ]] .. FENCE .. "return v"
         convert = ("cell.f64 = v\nlocal x = %s(cell.u64)\n"):format(swap)
-    elseif kind.signed then
-        value = "return high * 0x100000000LL + low"
-        convert = "local x = int64(v)\n"
     else
-        value = "return high * 0x100000000ULL + low"
-        -- The interpreter would turn negative numbers into 2^63.
+        value = ("return high * 0x100000000%sLL + low"):format(
+            kind.signed and "" or "U")
         convert = [[
-local x
-if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
+if type(v) == "number" and tobit(v) ~= v then v = whole64(v) end
+local x = int64(v)
 ]]
     end
     if kind.swap and not kind.float then
@@ -331,7 +335,7 @@ if type(v) == "number" and v < 0x1p63 then x = int64(v) else x = uint64(v) end
         convert = convert .. "local y = rshift(x, 32)"
     end
     return {
-        check = kind.float and "v = real" or "number",
+        check = kind.float and "v = real" or "storable",
         point = "local p = cast(words, at + from)",
         aim = aim,
         load = load, value = value,

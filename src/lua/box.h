@@ -152,7 +152,7 @@ struct bufpool_calls {
 	int (*const commit)(struct bufpool_buf *, int32_t epoch, size_t n);
 	int (*const expose)(struct bufpool_buf *, int32_t epoch);
 	int (*const store)(struct bufpool_buf *, int32_t epoch, size_t i,
-			   uint32_t bytes, int n);
+			   int32_t bytes, int n);
 	int (*const fill)(struct bufpool_buf *, int32_t epoch, size_t i,
 			  size_t n, int byte);
 	int (*const overwrite)(struct bufpool_buf *, int32_t epoch, size_t i,

@@ -116,7 +116,7 @@ bytes_expose(struct bufpool_buf *b, int32_t epoch)
 
 /* Raises the mark by whole cache lines: space.lua says why. */
 int
-bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, uint32_t bytes,
+bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, int32_t bytes,
 	    int n)
 {
 	size_t end = (i + (size_t)n + WIPE_LINE - 1) / WIPE_LINE * WIPE_LINE;
@@ -126,7 +126,7 @@ bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, uint32_t bytes,
 	buf_raise_mark(b, end < b->capacity ? end : b->capacity);
 	buf_changed(b);
 	for (int k = 0; k < n; k++)
-		b->at[i + (size_t)k] = (uint8_t)(bytes >> 8 * k);
+		b->at[i + (size_t)k] = (uint8_t)((uint32_t)bytes >> 8 * k);
 	return 0;
 }
 

@@ -23,7 +23,7 @@ int bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
 int bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end);
 int bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n);
 int bytes_expose(struct bufpool_buf *b, int32_t epoch);
-int bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, uint32_t bytes,
+int bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, int32_t bytes,
 		int n);
 int bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 	       int byte);
