@@ -327,6 +327,92 @@ describe("get", function()
     end)
 end)
 
+describe("get of many lengths", function()
+    local text = ("0123456789abcdef"):rep(1000)
+
+    -- The pieces, and what is left.
+    local function model(lengths)
+        local pieces, at = {}, 1
+        for k, n in ipairs(lengths) do
+            pieces[k] = text:sub(at, at + n - 1)
+            at = at + n
+        end
+        return pieces, text:sub(at)
+    end
+
+    for _, count in ipairs { 1, 2, 3, 4, 5, 17, 100, 400, 3000 } do
+        it("takes them all: " .. count, function()
+            local w, lengths = pool:writer():put(text), {}
+            for k = 1, count do
+                lengths[k] = k % 7
+            end
+            local pieces, rest = model(lengths)
+            assert.same(pieces, { w:get(unpack(lengths)) })
+            assert.equal(rest, tostring(w))
+            w:release()
+        end)
+    end
+
+    it("takes the rest where nil stands, and nothing after that", function()
+        for _, count in ipairs { 2, 3, 4, 9 } do
+            local w = pool:writer():put "abcdefgh"
+            local got = { w:get(unpack({ 3 }, 1, count)) }
+            assert.equal(count, #got)
+            assert.equal("abc", got[1])
+            assert.equal("defgh", got[2])
+            for k = 3, count do
+                assert.equal("", got[k])
+            end
+            assert.equal(0, #w)
+            w:release()
+        end
+    end)
+
+    -- In a coroutine whose stack is almost full the results have no place.
+    it("takes nothing where there is no room for all results", function()
+        local w, lengths = pool:writer():put(text), {}
+        for k = 1, 7900 do
+            lengths[k] = 1
+        end
+        local function deep(n)
+            if n > 0 then
+                return 0 + deep(n - 1)
+            end
+            local got = select("#", w:get(unpack(lengths)))
+            return got
+        end
+        for n = 0, 20000, 250 do
+            w:set(text)
+            local ok = coroutine.wrap(function() return pcall(deep, n) end)()
+            assert.equal(ok and #text - 7900 or #text, #w)
+        end
+        w:release()
+    end)
+end)
+
+describe("putf of many values", function()
+    for _, count in ipairs { 16, 17, 100, 250, 400, 3000 } do
+        it("puts them all: " .. count, function()
+            local w, values = pool:writer():put "x", {}
+            for k = 1, count do
+                values[k] = k
+            end
+            local format = ("%d,"):rep(count)
+            w:putf(format, unpack(values))
+            assert.equal("x" .. format:format(unpack(values)), tostring(w))
+            local before = tostring(w)
+            values[count] = w
+            raises(function() w:putf(format:gsub("%%d,$", "%%s"),
+                unpack(values)) end, "itself")
+            assert.equal(before, tostring(w))
+            -- The format does not use it.
+            w:putf("%d", unpack(values))
+            assert.equal(before .. "1", tostring(w))
+            w:release()
+        end)
+    end
+end)
+
 describe("skip", function()
     it("consumes without a string", function()
         local w = pool:writer():put "abcdef"

@@ -17,7 +17,9 @@ local space = require "bufpool.space"
 
 local cast, ffi_string = ffi.cast, ffi.string
 local floor, max, min = math.floor, math.max, math.min
+local HUGE = math.huge
 local error, pcall, select, tonumber = error, pcall, select, tonumber
+local setmetatable, unpack = setmetatable, unpack
 local string_format = string.format
 local type = type
 local band, bor, lshift, tobit = bit.band, bit.bor, bit.lshift, bit.tobit
@@ -95,9 +97,9 @@ local function set_bytes(self, i, n, ...)
         return set_few(self, i, n, ...)
     end
     live(self, "setbyte")
-    local bytes = new_bytes(n)
+    local bytes, values = new_bytes(n), { ... }
     for k = 1, n do
-        bytes[k - 1] = stored(select(k, ...), "setbyte", k + 1)
+        bytes[k - 1] = stored(values[k], "setbyte", k + 1)
     end
     local b, epoch = live(self, "setbyte")
     local from = position(i, tonumber(b.len), n, "setbyte", 1)
@@ -244,27 +246,28 @@ end
 
 buffer.put = put
 
--- Whether self is among the n values. Eight at a time: a trace holds only a few
--- calls of a function by itself.
-local function among(self, n, s, t, u, v, w, x, y, z, ...)
-    return same(self, s) or same(self, t) or same(self, u) or same(self, v)
-        or same(self, w) or same(self, x) or same(self, y) or same(self, z)
-        or n > 8 and among(self, n - 8, ...)
-end
-
 -- Stands for the buffer that is written to. That buffer may be an argument as
 -- long as the format does not use it.
 local itself = setmetatable({}, {
     __tostring = function() error(ITSELF, 0) end,
 })
 
-local function without(self, n, v, ...)
-    if n == 0 then
-        return
-    elseif same(self, v) then
-        v = itself
+local function format_many(self, fmt, n, ...)
+    local values = { ... }
+    for k = 1, n do
+        if same(self, values[k]) then
+            values[k] = itself
+        end
     end
-    return v, without(self, n - 1, ...)
+    return pcall(string_format, fmt, unpack(values, 1, n))
+end
+
+-- Whether self is among the n values. Eight at a time: a trace holds only a few
+-- calls of a function by itself.
+local function among(self, n, s, t, u, v, w, x, y, z, ...)
+    return same(self, s) or same(self, t) or same(self, u) or same(self, v)
+        or same(self, w) or same(self, x) or same(self, y) or same(self, z)
+        or n > 8 and among(self, n - 8, ...)
 end
 
 ---Appends the result of string.format(fmt, ...).
@@ -274,10 +277,12 @@ end
 function buffer.putf(self, fmt, ...)
     live(self, "putf")
     local n = select("#", ...)
-    if among(self, n, ...) then
-        return buffer.putf(self, fmt, without(self, n, ...))
+    local ok, text
+    if n > 16 or among(self, n, ...) then
+        ok, text = format_many(self, fmt, n, ...)
+    else
+        ok, text = pcall(string_format, fmt, ...)
     end
-    local ok, text = pcall(string_format, fmt, ...)
     if not ok then
         format_failed(text)
     end
@@ -394,46 +399,75 @@ function buffer.commit(self, n)
     return self
 end
 
--- Takes n bytes off the front, or all.
-local function take(self, n)
-    local b, epoch = live(self, "get")
-    local at, len = b.at, tonumber(b.len)
-    local count = min(n or len, len)
-    if b.epoch ~= epoch then
-        return take(self, n)
-    end
-    local text = ffi_string(at, count)
-    if consume(b, epoch, count) == ESTALE then
-        return take(self, n)
-    end
-    return text
-end
-
-local function take_each(self, n, ...)
-    local text = take(self, n and tonumber(n))
-    if select("#", ...) == 0 then
-        return text
-    end
-    return text, take_each(self, ...)
-end
-
+-- Without a length it is all that is left.
 local function get_size(n, arg)
-    return type(n) ~= "nil" and size(n, "get", arg) or nil
+    return type(n) ~= "nil" and size(n, "get", arg) or HUGE
 end
 
--- Up to three lengths, without a loop (see put_few). All are checked before any
--- byte is taken.
+-- Up to three lengths, without a loop, which does not fit into the trace of a
+-- program's own. Nothing is taken before all has been read.
 local function get_few(self, count, n, m, o)
-    n, m, o = get_size(n, 1), get_size(m, 2), get_size(o, 3)
-    local first = take(self, n)
-    if count <= 1 then
-        return first
+    local v_most, w_most, x_most = get_size(n, 1), get_size(m, 2),
+        get_size(o, 3)
+    local b, epoch = live(self, "get")
+    local at, len, read = b.at, tonumber(b.len), ffi_string
+    local v_len = min(v_most, len)
+    local w_len = count >= 2 and min(w_most, len - v_len) or 0
+    local x_len = count >= 3 and min(x_most, len - v_len - w_len) or 0
+    local w_at, x_at = at + v_len, at + (v_len + w_len)
+    local v, w, x
+    if b.epoch ~= epoch then
+        return get_few(self, count, n, m, o)
     end
-    local second = take(self, m)
-    if count == 2 then
-        return first, second
+    v = read(at, v_len)
+    if count >= 2 then
+        if b.epoch ~= epoch then
+            return get_few(self, count, n, m, o)
+        end
+        w = read(w_at, w_len)
     end
-    return first, second, take(self, o)
+    if count >= 3 then
+        if b.epoch ~= epoch then
+            return get_few(self, count, n, m, o)
+        end
+        x = read(x_at, x_len)
+    end
+    if consume(b, epoch, v_len + w_len + x_len) == ESTALE then
+        return get_few(self, count, n, m, o)
+    elseif count <= 1 then
+        return v
+    elseif count == 2 then
+        return v, w
+    end
+    return v, w, x
+end
+
+-- Any number of lengths.
+local function get_many(self, count, ...)
+    local lengths, texts, total = { ... }, {}, 0
+    for k = 1, count do
+        lengths[k] = get_size(lengths[k], k)
+    end
+    local b, epoch = live(self, "get")
+    local len, at = tonumber(b.len), b.at
+    for k = 1, count do
+        local n, from = min(lengths[k], len - total), at + total
+        total = total + n
+        if b.epoch ~= epoch then
+            return get_many(self, count, ...)
+        end
+        local text = ffi_string(from, n)
+        if b.epoch ~= epoch then
+            return get_many(self, count, ...)
+        end
+        texts[k] = text
+    end
+    if not pcall(unpack, texts, 1, count) then
+        raise(("too many results of 'get' (%d)"):format(count))
+    elseif consume(b, epoch, total) == ESTALE then
+        return get_many(self, count, ...)
+    end
+    return unpack(texts, 1, count)
 end
 
 ---Takes bytes off the front, as one string for each length; all without one.
@@ -445,10 +479,7 @@ function buffer.get(self, ...)
     if count <= 3 then
         return get_few(self, count, ...)
     end
-    for k = 1, count do
-        get_size((select(k, ...)), k)
-    end
-    return take_each(self, ...)
+    return get_many(self, count, ...)
 end
 
 ---Takes n bytes off the front, or all when there are fewer.
