@@ -20,7 +20,8 @@ local floor, max, min = math.floor, math.max, math.min
 local HUGE = math.huge
 local error, pcall, select, tonumber = error, pcall, select, tonumber
 local setmetatable, unpack = setmetatable, unpack
-local string_format = string.format
+local string_find, string_format = string.find, string.format
+local string_gsub, string_match = string.gsub, string.match
 local type = type
 local band, bor, lshift, tobit = bit.band, bit.bor, bit.lshift, bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
@@ -231,12 +232,12 @@ end
 -- passes unchanged.
 local function format_failed(message)
     if type(message) == "string" then
-        local arg, what = message:match(
+        local arg, what = string_match(message,
             "^bad argument #(%d+) to '[^']*' %((.*)%)$")
         if arg then
             bad_argument(tonumber(arg), "putf", what)
-        elseif message:find("^invalid option '[^']*' to 'format'$") then
-            raise((message:gsub("'format'$", "'putf'")))
+        elseif string_find(message, "^invalid option '[^']*' to 'format'$") then
+            raise((string_gsub(message, "'format'$", "'putf'")))
         elseif message == ITSELF then
             raise(message)
         end
@@ -393,8 +394,8 @@ function buffer.commit(self, n)
     if commit(b, epoch, fits and count or 0) == ESTALE then
         return buffer.commit(self, n)
     elseif not fits then
-        bad_argument(1, "commit", ("%.14g bytes exceed the %.14g reserved")
-            :format(count, stop - len))
+        bad_argument(1, "commit", string_format(
+            "%.14g bytes exceed the %.14g reserved", count, stop - len))
     end
     return self
 end
@@ -463,7 +464,7 @@ local function get_many(self, count, ...)
         texts[k] = text
     end
     if not pcall(unpack, texts, 1, count) then
-        raise(("too many results of 'get' (%d)"):format(count))
+        raise(string_format("too many results of 'get' (%d)", count))
     elseif consume(b, epoch, total) == ESTALE then
         return get_many(self, count, ...)
     end

@@ -4,6 +4,9 @@ local ffi = require "ffi"
 local tobit = require("bit").tobit
 
 local error, tonumber, tostring, type = error, tonumber, tostring, type
+local plain_getmetatable = getmetatable
+-- Not methods of strings, which a program may take away.
+local format, gsub, sub = string.format, string.gsub, string.sub
 local ceil, floor = math.ceil, math.floor
 local istype = ffi.istype
 
@@ -29,7 +32,7 @@ end
 
 ---The metatable of a table or userdata, also one that is protected.
 check.metatable = getmetatable or function(x)
-    local meta = _G.getmetatable(x)
+    local meta = plain_getmetatable(x)
     return type(meta) == "table" and meta or nil
 end
 
@@ -40,7 +43,8 @@ function check.raise(message)
     end
     local level = 2
     local info = getinfo(level, "S")
-    while info and (info.what == "C" or info.source:sub(1, #here) == here) do
+    while info and (info.what == "C"
+        or sub(info.source, 1, #here) == here) do
         level = level + 1
         info = getinfo(level, "S")
     end
@@ -51,12 +55,12 @@ local raise = check.raise
 
 ---The text of somebody else's error, without the position in front of it.
 function check.without_position(message)
-    return (tostring(message):gsub("^[^:]*:%d+: ", ""))
+    return (gsub(tostring(message), "^[^:]*:%d+: ", ""))
 end
 
 ---@param arg integer number of the argument, self not counted
 function check.bad_argument(arg, name, what)
-    raise(("bad argument #%d to '%s' (%s)"):format(arg, name, what))
+    raise(format("bad argument #%d to '%s' (%s)", arg, name, what))
 end
 
 local bad_argument = check.bad_argument
@@ -100,7 +104,7 @@ end
 local function whole(v, name, arg)
     local n = check.number(v, name, arg)
     if n ~= floor(n) then
-        bad_argument(arg, name, ("integer expected, got %.14g"):format(n))
+        bad_argument(arg, name, format("integer expected, got %.14g", n))
     end
     return n
 end
@@ -118,14 +122,14 @@ end
 function check.size(v, name, arg)
     local n = check.number(v, name, arg)
     if not (n >= 0 and n < SIZE_END and n == floor(n)) then
-        bad_argument(arg, name, ("size expected, got %.14g"):format(n))
+        bad_argument(arg, name, format("size expected, got %.14g", n))
     end
     return n
 end
 
 function check.out_of_range(i, len, name, arg)
     bad_argument(arg, name,
-        ("position %.14g out of range, length %.14g"):format(i, len))
+        format("position %.14g out of range, length %.14g", i, len))
 end
 
 ---A lone position, for `n` bytes that must fit after it: 1 to len, or to len +
@@ -138,8 +142,8 @@ function check.position(v, len, n, name, arg)
         check.out_of_range(given, len, name, arg)
     end
     if i + n - 1 > len then
-        bad_argument(arg, name, ("%.14g bytes at position %.14g "
-            .. "do not fit, length %.14g"):format(n, given, len))
+        bad_argument(arg, name, format("%.14g bytes at position %.14g "
+            .. "do not fit, length %.14g", n, given, len))
     end
     return i
 end

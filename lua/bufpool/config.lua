@@ -3,7 +3,9 @@
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 
+local byte, find, format = string.byte, string.find, string.format
 local floor, min = math.floor, math.min
+local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
 local raise = check.raise
 
 -- In the order in which a conflict with "classes" is told.
@@ -28,7 +30,7 @@ local function distance(a, b)
         local diagonal = row[0]
         row[0] = i
         for j = 1, #b do
-            local same = a:byte(i) == b:byte(j)
+            local same = byte(a, i) == byte(b, j)
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1,
                 diagonal + (same and 0 or 1))
         end
@@ -54,19 +56,19 @@ end
 
 local function wrong(key, expected, value)
     if type(value) == "string" then
-        value = ("%q"):format(value)
+        value = format("%q", value)
     elseif type(value) ~= "number" then
         value = type(value)
     end
-    raise(("bad value for '%s' in 'new' (%s expected, got %s)"):format(key,
+    raise(format("bad value for '%s' in 'new' (%s expected, got %s)", key,
         expected, value))
 end
 
 function checks.name(value)
     if type(value) ~= "string" or #value < 1 or #value > limits.NAME_MAX
-        or value:find("%z") then
-        wrong("name", ("string of 1 to %d bytes without zeros")
-            :format(limits.NAME_MAX), value)
+        or find(value, "%z") then
+        wrong("name", format("string of 1 to %d bytes without zeros",
+            limits.NAME_MAX), value)
     end
     return value
 end
@@ -106,7 +108,7 @@ local function class_number(key, value, low, high)
     local n = check.integer(value) or value
     if type(n) ~= "number" or not (n >= low and n <= high)
         or n ~= floor(n) then
-        wrong(key, ("integer from %.14g to %.14g"):format(low, high), value)
+        wrong(key, format("integer from %.14g to %.14g", low, high), value)
     end
     return n
 end
@@ -117,14 +119,14 @@ local function class(value, where)
     end
     for key in pairs(value) do
         if key ~= "size" and key ~= "count" then
-            raise(("unknown key '%s' in '%s' in 'new' (it has 'size' and "
-                .. "'count')"):format(tostring(key), where))
+            raise(format("unknown key '%s' in '%s' in 'new' (it has 'size' and "
+                .. "'count')", tostring(key), where))
         end
     end
     local size = class_number(where .. ".size", value.size, GRAIN,
         limits.CLASS_MAX)
     if size % GRAIN ~= 0 then
-        wrong(where .. ".size", ("multiple of %d"):format(GRAIN), size)
+        wrong(where .. ".size", format("multiple of %d", GRAIN), size)
     end
     local count = value.count
     return { size = size, count = type(count) == "nil" and 0
@@ -137,12 +139,12 @@ function checks.classes(value)
     end
     local list, seen, others = {}, {}, 0
     for k, each in ipairs(value) do
-        local where = ("classes[%d]"):format(k)
+        local where = format("classes[%d]", k)
         list[k] = class(each, where)
         local size = list[k].size
         if seen[size] then
-            raise(("bad value for '%s.size' in 'new' (%.14g is also the size "
-                .. "of %s)"):format(where, size, seen[size]))
+            raise(format("bad value for '%s.size' in 'new' (%.14g is also the "
+                .. "size of %s)", where, size, seen[size]))
         end
         seen[size] = where
     end
@@ -150,8 +152,8 @@ function checks.classes(value)
         others = others + 1
     end
     if #list < 1 or #list > limits.CLASSES_MAX or others ~= #list then
-        raise(("bad value for 'classes' in 'new' (list of 1 to %d tables "
-            .. "expected, got %d entries, %d of them in a list)"):format(
+        raise(format("bad value for 'classes' in 'new' (list of 1 to %d tables "
+            .. "expected, got %d entries, %d of them in a list)",
             limits.CLASSES_MAX, others, #list))
     end
     return list
@@ -159,14 +161,14 @@ end
 
 local function checked(key, value)
     if LATER[key] then
-        raise(("'%s' is not built yet"):format(key))
+        raise(format("'%s' is not built yet", key))
     elseif checks[key] then
         return checks[key](value)
     elseif not defaults[key] then
         if type(key) ~= "string" then
-            raise(("unknown key [%s] in 'new'"):format(tostring(key)))
+            raise(format("unknown key [%s] in 'new'", tostring(key)))
         end
-        raise(("unknown key '%s' in 'new' (did you mean '%s'?)"):format(key,
+        raise(format("unknown key '%s' in 'new' (did you mean '%s'?)", key,
             nearest(key)))
     end
     local n = check.integer(value) or value
@@ -194,8 +196,8 @@ return function(given)
     end
     for _, key in ipairs(config.classes and COUNTS or {}) do
         if type(given[key]) ~= "nil" then
-            raise(("both 'classes' and '%s' in 'new': with classes of its own "
-                .. "a pool has no others"):format(key))
+            raise(format("both 'classes' and '%s' in 'new': with classes of "
+                .. "its own a pool has no others", key))
         end
     end
     return config

@@ -16,6 +16,7 @@ local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 
 local cast = ffi.cast
+local format = string.format
 local live, is_handle, reject = object.live, object.is_handle, object.reject
 local release, freeze, detach = calls.release, calls.freeze, calls.detach
 
@@ -80,7 +81,7 @@ for event, what in pairs {
     __unm = "negate", __call = "call",
 } do
     meta[event] = function()
-        check.raise(("attempt to %s a handle"):format(what))
+        check.raise(format("attempt to %s a handle", what))
     end
 end
 

@@ -31,6 +31,7 @@ local pool = require "bufpool.pool"
 require "bufpool.lend"
 
 local ffi = require "ffi"
+local format = string.format
 
 ---A size, count or position: a number, or an integer that C returned.
 ---@alias bufpool.Integer integer|ffi.cdata*
@@ -142,7 +143,7 @@ function bufpool.new(config)
     if made then
         return made
     elseif key then
-        check.raise(("the pool '%s' exists with a different '%s'"):format(
+        check.raise(format("the pool '%s' exists with a different '%s'",
             whole.name, key))
     end
     return nil, message

@@ -13,6 +13,7 @@ local space = require "bufpool.space"
 
 local type, tonumber = type, tonumber
 local io_type = io.type
+local format = string.format
 local floor, max, min = math.floor, math.max, math.min
 local size, position, range = check.size, check.position, check.range
 local live, view, room = object.live, object.view, space.room
@@ -31,7 +32,7 @@ local function target(v, name, arg)
     if fd then
         if not (fd >= 0 and fd <= INT_MAX and fd == floor(fd)) then
             check.bad_argument(arg, name,
-                ("%.14g is no file descriptor"):format(fd))
+                format("%.14g is no file descriptor", fd))
         end
         return fd
     end

@@ -10,6 +10,9 @@ local reader = require "bufpool.reader"
 local raise, identify = check.raise, object.identify
 local death, reject = object.death, object.reject
 local error, pcall = error, pcall
+local format = string.format
+local ipairs, pairs, select = ipairs, pairs, select
+local setmetatable, type = setmetatable, type
 local readers = reader.methods
 
 local metatable = {}
@@ -19,7 +22,7 @@ local function text_of(v)
     if kind == "string" or kind == "number" then
         return v
     elseif identify(v) == nil then
-        raise(("attempt to concatenate a %s value"):format(kind))
+        raise(format("attempt to concatenate a %s value", kind))
     end
     return readers.tostring(v)
 end
@@ -40,7 +43,7 @@ local function to_string(self)
     if not kind then
         error(text, 0)
     end
-    return ("bufpool.%s: %s"):format(kind, state)
+    return format("bufpool.%s: %s", kind, state)
 end
 
 -- FFI is fast on a trace and slow in the interpreter. A program that runs
@@ -74,14 +77,14 @@ function metatable.complete(meta, class, ...)
     setmetatable(index, {
         __index = function(_, key)
             if type(key) ~= "string" then
-                raise(("attempt to index a %s with a %s (use its methods)")
-                    :format(class, type(key)))
+                raise(format("attempt to index a %s with a %s (use its "
+                    .. "methods)", class, type(key)))
             end
             return nil
         end,
     })
     function meta.__newindex()
-        raise(("attempt to assign to a field of a %s"):format(class))
+        raise(format("attempt to assign to a field of a %s", class))
     end
     if class ~= "pool" then
         meta.__len = readers.len

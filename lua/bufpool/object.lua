@@ -41,6 +41,7 @@ local calls = require "bufpool.calls"
 local cast, istype = ffi.cast, ffi.istype
 local band, bnot, rshift = bit.band, bit.bnot, bit.rshift
 local error, getmetatable, tonumber = error, getmetatable, tonumber
+local format = string.format
 local rawequal, tostring, type = rawequal, tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local min = math.min
@@ -168,19 +169,19 @@ object.death = death
 local function reject(x, name, expected, arg)
     local kind, state = death(x)
     if kind then
-        raise(("attempt to use a %s %s"):format(state, kind))
+        raise(format("attempt to use a %s %s", state, kind))
     end
     local what
     kind = identify(x)
     if kind == false then
         what = "this userdata is no object of this copy of bufpool"
     else
-        what = ("%s expected, got %s"):format(expected, kind or type(x))
+        what = format("%s expected, got %s", expected, kind or type(x))
     end
     if arg then
         bad_argument(arg, name, what)
     end
-    raise(("bad self to '%s' (%s)"):format(name, what))
+    raise(format("bad self to '%s' (%s)", name, what))
 end
 
 object.reject = reject

@@ -26,7 +26,9 @@ local bad_argument, position = check.bad_argument, check.position
 local data, live, view = object.data, object.live, object.view
 local grow, extend_to = space.grow, calls.extend
 local find, object_text = reader.methods.find, reader.methods.tostring
-local string_find = string.find
+local string_find, format, gsub = string.find, string.format, string.gsub
+local match, sub, lower_case = string.match, string.sub, string.lower
+local assert, load, concat = assert, load, table.concat
 local arshift, band = bit.arshift, bit.band
 
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
@@ -42,12 +44,12 @@ local SIZES = { b = 1, h = 2, i = 4, l = ffi.sizeof("long"), j = 8,
 local FLOATS = { f = 4, d = 8, n = 8 }
 
 local function bad_format(arg, name, what, ...)
-    bad_argument(arg, name, what:format(...))
+    bad_argument(arg, name, format(what, ...))
 end
 
 -- The number at p of a format, and where the format goes on.
 local function digits(fmt, p, default)
-    local text = fmt:match("^%d+", p)
+    local text = match(fmt, "^%d+", p)
     if not text then
         return default, p
     end
@@ -67,8 +69,8 @@ end
 -- The option at p, its size, and where the format goes on. `state` is what
 -- options before it have set.
 local function option(fmt, p, state, name)
-    local c = fmt:sub(p, p)
-    local lower = c:lower()
+    local c = sub(fmt, p, p)
+    local lower = lower_case(c)
     local size
     p = p + 1
     if c == "i" or c == "I" then
@@ -192,7 +194,7 @@ local get, set = {}, {}
 
 local function too_wide(size)
     bad_argument(2, "unpack",
-        ("%d-byte integer does not fit into 64 bits"):format(size))
+        format("%d-byte integer does not fit into 64 bits", size))
 end
 
 local function define(sign, size, order)
@@ -393,7 +395,7 @@ local environment = {
 }
 
 local function filled(template, parts)
-    return (template:gsub("$(%a+)", parts))
+    return (gsub(template, "$(%a+)", parts))
 end
 
 -- A position that follows from the one before is no local of its own: a trace
@@ -404,15 +406,15 @@ local function pack_source(items, first, last)
     local function settle(where)
         locals = locals + 1
         base, offset = "p" .. locals, 0
-        takes[#takes + 1] = ("local %s = %s"):format(base, where)
+        takes[#takes + 1] = format("local %s = %s", base, where)
     end
     for k = first, last do
         local item = items[k]
         local code = codes[item.kind]
         local after = base .. " + " .. offset
         if item.align > 1 then
-            settle(("aligned(%s, %d)"):format(after, item.align))
-            writes[#writes + 1] = ("fill(self, 0, %s, %s - 1)"):format(after,
+            settle(format("aligned(%s, %d)", after, item.align))
+            writes[#writes + 1] = format("fill(self, 0, %s, %s - 1)", after,
                 base)
         end
         item.p = base .. " + " .. offset
@@ -442,10 +444,10 @@ local function pack_source(items, first, last)
     return filled(PACK, {
         params = params, values = values,
         start = first == 1 and "at = start(self, at)" or "",
-        takes = table.concat(takes, "\n"),
+        takes = concat(takes, "\n"),
         rest = last < #items and "rest(self, " .. stop .. ", values)"
             or "extend(self, " .. stop .. " - 1)",
-        writes = table.concat(writes, "\n"),
+        writes = concat(writes, "\n"),
     })
 end
 
@@ -468,7 +470,7 @@ local function unpack_source(items, first, last)
     return filled(UNPACK, {
         values = values,
         start = first == 1 and "at, len = start(self, at)" or "",
-        reads = table.concat(reads, "\n"),
+        reads = concat(reads, "\n"),
         rest = last < #items and "rest(self, at, len)" or "at",
     })
 end

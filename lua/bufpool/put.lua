@@ -23,7 +23,7 @@ local space = require "bufpool.space"
 local cast, copy, tobit = ffi.cast, ffi.copy, bit.tobit
 local assert, getmetatable, load = assert, getmetatable, loadstring
 local select, tostring = select, tostring
-local concat, type = table.concat, type
+local concat, gsub, type = table.concat, string.gsub, type
 local bad_argument, metatable = check.bad_argument, check.metatable
 local live, data, room = object.live, object.data, space.room
 local identify, is_handle, same = object.identify, object.is_handle, object.same
@@ -183,7 +183,7 @@ local chunk_name = check.chunk "put"
 local function each(count, text)
     local parts = {}
     for k = 1, count do
-        parts[k] = text:gsub("$(%a)", { k = k, i = k - 1 })
+        parts[k] = gsub(text, "$(%a)", { k = k, i = k - 1 })
     end
     return concat(parts)
 end
@@ -193,7 +193,7 @@ end
 local methods = {}
 
 local function new_method(count)
-    local source = TEMPLATE:gsub("$(%a+)", {
+    local source = gsub(TEMPLATE, "$(%a+)", {
         count = count, params = each(count, ", v$k"), fill = each(count, FILL),
         numbers = each(count, NUMBER),
         texts = each(count, "v$k = text_of(self, v$k, $k)\n"),

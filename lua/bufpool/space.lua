@@ -10,6 +10,7 @@ local object = require "bufpool.object"
 local cast = require("ffi").cast
 local min = math.min
 local tonumber, type = tonumber, type
+local format = string.format
 local arshift, band, bnot = bit.arshift, bit.band, bit.bnot
 local live, box_t = object.live, object.box_type
 
@@ -43,7 +44,7 @@ local charged = space.charged
 ---@param collected boolean? whether it ran
 function space.collect_or_raise(number, errno, n, name, collected)
     if collected or not core.reclaim(number, n) then
-        check.raise(("cannot grow in '%s': %s"):format(name,
+        check.raise(format("cannot grow in '%s': %s", name,
             failure.shortage(errno, n)))
     end
 end

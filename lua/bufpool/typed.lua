@@ -38,6 +38,8 @@ local object = require "bufpool.object"
 local space = require "bufpool.space"
 
 local select, tonumber = select, tonumber
+local assert, compile = assert, load
+local concat, format, gsub = table.concat, string.format, string.gsub
 local band, bor, rshift = bit.band, bit.bor, bit.rshift
 local istype = ffi.istype
 local live, room = object.live, space.room
@@ -88,7 +90,7 @@ local function real(v, name, arg)
 end
 
 local function too_short(name, len, size)
-    check.raise(("too few bytes for '%s' (length %.14g, needs %d)"):format(
+    check.raise(format("too few bytes for '%s' (length %.14g, needs %d)",
         name, len, size))
 end
 
@@ -253,10 +255,10 @@ local function byte_parts(kind)
     return {
         check = "v = word",
         point = "local p = at + from",
-        load = "local x = bor(" .. table.concat(sum, ", ") .. ")",
+        load = "local x = bor(" .. concat(sum, ", ") .. ")",
         value = value,
         convert = WORD_OF_V,
-        write = table.concat(stores, "\n"),
+        write = concat(stores, "\n"),
     }
 end
 
@@ -369,7 +371,7 @@ local function define(kind)
     parts.aim = parts.aim or parts.point
     parts.kind, parts.size, parts.more = name, kind.size, kind.size - 1
     -- Names of our own file, so that errors are told at the caller's line.
-    local make = assert(load(template:gsub("$(%a+)", parts), chunk_name))
+    local make = assert(compile(gsub(template, "$(%a+)", parts), chunk_name))
     readers[name], writers["get_" .. name], writers["set_" .. name],
         writers["put_" .. name] = make(environment)
 end

@@ -1,7 +1,7 @@
 -- A program of its own, for spec/28: every method in loops that get compiled,
 -- with thresholds of the JIT drawn at random.
 --
---   luajit exits.lua KIND SEED ROUNDS finalizers|guards [METHOD]
+--   luajit exits.lua KIND SEED ROUNDS finalizers|guards|sandbox [METHOD]
 --
 -- finalizers: meanwhile finalizers move memory, give it to other owners, and
 -- end the object at hand. Each owner has a stamp: the object at hand holds
@@ -9,8 +9,15 @@
 -- OTHER; and what is checked out is zero. So whoever reads another owner's
 -- memory, or writes to it, is found out.
 -- guards: support/guards.lua looks at the traces.
+-- sandbox: all globals are removed before, also what libraries hold, and the
+-- methods of strings. Methods are called in the wrong way, too.
 --
 -- Prints one line for each method with which something is wrong.
+
+local sandbox = arg[4] == "sandbox" and require "support.sandbox"
+if sandbox then
+    setfenv(1, sandbox.copy())
+end
 
 local ffi = require "ffi"
 local bufpool = require "bufpool"
@@ -24,12 +31,16 @@ local kind, seed, rounds = arg[1], tonumber(arg[2]), tonumber(arg[3])
 local guards = arg[4] == "guards" and require "support.guards"
 local only = arg[5]
 local random = math.random
+local function say(text) -- print calls the global tostring
+    io.stdout:write(text, "\n")
+end
 math.randomseed(seed)
 -- Memory above 4 KiB is a mapping of its own, and goes as it is released.
 local pool = bufpool.new { classes = { { size = 4096 } }, large_bytes = 0 }
 
 local A, OTHER, LEN = 65, 0xdd, 100
 local text, other_text = ("A"):rep(LEN), ("\221"):rep(4096)
+local other_a = ("A"):rep(A)
 local zeros, long_text = ("\0"):rep(4096), ("A"):rep(9000)
 local pointer = ffi.cast("const char *", long_text)
 local name = os.tmpname()
@@ -130,7 +141,7 @@ for n = 0, 20000 do
     strings[n] = false
 end
 local function pure(t)
-    strings[#t] = strings[#t] or ("A"):rep(#t)
+    strings[#t] = strings[#t] or string.rep("A", #t)
     return t == strings[#t]
 end
 
@@ -153,7 +164,7 @@ local methods = {
         function(x) return pure(x .. "A") end,
         function(x)
             local t = tostring(x)
-            return pure(t) or t:find "released$"
+            return pure(t) or string.find(t, "released$") ~= nil
         end },
     sub = { function(x, k) return pure(x:sub(k % 50 + 1, k % 50 + 9)) end,
         function(x, k) return pure(x:sub(-(k % 50) - 1)) end },
@@ -241,7 +252,7 @@ local methods = {
         return true
     end, function(x)
         short(x)
-        x:pack(#x + 1, "s1<i8", long_text:sub(1, A), 0x4141414141414141LL)
+        x:pack(#x + 1, "s1<i8", other_a, 0x4141414141414141LL)
         return true
     end },
 }
@@ -302,8 +313,8 @@ return function(from)
 end]]
 
 local function wrong(ok, message)
-    if not ok and not tostring(message):find("attempt to use a released", 1,
-        true) then
+    if not ok and not string.find(tostring(message),
+        "attempt to use a released", 1, true) then
         s.bad = s.bad + 1
         s.what = message
     end
@@ -323,7 +334,7 @@ end
 
 local function try(op)
     jit.flush()
-    s.armed, s.deadly = not guards, random(2) == 1
+    s.armed, s.deadly = not guards and not sandbox, random(2) == 1
     s.x, s.k, s.every, s.rounds = make(), 0, random(2, 7), rounds
     draw()
     local run = assert(loadstring(loop))(s, op, bomb)
@@ -348,10 +359,12 @@ end
 table.sort(names)
 if guards then
     guards.on()
+elseif sandbox then
+    sandbox.close()
 end
 for _, method in ipairs(names) do
     if not methods[method] and not ends[method] then
-        print(method .. ": nobody has said how to try it")
+        say(method .. ": nobody has said how to try it")
     end
     for n, op in ipairs(methods[method] or {}) do
         s.bad, s.what = 0, nil
@@ -359,16 +372,18 @@ for _, method in ipairs(names) do
             try(op)
         end
         if s.bad > 0 then
-            print(("%s, way %d: wrong %d times%s"):format(method, n, s.bad,
-                s.what and ": " .. s.what or ""))
+            say(string.format("%s, way %d: wrong %d times%s", method, n,
+                s.bad, s.what and ": " .. s.what or ""))
         end
     end
 end
-if guards then
+if sandbox then
+    sandbox.misuse(names, make, bufpool)
+elseif guards then
     guards.off()
     local seen, problems = guards.result()
-    print(table.concat(problems, "\n"))
+    say(table.concat(problems, "\n"))
     if seen < (kind == "frozen" and 20 or 60) then
-        print("looked at " .. seen .. " accesses only")
+        say("looked at " .. seen .. " accesses only")
     end
 end
