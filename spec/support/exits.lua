@@ -62,6 +62,7 @@ local makes = {
 }
 local make = makes[kind]
 local source, frozen_source = makes.buffer(), makes.frozen()
+local target = makes.buffer()
 
 -- Other owners ----------------------------------------------------------------
 
@@ -159,7 +160,14 @@ end
 
 -- By method: functions that call it and say whether all was well. k changes.
 local methods = {
-    len = { function(x) return x:len() > 0 and #x > 0 end },
+    len = { function(x) return x:len() > 0 and #x > 0 end,
+        -- As data for another buffer.
+        function(x) return pure(target:write(1, x):tostring()) end,
+        function(x) return pure(target:copy(1, x, 9, 20):tostring()) end,
+        function(x) return pure(target:set(x):tostring()) end,
+        function(x) return pure(target:reset():put("A", x):tostring()) end,
+        function(x) return target:equals(x) and target:equals_ct(x) end,
+        function(x) return target:find(x) == 1 end },
     tostring = { function(x) return pure(x:tostring()) end,
         function(x) return pure(x .. "A") end,
         function(x)
@@ -336,6 +344,7 @@ local function try(op)
     jit.flush()
     s.armed, s.deadly = not guards and not sandbox, random(2) == 1
     s.x, s.k, s.every, s.rounds = make(), 0, random(2, 7), rounds
+    target:set(text)
     draw()
     local run = assert(loadstring(loop))(s, op, bomb)
     while s.k < rounds do

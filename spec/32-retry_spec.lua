@@ -1,0 +1,205 @@
+-- What a method does when the buffer has changed while it was at work: it
+-- begins anew, and then does what it does otherwise, once. Here a hook changes
+-- the buffer's epoch, and nothing else, after each number of instructions.
+local bufpool = require "bufpool"
+local ffi = require "ffi"
+
+ffi.cdef [[
+int open(const char *, int, ...);
+long lseek(int, long, int);
+]]
+
+local pool = bufpool.new()
+local text = ("abcdefghijklmnopqrstuvwxyz0123456789"):rep(4)
+local other = pool:checkout(12):write(1, "OTHEROTHERXX")
+local pointer = ffi.cast("const char *", text)
+local name = os.tmpname()
+local file = assert(io.open(name, "w+"))
+file:write(("f"):rep(1000))
+file:flush()
+local fd = ffi.C.open(name, 2)
+os.remove(name)
+
+-- By method: ways to call it. What they return is compared, and the contents.
+local methods = {
+    len = { function(b) return b:len(), #b end },
+    capacity = { function(b) return b:capacity() > 0 end },
+    tostring = { function(b) return b:tostring() end },
+    sub = { function(b) return b:sub(3, 9), b:sub(9, 3) end },
+    byte = { function(b) return b:byte(3) end,
+        function(b) return b:byte(3, 3) end,
+        function(b) return b:byte(3, 4) end,
+        function(b) return b:byte(3, 5) end,
+        function(b) return b:byte(3, 6) end,
+        function(b) return b:byte(3, 7) end,
+        function(b) return b:byte(-1), (b:byte(9, 3)) end },
+    find = { function(b) return b:find "cd" end,
+        function(b) return b:find("cd", 9, true) end,
+        function(b) return b:find "CD" end,
+        function(b) return b:find(other) end,
+        function(b) return pcall(b.find, b, "[x]") end },
+    equals = { function(b) return b:equals(text) end,
+        function(b) return b:equals "abc" end,
+        function(b) return b:equals(other) end },
+    equals_ct = { function(b) return b:equals_ct(text) end,
+        function(b) return b:equals_ct(other) end },
+    ref = { function(b)
+        local p, n = b:ref()
+        return ffi.string(p, n)
+    end },
+    write = { function(b) return b:write(3, "XYZ") == b end,
+        function(b) return b:write(3, other) == b end },
+    copy = { function(b) return b:copy(3, "XYZ", 2, 3) == b end,
+        function(b) return b:copy(3, b, 9, 20) == b end },
+    setbyte = { function(b) return b:setbyte(3, 65) == b end,
+        function(b) return b:setbyte(-1, 65) == b end,
+        function(b) return b:setbyte(3, 65, 66) == b end,
+        function(b) return b:setbyte(3, 65, 66, 67) == b end,
+        function(b) return b:setbyte(3, 65, 66, 67, 68) == b end,
+        function(b) return b:setbyte(3, 65, 66, 67, 68, 69) == b end },
+    fill = { function(b) return b:fill(65, 3, 9) == b end },
+    wipe = { function(b) return b:wipe() == b end },
+    free = { function(b) return b:free() == b end },
+    resize = { function(b) return b:resize(9) == b end,
+        function(b) return b:resize(9000) == b end },
+    put = { function(b) return b:put("X") == b end,
+        function(b) return b:put("X", 1, "Y") == b end,
+        function(b) return b:put(other, "Y", ("z"):rep(5000)) == b end,
+        function(b) return b:put(("z"):rep(5000)) == b end },
+    putf = { function(b) return b:putf("%d %s", 5, "X") == b end },
+    putcdata = { function(b) return b:putcdata(pointer, 9) == b end,
+        function(b) return b:reserve(4000) and b:putcdata(b:ref()) == b end },
+    set = { function(b) return b:set "XYZ" == b end,
+        function(b) return b:set(other) == b end,
+        function(b) return b:set(pointer, 9) == b end },
+    commit = { function(b)
+        local p, n = b:reserve(8)
+        ffi.fill(p, n, 65)
+        return b:commit(5) == b
+    end },
+    get = { function(b) return b:get() end, function(b) return b:get(3) end,
+        function(b) return b:get(3, 4) end,
+        function(b) return b:get(3, 4, 5) end,
+        function(b) return b:get(3, 4, 5, 6, 7) end,
+        function(b) return b:get(3, nil, 5) end },
+    skip = { function(b) return b:skip(9) == b end },
+    reset = { function(b) return b:reset() == b end },
+    readfrom = { function(b) return b:readfrom(fd, 9) end,
+        function(b) return b:readfrom(file, 9) end },
+    readinto = { function(b) return b:readinto(3, fd, 9) end,
+        function(b) return b:readinto(3, file, 9) end },
+    writeto = { function(b) return b:writeto(fd, 3, 9) end,
+        function(b) return b:writeto(file, 3, 9) end },
+    pack = { function(b) return b:pack(3, "<I4z", 0x41424344, "xyz") == b end,
+        function(b) return b:pack(#b + 1, ">I2s1", 5, "xyz") == b end },
+    unpack = { function(b) return b:unpack(3, "<I4c5") end },
+    detach = { function(b)
+        local c = assert(bufpool.adopt(assert(b:detach())))
+        local t = tostring(c)
+        c:release()
+        return t
+    end },
+    freeze = { function(b)
+        local f = b:freeze()
+        local t = tostring(f)
+        f:release()
+        return t
+    end },
+    release = { function(b) b:release() return bufpool.type(b) end },
+}
+methods.reserve = methods.commit
+for _, kind in ipairs { "u8", "i16be", "u24le", "i32be", "u32le", "u64be",
+    "f32le", "f64be" } do
+    methods[kind] = { function(b) return b[kind](b, 3) end }
+    methods["get_" .. kind] = { function(b) return b["get_" .. kind](b) end }
+    methods["set_" .. kind] = {
+        function(b) return b["set_" .. kind](b, 3, 5) == b end,
+        function(b) return b["set_" .. kind](b, -8, 5) == b end,
+    }
+    methods["put_" .. kind] = {
+        function(b) return b["put_" .. kind](b, 5) == b end,
+        function(b) return b["put_" .. kind](b, 5, 6) == b end,
+    }
+end
+-- Those of the other widths are made of the same template.
+local function like_another(method)
+    return method:find "^[%l_]*[uif]%d+[lb]?e?$" ~= nil
+end
+
+local makes = {
+    buffer = function() return pool:checkout(#text):write(1, text) end,
+    handle = function() return pool:borrow(#text):write(1, text) end,
+}
+
+-- What way returns for a new buffer, as text, and what the buffer then holds.
+-- After `count` instructions a hook changes the epoch. True when it did before
+-- the way was through.
+local function outcome(make, way, count)
+    local b, through, changed = make(), false, false
+    ffi.C.lseek(fd, 0, 0)
+    file:seek "set"
+    local function hook()
+        debug.sethook()
+        changed = not through
+        if bufpool.type(b) ~= "dead" then
+            b:resize(#b)
+        end
+    end
+    local function call(...)
+        through = true
+        debug.sethook()
+        local said = { bufpool.type(b) }
+        for k = 1, select("#", ...) do
+            said[k + 1] = tostring((select(k, ...)))
+        end
+        return table.concat(said, "\n")
+    end
+    if count then
+        debug.sethook(hook, "", count)
+    end
+    local said = call(way(b))
+    local contents = ""
+    if bufpool.type(b) ~= "dead" then
+        contents = tostring(b)
+        b:release()
+    end
+    return said .. "\n" .. contents, changed
+end
+
+describe("a change in the middle of", function()
+    local compiling = jit.status()
+    setup(function()
+        jit.off()
+    end)
+    teardown(function()
+        if compiling then
+            jit.on()
+        end
+    end)
+
+    for kind, make in pairs(makes) do
+        for method, ways in pairs(methods) do
+            it(("%s of a %s makes it begin anew"):format(method, kind),
+                function()
+                    for n, way in ipairs(ways) do
+                        local want = outcome(make, way)
+                        local count = 0
+                        repeat
+                            count = count + 1
+                            local got, changed = outcome(make, way, count)
+                            assert.equal(want, got, ("way %d, after %d "
+                                .. "instructions"):format(n, count))
+                        until not changed
+                    end
+                end)
+        end
+    end
+
+    it("every method is tried", function()
+        local tried = debug.getmetatable(other).__index
+        for method in pairs(tried) do
+            assert.is_true(methods[method] ~= nil or like_another(method),
+                method)
+        end
+    end)
+end)
