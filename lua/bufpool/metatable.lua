@@ -1,9 +1,8 @@
 -- The metatables: what methods an object has, and what Lua's operators do with
 -- it, alive and dead.
 
-local ffi = require "ffi"
-local core = require "bufpool.core"
 local check = require "bufpool.check"
+local fastest = require "bufpool.fastest"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 
@@ -46,22 +45,6 @@ local function to_string(self)
     return format("bufpool.%s: %s", kind, state)
 end
 
--- FFI is fast on a trace and slow in the interpreter. A program that runs
--- without the JIT gets the commonest methods from C (src/lua/plain.c). C tells
--- our cdata by the number of their type, which stands before the value.
-local function fastest(_, method)
-    return method
-end
-
-if not jit.status() then
-    local handle_t = object.handle_type
-    local number, before = tonumber(handle_t), ffi.abi "gc64" and 6 or 2
-
-    function fastest(name, method)
-        return core.plain(name, method, handle_t, number, before)
-    end
-end
-
 ---Completes the metatable of a class. Adds to the methods from C those of each
 ---list, and of two with one name the later.
 ---@param class "pool"|"buffer"|"frozen"|"handle"
@@ -70,7 +53,7 @@ function metatable.complete(meta, class, ...)
     local index = meta.__index
     for k = 1, select("#", ...) do
         for name, method in pairs((select(k, ...))) do
-            index[name] = fastest(name, method)
+            index[name] = fastest(name, method, class)
         end
     end
     -- Some libraries give a byte for buf[i]; here it is an error.
@@ -87,8 +70,8 @@ function metatable.complete(meta, class, ...)
         raise(format("attempt to assign to a field of a %s", class))
     end
     if class ~= "pool" then
-        meta.__len = readers.len
-        meta.__tostring = to_string
+        meta.__len = fastest("len", readers.len, class)
+        meta.__tostring = fastest("tostring", to_string, class)
         meta.__concat = concat
     end
 end

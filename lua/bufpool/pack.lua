@@ -14,6 +14,7 @@ local clear = require "table.clear"
 local check = require "bufpool.check"
 local buffer = require "bufpool.buffer"
 local calls = require "bufpool.calls"
+local fastest = require "bufpool.fastest"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local space = require "bufpool.space"
@@ -25,7 +26,8 @@ local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
 local data, live, view = object.data, object.live, object.view
 local grow, extend_to = space.grow, calls.extend
-local find, object_text = reader.methods.find, reader.methods.tostring
+local find = fastest("find", reader.methods.find)
+local object_text = fastest("tostring", reader.methods.tostring)
 local string_find, format, gsub = string.find, string.format, string.gsub
 local match, sub, lower_case = string.match, string.sub, string.lower
 local assert, load, concat = assert, load, table.concat
@@ -235,8 +237,10 @@ for _, order in ipairs { "le", "be" } do
         for _, sign in ipairs { "u", "i", "f" } do
             local name = sign .. 8 * size .. order
             local own = size == 1 and sign .. "8" or name
-            get[name], set[name] = typed.readers[own],
-                typed.writers["set_" .. own]
+            get[name] = typed.readers[own]
+                and fastest(own, typed.readers[own])
+            set[name] = typed.readers[own]
+                and fastest("set_" .. own, typed.writers["set_" .. own])
             if not get[name] and sign ~= "f" then
                 get[name], set[name] = define(sign, size, order)
             end
@@ -390,7 +394,8 @@ local environment = {
     extend = extend,
     fill = buffer.fill, get = get, integer = integer, pack_from = pack_from,
     set = set, text = text, tonumber = tonumber, too_short = too_short,
-    unpack_from = unpack_from, write = buffer.write, zero = zero,
+    unpack_from = unpack_from, write = fastest("write", buffer.write),
+    zero = zero,
     zeroless = zeroless,
 }
 

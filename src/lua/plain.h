@@ -9,9 +9,11 @@
 
 #include "box.h"
 
-/* core.plain(name, method, type, number, before): the method of this name for
- * plain cases, or `method` where there is none. The other arguments are the
- * type of handles, its number, and where that stands before a cdata's value. */
+/* core.plain(name, method, class, handles, type, int64, uint64): the form of C
+ * for this method, or `method` where there is none. The class is a kind of
+ * object or "handle", or nil for a function that takes objects of all. The
+ * other arguments are what tells a handle, as plain.c says; the type of
+ * handles; and those of 64-bit integers. */
 int plain_method(lua_State *L);
 
 #endif

@@ -1,0 +1,29 @@
+-- FFI is fast on a trace and slow in the interpreter. A program that runs
+-- without the JIT gets the commonest methods from C (src/lua/plain.c), which
+-- has the list of them. They do the plain cases, and hand everything else to
+-- the Lua form. C tells our cdata by the number of their type, which stands
+-- before the value.
+
+local ffi = require "ffi"
+local core = require "bufpool.core"
+local object = require "bufpool.object"
+
+if jit.status() then
+    return function(_, method)
+        return method
+    end
+end
+
+local plain = core.plain
+local handle_t = object.handle_type
+local handles = tonumber(handle_t) + (ffi.abi "gc64" and 6 or 2) * 2 ^ 16
+local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
+
+---The fastest form of a method.
+---@param name string
+---@param method function its Lua form
+---@param class? "pool"|"buffer"|"frozen"|"handle" whose method it is
+---@return function
+return function(name, method, class)
+    return plain(name, method, class, handles, handle_t, int64, uint64)
+end
