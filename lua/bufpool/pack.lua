@@ -390,13 +390,13 @@ end
 ]]
 
 local environment = {
-    aligned = aligned, storable = check.storable, bytes = bytes,
-    extend = extend,
-    fill = buffer.fill, get = get, integer = integer, pack_from = pack_from,
-    set = set, text = text, tonumber = tonumber, too_short = too_short,
-    unpack_from = unpack_from, write = fastest("write", buffer.write),
-    zero = zero,
-    zeroless = zeroless,
+    aligned = aligned, storable = check.storable,
+    bytes = fastest("bytes", bytes), extend = fastest("extend", extend),
+    fill = buffer.fill, get = get, integer = integer,
+    pack_from = fastest("pack_from", pack_from), set = set, text = text,
+    tonumber = tonumber, too_short = too_short,
+    unpack_from = fastest("unpack_from", unpack_from),
+    write = fastest("write", buffer.write), zero = zero, zeroless = zeroless,
 }
 
 local function filled(template, parts)

@@ -622,6 +622,71 @@ plain_put_number(lua_State *L)
 	return return_self(L);
 }
 
+/* Parts of pack.lua, which calls them with what it has checked, but for the
+ * object and its bounds. */
+
+/* Where a position that may be one past the end is; 0 for what Lua has to
+ * see. */
+static double
+start(lua_State *L, size_t len)
+{
+	double i = number(L, 2);
+
+	return i >= 1 && i <= (double)len + 1 && i == (double)(int64_t)i ?
+		i : 0;
+}
+
+static int
+plain_pack_from(lua_State *L)
+{
+	struct self self;
+	double i;
+
+	if (!buffer(L, &self) || (i = start(L, self.len)) == 0)
+		return in_lua(L);
+	lua_pushnumber(L, i);
+	return 1;
+}
+
+static int
+plain_unpack_from(lua_State *L)
+{
+	struct self self;
+	double i;
+
+	if (!readable(L, &self) || (i = start(L, self.len)) == 0)
+		return in_lua(L);
+	lua_pushnumber(L, i);
+	lua_pushnumber(L, (double)self.len);
+	return 2;
+}
+
+static int
+plain_extend(lua_State *L)
+{
+	double stop = argument_plain_size(L, 2);
+	struct self self;
+
+	if (stop < 0 || !buffer(L, &self) ||
+	    bytes_extend(self.b, self.epoch, (size_t)stop, self.box) != 0)
+		return in_lua(L);
+	return 0;
+}
+
+static int
+plain_bytes(lua_State *L)
+{
+	double n = argument_plain_size(L, 3);
+	struct self self;
+	size_t i;
+
+	if (n < 0 || n > TEXT_MAX || !readable(L, &self) ||
+	    (i = position(L, 2, self.len, (size_t)n)) == 0)
+		return in_lua(L);
+	push_text(L, self.at + (i - 1), (size_t)n);
+	return 1;
+}
+
 /* Making the cdata may run a finalizer that closes the pool. Then, and when
  * memory is short, the Lua method says so. */
 static int
@@ -676,6 +741,11 @@ static const luaL_Reg plain[] = {
 	{ "put_KIND", plain_put_number },
 	{ "borrow", plain_borrow },
 	{ "release", plain_release },
+	/* of pack.lua */
+	{ "pack_from", plain_pack_from },
+	{ "unpack_from", plain_unpack_from },
+	{ "extend", plain_extend },
+	{ "bytes", plain_bytes },
 	{ NULL, NULL }
 };
 
