@@ -1,5 +1,5 @@
--- The methods of pools that are written in Lua: borrow and with. All others
--- are C's, in src/lua/pool.c.
+-- The methods of pools that are written in Lua: borrow, scratch and with. All
+-- others are C's, in src/lua/pool.c.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
@@ -9,7 +9,7 @@ local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 
 local cast = ffi.cast
-local getmetatable, pcall, type = getmetatable, pcall, type
+local error, getmetatable, pcall, type = error, getmetatable, pcall, type
 local finish, reject = object.finish, object.reject
 local POOL, HIGH = core.cookies.pool, core.cookies.high
 local call_borrow = calls.borrow
@@ -38,18 +38,29 @@ local pool = {}
 
 -- Before it fails, the collector may run once: what is garbage may be what
 -- memory lacks. C looks at the pool again, which a finalizer may have closed.
-local function take(self, box, n, collected)
+local function take(self, box, n, name, collected)
     local h = call_borrow(box, n)
     if h ~= nil then
         return h
     end
     local errno = box.error
     if errno == ESTALE then
-        reject(self, "borrow", "pool")
+        reject(self, name, "pool")
     elseif not collected and core.reclaim(self, n) then
-        return take(self, box, n, true)
+        return take(self, box, n, name, true)
     end
     return nil, failure.shortage(errno, n)
+end
+
+local function living(self, name)
+    if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
+        ---@type any
+        local box = cast(box_t, self)
+        if box ~= nil and box.low == POOL and box.high == HIGH then
+            return box
+        end
+    end
+    reject(self, name, "pool")
 end
 
 ---A handle for n zero bytes; or nil and a message when memory is short. Only
@@ -58,14 +69,53 @@ end
 ---@return bufpool.Handle? handle
 ---@return string? message
 function pool.borrow(self, n)
-    if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
-        ---@type any
-        local box = cast(box_t, self)
-        if box ~= nil and box.low == POOL and box.high == HIGH then
-            return take(self, box, check.size(n, "borrow", 1))
-        end
+    local box = living(self, "borrow")
+    return take(self, box, check.size(n, "borrow", 1), "borrow")
+end
+
+---Calls fn(out, ...) with an empty buffer or handle and returns its results;
+---out is released when fn returns or raises, unless fn gave it away. fn must
+---not yield. out is what is cheaper: a handle with the JIT, else a buffer.
+---@param fn fun(out: bufpool.Buffer, ...): ...
+---@param ... any
+---@return any ...
+function pool.scratch(self, fn, ...)
+    local box = living(self, "scratch")
+    if type(fn) ~= "function" then
+        check.callable(fn, "scratch", 1)
     end
-    reject(self, "borrow", "pool")
+    local out, message = take(self, box, 0, "scratch")
+    if not out then
+        return nil, message
+    end
+    return finish(out, "handle", pcall(fn, out, ...))
+end
+
+local take_scratch, drop = core.scratch, core.drop
+
+local function dropped(out, ok, ...)
+    drop(out)
+    if not ok then
+        error((...), 0)
+    end
+    return ...
+end
+
+-- The same with a userdata, and few calls by FFI.
+local function scratch_in_interpreter(self, fn, ...)
+    if type(fn) ~= "function" then
+        living(self, "scratch")
+        check.callable(fn, "scratch", 1)
+    end
+    local out, message = take_scratch(self)
+    if not out then
+        return nil, message
+    end
+    return dropped(out, pcall(fn, out, ...))
+end
+
+if not jit.status() then
+    pool.scratch = scratch_in_interpreter
 end
 
 local take_buffer, guard, guard_works = core.take, core.guard, core.guard_works

@@ -149,6 +149,28 @@ core_take(lua_State *L)
 	return 2;
 }
 
+/* core.scratch(pool): an empty buffer; or nil and a message. */
+static int
+core_scratch(lua_State *L)
+{
+	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "scratch");
+
+	return checkout(L, pool, "scratch", take_empty, 0, 0);
+}
+
+/* core.drop(buf): releases a buffer, unless it is dead. */
+static int
+core_drop(lua_State *L)
+{
+	struct bufpool_box *box = box_test(L, 1, KIND_BUFFER);
+
+	if (box != NULL) {
+		box_kill(L, 1, box, BOX_RELEASED);
+		bufpool_release(box_disown(box));
+	}
+	return 0;
+}
+
 static int
 pool_checkout_zeroed(lua_State *L)
 {
@@ -330,6 +352,8 @@ const luaL_Reg pool_functions[] = {
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
 	{ "take", core_take },
+	{ "scratch", core_scratch },
+	{ "drop", core_drop },
 	{ NULL, NULL }
 };
 
