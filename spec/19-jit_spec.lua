@@ -130,7 +130,9 @@ local writers = {
     wipe = { "b:wipe()" },
     resize = { "b:resize(i % 100)" },
     put = { "w:put 'abc'", "w:put(i)", "w:put(small)", "w:put('a', i)",
-        "w:put('a', i, 'c')", "w:put('a', 'b', i, 'd')" },
+        "w:put('a', i, 'c')", "w:put('a', 'b', i, 'd')",
+        "w:put('a', 'b', i, 'd', small)", "w:put(i, i / 8, 'c', i, 'e', 'f')",
+        ("w:put(%s'z')"):format(("'a', i, "):rep(15)) },
     putf = { "w:putf('%s', 'abc')", "w:putf('%d', i)",
         "w:putf('%s %d', 'abc', i)", "w:putf('%c%q %5.2f', i % 9, 'a', i)",
         ("w:putf('%s', %s)"):format(("%d"):rep(16), ("i,"):rep(15) .. "i") },
@@ -154,7 +156,9 @@ for _, width in ipairs { 8, 16, 24, 32, 64 } do
             local name = form .. width .. order
             readers[name] = { ("x = x + tonumber(b:%s(i))"):format(name) }
             writers["set_" .. name] = { ("b:set_%s(i, i)"):format(name) }
-            writers["put_" .. name] = { ("w:put_%s(i)"):format(name) }
+            writers["put_" .. name] = { ("w:put_%s(i)"):format(name),
+                width == 32 and ("w:put_%s(i, i, %s)"):format(name,
+                    ("i, "):rep(9) .. "i") or nil }
             writers["get_" .. name] = {
                 ("w:put_%s(i) x = x + tonumber(w:get_%s())"):format(name, name),
             }

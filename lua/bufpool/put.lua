@@ -19,11 +19,11 @@ local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local space = require "bufpool.space"
+local unroll = require "bufpool.unroll"
 
 local cast, copy, tobit = ffi.cast, ffi.copy, bit.tobit
-local assert, getmetatable, load = assert, getmetatable, loadstring
-local select, tostring = select, tostring
-local concat, gsub, type = table.concat, string.gsub, type
+local getmetatable, select, tostring = getmetatable, select, tostring
+local concat, type = table.concat, type
 local bad_argument, metatable = check.bad_argument, check.metatable
 local live, data, room = object.live, object.data, space.room
 local identify, is_handle, same = object.identify, object.is_handle, object.same
@@ -178,29 +178,19 @@ local environment = {
     ESTALE = constants.ESTALE, ODD = ODD,
 }
 
-local chunk_name = check.chunk "put"
-
-local function each(count, text)
-    local parts = {}
-    for k = 1, count do
-        parts[k] = gsub(text, "$(%a)", { k = k, i = k - 1 })
-    end
-    return concat(parts)
-end
+local TEXTS = {
+    fill = FILL, numbers = NUMBER,
+    texts = "v$k = text_of(self, v$k, $k)\n", lengths = " + length(v$k, $k)",
+}
 
 -- The methods by the number of their arguments; each is made when it is first
 -- called.
 local methods = {}
 
 local function new_method(count)
-    local source = gsub(TEMPLATE, "$(%a+)", {
-        count = count, params = each(count, ", v$k"), fill = each(count, FILL),
-        numbers = each(count, NUMBER),
-        texts = each(count, "v$k = text_of(self, v$k, $k)\n"),
-        lengths = each(count, " + length(v$k, $k)"),
-    })
-    local again = assert(load(source, chunk_name))(environment)
-    methods[count] = assert(load(source, chunk_name))(environment, again)
+    local again = unroll.make("put", TEMPLATE, count, TEXTS, environment)
+    methods[count] = unroll.make("put", TEMPLATE, count, TEXTS, environment,
+        again)
     return methods[count]
 end
 

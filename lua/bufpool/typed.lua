@@ -36,6 +36,7 @@ local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 local space = require "bufpool.space"
+local unroll = require "bufpool.unroll"
 
 local select, tonumber = select, tonumber
 local assert, compile = assert, load
@@ -56,6 +57,9 @@ local cell = ffi.new [[
         float f32; double f64;
     }]]
 
+-- So many values are put without a loop.
+local UNROLLED = 32
+
 -- Where writers store what is new each time.
 local ticks = ffi.new("int32_t[1]")
 local tick_byte = ffi.new("uint8_t[1]")
@@ -64,8 +68,35 @@ local tick_byte = ffi.new("uint8_t[1]")
 -- would be taken for a table or a string, wherever it came from.
 local nan = 0 / 0
 
+-- put_each for so many values: all are looked at, and there is room for all,
+-- before any is put.
+local PUT_EACH = [[
+local byte, room = ...
+return function(put, self, size, name$params)
+    $checks
+    room(self, size * $count, name)
+    $puts
+    return self
+end
+]]
+local PUT_TEXTS = {
+    checks = "byte(v$k, name, $k)\n", puts = "put(self, v$k)\n",
+}
+
+-- By the number of values; each is made when it is first called.
+local putters = {}
+
+local function new_putter(count)
+    putters[count] = unroll.make("typed", PUT_EACH, count, PUT_TEXTS,
+        check.byte, room)
+    return putters[count]
+end
+
 local function put_each(put, self, size, name, ...)
     local n = select("#", ...)
+    if n <= UNROLLED then
+        return ((putters[n] or new_putter(n))(put, self, size, name, ...))
+    end
     for k = 1, n do
         check.storable(select(k, ...), name, k)
     end

@@ -1,0 +1,40 @@
+-- Functions for a number of values, without loops: a loop over the arguments
+-- does not fit into the trace of a program's own loop.
+
+local check = require "bufpool.check"
+
+local assert, load, pairs = assert, loadstring, pairs
+local concat, gsub = table.concat, string.gsub
+
+local unroll = {}
+
+---One text for each of `count` values: $k is its number, $i one less.
+---@param text string
+---@return string
+function unroll.each(count, text)
+    local parts = {}
+    for k = 1, count do
+        parts[k] = gsub(text, "$(%a)", { k = k, i = k - 1 })
+    end
+    return concat(parts)
+end
+
+local each = unroll.each
+
+---A function of a template of Lua code. In it, $count and $params are the
+---number of values and their names, v1 and so on, each after a comma; and
+---$NAME is the text of that name in `texts`, once for each value.
+---@param module string whose line errors have
+---@param template string
+---@param texts table<string, string>
+---@return function # what the code returns, with `...` as its arguments
+function unroll.make(module, template, count, texts, ...)
+    local parts = { count = count, params = each(count, ", v$k") }
+    for name, text in pairs(texts) do
+        parts[name] = each(count, text)
+    end
+    local source = gsub(template, "$(%a+)", parts)
+    return assert(load(source, check.chunk(module)))(...)
+end
+
+return unroll
