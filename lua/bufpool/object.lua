@@ -241,7 +241,12 @@ local function view(self, name, arg)
     elseif is_handle(self) then
         local b, epoch = borrowed(self)
         if b then
-            return b.at, tonumber(b.len), b, epoch, handles_word
+            local at, len = b.at, tonumber(b.len)
+            -- Once more, because what has been read may be the next owner's.
+            if b.epoch == epoch then
+                return at, len, b, epoch, handles_word
+            end
+            return view(self, name, arg)
         end
     end
     return reject(self, name, arg and "string, number, buffer or frozen"
