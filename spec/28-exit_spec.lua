@@ -22,7 +22,7 @@ local drawn = os.time() % 100000
 
 describe("a finalizer at the exit of a trace", function()
     for _, kind in ipairs { "buffer", "handle", "frozen" } do
-        for _, seed in ipairs { 1, 2, drawn } do
+        for _, seed in ipairs { 2, drawn } do
             it(("finds no method of a %s between comparison and access "
                 .. "(seed %s)"):format(kind, seed == drawn and "drawn"
                 or seed), function()
@@ -38,7 +38,7 @@ describe("on traces", function()
         return
     end
     for _, kind in ipairs { "buffer", "handle", "frozen" } do
-        for seed = 1, 3 do
+        for seed = 1, 2 do
             it(("nothing is guarded between comparison and access of a %s "
                 .. "(seed %d)"):format(kind, seed), function()
                 run(kind, seed, 300, "guards")

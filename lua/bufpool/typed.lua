@@ -71,7 +71,7 @@ local nan = 0 / 0
 -- put_each for so many values: all are looked at, and there is room for all,
 -- before any is put.
 local PUT_EACH = [[
-local byte, room = ...
+local storable, room = ...
 return function(put, self, size, name$params)
     $checks
     room(self, size * $count, name)
@@ -80,7 +80,7 @@ return function(put, self, size, name$params)
 end
 ]]
 local PUT_TEXTS = {
-    checks = "byte(v$k, name, $k)\n", puts = "put(self, v$k)\n",
+    checks = "storable(v$k, name, $k)\n", puts = "put(self, v$k)\n",
 }
 
 -- By the number of values; each is made when it is first called.
@@ -88,7 +88,7 @@ local putters = {}
 
 local function new_putter(count)
     putters[count] = unroll.make("typed", PUT_EACH, count, PUT_TEXTS,
-        check.byte, room)
+        check.storable, room)
     return putters[count]
 end
 
