@@ -158,8 +158,10 @@ HOOKED = $(addprefix $(BUILD)/spec/,progress races work)
 WITH_LUA := $(patsubst %.c,$(BUILD)/%,$(shell grep -l '^.include ["<]lua' \
 	spec/*.c examples/*.c))
 
-$(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: spec/%.c \
-		$(BUILD)/libbufpool.a
+FUZZ = $(BUILD)/spec/fuzz/core
+
+$(FUZZ) $(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: \
+		spec/%.c $(BUILD)/libbufpool.a
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
 		-o $@ $< $(BUILD)/libbufpool.a $(CMOCKA) $(LIBS)
@@ -344,13 +346,16 @@ rock: deps-test
 
 # What people run. DEPS=: keeps these from installing packages.
 .PHONY: deps deps-demo deps-test deps-check deps-bench deps-openresty
-.PHONY: demo openresty check distros test for-specs
+.PHONY: demo openresty check distros test for-specs fuzz
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
 .PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
 .PHONY: bench-instructions soak-openresty
 ## stages of make check: all
 STAGES ?=
+## seconds of each program of make fuzz, and its seed
+TIME ?=
+SEED ?=
 ## DEPS=: keeps make from installing packages
 DEPS ?= .ci/deps
 ## the specs that test, asan and memcheck run: all of spec/
@@ -404,6 +409,14 @@ distros:
 test: deps-test
 	@$(MAKE) for-specs $(FOR_NGINX)
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
+
+# Without TIME the programs are those of one seed, the same each time.
+## runs generated programs against models: TIME=600
+fuzz: deps-test
+	@$(MAKE) all $(FUZZ) nginx-module
+	@LUAJIT=$(LUAJIT) $(if $(TIME)$(SEED),,SEED=1) AGAIN=fuzz \
+		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),spec/fuzz/core.c \
+		$(wildcard spec/fuzz/*.lua))
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian 12, unpacked, as it cannot be installed beside OpenResty's.
