@@ -1060,6 +1060,26 @@ describe("ngx_http_bufpool_module", function()
         assert.equal("", (make "nginx-module"))
     end)
 
+    -- Filters that stand before the filter that writes are overwritten by it.
+    it("gets its place among the filters when it is compiled in", function()
+        local dir = must "mktemp -d":gsub("\n", "")
+        must(([[cp -R "${NGINX_SRC:-/usr/share/nginx/src}/." %s && cd %s
+            mkdir bufpool && cp %s/src/nginx/* bufpool
+            ./configure --builddir=objs --without-http_rewrite_module \
+                --without-http_gzip_module --add-module=bufpool]]):format(dir,
+            dir, quote(nginx.root)))
+        local list = nginx.read(dir .. "/objs/ngx_modules.c")
+            :match "ngx_modules%[%] = (%b{})"
+        must("rm -r " .. dir)
+        local function place(name)
+            return assert(list:find("&ngx_http_" .. name .. "_module", 1, true),
+                name)
+        end
+        assert.truthy(place "bufpool" > place "write_filter")
+        assert.truthy(place "bufpool" > place "headers_filter")
+        assert.truthy(place "bufpool" < place "copy_filter")
+    end)
+
     it("says what building it lacks", function()
         local said, status = make("BUILD=build/lack NGINX_SRC=/nowhere "
             .. "nginx-module")

@@ -4,11 +4,11 @@ local ffi = require "ffi"
 
 -- The functions of the module that these files were written for; the module
 -- has the same number.
-local VERSION = 2
+local VERSION = 3
 
 ffi.cdef [[
 int ngx_http_bufpool_version(void);
-int ngx_http_bufpool_begun(void *r);
+void ngx_http_bufpool_pretend(void *r, int on);
 int ngx_http_bufpool_send(void *r, struct bufpool_piece *pieces, size_t count,
                           size_t worth);
 double ngx_http_bufpool_body_size(void *r);

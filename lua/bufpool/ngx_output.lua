@@ -1,20 +1,23 @@
 -- Response bodies: print and say.
 --
 -- All arguments are first checked and put into a flat list, so that a bad one
--- raises before anything is sent. Without buffers and frozen objects among
--- them, ngx.print itself sends them. With these there are two ways:
+-- raises before anything is sent. What one call prints goes to nginx's filters
+-- as one output, as with ngx.print, and a small piece of it never as a buffer
+-- of its own, because some filters go by the first buffer of a response.
+-- Without buffers and frozen objects among the arguments, ngx.print itself
+-- sends them. With these there are two ways:
 --
 -- - With ngx_http_bufpool_module, frozen memory is lent to nginx, which gives
 --   it back when its last byte has left. The contents of a buffer may change as
 --   soon as print returns, so they are copied once, into memory of the same
---   pool, which is then lent.
--- - Otherwise, and where the pool has no memory for that copy, Lua strings of
---   bounded size go through ngx.print.
+--   pool, which is then lent. If anything small is among them, all is copied
+--   into one buffer.
+-- - Otherwise, and where the pool has no memory for that copy, ngx.print gets
+--   Lua strings of bounded size, all in one call.
 --
--- Whether this handler may print, and what else a first ngx.print changes, is
--- the Lua module's business, so ngx.print is called in either way.
+-- Whether this handler may print is the Lua module's business. So ngx.print is
+-- asked in either way; it prints nothing then.
 
-local ffi = require "ffi"
 local check = require "bufpool.check"
 local lend = require "bufpool.lend"
 local module = require("bufpool.ngx_module").functions
@@ -38,6 +41,9 @@ local WORTH = 4096
 local DEPTH = 100
 -- Strings and objects in one call.
 local LEAVES = 2 ^ 22
+
+-- What ngx_http_bufpool_send returns.
+local NO_MEMORY, UNTOLD = -2, 1
 
 local send_address = module and lend.address(module.ngx_http_bufpool_send)
 
@@ -114,68 +120,43 @@ local function call_print(what)
     return done, err
 end
 
----Sends leaves by ngx.print: strings together, objects in pieces.
+---Sends leaves by one ngx.print, objects in pieces.
 local function print_strings(leaves, n, name)
-    local batch, count, size = {}, 0, 0
-    local function add(text)
-        if size + #text > PIECE and count > 0 then
-            local done, err = call_print(batch)
-            if not done then
-                return nil, err
-            end
-            batch, count, size = {}, 0, 0
-        end
-        count, size = count + 1, size + #text
-        batch[count] = text
-        return true
-    end
+    local texts, count = {}, 0
     for i = 1, n do
         local x = leaves[i]
         if type(x) == "string" then
-            local done, err = add(x)
-            if not done then
-                return nil, err
-            end
+            count = count + 1
+            texts[count] = x
         else
             local _, len = view(x, name)
             for from = 1, len, PIECE do
-                local done, err = add(sub(x, from, min(from + PIECE - 1, len)))
-                if not done then
-                    return nil, err
-                end
+                count = count + 1
+                texts[count] = sub(x, from, min(from + PIECE - 1, len))
             end
         end
     end
-    return call_print(batch)
+    return call_print(texts)
+end
+
+---Calls ngx.print while it prints nothing: what it returns and raises tells
+---whether this handler may print.
+local function pretend(r, what)
+    module.ngx_http_bufpool_pretend(r, 1)
+    local ok, done, err = pcall(ngx_print, what)
+    module.ngx_http_bufpool_pretend(r, 0)
+    return ok, done, err
 end
 
 -- Most calls print one object. A trace gives up at a loop that it leaves after
--- one round, so the functions below do the first round before the loop.
-
--- What ngx.print is to send before anything is lent: nothing, or for the first
--- time in a request the first byte. ngx.flush and the buffering for HTTP/1.0 go
--- by whether ngx.print has sent one.
-local function first_bytes(r, list, n)
-    if module.ngx_http_bufpool_begun(r) ~= 0 then
-        return ""
-    end
-    local i = 0
-    if list[0].len == 0 then
-        repeat
-            i = i + 1
-            if i == n then
-                return ""
-            end
-        until list[i].len > 0
-    end
-    local piece = list[i]
-    local byte = ffi.string(piece.at, 1)
-    piece.at, piece.len = piece.at + 1, piece.len - 1
-    return byte
-end
-
+-- one round, so the first round comes before the loop.
 local function lend_and_send(r, list, leaves, n, name)
-    if lend.fill(list[0], leaves[1], name) ~= 0 then
+    local ok, done, err = pretend(r, "")
+    if not ok then
+        check.raise(check.without_position(done))
+    elseif not done then
+        return nil, err
+    elseif lend.fill(list[0], leaves[1], name) ~= 0 then
         return false
     end
     for i = 2, n do
@@ -183,11 +164,13 @@ local function lend_and_send(r, list, leaves, n, name)
             return false
         end
     end
-    local done, err = call_print(first_bytes(r, list, n))
-    if not done then
-        return nil, err
-    elseif lend.deliver(send_address, r, list, n, WORTH) ~= 0 then
+    local result = lend.deliver(send_address, r, list, n, WORTH)
+    if result == NO_MEMORY then
+        return nil, "no memory"
+    elseif result < 0 then
         return nil, "nginx output filter error"
+    elseif result == UNTOLD then
+        pretend(r, " ")
     end
     return 1
 end
@@ -239,8 +222,9 @@ end
 
 local ngx_output = {}
 
----As ngx.print, for buffers and frozen objects too. Frozen memory is not copied
----where zero_copy is true: it goes back when its last byte has left.
+---As ngx.print, for buffers and frozen objects too. Where zero_copy is true,
+---frozen memory is not copied if only frozen objects and buffers of at least
+---4096 bytes are printed: it goes back when its last byte has left.
 ---@param ... bufpool.Printable
 ---@return integer? done 1
 ---@return string? message

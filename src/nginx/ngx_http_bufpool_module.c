@@ -4,8 +4,8 @@
  * string, and a cleanup that belongs to a request.
  *
  * It has no directives. bufpool's Lua files call the functions below by FFI:
- * nginx loads modules with their symbols visible to all. Its body filter looks
- * only at requests that print by these functions. It holds no part of bufpool,
+ * nginx loads modules with their symbols visible to all. Its body filter
+ * changes nothing but what the Lua module sends. It holds no part of bufpool,
  * which would then exist twice in the process, and knows none of its structs
  * but struct bufpool_piece. Of the Lua module it uses two symbols, and looks
  * for them when the configuration is read: so the order of load_module lines
@@ -25,7 +25,7 @@
 /* Raised with each change of a function here or of the capture module, and of
  * a struct in piece.h.
  * lua/bufpool/ngx_module.lua has the number that it was written for. */
-#define VERSION 2
+#define VERSION 3
 
 typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 				   ngx_chain_t *in);
@@ -33,11 +33,14 @@ typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 static send_chain_fn send_chain_link;
 static ngx_module_t *lua_module;
 static ngx_http_output_body_filter_pt next_body_filter;
+/* See ngx_http_bufpool_pretend; NULL outside of it. */
+static ngx_http_request_t *pretending;
+static unsigned header_was_sent;
 extern ngx_module_t ngx_http_bufpool_module;
 
 /* A piece that is on its way to the client. */
 struct lent {
-	ngx_buf_t buf;
+	ngx_buf_t buf;		/* first: copy_all_lent has a pointer to it */
 	void (*release)(void *held);
 	void *held;
 	struct lent *next;
@@ -47,12 +50,16 @@ struct lent {
 struct output {
 	struct lent *first, **last;
 	struct lent *spare;	/* to be used again */
-	ngx_buf_t flush;	/* see keep_flush */
+	int told;		/* see ngx_http_bufpool_send */
+	ngx_buf_t flush;	/* see filter_body */
 	ngx_chain_t flush_link;
 };
 
+/* What ngx_http_bufpool_send returns. */
+enum { SEND_NO_MEMORY = -2, SEND_FAILED = -1, SEND_DONE = 0, SEND_UNTOLD = 1 };
+
 int ngx_http_bufpool_version(void);
-int ngx_http_bufpool_begun(ngx_http_request_t *r);
+void ngx_http_bufpool_pretend(ngx_http_request_t *r, int on);
 int ngx_http_bufpool_send(ngx_http_request_t *r, struct bufpool_piece *pieces,
 			  size_t count, size_t worth);
 double ngx_http_bufpool_body_size(ngx_http_request_t *r);
@@ -121,17 +128,30 @@ output_of(ngx_http_request_t *r)
 		return NULL;
 	out = cleanup->data;
 	out->first = out->spare = NULL;
+	out->told = 0;
 	out->last = &out->first;
 	cleanup->handler = give_back_all;
 	ngx_http_set_ctx(r, out, ngx_http_bufpool_module);
 	return out;
 }
 
-/* Whether ngx_http_bufpool_send has sent something for this request. */
-int
-ngx_http_bufpool_begun(ngx_http_request_t *r)
+/*
+ * While it is on, ngx.print sends nothing for this request: neither the header,
+ * which it takes for sent, nor a body. It still tells whether the Lua code may
+ * print now, and takes note of a body. Nothing but one ngx.print may run
+ * between on and off.
+ */
+void
+ngx_http_bufpool_pretend(ngx_http_request_t *r, int on)
 {
-	return ngx_http_get_module_ctx(r, ngx_http_bufpool_module) != NULL;
+	if (on) {
+		header_was_sent = r->header_sent;
+		r->header_sent = 1;
+		pretending = r;
+	} else {
+		r->header_sent = header_was_sent;
+		pretending = NULL;
+	}
 }
 
 /* Whether it is what ngx.flush sends. */
@@ -143,6 +163,47 @@ is_flush_of_lua(const ngx_chain_t *in)
 		!in->buf->last_buf && ngx_buf_special(in->buf);
 }
 
+/* Nobody sends these bytes. */
+static void
+consume(ngx_chain_t *chain)
+{
+	for (; chain != NULL; chain = chain->next)
+		chain->buf->pos = chain->buf->last;
+}
+
+/* Puts a copy in place of lent memory. */
+static ngx_int_t
+copy_lent(struct lent *lent, ngx_log_t *log)
+{
+	size_t size = (size_t)(lent->buf.last - lent->buf.pos);
+	u_char *copy = ngx_alloc(size, log);
+
+	if (copy == NULL)
+		return NGX_ERROR;
+	ngx_memcpy(copy, lent->buf.pos, size);
+	lent->release(lent->held);
+	lent->release = free;
+	lent->held = lent->buf.start = lent->buf.pos = copy;
+	lent->buf.end = lent->buf.last = copy + size;
+	lent->buf.memory = 0;
+	lent->buf.temporary = 1;
+	return NGX_OK;
+}
+
+/* A filter is going to write into the buffers. It was known when the header was
+ * sent. nginx would make copies, too, but of another size. */
+static ngx_int_t
+copy_all_lent(ngx_http_request_t *r, ngx_chain_t *in)
+{
+	for (; in != NULL; in = in->next)
+		if (in->buf->tag == (ngx_buf_tag_t)&ngx_http_bufpool_module &&
+		    in->buf->memory &&
+		    copy_lent((struct lent *)(void *)in->buf,
+			      r->connection->log) != NGX_OK)
+			return NGX_ERROR;
+	return NGX_OK;
+}
+
 /*
  * The body filter: what ngx.flush sends goes on in a buffer of ours. The Lua
  * module takes an empty buffer for one that has left when all of its own before
@@ -150,11 +211,15 @@ is_flush_of_lua(const ngx_chain_t *in)
  * nginx still has it, behind ours, and its bytes would go out twice.
  */
 static ngx_int_t
-keep_flush(ngx_http_request_t *r, ngx_chain_t *in)
+filter_body(ngx_http_request_t *r, ngx_chain_t *in)
 {
 	struct output *out =
 		ngx_http_get_module_ctx(r, ngx_http_bufpool_module);
 
+	if (r == pretending) {
+		consume(in);
+		return NGX_OK;
+	}
 	if (out != NULL && is_flush_of_lua(in)) {
 		ngx_memzero(&out->flush, sizeof out->flush);
 		out->flush.flush = 1;
@@ -162,43 +227,9 @@ keep_flush(ngx_http_request_t *r, ngx_chain_t *in)
 		out->flush_link.next = NULL;
 		in = &out->flush_link;
 	}
-	return next_body_filter(r, in);
-}
-
-/*
- * Appends memory to the chain whose end is *end, and takes over its release,
- * also when there is no memory for the link. The tag is ours: the Lua module
- * would use a buffer with its own tag again and write into our memory.
- */
-static ngx_int_t
-lend(ngx_http_request_t *r, struct output *out, ngx_chain_t ***end,
-     const struct bufpool_piece *piece)
-{
-	ngx_chain_t *link = ngx_alloc_chain_link(r->pool);
-	struct lent *lent = out->spare;
-
-	if (lent != NULL)
-		out->spare = lent->next;
-	else
-		lent = ngx_palloc(r->pool, sizeof *lent);
-	if (link == NULL || lent == NULL) {
-		piece->release(piece->held);
+	if (r->filter_need_temporary && copy_all_lent(r, in) != NGX_OK)
 		return NGX_ERROR;
-	}
-	ngx_memzero(lent, sizeof *lent);
-	lent->buf.memory = 1;
-	lent->buf.tag = (ngx_buf_tag_t) &ngx_http_bufpool_module;
-	lent->buf.start = lent->buf.pos = (u_char *)(uintptr_t)piece->at;
-	lent->buf.end = lent->buf.last = lent->buf.pos + piece->len;
-	lent->release = piece->release;
-	lent->held = piece->held;
-	*out->last = lent;
-	out->last = &lent->next;
-	link->buf = &lent->buf;
-	link->next = NULL;
-	**end = link;
-	*end = &link->next;
-	return NGX_OK;
+	return next_body_filter(r, in);
 }
 
 static void
@@ -209,66 +240,118 @@ drop(struct bufpool_piece *piece)
 	piece->release = NULL;
 }
 
-/* Whether the piece is lent; otherwise it is copied. */
-static int
-is_worth(const struct bufpool_piece *piece, size_t worth)
+/*
+ * The piece as a chain of one buffer; NULL without memory for that. Takes over
+ * the release of the piece in either case. The tag is ours: the Lua module
+ * would use a buffer with its own tag again and write into our memory.
+ */
+static ngx_chain_t *
+lend(ngx_http_request_t *r, struct output *out, struct bufpool_piece *piece)
 {
-	return piece->release != NULL && piece->len >= worth;
-}
+	ngx_chain_t *link = ngx_alloc_chain_link(r->pool);
+	struct lent *lent = out->spare != NULL ? out->spare :
+		ngx_palloc(r->pool, sizeof *lent);
 
-/* Lends a copy of the pieces of one run. It is no memory of the request's pool,
- * which would keep it until the request ends, however much is printed. */
-static ngx_int_t
-lend_copy(ngx_http_request_t *r, struct output *out, ngx_chain_t ***end,
-	  struct bufpool_piece *pieces, size_t count)
-{
-	struct bufpool_piece copy = { .release = free };
-	uint8_t *to;
-
-	for (size_t i = 0; i < count; i++)
-		copy.len += pieces[i].len;
-	if (copy.len == 0)
-		return NGX_OK;
-	copy.held = to = ngx_alloc(copy.len, r->connection->log);
-	if (to == NULL)
-		return NGX_ERROR;
-	copy.at = to;
-	for (size_t i = 0; i < count; i++)
-		to = ngx_cpymem(to, pieces[i].at, pieces[i].len);
-	return lend(r, out, end, &copy);
-}
-
-/* The pieces as a chain. Each piece was lent or dropped afterwards, also those
- * after an error. */
-static ngx_int_t
-chain_of(ngx_http_request_t *r, struct output *out, ngx_chain_t **end,
-	 struct bufpool_piece *pieces, size_t count, size_t worth)
-{
-	ngx_int_t rc = NGX_OK;
-	size_t from = 0, to;
-
-	while (from < count && rc == NGX_OK) {
-		for (to = from; to < count && !is_worth(&pieces[to], worth);)
-			to++;
-		rc = lend_copy(r, out, &end, pieces + from, to - from);
-		if (rc == NGX_OK && to < count) {
-			rc = lend(r, out, &end, &pieces[to]);
-			pieces[to++].release = NULL;
-		}
-		from = to;
+	if (piece->len == 0 || link == NULL || lent == NULL) {
+		drop(piece);
+		return NULL;
 	}
+	if (lent == out->spare)
+		out->spare = lent->next;
+	ngx_memzero(lent, sizeof *lent);
+	lent->buf.memory = 1;
+	lent->buf.tag = (ngx_buf_tag_t) &ngx_http_bufpool_module;
+	lent->buf.start = lent->buf.pos = (u_char *)(uintptr_t)piece->at;
+	lent->buf.end = lent->buf.last = lent->buf.pos + piece->len;
+	lent->release = piece->release;
+	lent->held = piece->held;
+	piece->release = NULL;
+	*out->last = lent;
+	out->last = &lent->next;
+	link->buf = &lent->buf;
+	link->next = NULL;
+	return link;
+}
+
+/* Whether no piece but empty ones has to be copied. */
+static int
+all_worth(const struct bufpool_piece *pieces, size_t count, size_t worth)
+{
 	for (size_t i = 0; i < count; i++)
-		drop(&pieces[i]);
-	return rc;
+		if (pieces[i].len > 0 &&
+		    (pieces[i].release == NULL || pieces[i].len < worth))
+			return 0;
+	return 1;
 }
 
 /*
- * Sends the pieces as a part of the response body. Those of at least `worth`
- * bytes that can be released are sent without a copy. All are released sooner
- * or later, also when this fails. Returns 0, or -1 for an error.
+ * A copy of all pieces, or one without bytes when there is no memory. The
+ * request's pool would keep it until the request ends, however much is printed.
+ */
+static struct bufpool_piece
+join(struct bufpool_piece *pieces, size_t count, ngx_log_t *log)
+{
+	struct bufpool_piece whole = { .release = free };
+	size_t size = 0;
+	uint8_t *to;
+
+	for (size_t i = 0; i < count; i++)
+		size += pieces[i].len;
+	whole.at = whole.held = to = ngx_alloc(size, log);
+	if (to == NULL)
+		return whole;
+	whole.len = size;
+	for (size_t i = 0; i < count; i++)
+		if (pieces[i].len > 0)
+			to = ngx_cpymem(to, pieces[i].at, pieces[i].len);
+	return whole;
+}
+
+/*
+ * The pieces as a chain; NULL without memory for that. No buffer in it is
+ * smaller than `worth` unless all of the print is: filters of nginx go by the
+ * first buffer of a response, and some fail at small ones, which ngx.print of
+ * the same bytes would not make. So if one piece has to be copied, all are,
+ * into one buffer.
+ */
+static ngx_chain_t *
+chain_of(ngx_http_request_t *r, struct output *out,
+	 struct bufpool_piece *pieces, size_t count, size_t worth)
+{
+	ngx_chain_t *chain = NULL, **end = &chain;
+	struct bufpool_piece whole;
+
+	if (!all_worth(pieces, count, worth)) {
+		whole = join(pieces, count, r->connection->log);
+		chain = lend(r, out, &whole);
+		if (chain != NULL) {
+			chain->buf->memory = 0;
+			chain->buf->temporary = 1;
+		}
+		return chain;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (pieces[i].len == 0)
+			continue;
+		*end = lend(r, out, &pieces[i]);
+		if (*end == NULL) {
+			consume(chain);
+			return NULL;
+		}
+		end = &(*end)->next;
+	}
+	return chain;
+}
+
+/*
+ * Sends the pieces as a part of the response body, as one ngx.print does. Those
+ * of at least `worth` bytes that can be released are sent without a copy if all
+ * are like that. All are released sooner or later, also when this fails.
+ * Returns SEND_DONE, or SEND_UNTOLD where the Lua module does not know yet that
+ * the response has a body, which ngx.flush goes by, or an error.
  *
- * The caller has printed something by ngx.print before, which told whether the
- * Lua code may print now, and did all else that a first ngx.print does.
+ * The caller has asked by an ngx.print that pretends whether the Lua code may
+ * print now.
  *
  * Header and body filters in Lua run in here. So no compiled trace may call
  * this function, only the interpreter or a lua_CFunction.
@@ -278,28 +361,33 @@ ngx_http_bufpool_send(ngx_http_request_t *r, struct bufpool_piece *pieces,
 		      size_t count, size_t worth)
 {
 	void *lua_ctx = ngx_http_get_module_ctx(r, (*lua_module));
-	struct output *out = r->header_only ? NULL : output_of(r);
+	struct output *out = output_of(r);
 	ngx_chain_t *chain = NULL;
 	ngx_int_t rc;
 
-	if (out == NULL || lua_ctx == NULL) {
-		for (size_t i = 0; i < count; i++)
-			drop(&pieces[i]);
-		return r->header_only ? 0 : -1;
-	}
-	give_back_sent(out);
-	if (chain_of(r, out, &chain, pieces, count, worth) != NGX_OK) {
-		/* Nobody will send what is in the chain already. */
-		for (; chain != NULL; chain = chain->next)
-			chain->buf->pos = chain->buf->last;
+	if (out != NULL && lua_ctx != NULL) {
 		give_back_sent(out);
-		return -1;
+		chain = chain_of(r, out, pieces, count, worth);
 	}
-	if (chain == NULL)
-		return 0;
+	for (size_t i = 0; i < count; i++)
+		drop(&pieces[i]);
+	if (chain == NULL) {
+		if (out != NULL)
+			give_back_sent(out);
+		return SEND_NO_MEMORY;
+	}
 	rc = send_chain_link(r, lua_ctx, chain);
+	/* The answer to a HEAD request, whose body nobody looks at. */
+	if (r->header_only)
+		consume(chain);
 	give_back_sent(out);
-	return rc == NGX_ERROR || rc >= NGX_HTTP_SPECIAL_RESPONSE ? -1 : 0;
+	if (rc == NGX_ERROR || rc >= NGX_HTTP_SPECIAL_RESPONSE)
+		return SEND_FAILED;
+	/* A response to HTTP/1.0 is held back, and ngx.flush knows of that. */
+	if (out->told || r->header_only || !r->header_sent)
+		return SEND_DONE;
+	out->told = 1;
+	return SEND_UNTOLD;
 }
 
 /* Bytes of a part of a request body, which is in memory or in a file. */
@@ -395,6 +483,19 @@ ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 	return 0;
 }
 
+/* Puts the body filter before all others, wherever the module stands among
+ * them: it must see what the Lua module sends before another one keeps that. */
+static ngx_int_t
+take_first_place(ngx_cycle_t *cycle)
+{
+	(void)cycle;
+	if (ngx_http_top_body_filter != filter_body) {
+		next_body_filter = ngx_http_top_body_filter;
+		ngx_http_top_body_filter = filter_body;
+	}
+	return NGX_OK;
+}
+
 static ngx_int_t
 join_lua_module(ngx_conf_t *cf)
 {
@@ -404,11 +505,8 @@ join_lua_module(ngx_conf_t *cf)
 	/* ISO C has no conversion from an object's pointer to a function's. */
 	*(void **)(void *)&send_chain_link = dlsym(RTLD_DEFAULT, send);
 	lua_module = dlsym(RTLD_DEFAULT, module);
-	if (send_chain_link != NULL && lua_module != NULL) {
-		next_body_filter = ngx_http_top_body_filter;
-		ngx_http_top_body_filter = keep_flush;
+	if (send_chain_link != NULL && lua_module != NULL)
 		return NGX_OK;
-	}
 	if (lua_module == NULL) {
 		ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
 			      "ngx_http_bufpool_module needs the Lua module, "
@@ -430,4 +528,5 @@ ngx_module_t ngx_http_bufpool_module = {
 	NGX_MODULE_V1,
 	.ctx = &module_context,
 	.type = NGX_HTTP_MODULE,
+	.init_process = take_first_place,
 };
