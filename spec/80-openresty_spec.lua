@@ -55,7 +55,7 @@ describe("the OpenResty examples", function()
         local text = get("/status", { headers = { Accept = "text/plain" } })
         local sum
         for value in text:gmatch("\n" .. name
-            .. '{[^}]*pool="examples"[^}]*} (%d+)') do
+            .. '{[^}]*pool="app"[^}]*} (%d+)') do
             sum = (sum or 0) + value
         end
         return assert(sum, "no " .. name)

@@ -166,6 +166,87 @@ local function start(parts, files, user)
     }
 end
 
+-- Has the call that the request's argument `fail` names fail, each second one
+-- for `some_NAME`.
+local FAILING = [[
+local bufpool, B = require "bufpool", require "bufpool.ngx"
+local calls = 0
+
+local function fails(name)
+    local ok, wanted = pcall(function() return ngx.var.arg_fail end)
+    if ok and wanted == "some_" .. name then
+        calls = calls + 1
+        return calls % 2 == 0
+    end
+    return ok and wanted == name
+end
+
+local function wrap(t, name, ...)
+    local real, results, n = t[name], { ... }, select("#", ...)
+    t[name] = function(...)
+        if fails(name) then
+            return unpack(results, 1, n)
+        end
+        return real(...)
+    end
+end
+
+wrap(ngx, "run_worker_thread", false, "no free vm")
+wrap(bufpool, "adopt", nil, "no such ticket")
+wrap(B, "print", nil, "nginx output filter error")
+wrap(B, "scope", nil, "out of memory")
+wrap(B, "capture", nil, "out of memory")
+wrap(B, "captured", nil, "not captured")
+wrap(B, "read_body", nil, "out of memory")
+local read_body = B.read_body
+function B.read_body(...)
+    local buf, message = read_body(...)
+    if buf and fails "detach" then
+        return {
+            detach = function() return nil, "out of memory" end,
+            release = function() buf:release() end,
+        }
+    end
+    return buf, message
+end
+]]
+local CALLS_THAT_FAIL = { "run_worker_thread", "some_run_worker_thread",
+    "print", "scope", "capture", "captured", "read_body", "detach" }
+
+local THREAD = [[
+local bufpool = require "bufpool"
+assert(not pcall(require, "bufpool.ngx"))
+local function gzip(ticket)
+    local from = assert(bufpool.adopt(ticket))
+    local to = assert(bufpool.get "app"):writer()
+    to:put("packed ", from)
+    from:release()
+    return to:detach()
+end
+local function slow(ticket)
+    os.execute "sleep 0.3"
+    return gzip(ticket)
+end
+return { gzip = gzip, slow = slow }
+]]
+
+-- The locations of all handlers, and their paths.
+local function handlers()
+    local server, paths = {}, {}
+    for _, code in ipairs(blocks "nginx") do
+        for location in code:gmatch "(location = %S+ %b{})" do
+            server[#server + 1] = location
+            paths[#paths + 1] = location:match "= (%S+)"
+        end
+    end
+    for i, code in ipairs(blocks "lua nginx") do
+        server[#server + 1] = ("location = /lua%d { content_by_lua_block {\n%s"
+            .. "\n} }"):format(i, code)
+        paths[#paths + 1] = "/lua" .. i
+    end
+    return table.concat(server, "\n"), paths
+end
+
 local MAIN = "thread_pool pool threads=1; thread_pool app threads=1;"
 
 describe("the guide to nginx", function()
@@ -279,22 +360,7 @@ describe("the guide to nginx", function()
                     require("bufpool").new { name = "app", ticket_ttl = 0.2 }
                 } ]],
         }, {
-            ["compress_thread.lua"] = [[
-                local bufpool = require "bufpool"
-                assert(not pcall(require, "bufpool.ngx"))
-                local function gzip(ticket)
-                    local from = assert(bufpool.adopt(ticket))
-                    local to = assert(bufpool.get "app"):writer()
-                    to:put("packed ", from)
-                    from:release()
-                    return to:detach()
-                end
-                local function slow(ticket)
-                    os.execute "sleep 0.3"
-                    return gzip(ticket)
-                end
-                return { gzip = gzip, slow = slow }
-            ]],
+            ["compress_thread.lua"] = THREAD,
         })
         assert.equal("packed some text", server:get("/compress",
             { body = "some text" }).body, server:log())
@@ -303,6 +369,65 @@ describe("the guide to nginx", function()
         assert.truthy(nginx.soon(function()
             return server:get "/out".body == "0 0\n"
         end), server:get "/out".body .. server:log())
+    end)
+
+    it("has handlers that keep nothing under load, whatever fails", function()
+        local locations, paths = handlers()
+        assert.truthy(#paths >= 4)
+        locations = locations:gsub("127.0.0.1:8089", "127.0.0.1:@PORT@")
+        server = start({
+            main = MAIN, server = locations .. [[
+                location = /out { content_by_lua_block {
+                    collectgarbage()
+                    collectgarbage()
+                    local stats = require("bufpool").stats()
+                    ngx.say(stats.in_transit, " ", stats.checked_out) } }
+            ]],
+            http = [[
+                init_worker_by_lua_block {
+                    require("bufpool").new { name = "app", ticket_ttl = 0 }
+                    require "failing"
+                } ]],
+        }, { ["compress_thread.lua"] = THREAD, ["failing.lua"] = FAILING })
+        for _, path in ipairs(paths) do
+            assert.equal(200, server:get(path, { body = "some text" }).status,
+                path .. server:log())
+            for _, name in ipairs(CALLS_THAT_FAIL) do
+                nginx.must(("curl -s -Z --parallel-max 16 --max-time 20 -d x "
+                    .. "'%s?fail=%s&[1-40]' >%s/answers"):format(
+                    server:url(path), name, server.dir))
+                assert.truthy(nginx.soon(function()
+                    return server:get "/out".body == "0 0\n"
+                end), path .. " " .. name .. ": " .. server:get "/out".body)
+            end
+        end
+    end)
+
+    it("knows how long a ticket is good in nginx", function()
+        server = start({
+            server = [[
+                location = /ttl { content_by_lua_block {
+                    local bufpool = require "bufpool"
+                    local function try(...)
+                        ngx.say(tostring(select(2, pcall(bufpool.new, ...))))
+                    end
+                    try { name = "a" }
+                    try { name = "a", ticket_ttl = 60 }
+                    try { name = "a", ticket_ttl = 0 }
+                    bufpool.default()
+                    try { name = "default", ticket_ttl = 60 }
+                } }
+            ]],
+        }, {})
+        local said = server:get "/ttl".body
+        local lines = {}
+        for line in said:gmatch "[^\n]+" do
+            lines[#lines + 1] = line:match "^userdata" or line:match
+                "exists with a different .*"
+        end
+        assert.same({ "userdata", "userdata",
+            "exists with a different 'ticket_ttl'", "userdata" }, lines,
+            said .. server:log())
     end)
 
     it("knows what becomes of a pool of the master", function()

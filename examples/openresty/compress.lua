@@ -19,7 +19,7 @@ return function()
         return refuse(message == "too large" and 413 or 400, message)
     end
     local ticket = assert(body:detach())
-    local ran, result, why = run_worker_thread("examples",
+    local ran, result, why = run_worker_thread("app",
         "compress_thread", "gzip", ticket)
     local packed = ran and result and bufpool.adopt(result)
     if not packed then

@@ -44,7 +44,7 @@ local function gzip(ticket)
         return nil, message
     end
     local to
-    to, message = bufpool.get("examples"):writer(#from)
+    to, message = bufpool.get("app"):writer(#from)
     if not to then
         from:release()
         return nil, message

@@ -3,7 +3,7 @@
 local bufpool = require "bufpool"
 
 return assert(bufpool.new {
-    name = "examples",
+    name = "app",
     sixty_four_kib_count = 32,
     one_mib_count = 8,
     ticket_ttl = 60,        -- seconds until a ticket that nobody took expires

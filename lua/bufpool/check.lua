@@ -18,6 +18,9 @@ local getinfo, getmetatable = library.getinfo, library.getmetatable
 
 local check = {}
 
+---Whether this VM is one of nginx's, worker threads included.
+check.in_nginx = type(rawget(_G, "ngx")) == "table"
+
 -- The names of all our files begin as this one's does. Errors are raised at the
 -- first frame that is neither ours nor C's: tail calls and helpers would make a
 -- count of levels wrong, and C functions (tostring, pcall) have no line.

@@ -18,6 +18,9 @@ local GRAIN = limits.CLASS_GRAIN
 
 -- By key: checks the value and returns what C gets. Keys with a default in
 -- `defaults` (the counts, max_bytes) take a size and have no function here.
+-- Seconds. A handler that ends early leaves its tickets with nobody.
+local TTL_IN_NGINX = 60
+
 local checks = {}
 
 -- Edit distance, by rows.
@@ -184,6 +187,9 @@ end
 ---@return table
 return function(given)
     local config = { numa_node = limits.NUMA_NONE }
+    if check.in_nginx then
+        config.ticket_ttl = TTL_IN_NGINX
+    end
     for key, default in pairs(defaults) do
         config[key] = default
     end

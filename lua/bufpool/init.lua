@@ -53,7 +53,7 @@ local format = string.format
 ---@field numa_node? integer|"local" where its memory should be
 ---@field prefault? boolean memory has its pages when handed out
 ---@field huge_pages? boolean ask the kernel for huge pages
----@field ticket_ttl? number seconds a ticket is good (for ever)
+---@field ticket_ttl? number seconds a ticket is good (for ever; in nginx 60)
 ---@field name? string opens the pool of this name, or makes it
 
 ---@class bufpool.ClassConfig
@@ -147,6 +147,18 @@ function bufpool.new(config)
             whole.name, key))
     end
     return nil, message
+end
+
+-- There the default pool has the defaults of nginx.
+if check.in_nginx then
+    local get, new = core.get, bufpool.new
+    function bufpool.default()
+        local found = get "default"
+        if found then
+            return found
+        end
+        return new { name = "default" }
+    end
 end
 
 local complete = metatable.complete
