@@ -398,6 +398,18 @@ function h.read_short()
     tight:close()
 end
 
+function h.read_taken()
+    assert(ngx.req.socket(ngx.var.arg_raw == "1"))
+    local _, why = B.read_body(pool)
+    ngx.shared.log:set("results", why)
+    ngx.exit(444)
+end
+
+function h.read_discarded()
+    ngx.req.discard_body()
+    h.read()
+end
+
 -- Sends what was replaced by a handler before.
 function h.read_set()
     ngx.req.read_body()
@@ -920,6 +932,19 @@ local function cases(modules, zero_copy)
         assert.equal("no: no body", body("/file/read", { body = "" }))
         assert.equal("no: no body", body("/h/read", { body = "",
             curl = "-H 'Transfer-Encoding: chunked'" }))
+    end)
+
+    it("says that somebody else has taken the body", function()
+        local taken = "the body was taken by ngx.req.socket, or discarded"
+        for _, raw in ipairs { "0", "1" } do
+            server:get("/h/read_taken?raw=" .. raw, { body = text(50000) })
+            assert.equal(taken, body "/h/logged")
+        end
+        assert.equal("no: " .. taken, body("/h/read_discarded",
+            { body = text(500) }))
+        server:get("/h/read_taken?raw=1", { body = text(500),
+            curl = "-H 'Transfer-Encoding: chunked'" })
+        assert.equal(taken, body "/h/logged")
     end)
 
     it("refuses a body above max", function()

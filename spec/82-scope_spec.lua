@@ -412,6 +412,25 @@ function R.keep()
     return "yes"
 end
 
+-- While this request lives, another one uses its scope, and so does a timer.
+function R.lent()
+    H.kept[1] = scope(H.pool)
+    H.kept[2] = H.kept[1]:checkout(10)
+    local sock, said = ngx.socket.tcp()
+    assert(sock:connect("127.0.0.1", ngx.var.server_port))
+    assert(sock:send "GET /used HTTP/1.0\r\n\r\n")
+    local all = sock:receive "*a":match "\r\n\r\n(.-)\n"
+    assert(ngx.timer.at(0, function()
+        said = try(H.kept[1].borrow, H.kept[1], 1)
+    end))
+    ngx.sleep(0.05)
+    return all .. "\n" .. said .. "\n" .. #H.kept[1]:checkout(5)
+end
+
+function R.used()
+    return try(H.kept[1].checkout, H.kept[1], 1)
+end
+
 function R.kept()
     return try(H.kept[1].checkout, H.kept[1], 1) .. "\n"
         .. bufpool.type(H.kept[2]) .. "\n"
@@ -672,6 +691,12 @@ local function rules(modules)
         says("/keep", "yes")
         says("/kept", "attempt to use a scope after its request ended", "dead",
             "attempt to use a released handle")
+        home()
+    end)
+
+    it("refuses another request", function()
+        local refused = "attempt to use a scope of another request"
+        says("/lent", refused, refused, "5")
         home()
     end)
 

@@ -14,6 +14,7 @@ local read_body, get_body_data = ngx.req.read_body, ngx.req.get_body_data
 local get_body_file = ngx.req.get_body_file
 
 local TOO_LARGE, NO_BODY = "too large", "no body"
+local TAKEN = "the body was taken by ngx.req.socket, or discarded"
 local EARLY = "the file of the request body ended early"
 
 ---Calls a function of ngx, whose errors are raised at the caller's line.
@@ -35,6 +36,20 @@ local function announced(r)
         return module.ngx_http_bufpool_body_announced(r)
     end
     return tonumber(call(length_of_header)) or -1
+end
+
+local function transfer_encoding()
+    return ngx.var.http_transfer_encoding
+end
+
+-- Why there is nothing. The header of a subrequest is its parent's. Once nginx
+-- has read a body in chunks, it has a length.
+local function missing()
+    local n = tonumber(call(length_of_header)) or -1
+    if n > 0 or n < 0 and call(transfer_encoding) and not ngx.is_subrequest then
+        return TAKEN
+    end
+    return NO_BODY
 end
 
 -- A buffer filled by `read`, or nil and a message. What stands for a pool may
@@ -60,7 +75,7 @@ local function from_module(pool, max, r)
     if n > max then
         return nil, TOO_LARGE
     elseif n == 0 then
-        return nil, NO_BODY
+        return nil, missing()
     end
     return filled(pool, n, function(buf)
         local got = module.ngx_http_bufpool_body_read(r, (buf:reserve(n)), n)
@@ -99,7 +114,7 @@ end
 
 local function from_string(pool, max, body)
     if not body or body == "" then
-        return nil, NO_BODY
+        return nil, missing()
     elseif #body > max then
         return nil, TOO_LARGE
     end
@@ -113,7 +128,7 @@ local ngx_body = {}
 ---@param pool bufpool.Pool
 ---@param max? bufpool.Integer bytes
 ---@return bufpool.Buffer? buf
----@return string? message "too large", "no body", or why there is no memory
+---@return string? message "too large", "no body", or why there is none
 function ngx_body.read_body(pool, max)
     if object.type(pool) ~= "pool"
         and not (type(pool) == "table" and pool.writer) then

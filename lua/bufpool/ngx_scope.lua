@@ -39,6 +39,16 @@ local lists, count, most = {}, 0, 64
 -- By scope: its pool, the pool's box, its request, and its list.
 local states = setmetatable({}, { __mode = "k" })
 
+local function look_at_request()
+    return ngx.is_subrequest
+end
+
+-- In timers and phases of TLS ngx.is_subrequest raises.
+local function is_subrequest()
+    local ok, is = pcall(look_at_request)
+    return ok and is
+end
+
 local function alive(list)
     local _, is = identify(list)
     return is
@@ -109,7 +119,8 @@ local function new_state(pool, name)
         raise(("bad call of '%s' (outside of a request%s)"):format(name,
             request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
     end
-    local state = { pool = pool, box = cast(box_t, pool), request = request }
+    local state = { pool = pool, box = cast(box_t, pool), request = request,
+        of_subrequest = is_subrequest() }
     state.list = lists[tonumber(cast(uintptr_t, request))]
     if not (state.list and alive(state.list)) then
         local list, message = open_list(state, name)
@@ -120,8 +131,19 @@ local function new_state(pool, name)
     return state
 end
 
+-- What another request took would be released while it still uses it. A
+-- subrequest has the end of its main request, but nobody tells which that is.
+local function check_request(state)
+    local request = get_request()
+    if request ~= state.request and alive(state.list)
+        and not (request and (state.of_subrequest or is_subrequest())) then
+        raise("attempt to use a scope of another request")
+    end
+end
+
 -- A list that cannot grow stays as it is, and another one follows.
 local function take(state, name, n, kind, alignment, collected, renewed)
+    check_request(state)
     local h = borrow(state.box, state.list, n, alignment, kind)
     if h ~= nil then
         return h
