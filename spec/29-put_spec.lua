@@ -353,7 +353,7 @@ describe("put in a compiled loop", function()
         local said = helper.child_ok(watched .. [[
             math.randomseed(]] .. seed .. [[)
             jit.opt.start("maxtrace=8000")
-            local most = 0
+            local most, loops = 0, 0
             for n = 1, 32 do
                 for _, some in ipairs { { "string" }, { "integer" },
                     { "string", "integer" }, { "frozen" },
@@ -370,14 +370,17 @@ describe("put in a compiled loop", function()
                         local before = traces
                         run(out, values, 1000)
                         most = math.max(most, traces - before)
+                        loops = loops + 1
                     end
                 end
             end
-            io.write(most, " ", flushes)]])
-        local most, flushes = said:match "^(%d+) (%d+)$"
+            io.write(most, " ", traces / loops, " ", flushes)]])
+        local most, mean, flushes = said:match "^(%d+) (%S+) (%d+)$"
         assert.equal("0", flushes)
-        -- The loop, reset and put; more where C cannot tell a number's text.
-        assert.is_true(tonumber(most) <= 10, said)
+        -- The loop, reset and put; more where C cannot tell a number's text,
+        -- and where LuaJIT has begun somewhere else.
+        assert.is_true(tonumber(most) <= 25, said)
+        assert.is_true(tonumber(mean) <= 4, said)
     end)
 
     -- A trace is of one combination of kinds. The loop and put have traces of

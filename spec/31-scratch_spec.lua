@@ -147,6 +147,7 @@ describe("a loop of scratch on trace", function()
             local stitched, aborted = 0, 0
             local function watch(what, trace)
                 if what == "stop" then
+                    jit.opt.start("hotloop=1000000")
                     local info = require("jit.util").traceinfo(trace)
                     stitched = stitched + (info.linktype == "stitch" and 1 or 0)
                 elseif what == "abort" then
@@ -159,8 +160,10 @@ describe("a loop of scratch on trace", function()
             end
             local function run(n)
                 local x = 0
-                for i = 1, n do
-                    x = x + #pool:scratch(fn, "a", i)
+                for i = 0, n do
+                    if i > 0 then
+                        x = x + #pool:scratch(fn, "a", i)
+                    end
                 end
                 return x
             end
@@ -169,6 +172,8 @@ describe("a loop of scratch on trace", function()
             jit.on()
             jit.off(watch)
             jit.flush()
+            -- As in 19: the loop becomes hot before anything that it calls.
+            jit.opt.start("hotloop=1")
             jit.attach(watch, "trace")
             run(1000)
             jit.attach(watch)
