@@ -180,6 +180,174 @@ a_request_takes_what_it_lacks_and_no_more(void **state)
 	bufpool_destroy(p);
 }
 
+/* Has some buffers of each class, and some above, lie idle. */
+static void
+lie_idle(struct bufpool *p)
+{
+	static const size_t sizes[] = { 4, 64, 256, 1024, 3000, 5000 };
+	struct bufpool_buf *held[6][10];
+
+	for (int i = 0; i < 6; i++)
+		for (int j = 0; j < 10; j++) {
+			held[i][j] = bufpool_checkout(p, sizes[i] * KIB);
+			assert_non_null(held[i][j]);
+		}
+	for (int i = 0; i < 6; i++)
+		for (int j = 0; j < 10; j++)
+			bufpool_release(held[i][j]);
+}
+
+static void
+a_hopeless_request_takes_nothing_from_the_pool(void **state)
+{
+	static const size_t requests[][2] = {
+		{ 4096, (size_t)1 << 46 }, { (size_t)1 << 60, 1 },
+		{ 1, (size_t)1 << 63 }, { (size_t)1 << 62, (size_t)1 << 62 },
+		{ PTRDIFF_MAX, 1 }, { (size_t)1 << 47, 4096 },
+	};
+	struct bufpool *p = new_pool(4, 2, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 2000 * KIB);
+	uint64_t before;
+
+	(void)state;
+	lie_idle(p);
+	before = stats_of(p).cached_bytes;
+	for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+		errno = 0;
+		assert_null(bufpool_checkout_aligned(p, requests[i][0],
+						     requests[i][1]));
+		assert_int_equal(errno, ENOMEM);
+		assert_int_equal(stats_of(p).cached_bytes, before);
+		if (requests[i][0] < 5000 * KIB)
+			continue;
+		assert_int_equal(bufpool_resize(b, requests[i][0]), -1);
+		assert_int_equal(stats_of(p).cached_bytes, before);
+	}
+	bufpool_release(b);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* What is out leaves no room: nothing that lies idle would be enough. */
+static void
+a_request_for_more_than_is_idle_takes_nothing(void **state)
+{
+	struct bufpool *p = new_pool(4, 2, 200000 * KIB);
+	struct bufpool_buf *out = bufpool_checkout(p, 80000 * KIB);
+	size_t room = 120000 * KIB;
+	uint64_t before;
+
+	(void)state;
+	lie_idle(p);
+	before = stats_of(p).cached_bytes;
+	errno = 0;
+	assert_null(bufpool_checkout(p, room + 1));
+	assert_int_equal(errno, EDQUOT);
+	assert_int_equal(bufpool_resize(out, 200000 * KIB + 1), -1);
+	assert_int_equal(stats_of(p).cached_bytes, before);
+	/* All of it is just enough. */
+	assert_int_equal(bufpool_resize(out, 200000 * KIB), 0);
+	assert_int_equal(stats_of(p).cached_bytes, 0);
+	bufpool_release(out);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+what_is_kept_goes_in_part(void **state)
+{
+	struct bufpool *p = new_pool(0, 0, 100000 * KIB);
+	struct bufpool_buf *held[3], *out;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		held[i] = bufpool_checkout(p, (size_t)(i + 1) * 10000 * KIB);
+	out = bufpool_checkout(p, 40000 * KIB);
+	assert_non_null(out);
+	for (int i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	for (int i = 0; i < 3; i++) {
+		held[i] = bufpool_checkout(p, 1);
+		assert_non_null(held[i]);
+		assert_int_equal(stats_of(p).cached_bytes,
+				 (60000 - 4 * ((size_t)i + 1)) * KIB);
+	}
+	assert_int_equal(stats_of(p).large_cached, 3);
+	for (int i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	bufpool_release(out);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* Of the classes, what is needed whole goes first, and then the smallest. */
+static void
+of_the_classes_no_more_goes_than_must(void **state)
+{
+	struct bufpool *p = new_pool(0, 0, 1364 * KIB);
+	struct bufpool_buf *held[3];
+
+	(void)state;
+	held[0] = bufpool_checkout(p, 1024 * KIB);
+	held[1] = bufpool_checkout(p, 256 * KIB);
+	held[2] = bufpool_checkout(p, 64 * KIB);
+	for (int i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	/* 20 KiB are left, and 24 are needed. */
+	for (int i = 0; i < 2; i++)
+		held[i] = bufpool_checkout_aligned(p, 12 * KIB, 8192);
+	assert_int_equal(stats_of(p).cached_bytes, 1280 * KIB);
+	for (int i = 0; i < 2; i++)
+		bufpool_release(held[i]);
+	/* With what is kept of these, 332 KiB lack 248. */
+	held[0] = bufpool_checkout_aligned(p, 332 * KIB, 8192);
+	assert_non_null(held[0]);
+	assert_int_equal(stats_of(p).classes[3].cached +
+			 stats_of(p).classes[3].ready, 1);
+	bufpool_release(held[0]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* Addresses are short: only what is kept above the classes has any to give. */
+static void
+use_a_tight_address_space(void *arg)
+{
+	struct bufpool *p = new_pool(4, 2, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 30000 * KIB);
+	struct rlimit tight;
+	uint64_t classes, before;
+
+	(void)arg;
+	lie_idle(p);
+	bufpool_release(b);
+	before = stats_of(p).cached_bytes;
+	classes = before - stats_of(p).large_cached_bytes;
+	tight.rlim_cur = tight.rlim_max = status_bytes("VmSize:") + 1000 * KIB;
+	CHECK(setrlimit(RLIMIT_AS, &tight) == 0, "setrlimit");
+	CHECK(bufpool_checkout(p, 500000 * KIB) == NULL && errno == ENOMEM,
+	      "too much");
+	CHECK(stats_of(p).cached_bytes == before, "a hopeless request takes");
+	b = bufpool_checkout_aligned(p, 40000 * KIB, 8192);
+	CHECK(b != NULL, "no memory");
+	CHECK(stats_of(p).cached_bytes >= before - 40012 * KIB &&
+	      stats_of(p).cached_bytes >= classes,
+	      "%llu of %llu bytes are left",
+	      (unsigned long long)stats_of(p).cached_bytes,
+	      (unsigned long long)before);
+	bufpool_release(b);
+	bufpool_destroy(p);
+}
+
+static void
+what_gives_no_addresses_stays_when_these_are_short(void **state)
+{
+	(void)state;
+	if (SANITIZED)
+		skip();
+	assert_int_equal(in_child(use_a_tight_address_space, NULL), 0);
+}
+
 static void
 a_large_checkout_leaves_what_is_ready(void **state)
 {
@@ -299,6 +467,13 @@ main(void)
 		cmocka_unit_test(a_request_above_max_bytes_empties_nothing),
 		cmocka_unit_test(a_growth_by_one_byte_takes_nothing_to_double),
 		cmocka_unit_test(a_request_takes_what_it_lacks_and_no_more),
+		cmocka_unit_test(
+		    a_hopeless_request_takes_nothing_from_the_pool),
+		cmocka_unit_test(a_request_for_more_than_is_idle_takes_nothing),
+		cmocka_unit_test(what_is_kept_goes_in_part),
+		cmocka_unit_test(of_the_classes_no_more_goes_than_must),
+		cmocka_unit_test(
+		    what_gives_no_addresses_stays_when_these_are_short),
 		cmocka_unit_test(a_large_checkout_leaves_what_is_ready),
 		cmocka_unit_test(demand_within_max_bytes_is_met),
 		cmocka_unit_test(demand_within_max_bytes_is_met_beside_a_trim),

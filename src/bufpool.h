@@ -195,12 +195,13 @@ void bufpool_destroy(struct bufpool *);
 /*
  * A buffer of n bytes, all zero, aligned to 64 bytes at least. n may be 0.
  * NULL + EOVERFLOW: n is above PTRDIFF_MAX; ENOMEM; EDQUOT: max_bytes;
- * ESHUTDOWN: closed. Before ENOMEM and EDQUOT, as much of what lies idle in the
- * pool, in other threads' caches too, has gone back to the system as n bytes
- * need; what is above the configured counts goes first. A request above
- * max_bytes fails at once. EDQUOT is also possible while demand is below
- * max_bytes, if another thread was stopped in the middle of moving buffers
- * from one tier to another: nobody waits for it.
+ * ESHUTDOWN: closed. At max_bytes as much of what lies idle in the pool, in
+ * other threads' caches too, goes back to the system as n bytes need; what is
+ * above the configured counts goes first. Where that is not enough, nothing
+ * goes. When the system maps no more, what is kept above the classes goes
+ * likewise: nothing else gives addresses back. EDQUOT is also possible while
+ * demand is below max_bytes, if another thread was stopped in the middle of
+ * moving buffers from one tier to another: nobody waits for it.
  */
 struct bufpool_buf *bufpool_checkout(struct bufpool *, size_t n);
 

@@ -246,6 +246,22 @@ span_bytes(const struct bufpool_arena *a, size_t size)
 	return best;
 }
 
+size_t
+arena_span(const struct bufpool_arena *a, unsigned class)
+{
+	return span_bytes(a, a->layout->size[class]);
+}
+
+bool
+arena_has_addresses(size_t bytes)
+{
+	void *base = pages_map(bytes);
+
+	if (base != NULL)
+		pages_unmap(base, bytes);
+	return base != NULL;
+}
+
 /* Maps a span and carves it. The first buffer, whose descriptor knows the
  * span, is the caller's, the others become blanks. */
 static struct bufpool_buf *

@@ -84,6 +84,12 @@ unsigned arena_node(const struct bufpool_arena *a);
 /* Bytes that a large buffer of n bytes takes from the system. */
 size_t arena_whole_pages(size_t n);
 
+/* Bytes that are mapped at once where buffers of a class are carved. */
+size_t arena_span(const struct bufpool_arena *a, unsigned class);
+
+/* Whether the system maps so many bytes just now. */
+bool arena_has_addresses(size_t bytes);
+
 /*
  * Fresh memory for one buffer, in state CACHED and the caller's: of a class on
  * a node, or of n bytes at a multiple of an alignment (0: the page's) on the

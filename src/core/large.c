@@ -220,6 +220,29 @@ cut(struct large *l, struct bufpool_buf *b, size_t bytes)
 	return before - b->span;
 }
 
+size_t
+large_give_up(struct large *l, size_t bytes)
+{
+	const struct layout *layout = l->arena->layout;
+	struct bufpool_buf *b;
+	size_t done = 0;
+
+	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
+		return 0;
+	for (size_t i = bins(l); i-- > 0 && done < bytes;)
+		while (done < bytes && (b = pop(&l->bin[i])) != NULL) {
+			size_t left = arena_whole_pages(bytes - done), part = 0;
+
+			if (b->span > left && layout_class(
+				layout, b->span - left) == CLASS_LARGE)
+				part = cut(l, b, left);
+			if (part > 0)
+				push(l, b);
+			done += part > 0 ? part : give(l, b);
+		}
+	return done;
+}
+
 /* The first mapping that is larger than what is still to go ends this. So does
  * one whose end the system refuses to take. */
 size_t

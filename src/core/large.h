@@ -74,6 +74,12 @@ size_t large_put(struct large *l, struct bufpool_buf *b);
  * thread that holds the pool. */
 size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
 
+/* Gives the system so many bytes of what is kept, or all of it: from the
+ * largest mapping on, and of the last one only a part, if the rest is still
+ * large. Returns the bytes that the system took. Any thread that holds the
+ * pool. */
+size_t large_give_up(struct large *l, size_t bytes);
+
 /* Gives the system so many of the kept bytes, at least a page, the smallest
  * mappings first and of the last one only its end. Returns how many of
  * them have gone; fewer where no more are kept or the system refuses. Any

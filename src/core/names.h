@@ -56,12 +56,14 @@
 #define arena_drop bufpool_arena_drop
 #define arena_extend bufpool_arena_extend
 #define arena_give bufpool_arena_give
+#define arena_has_addresses bufpool_arena_has_addresses
 #define arena_init bufpool_arena_init
 #define arena_node bufpool_arena_node
 #define arena_nodes bufpool_arena_nodes
 #define arena_pages_by_node bufpool_arena_pages_by_node
 #define arena_retry bufpool_arena_retry
 #define arena_shrink bufpool_arena_shrink
+#define arena_span bufpool_arena_span
 #define arena_take bufpool_arena_take
 #define arena_take_bare bufpool_arena_take_bare
 #define arena_take_large bufpool_arena_take_large
@@ -93,6 +95,7 @@
 #define large_create bufpool_large_create
 #define large_destroy bufpool_large_destroy
 #define large_give_back bufpool_large_give_back
+#define large_give_up bufpool_large_give_up
 #define large_put bufpool_large_put
 #define large_shed bufpool_large_shed
 #define large_take bufpool_large_take
@@ -147,7 +150,9 @@
 #define wipe_init bufpool_wipe_init
 #define wipe_window bufpool_wipe_window
 
+#define trim_addresses bufpool_trim_addresses
 #define trim_bytes bufpool_trim_bytes
+#define trim_idle bufpool_trim_idle
 #define trim_maintain bufpool_trim_maintain
 #define trim_spilled bufpool_trim_spilled
 #define trim_released bufpool_trim_released

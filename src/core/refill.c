@@ -175,28 +175,66 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
+/* What a request needs, and what has been given back for it. */
+struct want {
+	size_t bytes;		/* to commit */
+	size_t addresses;	/* to map at once, in bytes */
+	size_t given;		/* addresses, in bytes */
+};
+
 /*
- * Whether giving idle memory back may help after the arena refused, and whether
- * it did: then the arena is worth another try. Memory that other threads are
- * just moving is nowhere to be found; as long as what is out leaves room enough
- * below max_bytes, it must turn up, and so is looked for again, some times. The
- * thread that moves it may have lost its core: it gets a chance to go on.
+ * The system maps no more. Only what gives its addresses back may help, and
+ * only where addresses are what is missing: the system must refuse to map as
+ * many as are needed, and must map what is needed beyond all that are kept.
  */
 static bool
-reclaim(struct bufpool *p, size_t bytes, int error, unsigned take, int tries)
+reclaim_addresses(struct bufpool *p, struct want *w, int tries)
+{
+	size_t kept = atomic_load(&p->large.kept), done;
+
+	if (arena_has_addresses(w->addresses))
+		return tries == 0;	/* another thread may have given some */
+	if (w->given >= w->addresses || kept == 0 ||
+	    (kept < w->addresses && !arena_has_addresses(w->addresses - kept)))
+		return false;
+	done = trim_addresses(p, w->addresses - w->given);
+	w->given += done;
+	return done > 0;
+}
+
+/*
+ * max_bytes is reached. Memory that other threads are just moving is nowhere to
+ * be found; as long as what is out leaves room enough below max_bytes, it must
+ * turn up, and so is looked for again, some times. The thread that moves it may
+ * have lost its core: it gets a chance to go on. Where what is out leaves no
+ * room, and what lies idle is not enough, nothing is given back.
+ */
+static bool
+reclaim_bytes(struct bufpool *p, size_t bytes, int tries)
 {
 	size_t limit = p->arena.max_bytes, room = arena_room(&p->arena);
+	bool enough, fits;
 
-	if (!(take & TAKE_RECLAIM) || bytes > limit)
-		return false;
 	if (tries >= TRIES_ON_CORE)
 		sched_yield();
-	if (error == EDQUOT && room >= bytes)
+	if (room >= bytes)
 		return tries < TRIES;
-	if (trim_bytes(p, error == EDQUOT ? bytes - room : bytes) > 0)
+	enough = trim_idle(p) >= bytes - room;
+	fits = stats_bytes_out(p) <= limit - bytes;
+	if ((enough || fits) && trim_bytes(p, bytes - room) > 0)
 		return true;
-	return error == EDQUOT && tries < TRIES &&
-	    stats_bytes_out(p) <= limit - bytes;
+	return fits && tries < TRIES;
+}
+
+/* Whether giving idle memory back may help after the arena refused, and whether
+ * it did: then the arena is worth another try. */
+static bool
+reclaim(struct bufpool *p, struct want *w, int error, unsigned take, int tries)
+{
+	if (!(take & TAKE_RECLAIM) || w->bytes > p->arena.max_bytes)
+		return false;
+	return error == EDQUOT ? reclaim_bytes(p, w->bytes, tries)
+			       : reclaim_addresses(p, w, tries);
 }
 
 /* Fresh memory or, when that is not to be had, memory that lies idle in other
@@ -205,6 +243,9 @@ static struct bufpool_buf *
 take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	   bool *miss)
 {
+	struct want w = { .bytes = p->layout.size[class],
+			  .addresses = arena_span(&p->arena, class) };
+
 	for (int tries = 0;; tries++) {
 		struct bufpool_buf *b = arena_take(&p->arena, class, node);
 		int error = errno;
@@ -216,7 +257,7 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 			b = claim_one(p, class);
 		if (b != NULL)
 			return b;
-		if (!reclaim(p, p->layout.size[class], error, take, tries)) {
+		if (!reclaim(p, &w, error, take, tries)) {
 			errno = error;
 			return NULL;
 		}
@@ -227,7 +268,12 @@ static struct bufpool_buf *
 take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
 	size_t range = take & TAKE_TO_GROW && n <= PTRDIFF_MAX / 2 ? 2 * n : n;
+	struct want w = { .bytes = arena_whole_pages(n) };
 
+	if (__builtin_add_overflow(w.bytes, (size_t)1 << align, &w.addresses)) {
+		errno = ENOMEM;
+		return NULL;
+	}
 	for (int tries = 0;; tries++) {
 		struct bufpool_buf *b = arena_take_large(&p->arena, n, range,
 							 (size_t)1 << align);
@@ -235,7 +281,7 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 
 		if (b != NULL)
 			return b;
-		if (!reclaim(p, arena_whole_pages(n), error, take, tries)) {
+		if (!reclaim(p, &w, error, take, tries)) {
 			errno = error;
 			return NULL;
 		}
@@ -294,14 +340,15 @@ bool
 large_extend_slow(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 {
 	struct bufpool *p = pool_of(b);
-	size_t before = arena_bytes(b);
+	size_t before = arena_bytes(b), whole = arena_whole_pages(n);
+	struct want w = { .bytes = whole > before ? whole - before : 0,
+			  .addresses = whole > b->span ? whole - b->span : 0 };
 
 	forked_check();
 	for (int tries = 0; !arena_extend(b, n, range); tries++) {
 		int error = errno;
 
-		if (!reclaim(p, arena_whole_pages(n) - before, error, take,
-			     tries)) {
+		if (!reclaim(p, &w, error, take, tries)) {
 			errno = error;
 			return false;
 		}

@@ -108,24 +108,51 @@ bufpool_trim(struct bufpool *p)
 }
 
 size_t
+trim_idle(const struct bufpool *p)
+{
+	size_t bytes = atomic_load(&p->large.kept);
+
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		bytes += idle(p, c) * p->layout.size[c];
+	return bytes;
+}
+
+/* So many of a class: of those above the floor, or of all that are idle. */
+static void
+give_back_some(struct bufpool *p, unsigned class, uint64_t count, bool floors,
+	       struct portion *got)
+{
+	got->count = count;
+	if (count > 0 && floors)
+		give_back_class(p, class, got);
+	else if (count > 0)
+		give_back_spare(p, class, got);
+}
+
+/* Whole buffers, of the largest class first, as long as they are needed whole;
+ * then one of the smallest class that has one. */
+static void
+give_back_classes(struct bufpool *p, size_t bytes, bool floors,
+		  struct portion *got)
+{
+	const struct layout *l = &p->layout;
+
+	for (unsigned c = l->classes; c-- > 0 && got->bytes < bytes;)
+		give_back_some(p, c, (bytes - got->bytes) / l->size[c], floors,
+			       got);
+	for (unsigned c = 0; c < l->classes && got->bytes < bytes; c++)
+		give_back_some(p, c, 1, floors, got);
+}
+
+size_t
 trim_bytes(struct bufpool *p, size_t bytes)
 {
 	struct portion got = { .bytes = arena_retry(&p->arena, SIZE_MAX) };
 
 	if (got.bytes < bytes)
-		got.bytes += large_give_back(&p->large, bytes - got.bytes,
-					     true);
+		got.bytes += large_give_up(&p->large, bytes - got.bytes);
 	for (int floors = 0; floors <= 1; floors++)
-		for (unsigned c = p->layout.classes;
-		     c-- > 0 && got.bytes < bytes;) {
-			size_t size = p->layout.size[c];
-
-			got.count = (bytes - got.bytes + size - 1) / size;
-			if (floors)
-				give_back_class(p, c, &got);
-			else
-				give_back_spare(p, c, &got);
-		}
+		give_back_classes(p, bytes, floors, &got);
 	return got.bytes;
 }
 
@@ -180,6 +207,14 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 		done += trim_class(p, c, &left, left == most);
 	*more = left < most && has_spare(p);
 	return done;
+}
+
+size_t
+trim_addresses(struct bufpool *p, size_t bytes)
+{
+	size_t done = arena_retry(&p->arena, SIZE_MAX);
+
+	return done > 0 ? done : large_give_up(&p->large, bytes);
 }
 
 /*

@@ -7,9 +7,17 @@
 
 #include "registry.h"
 
-/* Gives idle buffers back until so many bytes have gone, or none is left. Those
- * above the floors go first. Returns bytes. */
+/* Bytes that lie idle in the pool. */
+size_t trim_idle(const struct bufpool *p);
+
+/* Gives idle memory back until so many bytes have gone, or none is left, and no
+ * more of it than it must. What is above the floors goes first. Returns
+ * bytes. */
 size_t trim_bytes(struct bufpool *p, size_t bytes);
+
+/* As trim_bytes, but only what gives its addresses back, too: mappings that are
+ * kept. */
+size_t trim_addresses(struct bufpool *p, size_t bytes);
 
 /* What threads do in each slow path, and when their shelf is due: at most once
  * in a tick of the coarse clock, take some expired tickets home, sample the
