@@ -369,6 +369,44 @@ a_shelf_can_be_left_when_its_pool_has_gone(void **state)
 	check_no_cache_is_left(place);
 }
 
+static void
+try_middle(void)
+{
+	last_out = bufpool_try_checkout(pool, MIDDLE);
+}
+
+/* One has found a depot empty, and takes its mark away, while its owner pushes:
+ * before or after the mark is gone. */
+static void
+a_depot_that_is_filled_keeps_its_mark(void **state)
+{
+	static const char *const places[] = { "depot: found empty",
+					      "depot: unmarked" };
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct actor taker = { .act = try_middle };
+		struct bufpool_buf *b;
+
+		pool = new_pool();
+		bufpool_release(bufpool_checkout(pool, MIDDLE));
+		bufpool_thread_flush();
+		b = bufpool_checkout(pool, MIDDLE);
+		assert_true(start(&taker, places[i], 1));
+		bufpool_release(b);
+		bufpool_thread_flush();
+		finish(&taker);
+		check_law(pool);
+		if (last_out == NULL)
+			try_middle();
+		assert_ptr_equal(last_out, b);
+		bufpool_release(last_out);
+		check_law(pool);
+		bufpool_destroy(pool);
+		assert_int_equal(pools_left(), 0);
+	}
+}
+
 static struct buf_stack stack;
 static struct bufpool_buf *popped;
 
@@ -691,6 +729,7 @@ main(void)
 		cmocka_unit_test(
 		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
 		cmocka_unit_test(a_shelf_can_be_left_when_its_pool_has_gone),
+		cmocka_unit_test(a_depot_that_is_filled_keeps_its_mark),
 		cmocka_unit_test(
 		    a_slow_pop_does_not_bring_back_what_another_popped),
 		cmocka_unit_test(a_ticket_that_was_found_is_adopted_once),

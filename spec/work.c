@@ -19,11 +19,17 @@
 
 static uint64_t steps;		/* since the last call of counted() */
 static const char *only;	/* there; NULL: everywhere */
+static uint64_t looks;	/* at another thread's part of the pool */
+static __thread bool uncounted;
 
 static void
 count_step(const char *place)
 {
+	if (uncounted)
+		return;
 	steps += only == NULL || strcmp(place, only) == 0;
+	looks += strcmp(place, "steal: found a cache") == 0 ||
+	    strcmp(place, "claim: found a shelf") == 0;
 }
 
 static uint64_t
@@ -350,6 +356,118 @@ a_child_settles_what_it_uses(void **state)
 	bufpool_destroy(p);
 }
 
+#define SLEEPERS 500
+#define STACK (64 << 10)
+
+static pthread_barrier_t asleep, over;
+
+/* Some sleep with buffers of the smallest class on their shelves, and have had
+ * others, which trim has taken. */
+static void *
+sleep_with_some(void *p)
+{
+	struct bufpool_buf *held[100];
+
+	uncounted = true;
+	for (int i = 0; i < 100; i++)
+		held[i] = bufpool_checkout(p, i % 2 ? 1 : 65536);
+	for (int i = 0; i < 100; i++)
+		bufpool_release(held[i]);
+	pthread_barrier_wait(&asleep);
+	pthread_barrier_wait(&asleep);
+	for (int i = 0; i < 4; i++)
+		held[i] = bufpool_checkout(p, 1);
+	for (int i = 0; i < 4; i++)
+		bufpool_release(held[i]);
+	pthread_barrier_wait(&asleep);
+	pthread_barrier_wait(&over);
+	return NULL;
+}
+
+static void
+put_to_sleep(struct bufpool *p, pthread_t sleeper[SLEEPERS])
+{
+	pthread_attr_t small;
+
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, STACK);
+	pthread_barrier_init(&asleep, NULL, SLEEPERS + 1);
+	pthread_barrier_init(&over, NULL, SLEEPERS + 1);
+	for (int i = 0; i < SLEEPERS; i++)
+		assert_int_equal(pthread_create(&sleeper[i], &small,
+						sleep_with_some, p), 0);
+	pthread_attr_destroy(&small);
+	pthread_barrier_wait(&asleep);
+	bufpool_trim(p);
+	pthread_barrier_wait(&asleep);
+	pthread_barrier_wait(&asleep);
+}
+
+static uint64_t
+looked(void)
+{
+	uint64_t n = looks;
+
+	looks = 0;
+	return n;
+}
+
+static void
+a_miss_looks_only_where_something_may_be(void **state)
+{
+	struct bufpool *p = new_pool(0, 0, 0);
+	struct bufpool_buf *held[200];
+	pthread_t sleeper[SLEEPERS];
+	uint64_t sum = 0;
+
+	(void)state;
+	put_to_sleep(p, sleeper);
+	for (int i = 0; i < 100; i++)
+		bufpool_release(bufpool_try_checkout(p, 65536));
+	looked();
+	for (int i = 0; i < 100; i++) {
+		held[i] = bufpool_checkout(p, 65536);
+		assert_non_null(held[i]);
+		assert_null(bufpool_try_checkout(p, 65536));
+		assert_null(bufpool_try_checkout(p, 1 << 20));
+		sum += looked();
+	}
+	assert_in_range(sum, 0, 500);
+	/* What they have on their shelves is found nevertheless. */
+	for (int i = 100; i < 200; i++) {
+		held[i] = bufpool_try_checkout(p, 1);
+		assert_non_null(held[i]);
+	}
+	for (int i = 0; i < 200; i++)
+		bufpool_release(held[i]);
+	pthread_barrier_wait(&over);
+	for (int i = 0; i < SLEEPERS; i++)
+		pthread_join(sleeper[i], NULL);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+/* The peaks are sampled by the clock. */
+static void
+misses_sample_the_peaks_once_a_tick(void **state)
+{
+	static struct bufpool_buf *held[20000];
+	struct bufpool *p = new_pool(0, 0, 0);
+	int64_t before = system_now(), ticks, samples = 0;
+
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		atomic_store(&p->peak_out, 0);
+		held[i] = bufpool_checkout(p, 1);
+		samples += p->peak_out != 0;
+	}
+	ticks = system_now() - before + 1;	/* none is below 1 ms */
+	assert_in_range(samples, 1, ticks);
+	for (int i = 0; i < 20000; i++)
+		bufpool_release(held[i]);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -358,6 +476,8 @@ main(void)
 		cmocka_unit_test(statistics_take_a_bounded_time),
 		cmocka_unit_test(adopted_tickets_cost_expiry_little),
 		cmocka_unit_test(a_full_table_costs_a_failing_call_nothing),
+		cmocka_unit_test(a_miss_looks_only_where_something_may_be),
+		cmocka_unit_test(misses_sample_the_peaks_once_a_tick),
 		cmocka_unit_test(
 		    a_refusal_looks_at_no_memory_that_was_given_back),
 		cmocka_unit_test(the_end_of_a_pool_takes_many_calls),

@@ -129,7 +129,9 @@ struct bufpool_class_stats {
 /*
  * Exact at any moment: committed_bytes. Exact when no other thread is inside
  * the pool: everything else but the peaks, which are sampled (when a cache
- * refills, when a class misses, and here) and are lower bounds.
+ * refills and when a class misses, once in a tick of the system's coarse clock
+ * at most, and here) and are lower bounds. Takes longer the more threads use
+ * the pool.
  */
 struct bufpool_stats {
 	size_t struct_size;		/* set by bufpool_get_stats */

@@ -63,6 +63,54 @@ open_up(struct bufpool_shelf *s)
 	atomic_store_explicit(&s->empty_at, 0, memory_order_release);
 }
 
+static uint64_t
+bit_of(const struct cache *k)
+{
+	return (uint64_t)1 << k->bit;
+}
+
+/* Most often there is a mark already, and its line is only read. */
+static void
+mark(struct cache *k, unsigned part)
+{
+	_Atomic uint64_t *marked = &k->block->marked[part];
+
+	if ((atomic_load_explicit(marked, memory_order_relaxed) &
+	     bit_of(k)) == 0)
+		atomic_fetch_or(marked, bit_of(k));
+}
+
+static void
+unmark(struct cache *k, unsigned part)
+{
+	_Atomic uint64_t *marked = &k->block->marked[part];
+
+	if ((atomic_load_explicit(marked, memory_order_relaxed) &
+	     bit_of(k)) != 0)
+		atomic_fetch_and(marked, ~bit_of(k));
+}
+
+void
+cache_mark_depot(struct cache *k, unsigned class)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	mark(k, PART_DEPOT(class));
+}
+
+void
+cache_unmark_depot(struct cache *k, unsigned class)
+{
+	const struct layout *l = k->caches->layout;
+
+	hook("depot: found empty");
+	unmark(k, PART_DEPOT(class));
+	hook("depot: unmarked");
+	atomic_thread_fence(memory_order_seq_cst);
+	for (unsigned node = 0; node < l->nodes; node++)
+		if (depot_ready(k->depot, layout_ring(l, node, class)) > 0)
+			mark(k, PART_DEPOT(class));
+}
+
 static void
 shut(struct bufpool_shelf *s)
 {
@@ -166,7 +214,7 @@ cache_attach(struct cache *k)
 	for (unsigned c = 0; c < cs->layout->classes; c++)
 		atomic_fetch_and(&k->shelf[c].gate, ~(uint32_t)GATE_RETIRED);
 	k->node = arena_node(cs->arena);
-	atomic_fetch_or(&k->block->live, (uint64_t)1 << k->bit);
+	atomic_fetch_or(&k->block->live, bit_of(k));
 	hook("enroll: attached");
 	k->live = true;
 	if (atomic_load(&cs->closed))
@@ -276,6 +324,8 @@ shelf_unclaim(struct bufpool_shelf *s)
 		hook("claim: leaving");
 		while ((gate & GATE_CALLED) && (b = shelf_take(s)) != NULL)
 			send_away(s, b, gate);
+		if (shelf_count(s) == 0)
+			unmark(s->cache, PART_SHELF(s->class));
 	} while (!atomic_compare_exchange_strong(
 	    &s->gate, &gate, gate & ~(uint32_t)GATE_CLAIMED));
 }
@@ -322,6 +372,7 @@ shelf_open(struct bufpool_shelf *s)
 		shelf_leave(s);
 		return false;
 	}
+	mark(s->cache, PART_SHELF(s->class));
 	if (!(gate & GATE_FENCED))
 		open_up(s);
 	return true;
@@ -373,10 +424,12 @@ shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 	memmove(s->buf, s->buf + count, (all - count) * sizeof *out);
 	atomic_store_explicit(&s->count, all - count, memory_order_relaxed);
 	hook("spill: moved out");
+	mark(s->cache, PART_DEPOT(s->class));
 	for (uint32_t i = 0; i < count; i++)
 		if (!depot_push(s->cache->depot,
 				layout_ring(l, out[i]->node, s->class), out[i]))
 			arena_give(out[i]);
+	cache_mark_depot(s->cache, s->class);
 }
 
 void
@@ -429,7 +482,7 @@ fold_counters(struct cache *k)
 	atomic_store(&k->gc_returns, 0);
 	k->live = false;
 	hook("exit: counted");
-	atomic_fetch_and(&k->block->live, ~((uint64_t)1 << k->bit));
+	atomic_fetch_and(&k->block->live, ~bit_of(k));
 }
 
 static void

@@ -122,6 +122,8 @@ struct cache {
 	bool live;			/* owner only; true implies the bit */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
+	/* checkouts of a shelf that was last found empty: see claim_one */
+	_Atomic uint32_t seen[BUFPOOL_CLASSES_MAX];
 	struct cache *next;		/* after its pool: see thread.c */
 	/* One more than there are classes; the last one's size is boundless,
 	 * and it is always shut. */
@@ -130,17 +132,39 @@ struct cache {
 
 #define CACHE_BLOCK 64		/* as many as a word has bits */
 
+/* What a cache may have buffers on: by class, its shelf, and its depot. */
+#define PART_SHELF(class) (class)
+#define PART_DEPOT(class) (BUFPOOL_CLASSES_MAX + (class))
+#define PARTS (2 * BUFPOOL_CLASSES_MAX)
+#define PART_ALL PARTS
+
+/*
+ * MARKS. Whoever looks for buffers passes by what is not marked.
+ *
+ * A shelf without a mark is shut and empty. Its owner marks it inside, before
+ * it opens it, and only a claimer takes the mark away, inside, when it leaves
+ * the shelf empty: so the two exclude each other (E, C above).
+ *
+ * A depot without a mark is empty, or its owner is just pushing. The owner
+ * pushes, fences, and marks it where there is no mark; a taker that has found
+ * nothing takes the mark away, fences, looks again, and marks it where there is
+ * something. Each stores, fences and loads what the other stores: so the owner
+ * finds the mark gone, or the taker what was pushed. A spill marks the depot
+ * before it pushes, too, so that what it has pushed is found meanwhile.
+ */
 struct cache_block {
 	_Atomic uint64_t live;		/* bit i: cache[i] is */
 	_Atomic uint32_t used;	/* places asked for, of which 64 exist */
 	struct cache_block *next;
 	_Atomic(struct cache *) cache[CACHE_BLOCK];
+	_Atomic uint64_t marked[PARTS];	/* bit i: of cache[i] */
 };
 
 /*
  * All caches of one pool, and what stands in for a cache where a thread has
  * none. Blocks are listed once, and unmapped with the pool. Looking at all
- * caches takes the time of those that are live, and one load for 64 others.
+ * caches takes the time of those that are live, or of those that are marked,
+ * and two loads for 64 others.
  */
 struct caches {
 	uint64_t id;			/* the pool's; never used twice */
@@ -385,29 +409,47 @@ void caches_put_common(struct caches *cs, struct bufpool_buf *b);
  * pool. */
 void caches_drain_commons(struct caches *cs);
 
-/* Live caches in turn, each once, by any thread that holds the pool. */
+/* Of a depot of the owner's, after it has pushed; and of one in which a taker
+ * has found nothing. */
+void cache_mark_depot(struct cache *k, unsigned class);
+void cache_unmark_depot(struct cache *k, unsigned class);
+
+/* Live caches in turn, each once, by any thread that holds the pool; all, or
+ * those that are marked for a part. */
 struct cache_walk {
 	struct cache_block *block;
-	uint64_t left;		/* live ones of it that are still to come */
+	unsigned part;
+	uint64_t left;		/* those of the block that are still to come */
 };
 
-static inline struct cache_walk
-caches_all(const struct caches *cs)
+static inline uint64_t
+caches_of_block(const struct cache_block *block, unsigned part)
 {
-	struct cache_walk w = { .block = atomic_load(&cs->blocks) };
+	uint64_t live = atomic_load(&block->live);
+
+	return part == PART_ALL ? live
+	    : live & atomic_load(&block->marked[part]);
+}
+
+static inline struct cache_walk
+caches_all(const struct caches *cs, unsigned part)
+{
+	struct cache_walk w = { .block = atomic_load(&cs->blocks),
+				.part = part };
 
 	if (w.block != NULL)
-		w.left = atomic_load(&w.block->live);
+		w.left = caches_of_block(w.block, part);
 	return w;
 }
 
 /* Those that are listed after k. */
 static inline struct cache_walk
-caches_after(const struct cache *k)
+caches_after(const struct cache *k, unsigned part)
 {
-	struct cache_walk w = { .block = k->block };
+	struct cache_walk w = { .block = k->block, .part = part };
 
-	w.left = atomic_load(&w.block->live) & ~(((uint64_t)2 << k->bit) - 1);
+	w.left = caches_of_block(w.block, part) &
+	    ~(((uint64_t)2 << k->bit) - 1);
 	return w;
 }
 
@@ -423,15 +465,16 @@ caches_next(struct cache_walk *w)
 		w->block = w->block->next;
 		if (w->block == NULL)
 			return NULL;
-		w->left = atomic_load(&w->block->live);
+		w->left = caches_of_block(w->block, w->part);
 	}
 	k = atomic_load(&w->block->cache[__builtin_ctzll(w->left)]);
 	w->left &= w->left - 1;
 	return k;
 }
 
-#define for_each_cache(k, cs)                               \
-	for (struct cache_walk walk_ = caches_all(cs);      \
+#define for_each_marked(k, cs, part)                            \
+	for (struct cache_walk walk_ = caches_all(cs, part);    \
 	     ((k) = caches_next(&walk_)) != NULL;)
+#define for_each_cache(k, cs) for_each_marked(k, cs, PART_ALL)
 
 #endif

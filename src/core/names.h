@@ -78,8 +78,10 @@
 #define cache_flush bufpool_cache_flush
 #define cache_hold bufpool_cache_hold
 #define cache_init bufpool_cache_init
+#define cache_mark_depot bufpool_cache_mark_depot
 #define cache_no_shelf bufpool_cache_no_shelf
 #define cache_retire bufpool_cache_retire
+#define cache_unmark_depot bufpool_cache_unmark_depot
 #define caches_create bufpool_caches_create
 #define caches_destroy bufpool_caches_destroy
 #define caches_drain_commons bufpool_caches_drain_commons
@@ -137,6 +139,7 @@
 #define stats_ready bufpool_stats_ready
 #define stats_releases bufpool_stats_releases
 #define stats_sample bufpool_stats_sample
+#define stats_sample_tick bufpool_stats_sample_tick
 
 #define settings_difference bufpool_settings_difference
 #define settings_layout bufpool_settings_layout

@@ -33,6 +33,7 @@ struct bufpool {
 	_Atomic uint32_t next_ending;	/* see registry.c */
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
+	_Atomic int64_t sampled_at;	/* milliseconds: when they last were */
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
 	/* of the idle buffers, those that someone is just giving back */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];

@@ -54,9 +54,11 @@ static struct bufpool_buf *
 steal(struct bufpool *p, const struct cache *own, unsigned ring,
       struct depot **from)
 {
+	unsigned class = ring % p->layout.classes, part = PART_DEPOT(class);
+
 	for (int pass = own == NULL; pass < 2; pass++) {
-		struct cache_walk w = pass == 0 ? caches_after(own)
-						: caches_all(&p->caches);
+		struct cache_walk w = pass == 0
+		    ? caches_after(own, part) : caches_all(&p->caches, part);
 		struct cache *k;
 
 		while ((k = caches_next(&w)) != NULL && k != own) {
@@ -68,6 +70,7 @@ steal(struct bufpool *p, const struct cache *own, unsigned ring,
 				*from = k->depot;
 				return b;
 			}
+			cache_unmark_depot(k, class);
 		}
 	}
 	return NULL;
@@ -154,17 +157,42 @@ take_elsewhere(struct bufpool *p, unsigned class)
 	return b;
 }
 
-/* From a shelf whose owner is not inside. */
+/* Whether the owner has checked nothing out since the shelf was last found
+ * empty. */
+static bool
+is_unused(struct cache *k, unsigned class)
+{
+	_Atomic uint32_t *seen = &k->seen[class];
+	uint32_t now = (uint32_t)counter_get(&k->shelf[class].checkouts);
+
+	if (atomic_load_explicit(seen, memory_order_relaxed) == now)
+		return true;
+	atomic_store_explicit(seen, now, memory_order_relaxed);
+	return false;
+}
+
+#define SHUT_MOST 8	/* shelves that one search shuts */
+
+/*
+ * From a shelf whose owner is not inside. An empty shelf whose owner does not
+ * use it is claimed, too, so that it loses its mark: otherwise every search
+ * would look at it again.
+ */
 static struct bufpool_buf *
 claim_one(struct bufpool *p, unsigned class)
 {
 	struct bufpool_buf *b = NULL;
+	unsigned empty = 0;
 	struct cache *k;
 
-	for_each_cache(k, &p->caches) {
+	for_each_marked(k, &p->caches, PART_SHELF(class)) {
 		struct bufpool_shelf *s = &k->shelf[class];
 
-		if (shelf_count(s) == 0 || !shelf_claim(s))
+		hook("claim: found a shelf");
+		if (shelf_count(s) == 0 &&
+		    (!is_unused(k, class) || empty++ >= SHUT_MOST))
+			continue;
+		if (!shelf_claim(s))
 			continue;
 		b = shelf_take(s);
 		hook("claim: popped");
@@ -331,7 +359,7 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 		return NULL;
 	count_large(&p->large, b, hit);
 	if (!hit)
-		stats_sample(p);
+		stats_sample_tick(p);
 	trim_maintain(p, system_now());
 	return buf_turn_out(b, n);
 }
@@ -377,7 +405,7 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 		trim_maintain(p, system_now());
 	}
 	if (miss)
-		stats_sample(p);
+		stats_sample_tick(p);
 }
 
 static struct bufpool_buf *

@@ -209,7 +209,7 @@ reset_counters(struct bufpool *p)
 	p->peak_out = p->peak_bytes_out = 0;
 	p->in_transit = 0;
 	p->arena.committed = 0;
-	p->looked_at = 0;
+	p->looked_at = p->sampled_at = 0;
 	p->decayed = system_now();
 	p->decay_first = 0;
 }

@@ -27,6 +27,7 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 		if (!depot_push(k->depot, layout_ring(&p->layout, b->node,
 						      b->class), b))
 			arena_give(b);
+		cache_mark_depot(k, s->class);
 		shelf_leave(s);
 	}
 }

@@ -13,7 +13,7 @@ stats_cached(const struct bufpool *p, unsigned class)
 	struct cache *k;
 	uint64_t sum = 0;
 
-	for_each_cache(k, &p->caches)
+	for_each_marked(k, &p->caches, PART_SHELF(class))
 		sum += shelf_count(&k->shelf[class]);
 	return sum;
 }
@@ -28,7 +28,7 @@ stats_ready(const struct bufpool *p, unsigned class)
 		unsigned ring = layout_ring(&p->layout, node, class);
 
 		sum += commons_ready(&p->caches.commons, ring);
-		for_each_cache(k, &p->caches)
+		for_each_marked(k, &p->caches, PART_DEPOT(class))
 			sum += depot_ready(k->depot, ring);
 	}
 	return sum;
@@ -89,15 +89,41 @@ large_checkouts(const struct bufpool *p)
 	return counter_get(&p->large.hits) + counter_get(&p->large.misses);
 }
 
+struct sum {
+	uint64_t buffers, bytes;
+};
+
+/*
+ * What is out. All that was checked out is read before all that was released,
+ * so that what goes on meanwhile can make the difference too small, but never
+ * larger than it was when the last of the former was read.
+ */
+static struct sum
+sum_out(const struct bufpool *p)
+{
+	uint64_t taken[BUFPOOL_CLASSES_MAX];
+	struct sum sum = { large_checkouts(p),
+			   counter_get(&p->large.bytes_taken) };
+
+	for (unsigned c = 0; c < p->layout.classes; c++)
+		taken[c] = stats_checkouts(p, c);
+	atomic_thread_fence(memory_order_acquire);
+	sum.buffers = difference(sum.buffers, counter_get(&p->large.releases));
+	sum.bytes = difference(sum.bytes,
+			       counter_get(&p->large.bytes_returned));
+	for (unsigned c = 0; c < p->layout.classes; c++) {
+		uint64_t count = difference(taken[c], stats_releases(p, c));
+
+		sum.buffers += count;
+		sum.bytes += count * p->layout.size[c];
+	}
+	return sum;
+}
+
 uint64_t
 stats_bytes_out(const struct bufpool *p)
 {
-	uint64_t taken = counter_get(&p->large.bytes_taken);
-	uint64_t sum = difference(taken, counter_get(&p->large.bytes_returned));
-
-	for (unsigned c = 0; c < p->layout.classes; c++)
-		sum += stats_out(p, c) * p->layout.size[c];
-	return sum;
+	return sum_out(p).bytes;
 }
 
 static void
@@ -112,31 +138,25 @@ raise_peak(_Atomic uint64_t *peak, uint64_t now)
 		;
 }
 
-/*
- * All that was checked out is read before all that was released, so that what
- * goes on meanwhile can make the difference too small, but never larger than it
- * was when the last of the former was read. So the peaks are lower bounds.
- */
+/* So the peaks are lower bounds. */
 void
 stats_sample(struct bufpool *p)
 {
-	uint64_t taken[BUFPOOL_CLASSES_MAX];
-	uint64_t out = large_checkouts(p);
-	uint64_t bytes = counter_get(&p->large.bytes_taken);
+	struct sum out = sum_out(p);
 
-	for (unsigned c = 0; c < p->layout.classes; c++)
-		taken[c] = stats_checkouts(p, c);
-	atomic_thread_fence(memory_order_acquire);
-	out = difference(out, counter_get(&p->large.releases));
-	bytes = difference(bytes, counter_get(&p->large.bytes_returned));
-	for (unsigned c = 0; c < p->layout.classes; c++) {
-		uint64_t count = difference(taken[c], stats_releases(p, c));
+	raise_peak(&p->peak_out, out.buffers);
+	raise_peak(&p->peak_bytes_out, out.bytes);
+}
 
-		out += count;
-		bytes += count * p->layout.size[c];
-	}
-	raise_peak(&p->peak_out, out);
-	raise_peak(&p->peak_bytes_out, bytes);
+void
+stats_sample_tick(struct bufpool *p)
+{
+	int64_t now = system_now();
+
+	if (atomic_load_explicit(&p->sampled_at, memory_order_relaxed) == now)
+		return;
+	atomic_store_explicit(&p->sampled_at, now, memory_order_relaxed);
+	stats_sample(p);
 }
 
 static void

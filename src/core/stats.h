@@ -15,10 +15,13 @@ uint64_t stats_out(const struct bufpool *p, unsigned class);
 uint64_t stats_checkouts(const struct bufpool *p, unsigned class);
 uint64_t stats_releases(const struct bufpool *p, unsigned class);
 
-/* Bytes that are out, large buffers included. */
+/* Bytes that are out, large buffers included; too few, never too many, while
+ * others are inside. */
 uint64_t stats_bytes_out(const struct bufpool *p);
 
-/* Samples the peaks. */
+/* Samples the peaks: reads all live caches. The second does so once in a tick
+ * of the coarse clock at most. */
 void stats_sample(struct bufpool *p);
+void stats_sample_tick(struct bufpool *p);
 
 #endif

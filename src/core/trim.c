@@ -46,12 +46,12 @@ give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 		while (left->count > 0 &&
 		       give_back(left, commons_take(&p->caches.commons, ring)))
 			;
-		for_each_cache(k, &p->caches)
+		for_each_marked(k, &p->caches, PART_DEPOT(class))
 			while (left->count > 0 &&
 			       give_back(left, depot_take(k->depot, ring)))
 				;
 	}
-	for_each_cache(k, &p->caches)
+	for_each_marked(k, &p->caches, PART_SHELF(class))
 		give_back_shelf(&k->shelf[class], left);
 }
 
@@ -355,7 +355,7 @@ trim_maintain(struct bufpool *p, int64_t now)
 		return;
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
 	ticket_expire(now, EXPIRE_COUNT);
-	stats_sample(p);
+	stats_sample_tick(p);
 	decay(p, now, &left);
 	decay_next(now, DECAY_OTHERS, &left);
 	registry_finish(REGISTRY_WORK);
