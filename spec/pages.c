@@ -15,6 +15,7 @@
 
 #include "bufpool.h"
 #include "support/pool.h"
+#include "support/process.h"
 
 /* How many pages of [at, at + n) are in memory. */
 static size_t
@@ -209,6 +210,91 @@ spans_are_made_of_huge_pages(void **state)
 	bufpool_destroy(p);
 }
 
+#define MIB ((size_t)1 << 20)
+#define SLACK (256 << 10)	/* descriptors, caches and the C library */
+
+static const size_t sizes[] = { 1, 65536, 262144, 1048576 };
+
+static struct bufpool *
+huge_pool(size_t max_bytes)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.four_kib_count = config.sixty_four_kib_count = 0;
+	config.two_fifty_six_kib_count = 0;
+	config.max_bytes = max_bytes;
+	config.huge_pages = 1;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	return p;
+}
+
+/* What a huge page takes counts, however little of it is asked for. */
+static void
+what_huge_pages_take_is_committed(void **state)
+{
+	static const size_t limits[] = { 0, 64 * MIB, 2 * MIB, MIB };
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++) {
+		struct bufpool *p = huge_pool(limits[i]);
+		size_t before = resident_bytes(), committed, full, gone;
+		struct bufpool_buf *held[4] = { NULL };
+		size_t count = limits[i] == MIB ? 3 : 4;
+
+		for (size_t c = 0; c < count; c++) {
+			held[c] = bufpool_checkout(p, sizes[c]);
+			assert_non_null(held[c]);
+			memset(bufpool_data(held[c]), 1, sizes[c]);
+		}
+		full = resident_bytes();
+		committed = stats_of(p).committed_bytes;
+		if (!SANITIZED)
+			assert_true(full - before <= committed + SLACK);
+		for (size_t c = 0; c < count; c++)
+			bufpool_release(held[c]);
+		gone = bufpool_trim(p);
+		assert_int_equal(gone, committed);
+		assert_int_equal(stats_of(p).committed_bytes, 0);
+		if (!SANITIZED)
+			assert_in_range(resident_bytes(), before,
+					before + SLACK);
+		assert_conserved(p);
+		bufpool_destroy(p);
+	}
+}
+
+/* What a huge page has beyond that makes room for what is asked for. */
+static void
+huge_pages_cost_nobody_a_checkout(void **state)
+{
+	struct bufpool *p = huge_pool(4 * MIB);
+	struct bufpool_buf *held[4 * 256];
+	size_t n = 0, left = 4 * MIB;
+
+	(void)state;
+	for (size_t c = 0; c < 4; c++) {
+		size_t size = c == 0 ? 4096 : sizes[c];
+
+		held[n] = bufpool_checkout(p, size);
+		assert_non_null(held[n++]);
+		left -= size;
+	}
+	for (; left > 0; left -= 4096)
+		assert_non_null(held[n++] = bufpool_checkout(p, 1));
+	assert_int_equal(stats_of(p).committed_bytes, 4 * MIB);
+	assert_null(bufpool_checkout(p, 1));
+	while (n > 0)
+		bufpool_release(held[--n]);
+	held[0] = bufpool_checkout(p, 4 * MIB);
+	assert_non_null(held[0]);
+	bufpool_release(held[0]);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
@@ -216,6 +302,8 @@ main(void)
 		cmocka_unit_test(prefault_has_the_pages_there_at_checkout),
 		cmocka_unit_test(huge_pages_are_asked_for),
 		cmocka_unit_test(spans_are_made_of_huge_pages),
+		cmocka_unit_test(what_huge_pages_take_is_committed),
+		cmocka_unit_test(huge_pages_cost_nobody_a_checkout),
 	};
 
 	return cmocka_run_group_tests_name("pages", tests, NULL, NULL);

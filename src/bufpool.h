@@ -108,7 +108,9 @@ struct bufpool_config {
 	size_t class_count;
 	const struct bufpool_class_config *classes;
 	int prefault;			/* memory has pages when handed out */
-	int huge_pages;			/* ask the kernel for huge pages */
+	/* Ask the kernel for huge pages: 2 MiB or more are committed at a time
+	 * for a class, where max_bytes leaves room for that */
+	int huge_pages;
 	/* Bytes above the largest class that are kept for the next checkout;
 	 * 0: none. Default 128 MiB, or 1/8 of the memory limit of the process's
 	 * control group (cgroup), if that is less. */

@@ -149,16 +149,14 @@ populate(void *base, size_t bytes)
 }
 
 static bool
-commit(struct bufpool_arena *a, size_t bytes)
+try_commit(struct bufpool_arena *a, size_t bytes)
 {
 	size_t now = atomic_load_explicit(&a->committed, memory_order_relaxed);
 
-	do {
-		if (bytes > a->max_bytes - now) {
-			errno = EDQUOT;
+	do
+		if (bytes > a->max_bytes - now)
 			return false;
-		}
-	} while (!atomic_compare_exchange_weak_explicit(
+	while (!atomic_compare_exchange_weak_explicit(
 	    &a->committed, &now, now + bytes, memory_order_relaxed,
 	    memory_order_relaxed));
 	return true;
@@ -168,6 +166,83 @@ static void
 uncommit(struct bufpool_arena *a, size_t bytes)
 {
 	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
+}
+
+/*
+ * Gives the pages of a class's memory back. What was part of a huge page no
+ * longer is: by itself the kernel would make one of the rest again, with pages
+ * that nobody has. False where the system refuses, and where a page is shared.
+ */
+static bool
+drop_pages(const struct bufpool_arena *a, const struct bufpool_buf *b)
+{
+	size_t size = a->layout->size[b->class];
+	uintptr_t base = (uintptr_t)b->base, mask = HUGE - 1;
+	uintptr_t start = base & ~mask, end = (base + size + mask) & ~mask;
+
+	if (size % page != 0)
+		return false;
+	if (b->huge)
+		madvise((void *)start, end - start, MADV_NOHUGEPAGE);
+	return madvise(b->base, size, MADV_DONTNEED) == 0;
+}
+
+/* Of one ring, until so many bytes have gone. Those that the system refuses to
+ * take are put back, at once or, to try `all`, in the end. */
+static size_t
+give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
+	    bool all)
+{
+	struct buf_stack refused = { 0 };
+	struct bufpool_buf *b;
+	size_t done = 0;
+
+	while (done < bytes && (b = buf_pop(&blank->resident)) != NULL) {
+		size_t size = a->layout->size[b->class];
+
+		if (drop_pages(a, b)) {
+			uncommit(a, size);
+			buf_push(&blank->bare, b);
+			done += size;
+		} else {
+			buf_push(&refused, b);
+			if (!all)
+				break;
+		}
+	}
+	while ((b = buf_pop(&refused)) != NULL)
+		buf_push(&blank->resident, b);
+	return done;
+}
+
+size_t
+arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
+{
+	unsigned rings = layout_rings(a->layout);
+	int saved = errno;
+	size_t done = 0;
+
+	for (unsigned r = 0; r < rings && done < bytes; r++)
+		done += give_blanks(a, &a->blank[r], bytes - done, all);
+	errno = saved;
+	return done;
+}
+
+/* Blanks that have pages make room first. */
+static bool
+commit(struct bufpool_arena *a, size_t bytes)
+{
+	while (!try_commit(a, bytes)) {
+		size_t room = arena_room(a);
+		size_t lack = bytes > room ? bytes - room : 1;
+
+		if (bytes > a->max_bytes ||
+		    arena_give_blanks(a, lack, false) == 0) {
+			errno = EDQUOT;
+			return false;
+		}
+	}
+	return true;
 }
 
 /* A mapping of `bytes` at a multiple of `alignment`: maps more, then cuts. */
@@ -230,17 +305,16 @@ own(struct bufpool_arena *a, struct bufpool_buf *b)
 	b->place = (uint16_t)a->place;
 }
 
-/* Bytes to carve buffers of a size from: as many spans, up to eight, as leave
- * the smallest part of them unused. */
+/* Bytes to carve buffers of a size from: of huge pages as many, up to eight, as
+ * leave the smallest part of them unused. */
 static size_t
-span_bytes(const struct bufpool_arena *a, size_t size)
+span_bytes(size_t size, bool huge)
 {
-	size_t unit = a->huge_pages ? HUGE : SPAN;
-	size_t least = (size + unit - 1) / unit * unit, best = least;
+	size_t least = (size + HUGE - 1) / HUGE * HUGE, best = least;
 
-	if (!a->huge_pages)
+	if (!huge)
 		return size < SPAN ? SPAN / size * size : size;
-	for (size_t bytes = least; bytes <= 8 * HUGE; bytes += unit)
+	for (size_t bytes = least; bytes <= 8 * HUGE; bytes += HUGE)
 		if (bytes % size * best < best % size * bytes)
 			best = bytes;
 	return best;
@@ -249,7 +323,7 @@ span_bytes(const struct bufpool_arena *a, size_t size)
 size_t
 arena_span(const struct bufpool_arena *a, unsigned class)
 {
-	return span_bytes(a, a->layout->size[class]);
+	return span_bytes(a->layout->size[class], false);
 }
 
 bool
@@ -262,18 +336,16 @@ arena_has_addresses(size_t bytes)
 	return base != NULL;
 }
 
-/* Maps a span and carves it. The first buffer, whose descriptor knows the
- * span, is the caller's, the others become blanks. */
+/* Carves a span. The first buffer, whose descriptor knows the span, is the
+ * caller's, the others become blanks; NULL without a descriptor for it. */
 static struct bufpool_buf *
-carve(struct bufpool_arena *a, unsigned class, unsigned node)
+carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
+	   uint8_t *base, size_t span, bool huge)
 {
 	size_t size = a->layout->size[class];
-	size_t span = span_bytes(a, size);
-	uint8_t *base = map(a, span, 0, node);
+	struct blanks *blank = &a->blank[layout_ring(a->layout, node, class)];
 	struct bufpool_buf *first = NULL;
 
-	if (base == NULL)
-		return NULL;
 	for (size_t done = 0; done + size <= span; done += size) {
 		struct bufpool_buf *b = buf_create();
 
@@ -284,17 +356,45 @@ carve(struct bufpool_arena *a, unsigned class, unsigned node)
 		b->capacity = size;
 		b->class = (uint8_t)class;
 		b->node = (uint8_t)node;
+		b->huge = huge;
 		if (done == 0) {
 			b->span = span;
 			first = b;
-		} else {
-			buf_push(&a->blank[layout_ring(a->layout, node,
-						       class)].bare, b);
-		}
+		} else
+			buf_push(huge ? &blank->resident : &blank->bare, b);
 	}
-	if (first == NULL)
-		pages_unmap(base, span);
 	return first;
+}
+
+/*
+ * Maps a span and carves it; the caller has committed one buffer of it. A huge
+ * page has memory as a whole once a byte of it is touched, and so a span of
+ * them is committed as a whole. Where max_bytes leaves no room for that, or the
+ * addresses are short, it is an ordinary span.
+ */
+static struct bufpool_buf *
+carve(struct bufpool_arena *a, unsigned class, unsigned node)
+{
+	size_t size = a->layout->size[class];
+
+	for (int huge = a->huge_pages; huge >= 0; huge--) {
+		size_t span = span_bytes(size, huge);
+		size_t more = huge ? span - size : 0;
+		struct bufpool_buf *first = NULL;
+		uint8_t *base;
+
+		if (!try_commit(a, more))
+			continue;
+		base = map(a, span, 0, node);
+		if (base != NULL)
+			first = carve_span(a, class, node, base, span, huge);
+		if (first != NULL)
+			return first;
+		if (base != NULL)
+			pages_unmap(base, span);
+		uncommit(a, more);
+	}
+	return NULL;
 }
 
 /* Memory that is committed from here on; NULL + EDQUOT, ENOMEM. */
@@ -373,7 +473,8 @@ arena_extend(struct bufpool_buf *b, size_t n, size_t range)
 	if (!commit(a, more))
 		return false;
 	if (bytes > b->span &&
-	    !(arena_limited(a) && move(b, arena_whole_pages(range))) &&
+	    !(arena_limited(a) && !a->huge_pages &&
+	      move(b, arena_whole_pages(range))) &&
 	    !move(b, bytes)) {
 		uncommit(a, more);
 		errno = ENOMEM;
@@ -410,7 +511,9 @@ map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
 {
 	unsigned node = arena_node(a);
 
-	b->span = arena_whole_pages(arena_limited(a) ? range : n);
+	/* A huge page could have memory past what is committed. */
+	b->span = arena_whole_pages(arena_limited(a) && !a->huge_pages ? range
+				    : n);
 	b->base = map(a, b->span, alignment, node);
 	if (b->base == NULL) {
 		b->span = arena_whole_pages(n);
@@ -518,8 +621,7 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	struct blanks *blank = &a->blank[layout_ring(a->layout, b->node,
 						     class)];
 	size_t size = a->layout->size[class];
-	bool resident = size % page != 0 ||
-	    madvise(b->base, size, MADV_DONTNEED) != 0;
+	bool resident = !drop_pages(a, b);
 
 	if (resident) {
 		ASAN_UNPOISON_MEMORY_REGION(b->base, size);

@@ -14,7 +14,8 @@
  *
  * `prefault` makes the kernel provide pages before a buffer is handed out for
  * the first time, `huge_pages` asks for huge ones: spans are multiples of 2 MiB
- * and aligned then. Giving a part of one back splits it.
+ * and aligned then, and committed as a whole, where max_bytes leaves room for
+ * that. Giving a part of one back splits it.
  *
  * Only arena.c knows libnuma, which it looks for at run time; without it, and
  * where the system forbids its calls, memory is placed by the kernel.
@@ -84,7 +85,7 @@ unsigned arena_node(const struct bufpool_arena *a);
 /* Bytes that a large buffer of n bytes takes from the system. */
 size_t arena_whole_pages(size_t n);
 
-/* Bytes that are mapped at once where buffers of a class are carved. */
+/* Bytes that must be mapped at once where buffers of a class are carved. */
 size_t arena_span(const struct bufpool_arena *a, unsigned class);
 
 /* Whether the system maps so many bytes just now. */
@@ -146,6 +147,10 @@ size_t arena_give(struct bufpool_buf *b);
 /* Tries once more to unmap what the system refused to unmap, until so many
  * bytes have gone. Returns bytes. */
 size_t arena_retry(struct bufpool_arena *a, size_t most);
+
+/* Gives pages of blanks back until so many bytes have gone. Tries all of them,
+ * or of each ring none after one that the system refuses. Returns bytes. */
+size_t arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
 
 /* Bytes that can still be committed. */
 static inline size_t

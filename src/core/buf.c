@@ -113,7 +113,7 @@ buf_create(void)
 	b->at = b->base = NULL;
 	b->len = b->capacity = b->mark = b->span = 0;
 	b->class = CLASS_NONE;
-	b->node = 0;
+	b->node = b->huge = 0;
 	b->flags = 0;
 	return b;
 }
@@ -201,6 +201,7 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	a->base = b->base;
 	a->class = b->class;
 	a->node = b->node;
+	a->huge = b->huge;
 	a->span = b->span;
 	a->shelf = b->shelf;
 	a->consumed = b->consumed;
@@ -210,6 +211,7 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	b->base = t.base;
 	b->class = t.class;
 	b->node = t.node;
+	b->huge = t.huge;
 	b->span = t.span;
 	b->shelf = t.shelf;
 	b->consumed = t.consumed;

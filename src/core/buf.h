@@ -52,7 +52,8 @@ struct bufpool_buf {
 	uint16_t place;		/* of the pool, in each thread's caches */
 	uint8_t class;		/* index of the class, or CLASS_LARGE, _NONE */
 	uint8_t node;		/* of the memory; 0 where nodes do not matter */
-	uint32_t unused;
+	uint8_t huge;		/* its memory is of a span of huge pages */
+	uint8_t unused[3];
 	int32_t epoch;		/* changes when any of the above does */
 	union {
 		uint32_t flags;	/* all four, to find that none is set */

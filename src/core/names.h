@@ -56,6 +56,7 @@
 #define arena_drop bufpool_arena_drop
 #define arena_extend bufpool_arena_extend
 #define arena_give bufpool_arena_give
+#define arena_give_blanks bufpool_arena_give_blanks
 #define arena_has_addresses bufpool_arena_has_addresses
 #define arena_init bufpool_arena_init
 #define arena_node bufpool_arena_node

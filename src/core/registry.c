@@ -410,6 +410,7 @@ bufpool_close(struct bufpool *p)
 		cache_close(k);
 	caches_drain_commons(&p->caches);
 	large_close(&p->large);
+	arena_give_blanks(&p->arena, SIZE_MAX, true);
 }
 
 void

@@ -104,7 +104,7 @@ bufpool_trim(struct bufpool *p)
 	all.bytes += large_give_back(&p->large, SIZE_MAX, true);
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		give_back_spare(p, c, &all);
-	return all.bytes;
+	return all.bytes + arena_give_blanks(&p->arena, SIZE_MAX, true);
 }
 
 size_t
@@ -205,6 +205,8 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 	}
 	for (unsigned c = p->layout.classes; c-- > 0 && left > 0;)
 		done += trim_class(p, c, &left, left == most);
+	if (left > 0)
+		done += arena_give_blanks(&p->arena, left, false);
 	*more = left < most && has_spare(p);
 	return done;
 }
