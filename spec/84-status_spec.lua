@@ -910,7 +910,9 @@ describe("in nginx, status", function()
         assert.equal("Live", element(document, "state"))
         assert.equal("", element(document, "note"))
         assert.equal("2", element(document, "out"))
-        assert.equal("128 KiB, peak 2", element(document, "out2"))
+        -- A peak is a lower bound of what other tests have had out, too.
+        local peak = element(document, "out2"):match "^128 KiB, peak (%d+)$"
+        assert.is_true(tonumber(peak) >= 2, element(document, "out2"))
         assert.is_truthy(element(document, "about"):find "2 of 2 workers$")
         for pid in pairs(server:workers()) do
             assert.is_truthy(document:find("<td>" .. pid .. "</td>", 1, true))
