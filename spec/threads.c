@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -123,6 +124,35 @@ come_at_once(struct bufpool *p)
 	pthread_barrier_destroy(&all_hold);
 }
 
+static size_t
+resident_pages(void *at, size_t bytes)
+{
+	static unsigned char is[4096];
+	size_t sum = 0;
+
+	CHECK(bytes <= sizeof is * 4096 && mincore(at, bytes, is) == 0,
+	      "mincore");
+	for (size_t i = 0; i < (bytes + 4095) / 4096; i++)
+		sum += is[i] & 1;
+	return sum;
+}
+
+/* As the header says: of a record, and of a cache but for what waited in its
+ * depot. */
+static void
+check_what_stays(struct bufpool *p)
+{
+	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+		struct cache *k = atomic_load(&t->caches[p->caches.place]);
+
+		CHECK(SANITIZED || resident_pages(t, sizeof *t) <= 2,
+		      "a record has %zu pages", resident_pages(t, sizeof *t));
+		CHECK(SANITIZED || k == NULL ||
+		      resident_pages(k, k->bytes) <= 1,
+		      "a cache has %zu pages", resident_pages(k, k->bytes));
+	}
+}
+
 /* Each crowd has a pool of its own. What stays are the records, each with the
  * pages that its thread has used: they serve the next crowd. */
 static void
@@ -144,6 +174,7 @@ come_in_crowds(void *arg)
 		      blocks);
 		CHECK(records() <= AT_ONCE + 1, "%zu records", records());
 		assert_conserved(p);
+		check_what_stays(p);
 		bufpool_destroy(p);
 		after = status_bytes("VmRSS:");
 		if (getenv("VERBOSE"))

@@ -32,10 +32,20 @@
  * LIMITS. A process has at most 16384 pools at one time, and at most 2^20
  * different names, each of which costs 80 bytes for as long as the process
  * lives. It has at most 2^24 buffers with memory, fewer where the address space
- * is limited (RLIMIT_AS): descriptors may reserve 1/16 of it. A thread that
- * uses a pool keeps some pages for it; after its exit they serve the next new
- * thread. They go once the pool has gone: at once after the thread's exit,
- * otherwise when the thread next spills, refills, flushes or exits.
+ * is limited (RLIMIT_AS): descriptors may reserve 1/16 of it.
+ *
+ * WHAT STAYS. Beside the buffers themselves the library takes, in whole pages:
+ * - 128 bytes for each buffer, of all pools together, at the time when there
+ *   were most: 1/32 of the memory of buffers of 4 KiB. They are used again for
+ *   later buffers, of any pool, and stay for as long as the process lives.
+ * - 8 KiB for each thread that has used a pool, at the time when there were
+ *   most, and 4 KiB more for every further 512 pools of a process. They serve
+ *   later threads, and stay for as long as the process lives.
+ * - 8 KiB for each of these threads and each pool that it has used, with the
+ *   default classes, and 8 bytes more for each buffer that waits in its depot,
+ *   of a class 4095 at most unless more are configured. They serve later
+ *   threads that use the pool, and go with the pool: at once where the thread
+ *   has exited, otherwise when it next spills, refills, flushes or exits.
  *
  * SANDBOXES. A seccomp filter may come before or after this library, and may
  * refuse mbind, move_pages, getcpu, madvise and membarrier with an error. From
