@@ -241,8 +241,8 @@ drop(struct bufpool_piece *piece)
 }
 
 /*
- * The piece as a chain of one buffer; NULL without memory for that. Takes over
- * the release of the piece in either case. The tag is ours: the Lua module
+ * The piece as a chain of one buffer, which takes over its release; NULL for an
+ * empty piece, or without memory for the chain. The tag is ours: the Lua module
  * would use a buffer with its own tag again and write into our memory.
  */
 static ngx_chain_t *
@@ -252,10 +252,8 @@ lend(ngx_http_request_t *r, struct output *out, struct bufpool_piece *piece)
 	struct lent *lent = out->spare != NULL ? out->spare :
 		ngx_palloc(r->pool, sizeof *lent);
 
-	if (piece->len == 0 || link == NULL || lent == NULL) {
-		drop(piece);
+	if (piece->len == 0 || link == NULL || lent == NULL)
 		return NULL;
-	}
 	if (lent == out->spare)
 		out->spare = lent->next;
 	ngx_memzero(lent, sizeof *lent);
@@ -324,6 +322,7 @@ chain_of(ngx_http_request_t *r, struct output *out,
 	if (!all_worth(pieces, count, worth)) {
 		whole = join(pieces, count, r->connection->log);
 		chain = lend(r, out, &whole);
+		drop(&whole);
 		if (chain != NULL) {
 			chain->buf->memory = 0;
 			chain->buf->temporary = 1;
