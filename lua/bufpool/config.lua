@@ -16,11 +16,11 @@ local LATER = { hardened = true, leak_detection = true }
 local defaults, limits = core.defaults, core.constants
 local GRAIN = limits.CLASS_GRAIN
 
--- By key: checks the value and returns what C gets. Keys with a default in
--- `defaults` (the counts, max_bytes) take a size and have no function here.
 -- Seconds. A handler that ends early leaves its tickets with nobody.
 local TTL_IN_NGINX = 60
 
+-- By key: checks the value and returns what C gets. Keys with a default in
+-- `defaults` (the counts, max_bytes) take a size and have no function here.
 local checks = {}
 
 -- Edit distance, by rows.
