@@ -403,6 +403,47 @@ describe("the guide to nginx", function()
         end
     end)
 
+    it("knows that idle memory goes home without traffic", function()
+        for _, init in ipairs { "", [[init_by_lua_block {
+            require "bufpool.ngx" }]] } do
+            server = start({ http = init, server = [[
+                location = /use { content_by_lua_block {
+                    local pool = require("bufpool").default()
+                    pool:checkout(40000000):fill(1):release()
+                    require("bufpool.ngx").print("yes")
+                } } ]] }, {})
+            assert.equal("yes", server:get "/use".body)
+            local worker = next(server:workers())
+            local before = nginx.resident(worker)
+            local home
+            for _ = 1, 6 do
+                home = home or nginx.soon(function()
+                    return nginx.resident(worker) < before - 36000000
+                end)
+            end
+            assert.truthy(home, before - nginx.resident(worker))
+            assert.truthy(server:quit())
+            stop()
+        end
+    end)
+
+    it("has one timer in a worker", function()
+        for _, cache in ipairs { "on", "off" } do
+            server = start({ http = "lua_code_cache " .. cache .. ";",
+                server = [[
+                location = /timers { content_by_lua_block {
+                    require("bufpool.ngx").print ""
+                    ngx.say(ngx.timer.pending_count()
+                        + ngx.timer.running_count())
+                } } ]] }, {})
+            for _ = 1, 5 do
+                assert.equal("1\n", server:get "/timers".body)
+            end
+            assert.truthy(server:quit())
+            stop()
+        end
+    end)
+
     it("knows how long a ticket is good in nginx", function()
         server = start({
             server = [[

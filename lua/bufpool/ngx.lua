@@ -11,6 +11,7 @@ if type(ngx) ~= "table" or type(ngx.print) ~= "function"
 end
 
 require "bufpool"
+local clock = require "bufpool.ngx_clock"
 local module = require("bufpool.ngx_module").functions
 
 ---What print and say take.
@@ -32,5 +33,7 @@ for _, part in ipairs {
         bufpool_ngx[name] = fn
     end
 end
+
+clock.start()
 
 return bufpool_ngx

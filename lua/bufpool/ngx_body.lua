@@ -1,6 +1,7 @@
 -- Request bodies, and response bodies that pass through a filter, in buffers.
 
 local check = require "bufpool.check"
+local clock = require "bufpool.ngx_clock"
 local failure = require "bufpool.failure"
 local module = require("bufpool.ngx_module").functions
 local object = require "bufpool.object"
@@ -135,6 +136,9 @@ function ngx_body.read_body(pool, max)
         object.reject(pool, "read_body", "pool", 1)
     end
     max = check.absent(max) and math.huge or check.size(max, "read_body", 2)
+    if not clock.started then
+        clock.start()
+    end
     local r = get_request()
     if announced(r) > max then
         return nil, TOO_LARGE

@@ -19,6 +19,7 @@
 -- asked in either way; it prints nothing then.
 
 local check = require "bufpool.check"
+local clock = require "bufpool.ngx_clock"
 local lend = require "bufpool.lend"
 local module = require("bufpool.ngx_module").functions
 local object = require "bufpool.object"
@@ -206,6 +207,9 @@ local function output(name, last, ...)
     if last then
         n = n + 1
         leaves[n] = last
+    end
+    if not clock.started then
+        clock.start()
     end
     local r = largest >= WORTH and module and get_request()
     if r then

@@ -1,3 +1,5 @@
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -227,6 +229,19 @@ calls_deliver(lua_State *L)
 				   argument_address(L, 3),
 				   (size_t)luaL_checknumber(L, 4),
 				   (size_t)luaL_checknumber(L, 5)));
+	return 1;
+}
+
+/* Of the process that keeps time. After a fork the child is another one. */
+static _Atomic pid_t clock_of;
+
+int
+calls_claim_clock(lua_State *L)
+{
+	pid_t self = getpid();
+	bool on = lua_toboolean(L, 1);
+
+	lua_pushboolean(L, atomic_exchange(&clock_of, on ? self : 0) != self);
 	return 1;
 }
 

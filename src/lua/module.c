@@ -106,6 +106,7 @@ publish(lua_State *L)
 static const luaL_Reg module_functions[] = {
 	{ "publish", publish }, { "plain", plain_method },
 	{ "guard", guard_call }, { "deliver", calls_deliver },
+	{ "claim_clock", calls_claim_clock },
 	{ NULL, NULL }
 };
 

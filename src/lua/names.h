@@ -40,6 +40,7 @@
 #define bytes_resize bufpool_lua_bytes_resize
 #define bytes_store bufpool_lua_bytes_store
 #define bytes_write bufpool_lua_bytes_write
+#define calls_claim_clock bufpool_lua_calls_claim_clock
 #define calls_deliver bufpool_lua_calls_deliver
 #define collector_pay_slow bufpool_lua_collector_pay_slow
 #define collector_reclaim bufpool_lua_collector_reclaim
