@@ -433,8 +433,11 @@ end
 
 -- All together ---------------------------------------------------------------
 
+local SAYS = 60         -- seconds, for who is silent counts as hung
+
 local function run_all()
     local start = os.time()
+    local said = start
     local number, done = first, 0
     while done < count and os.time() - start < (seconds or math.huge) do
         local program = draw(number)
@@ -452,6 +455,11 @@ local function run_all()
             return false, done
         end
         number, done = number + 1, done + 1
+        if os.time() - said >= SAYS then
+            said = os.time()
+            io.write("program: ", done, " programs so far\n")
+            io.flush()
+        end
     end
     return true, done
 end

@@ -104,7 +104,7 @@ end]] },
     { "floated", [[
 local function floated(v, n, big)
     local at = ffi.new(n == 4 and "float[1]" or "double[1]")
-    at[0] = v
+    at[0] = tonumber(v)     -- 3LL crashes the LuaJIT of 2026 here, on trace
     local s = ffi.string(at, n)
     return big and reverse(s) or s
 end]] },
