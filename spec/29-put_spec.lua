@@ -352,7 +352,7 @@ describe("put in a compiled loop", function()
     it("of 1 to 32 values makes few traces", function()
         local said = helper.child_ok(watched .. [[
             math.randomseed(]] .. seed .. [[)
-            jit.opt.start("maxtrace=8000")
+            jit.opt.start("maxtrace=8000", "maxmcode=16384")
             local most, loops = 0, 0
             for n = 1, 32 do
                 for _, some in ipairs { { "string" }, { "integer" },
@@ -390,7 +390,7 @@ describe("put in a compiled loop", function()
         for _, n in ipairs { 2, 5, 9, 16, 32 } do
             local said = helper.child_ok(watched .. ([[
                 math.randomseed(%d)
-                jit.opt.start("maxtrace=8000")
+                jit.opt.start("maxtrace=8000", "maxmcode=16384")
                 local values, params = draw(4096, { "string", "integer",
                     "number" }), {}
                 for k = 1, %d do
