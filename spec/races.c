@@ -547,17 +547,21 @@ check_all_pools(void)
 	}
 }
 
-/* All that exists and is neither out nor lost can be had, and is zero. */
+/* All that exists and is neither out nor lost can be had, and is zero. Tickets
+ * that expire while it is counted would come home in between, so they do so
+ * before, as statistics are asked for. */
 static void
 take_all(unsigned class)
 {
 	size_t n = pool->layout.size[class];
-	uint64_t missing = stats_out(pool, class) +
-	    atomic_load(&pool->lost[class]);
-	uint64_t free = atomic_load(&pool->arena.existing[class]) - missing;
+	struct bufpool_stats s;
+	uint64_t missing, free;
 	struct bufpool_buf *held[300];
 	uint64_t got = 0;
 
+	bufpool_get_stats(pool, &s);
+	missing = stats_out(pool, class) + atomic_load(&pool->lost[class]);
+	free = atomic_load(&pool->arena.existing[class]) - missing;
 	CHECK(free <= 300, "%llu are free", (unsigned long long)free);
 	for (; got < 300; got++) {
 		const uint8_t *byte;
