@@ -83,7 +83,7 @@ records(void)
 {
 	unsigned n = 0;
 
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+	for (struct thread *t = bp_thread_next(NULL); t; t = bp_thread_next(t))
 		n++;
 	return n;
 }

@@ -47,7 +47,7 @@ make_old(struct bufpool_buf *b)
 static void
 a_handle_stands_for_one_checkout(void **state)
 {
-	struct bufpool_handle *h = ffi_calls.borrow(&box, 100);
+	struct bufpool_handle *h = bp_ffi_calls.borrow(&box, 100);
 	struct bufpool_buf *b = box_handle_buf(h);
 
 	(void)state;
@@ -69,7 +69,7 @@ the_last_handle_of_a_descriptor_works_and_dies(void **state)
 	make_old(b);
 	atomic_fetch_sub(&b->word, BUF_GENERATION);
 	bufpool_release(b);
-	h = ffi_calls.borrow(&box, 100);
+	h = bp_ffi_calls.borrow(&box, 100);
 	assert_ptr_equal(box_handle_buf(h), b);
 	bufpool_release(b);
 	assert_true(buf_outgrown(b));
@@ -91,7 +91,7 @@ memory_moves_on_from_a_descriptor_that_is_too_old(void **state)
 	assert_true(buf_outgrown(b));
 	bufpool_get_stats(box.pool, &s);
 	count = s.classes[0].count;
-	young = box_handle_buf(ffi_calls.borrow(&box, 50));
+	young = box_handle_buf(bp_ffi_calls.borrow(&box, 50));
 	assert_non_null(young);
 	assert_ptr_not_equal(young, b);
 	assert_ptr_equal(bufpool_peek(young), memory);
@@ -104,10 +104,10 @@ memory_moves_on_from_a_descriptor_that_is_too_old(void **state)
 	/* It is nobody's now, and never used again. */
 	assert_int_equal(atomic_load(&b->word) & BUF_STATE, BUF_BLANK);
 	for (int i = 0; i < 100; i++) {
-		struct bufpool_buf *bare = arena_take_bare(&box.pool->arena);
+		struct bufpool_buf *bare = bp_arena_take_bare(&box.pool->arena);
 
 		assert_ptr_not_equal(bare, b);
-		bare->shelf = &cache_no_shelf;
+		bare->shelf = &bp_cache_no_shelf;
 		bufpool_release(bare);
 	}
 	bufpool_release(young);

@@ -142,7 +142,7 @@ assert_kept_is_zero(struct bufpool *p)
 
 	assert_in_range(count, 0, 255);
 	for (size_t bin = 0; bin < p->layout.nodes * (size_t)LARGE_BINS;) {
-		struct bufpool_buf *b = buf_pop(&p->large.bin[bin]);
+		struct bufpool_buf *b = bp_buf_pop(&p->large.bin[bin]);
 
 		if (b == NULL) {
 			bin++;
@@ -159,7 +159,7 @@ assert_kept_is_zero(struct bufpool *p)
 		/* One that is put back at once would be met again. */
 		if (atomic_load(&p->large.bin[bin].head) << 32 == 0) {
 			while (n > 0) {
-				buf_push(&p->large.bin[bin], held[--n]);
+				bp_buf_push(&p->large.bin[bin], held[--n]);
 				count--;
 			}
 			bin++;
@@ -207,7 +207,7 @@ writes_by_an_old_pointer(struct bufpool_buf *b)
 	size_t n = bufpool_len(b);
 
 	assert_int_equal(bufpool_resize(b, 0), 0);
-	buf_wipe(b);
+	bp_buf_wipe(b);
 	memset(at, 0x5a, n);
 	bufpool_release(b);
 }
@@ -224,7 +224,7 @@ static void
 consumes_some(struct bufpool_buf *b)
 {
 	memset(bufpool_data(b), 0x5a, bufpool_len(b));
-	buf_consume(b, 5000);
+	bp_buf_consume(b, 5000);
 	assert_int_equal(bufpool_resize(b, bufpool_capacity(b)), 0);
 	memset(bufpool_data(b), 0x5a, bufpool_len(b));
 	bufpool_release(b);
@@ -234,7 +234,7 @@ static void
 consumes_all(struct bufpool_buf *b)
 {
 	memset(bufpool_data(b), 0x5a, bufpool_len(b));
-	buf_consume(b, bufpool_len(b));
+	bp_buf_consume(b, bufpool_len(b));
 	bufpool_release(b);
 }
 
@@ -251,7 +251,7 @@ static void
 consumes_and_grows(struct bufpool_buf *b)
 {
 	memset(bufpool_data(b), 0x5a, bufpool_len(b));
-	buf_consume(b, 4095);
+	bp_buf_consume(b, 4095);
 	assert_int_equal(bufpool_resize(b, bufpool_capacity(b) + 1), 0);
 	memset(bufpool_data(b), 0x5a, bufpool_len(b));
 	bufpool_release(b);
@@ -643,8 +643,8 @@ static void
 decay(struct bufpool *p)
 {
 	atomic_store(&p->looked_at, 0);
-	atomic_store(&p->decayed, system_now() - 250);
-	trim_maintain(p, system_now());
+	atomic_store(&p->decayed, bp_system_now() - 250);
+	bp_trim_maintain(p, bp_system_now());
 }
 
 static void
@@ -692,7 +692,7 @@ what_is_kept_decays(void **state)
 	keep(p, 2 * MIB, 40);
 	for (int round = 0; round < 100; round++) {
 		bufpool_release(take(p, 40 * MIB));
-		large_give_back(&p->large, 1, true);
+		bp_large_give_back(&p->large, 1, true);
 		kept = stats_of(p).large_cached;
 		assert_int_equal(kept, 40);
 		decay(p);
@@ -1009,7 +1009,7 @@ a_queue_at_max_bytes_uses_its_front_again(void **state)
 
 	(void)state;
 	memset(bufpool_data(b), 7, 4 * MIB);
-	buf_consume(b, MIB);
+	bp_buf_consume(b, MIB);
 	assert_int_equal(bufpool_resize(b, 4 * MIB - 1), 0);
 	assert_int_equal(((const uint8_t *)bufpool_peek(b))[3 * MIB - 1], 7);
 	assert_int_equal(((const uint8_t *)bufpool_peek(b))[3 * MIB], 0);

@@ -193,8 +193,8 @@ spans_are_made_of_huge_pages(void **state)
 			if (smaps(held[c][i]->base, "VmFlags:", line, 512))
 				assert_non_null(strstr(line, " hg"));
 		}
-	for (uint32_t i = 0; i < buf_table_used(); i++) {
-		struct bufpool_buf *b = buf_at(i);
+	for (uint32_t i = 0; i < bp_buf_table_used(); i++) {
+		struct bufpool_buf *b = bp_buf_at(i);
 
 		if (b->arena != held[0][0]->arena || b->span == 0)
 			continue;

@@ -380,7 +380,7 @@ adopt(uint64_t ticket)
 
 	if (bufpool_adopt(ticket, &b, &f) != 0) {
 		CHECK(errno == ESTALE, "%s", strerror(errno));
-		return;		/* another's ticket_expire was faster */
+		return;		/* another's bp_ticket_expire was faster */
 	}
 	bufpool_release(b);
 	bufpool_frozen_unref(f);
@@ -406,7 +406,7 @@ hand_over(struct bufpool *p)
 			ticket = bufpool_detach(b);
 		CHECK(ticket != 0, "%s", strerror(errno));
 		if (i == 2)
-			ticket_expire(INT64_MAX - 1, SIZE_MAX);
+			bp_ticket_expire(INT64_MAX - 1, SIZE_MAX);
 		else
 			adopt(ticket);
 	}
@@ -464,7 +464,7 @@ do_everything(void)
 	burst(pool, SMALL, 10);
 	burst(pool, LARGE, 3);
 	bufpool_thread_flush();
-	trim_maintain(pool, system_now());
+	bp_trim_maintain(pool, bp_system_now());
 	burst(pool, SMALL, 10);
 	bufpool_get_stats(pool, &s);
 	use_own_pool();
@@ -667,7 +667,7 @@ use_kept_at_limit(void)
 static void
 look_around(void)
 {
-	trim_maintain(pool, system_now());
+	bp_trim_maintain(pool, bp_system_now());
 }
 
 /* Leaves a buffer to use_late, a destructor that runs after the pool's. */
@@ -777,7 +777,8 @@ static const struct deed deeds[] = {
 static void
 hide_orphans(uint32_t from, uint32_t to)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t)) {
 		uint32_t is = from;
 
 		atomic_compare_exchange_strong(&t->owned, &is, to);
@@ -862,7 +863,7 @@ check_kept(const struct bufpool_stats *s)
 	      (unsigned long long)bytes,
 	      (unsigned long long)s->committed_bytes);
 	for (size_t size = SMALL; size < 16 * HIGHER; size += size / 8)
-		while (n < 100 && (held[n] = checkout_large_slow(
+		while (n < 100 && (held[n] = bp_checkout_large_slow(
 				       pool, size, 0, TAKE_READY)) != NULL)
 			CHECK(all_zero(held[n++]), "a kept one is not zero");
 	CHECK(n == s->large_cached, "%u of %llu kept ones can be had", n,
@@ -890,10 +891,10 @@ check_gone(void)
 	struct bufpool *p;
 	unsigned cursor = 0;
 
-	while (registry_next(&cursor, &p)) {
+	while (bp_registry_next(&cursor, &p)) {
 		uint64_t refs = atomic_load(&p->arena.refs) - 1;
 
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 		CHECK(false, "a pool is left, with %llu references",
 		      (unsigned long long)refs);
 	}

@@ -188,8 +188,8 @@ check_law(struct bufpool *p)
 {
 	for (unsigned c = 0; c < p->layout.classes; c++) {
 		uint64_t existing = atomic_load(&p->arena.existing[c]);
-		uint64_t found = stats_out(p, c) + stats_cached(p, c) +
-		    stats_ready(p, c) + atomic_load(&p->lost[c]);
+		uint64_t found = bp_stats_out(p, c) + bp_stats_cached(p, c) +
+		    bp_stats_ready(p, c) + atomic_load(&p->lost[c]);
 
 		CHECK(existing == found, "size %zu: %llu exist, %llu are found",
 		      p->layout.size[c], (unsigned long long)existing,
@@ -203,8 +203,8 @@ pools_left(void)
 	struct bufpool *p;
 	unsigned count = 0;
 
-	for (unsigned i = 0; registry_next(&i, &p); count++)
-		arena_drop(&p->arena);
+	for (unsigned i = 0; bp_registry_next(&i, &p); count++)
+		bp_arena_drop(&p->arena);
 	return count;
 }
 
@@ -283,7 +283,8 @@ use_little(void)
 static void
 check_no_cache_is_left(uint32_t place)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t)) {
 		assert_null(atomic_load(&t->caches[place]));
 		assert_null(atomic_load(&t->gone));
 	}
@@ -360,7 +361,8 @@ a_shelf_can_be_left_when_its_pool_has_gone(void **state)
 	assert_int_equal(pools_left(), 0);
 	next = pool_of_many_classes();
 	assert_ptr_equal(next, pool);
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t))
 		assert_null(atomic_load(&t->caches[place]));
 	finish(&slow);
 	check_law(next);
@@ -413,7 +415,7 @@ static struct bufpool_buf *popped;
 static void
 pop(void)
 {
-	popped = buf_pop(&stack);
+	popped = bp_buf_pop(&stack);
 }
 
 /* One has seen the first two descriptors of a stack when another takes both,
@@ -426,20 +428,20 @@ a_slow_pop_does_not_bring_back_what_another_popped(void **state)
 
 	(void)state;
 	for (int i = 0; i < 3; i++) {
-		b[i] = buf_create();
+		b[i] = bp_buf_create();
 		assert_non_null(b[i]);
-		buf_push(&stack, b[i]);
+		bp_buf_push(&stack, b[i]);
 	}
 	assert_true(start(&slow, "stack: popping", 1));
-	assert_ptr_equal(buf_pop(&stack), b[2]);
-	assert_ptr_equal(buf_pop(&stack), b[1]);
-	buf_push(&stack, b[2]);
+	assert_ptr_equal(bp_buf_pop(&stack), b[2]);
+	assert_ptr_equal(bp_buf_pop(&stack), b[1]);
+	bp_buf_push(&stack, b[2]);
 	finish(&slow);
 	assert_ptr_equal(popped, b[2]);
-	assert_ptr_equal(buf_pop(&stack), b[0]);
-	assert_null(buf_pop(&stack));
+	assert_ptr_equal(bp_buf_pop(&stack), b[0]);
+	assert_null(bp_buf_pop(&stack));
 	for (int i = 0; i < 3; i++)
-		buf_destroy(b[i]);
+		bp_buf_destroy(b[i]);
 }
 
 static uint64_t ticket;
@@ -514,7 +516,7 @@ hand_over(void)
 		if (i == 0)
 			bufpool_release(b);
 		else
-			ticket_expire(INT64_MAX - 1, SIZE_MAX);
+			bp_ticket_expire(INT64_MAX - 1, SIZE_MAX);
 	}
 }
 
@@ -541,9 +543,9 @@ check_all_pools(void)
 {
 	struct bufpool *p;
 
-	for (unsigned i = 0; registry_next(&i, &p);) {
+	for (unsigned i = 0; bp_registry_next(&i, &p);) {
 		check_law(p);
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 	}
 }
 
@@ -560,7 +562,7 @@ take_all(unsigned class)
 	uint64_t got = 0;
 
 	bufpool_get_stats(pool, &s);
-	missing = stats_out(pool, class) + atomic_load(&pool->lost[class]);
+	missing = bp_stats_out(pool, class) + atomic_load(&pool->lost[class]);
 	free = atomic_load(&pool->arena.existing[class]) - missing;
 	CHECK(free <= 300, "%llu are free", (unsigned long long)free);
 	for (; got < 300; got++) {
@@ -596,10 +598,10 @@ check_ends(void)
 {
 	struct bufpool *p;
 
-	ticket_expire(INT64_MAX - 1, SIZE_MAX);
+	bp_ticket_expire(INT64_MAX - 1, SIZE_MAX);
 	if (atomic_load(&pool->users) > 0)
 		bufpool_destroy(pool);
-	for (unsigned i = 0; registry_next(&i, &p);) {
+	for (unsigned i = 0; bp_registry_next(&i, &p);) {
 		struct bufpool_stats s;
 
 		bufpool_get_stats(p, &s);
@@ -608,7 +610,7 @@ check_ends(void)
 		      "%llu bytes",
 		      (unsigned long long)atomic_load(&p->arena.refs) - 1,
 		      (unsigned long long)s.committed_bytes);
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 	}
 }
 
@@ -636,7 +638,7 @@ check_child(void)
 	check_all_pools();
 	for (unsigned c = 0; c < pool->layout.classes; c++)
 		CHECK(atomic_load(&pool->arena.existing[c]) ==
-		      stats_out(pool, c) + atomic_load(&pool->lost[c]),
+		      bp_stats_out(pool, c) + atomic_load(&pool->lost[c]),
 		      "size %zu: some are left", pool->layout.size[c]);
 	pthread_barrier_wait(&meet);
 	pthread_join(adopter, NULL);

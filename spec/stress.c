@@ -286,16 +286,16 @@ check_quiet(void)
 
 	/* At most as many threads were there at once, and two releasing while
 	 * they exit borrow one each. */
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+	for (struct thread *t = bp_thread_next(NULL); t; t = bp_thread_next(t))
 		records++;
 	CHECK(records <= 2 * THREADS + 3, "%u records for %d threads at a time",
 	      records, THREADS + 3);
 	/* All other pools were closed, and went when their buffers were home,
 	 * whoever was just putting one away. */
-	while (registry_next(&cursor, &p)) {
+	while (bp_registry_next(&cursor, &p)) {
 		CHECK(p == pool, "a closed pool is left with %llu buffers",
 		      (unsigned long long)p->arena.refs - 1);
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 	}
 	bufpool_get_stats(pool, &s);
 	CHECK(s.checked_out == 0, "%llu still out",

@@ -32,7 +32,8 @@ records(void)
 {
 	size_t count = 0;
 
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t))
 		count++;
 	return count;
 }
@@ -142,7 +143,8 @@ resident_pages(void *at, size_t bytes)
 static void
 check_what_stays(struct bufpool *p)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t)) {
 		struct cache *k = atomic_load(&t->caches[p->caches.place]);
 
 		CHECK(SANITIZED || resident_pages(t, sizeof *t) <= 2,
@@ -289,7 +291,8 @@ take_turns(void *arg)
 	pthread_barrier_wait(&turn);
 	for (size_t j = 0; j < USERS; j++)
 		pthread_join(thread[j], NULL);
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t))
 		CHECK(atomic_load(&t->gone) == NULL, "a cache is left");
 	bufpool_destroy(aside);
 }

@@ -141,12 +141,12 @@ a_part_keeps_its_range(void **state)
 {
 	struct bufpool *p = new_pool(1, 1, 0);
 	struct bufpool_frozen *f = bufpool_freeze(written(p, 10, 5)), *g;
-	uint64_t ticket = ticket_share(f, (struct ticket_range){ 3, 4 });
+	uint64_t ticket = bp_ticket_share(f, (struct ticket_range){ 3, 4 });
 	size_t offset, len;
 	struct bufpool_buf *b;
 
 	(void)state;
-	assert_int_equal(ticket_kind(ticket), TICKET_FROZEN);
+	assert_int_equal(bp_ticket_kind(ticket), TICKET_FROZEN);
 	assert_int_equal(bufpool_adopt_range(ticket, &b, &g, &offset, &len), 0);
 	assert_ptr_equal(f, g);
 	assert_int_equal(offset, 3);
@@ -260,11 +260,11 @@ expired_tickets_go_home(void **state)
 	ticket[2] = bufpool_detach(bufpool_checkout(p, 0));
 	ticket[3] = bufpool_share(bufpool_frozen_ref(f));
 	assert_int_equal(stats_of(p).in_transit, 4);
-	ticket_expire(system_now() + 999000, SIZE_MAX);
+	bp_ticket_expire(bp_system_now() + 999000, SIZE_MAX);
 	assert_int_equal(stats_of(p).in_transit, 4);
-	ticket_expire(system_now() + 1001000, 3);
+	bp_ticket_expire(bp_system_now() + 1001000, 3);
 	assert_int_equal(stats_of(p).in_transit, 1);
-	ticket_expire(system_now() + 1001000, 3);
+	bp_ticket_expire(bp_system_now() + 1001000, 3);
 	assert_int_equal(stats_of(p).in_transit, 0);
 	assert_int_equal(stats_of(p).checked_out, 1);
 	for (int i = 0; i < 4096; i++)
@@ -294,7 +294,7 @@ no_expired_ticket_is_adopted(void **state)
 	wait_ms(60);
 	for (int i = MANY; i-- > 0;) {
 		errno = 0;
-		assert_int_equal(ticket_kind(ticket[i]), TICKET_NONE);
+		assert_int_equal(bp_ticket_kind(ticket[i]), TICKET_NONE);
 		assert_int_equal(errno, ESTALE);
 		assert_int_equal(refused(ticket[i]), ESTALE);
 	}
@@ -368,7 +368,8 @@ a_ticket_outlives_its_pool_and_its_thread(void **state)
 	bufpool_detach(written(p, 100, 3));
 	bufpool_destroy(p);
 	wait_ms(40);
-	ticket_expire(system_now(), SIZE_MAX);	/* the pool ends in here */
+	bp_ticket_expire(bp_system_now(),
+			 SIZE_MAX);	/* the pool ends in here */
 	assert_int_equal(p->caches.id, 0);	/* its place is zeroed */
 }
 
@@ -577,7 +578,7 @@ static void *
 expire_now_and_then(void *arg)
 {
 	for (int i = 0; i < EXPIRIES; i++) {
-		ticket_expire(INT64_MAX - 1, 100);
+		bp_ticket_expire(INT64_MAX - 1, 100);
 		sched_yield();
 	}
 	return arg;
@@ -615,7 +616,7 @@ adopting_races_with_expiry(void **state)
 	for (int t = 0; t < 2; t++)
 		pthread_join(thread[t], NULL);
 	assert_true(adopted > 0);
-	ticket_expire(INT64_MAX - 1, SIZE_MAX);
+	bp_ticket_expire(INT64_MAX - 1, SIZE_MAX);
 	assert_int_equal(stats_of(p).checked_out, 0);
 	assert_conserved(p);
 	bufpool_destroy(p);

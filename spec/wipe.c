@@ -74,7 +74,7 @@ by_a_pointer_from_before_a_wipe(struct bufpool_buf *b, size_t n)
 	uint8_t *old = bufpool_data(b);
 
 	memset(old, 0xa5, n);
-	buf_wipe(b);
+	bp_buf_wipe(b);
 	assert_int_equal(bufpool_len(b), 0);
 	assert_int_equal(old[0] | old[n - 1], 0);
 	memset(old, 0xa5, n);
@@ -86,9 +86,9 @@ by_a_pointer_from_before_a_wipe_and_growth(struct bufpool_buf *b, size_t n)
 {
 	uint8_t *old = bufpool_data(b);
 
-	buf_wipe(b);
+	bp_buf_wipe(b);
 	assert_int_equal(bufpool_resize(b, n / 2), 0);
-	buf_wipe(b);
+	bp_buf_wipe(b);
 	memset(old, 0xa5, n);
 	bufpool_release(b);
 }
@@ -97,14 +97,14 @@ static void
 by_collector(struct bufpool_buf *b, size_t n)
 {
 	memset(bufpool_data(b), 0xa5, n);
-	release_gc(b);
+	bp_release_gc(b);
 }
 
 static void
 by_free(struct bufpool_buf *b, size_t n)
 {
 	memset(bufpool_data(b), 0xa5, n);
-	grow_free(b);
+	bp_grow_free(b);
 	assert_int_equal(bufpool_capacity(b), 0);
 	assert_int_equal(bufpool_len(b), 0);
 	bufpool_release(b);
@@ -149,7 +149,7 @@ wipes_from_the_end_every_byte_and_no_other(void **state)
 	static const size_t steps[] = { 64, 4096, 262144 };
 	static const size_t sizes[] = { 0, 1, 63, 64, 65, 4095, 4096, 4097,
 					262143, 262144, 262145, 1000000 };
-	const struct wipe_window before = wipe_window;
+	const struct bp_wipe_window before = bp_wipe_window;
 	static uint8_t memory[1000064];
 
 	(void)state;
@@ -157,32 +157,32 @@ wipes_from_the_end_every_byte_and_no_other(void **state)
 		for (size_t j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
 			size_t n = sizes[j], dirty = 0;
 
-			wipe_window.step = steps[i];
+			bp_wipe_window.step = steps[i];
 			memset(memory, 0xa5, sizeof memory);
-			wipe_from_end(memory + 32, n);
+			bp_wipe_from_end(memory + 32, n);
 			for (size_t k = 0; k < sizeof memory; k++)
 				dirty += memory[k] == 0xa5;
 			assert_int_equal(dirty, sizeof memory - n);
 			assert_int_equal(memory[31], 0xa5);
 			assert_int_equal(memory[32 + n], 0xa5);
 		}
-	wipe_window = before;
+	bp_wipe_window = before;
 }
 
 /* Every size is in the window, or none is, or some are. */
 static void
 gives_back_zeros_wherever_the_window_lies(void **state)
 {
-	static const struct wipe_window windows[] = {
+	static const struct bp_wipe_window windows[] = {
 		{ 0, SIZE_MAX, 64 }, { 0, 0, 64 }, { 65536, 65536, 4096 },
 	};
-	const struct wipe_window before = wipe_window;
+	const struct bp_wipe_window before = bp_wipe_window;
 
 	for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
-		wipe_window = windows[i];
+		bp_wipe_window = windows[i];
 		gives_every_byte_back_as_zero(state);
 	}
-	wipe_window = before;
+	bp_wipe_window = before;
 }
 
 static void
@@ -274,7 +274,7 @@ access_once(struct bufpool_buf *b)
 
 	memset(start, 0xa5, n);
 	if (len > 0 && draw(3) == 0)
-		buf_consume(b, draw(3) > 0 ? draw((uint32_t)len) + 1 : len);
+		bp_buf_consume(b, draw(3) > 0 ? draw((uint32_t)len) + 1 : len);
 	if (draw(4) > 0)
 		bufpool_wrote(b, start + n > b->at
 			      ? (size_t)(start + n - b->at) + draw(100) : 0);
@@ -299,12 +299,12 @@ true_promises_leave_nothing(void **state)
 				break;
 			case 1:
 				if (bufpool_len(b) > 0)
-					buf_consume(b, draw((uint32_t)
+					bp_buf_consume(b, draw((uint32_t)
 					    bufpool_len(b)) + 1);
 				break;
 			case 2:
 				if (draw(5) == 0)
-					buf_wipe(b);
+					bp_buf_wipe(b);
 				break;
 			default:
 				access_once(b);
@@ -347,7 +347,7 @@ wiped_by_a_burst(struct bufpool *p, size_t n, bool closed)
 		assert_non_null(held[i] = bufpool_checkout(p, n));
 		memset(bufpool_data(held[i]), 0xa5, n);
 		if (i % 3 == 0)
-			buf_consume(held[i], n / 2);
+			bp_buf_consume(held[i], n / 2);
 	}
 	if (closed)
 		bufpool_close(p);

@@ -96,7 +96,7 @@ expiry_takes_a_bounded_time_per_ticket(void **state)
 {
 	struct bufpool *p = with_ttl(10), *q = with_ttl(1000);
 	struct bufpool_frozen *short_lived = frozen(p), *other = frozen(q);
-	int64_t then = system_now() + 100000;
+	int64_t then = bp_system_now() + 100000;
 	uint64_t sum = 0, calls = 0;
 
 	(void)state;
@@ -109,7 +109,7 @@ expiry_takes_a_bounded_time_per_ticket(void **state)
 	for (; p->in_transit != 0; calls++) {
 		uint64_t n;
 
-		ticket_expire(then, 8);
+		bp_ticket_expire(then, 8);
 		n = counted();
 		assert_in_range(n, 1, AT_ONCE);
 		sum += n;
@@ -117,7 +117,7 @@ expiry_takes_a_bounded_time_per_ticket(void **state)
 	assert_in_range(calls, TICKETS / 8, TICKETS);
 	assert_in_range(sum, TICKETS, TICKETS * PER_TICKET);
 	assert_int_equal(q->in_transit, TICKETS / 4);
-	ticket_expire(then + 10000000, SIZE_MAX);
+	bp_ticket_expire(then + 10000000, SIZE_MAX);
 	assert_int_equal(q->in_transit, 0);
 	bufpool_frozen_unref(short_lived);
 	bufpool_frozen_unref(other);
@@ -133,7 +133,7 @@ adopted_tickets_cost_expiry_little(void **state)
 	static uint64_t ticket[TICKETS];
 	struct bufpool *p = with_ttl(10);
 	struct bufpool_frozen *f = frozen(p);
-	int64_t then = system_now() + 100000;
+	int64_t then = bp_system_now() + 100000;
 	uint64_t sum = 0;
 
 	(void)state;
@@ -150,7 +150,7 @@ adopted_tickets_cost_expiry_little(void **state)
 	for (int i = 0; i < TICKETS; i++) {
 		uint64_t n;
 
-		ticket_expire(then, 8);
+		bp_ticket_expire(then, 8);
 		n = counted();
 		assert_in_range(n, 0, AT_ONCE + AT_ONCE);
 		sum += n;
@@ -454,7 +454,7 @@ misses_sample_the_peaks_once_a_tick(void **state)
 {
 	static struct bufpool_buf *held[20000];
 	struct bufpool *p = new_pool(0, 0, 0);
-	int64_t before = system_now(), ticks, samples = 0;
+	int64_t before = bp_system_now(), ticks, samples = 0;
 
 	(void)state;
 	for (int i = 0; i < 20000; i++) {
@@ -462,7 +462,7 @@ misses_sample_the_peaks_once_a_tick(void **state)
 		held[i] = bufpool_checkout(p, 1);
 		samples += p->peak_out != 0;
 	}
-	ticks = system_now() - before + 1;	/* none is below 1 ms */
+	ticks = bp_system_now() - before + 1;	/* none is below 1 ms */
 	assert_in_range(samples, 1, ticks);
 	for (int i = 0; i < 20000; i++)
 		bufpool_release(held[i]);

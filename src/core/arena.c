@@ -36,7 +36,7 @@ static struct {
 static bool numa_works;
 
 void
-arena_init(void)
+bp_arena_init(void)
 {
 	void *lib = dlopen("libnuma.so.1", RTLD_NOW);
 
@@ -62,7 +62,7 @@ node_available(int node)
 }
 
 unsigned
-arena_nodes(int numa_node)
+bp_arena_nodes(int numa_node)
 {
 	if (numa_node != BUFPOOL_NUMA_LOCAL || !numa_works)
 		return 1;
@@ -71,7 +71,7 @@ arena_nodes(int numa_node)
 }
 
 int
-arena_create(struct bufpool_arena *a)
+bp_arena_create(struct bufpool_arena *a)
 {
 	bool local = a->numa_node == BUFPOOL_NUMA_LOCAL;
 	unsigned rings = layout_rings(a->layout);
@@ -79,7 +79,7 @@ arena_create(struct bufpool_arena *a)
 	atomic_store(&a->numa_available,
 		     numa_works && (local || node_available(a->numa_node)));
 	a->blank = a->layout->nodes == 1 ? a->blank_alone
-	    : pages_map(rings * sizeof *a->blank);
+	    : bp_pages_map(rings * sizeof *a->blank);
 	if (a->blank == NULL)
 		return -1;
 	atomic_store(&a->refs, 1);
@@ -87,7 +87,7 @@ arena_create(struct bufpool_arena *a)
 }
 
 bool
-arena_try_ref(struct bufpool_arena *a)
+bp_arena_try_ref(struct bufpool_arena *a)
 {
 	uint64_t refs = atomic_load(&a->refs);
 
@@ -99,14 +99,14 @@ arena_try_ref(struct bufpool_arena *a)
 
 /* acq_rel: what others did with the pool comes before its end. */
 void
-arena_drop(struct bufpool_arena *a)
+bp_arena_drop(struct bufpool_arena *a)
 {
 	if (atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) == 1)
 		a->end(a);
 }
 
 unsigned
-arena_node(const struct bufpool_arena *a)
+bp_arena_node(const struct bufpool_arena *a)
 {
 	unsigned cpu, node;
 
@@ -197,26 +197,26 @@ give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
 	struct bufpool_buf *b;
 	size_t done = 0;
 
-	while (done < bytes && (b = buf_pop(&blank->resident)) != NULL) {
+	while (done < bytes && (b = bp_buf_pop(&blank->resident)) != NULL) {
 		size_t size = a->layout->size[b->class];
 
 		if (drop_pages(a, b)) {
 			uncommit(a, size);
-			buf_push(&blank->bare, b);
+			bp_buf_push(&blank->bare, b);
 			done += size;
 		} else {
-			buf_push(&refused, b);
+			bp_buf_push(&refused, b);
 			if (!all)
 				break;
 		}
 	}
-	while ((b = buf_pop(&refused)) != NULL)
-		buf_push(&blank->resident, b);
+	while ((b = bp_buf_pop(&refused)) != NULL)
+		bp_buf_push(&blank->resident, b);
 	return done;
 }
 
 size_t
-arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
+bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
 {
 	unsigned rings = layout_rings(a->layout);
 	int saved = errno;
@@ -237,7 +237,7 @@ commit(struct bufpool_arena *a, size_t bytes)
 		size_t lack = bytes > room ? bytes - room : 1;
 
 		if (bytes > a->max_bytes ||
-		    arena_give_blanks(a, lack, false) == 0) {
+		    bp_arena_give_blanks(a, lack, false) == 0) {
 			errno = EDQUOT;
 			return false;
 		}
@@ -250,16 +250,16 @@ static void *
 map_aligned(size_t bytes, size_t alignment)
 {
 	size_t more = alignment > page ? alignment - page : 0;
-	uint8_t *base = pages_map(bytes + more), *start;
+	uint8_t *base = bp_pages_map(bytes + more), *start;
 
 	if (base == NULL || more == 0)
 		return base;
 	start = (uint8_t *)(((uintptr_t)base + alignment - 1) &
 			    ~(uintptr_t)(alignment - 1));
 	if (start > base)
-		pages_unmap(base, (size_t)(start - base));
+		bp_pages_unmap(base, (size_t)(start - base));
 	if (start < base + more)
-		pages_unmap(start + bytes, (size_t)(base + more - start));
+		bp_pages_unmap(start + bytes, (size_t)(base + more - start));
 	return start;
 }
 
@@ -293,7 +293,7 @@ static void
 unmap_for_good(void *base, size_t bytes)
 {
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
-	pages_unmap(base, bytes);
+	bp_pages_unmap(base, bytes);
 }
 
 /* The descriptor has memory of the arena from here on. */
@@ -321,18 +321,18 @@ span_bytes(size_t size, bool huge)
 }
 
 size_t
-arena_span(const struct bufpool_arena *a, unsigned class)
+bp_arena_span(const struct bufpool_arena *a, unsigned class)
 {
 	return span_bytes(a->layout->size[class], false);
 }
 
 bool
-arena_has_addresses(size_t bytes)
+bp_arena_has_addresses(size_t bytes)
 {
-	void *base = pages_map(bytes);
+	void *base = bp_pages_map(bytes);
 
 	if (base != NULL)
-		pages_unmap(base, bytes);
+		bp_pages_unmap(base, bytes);
 	return base != NULL;
 }
 
@@ -347,7 +347,7 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 	struct bufpool_buf *first = NULL;
 
 	for (size_t done = 0; done + size <= span; done += size) {
-		struct bufpool_buf *b = buf_create();
+		struct bufpool_buf *b = bp_buf_create();
 
 		if (b == NULL)	/* the rest of the span stays unused */
 			break;
@@ -361,7 +361,7 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 			b->span = span;
 			first = b;
 		} else
-			buf_push(huge ? &blank->resident : &blank->bare, b);
+			bp_buf_push(huge ? &blank->resident : &blank->bare, b);
 	}
 	return first;
 }
@@ -391,7 +391,7 @@ carve(struct bufpool_arena *a, unsigned class, unsigned node)
 		if (first != NULL)
 			return first;
 		if (base != NULL)
-			pages_unmap(base, span);
+			bp_pages_unmap(base, span);
 		uncommit(a, more);
 	}
 	return NULL;
@@ -403,13 +403,13 @@ take_blank(struct bufpool_arena *a, unsigned class, unsigned node)
 {
 	struct blanks *blank = &a->blank[layout_ring(a->layout, node, class)];
 	size_t size = a->layout->size[class];
-	struct bufpool_buf *b = buf_pop(&blank->resident);
+	struct bufpool_buf *b = bp_buf_pop(&blank->resident);
 
 	if (b != NULL)		/* it has been committed all the time */
 		return b;
 	if (!commit(a, size))
 		return NULL;
-	b = buf_pop(&blank->bare);
+	b = bp_buf_pop(&blank->bare);
 	if (b == NULL)
 		b = carve(a, class, node);
 	if (b == NULL) {
@@ -420,7 +420,7 @@ take_blank(struct bufpool_arena *a, unsigned class, unsigned node)
 }
 
 struct bufpool_buf *
-arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
+bp_arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 {
 	struct bufpool_buf *b = take_blank(a, class, node);
 
@@ -438,7 +438,7 @@ arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 }
 
 size_t
-arena_whole_pages(size_t n)
+bp_arena_whole_pages(size_t n)
 {
 	return n == 0 ? page : (n + page - 1) & ~(page - 1);
 }
@@ -464,17 +464,17 @@ move(struct bufpool_buf *b, size_t bytes)
 }
 
 bool
-arena_extend(struct bufpool_buf *b, size_t n, size_t range)
+bp_arena_extend(struct bufpool_buf *b, size_t n, size_t range)
 {
 	struct bufpool_arena *a = b->arena;
-	size_t bytes = arena_whole_pages(n), before = arena_bytes(b);
+	size_t bytes = bp_arena_whole_pages(n), before = arena_bytes(b);
 	size_t more = bytes > before ? bytes - before : 0;
 
 	if (!commit(a, more))
 		return false;
 	if (bytes > b->span &&
 	    !(arena_limited(a) && !a->huge_pages &&
-	      move(b, arena_whole_pages(range))) &&
+	      move(b, bp_arena_whole_pages(range))) &&
 	    !move(b, bytes)) {
 		uncommit(a, more);
 		errno = ENOMEM;
@@ -488,9 +488,9 @@ arena_extend(struct bufpool_buf *b, size_t n, size_t range)
 }
 
 void
-arena_shrink(struct bufpool_buf *b, size_t n)
+bp_arena_shrink(struct bufpool_buf *b, size_t n)
 {
-	size_t bytes = arena_whole_pages(n), before = arena_bytes(b);
+	size_t bytes = bp_arena_whole_pages(n), before = arena_bytes(b);
 	size_t head = (size_t)(b->at - b->base);
 	int saved = errno;
 
@@ -509,14 +509,14 @@ static bool
 map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
 	  size_t range, size_t alignment)
 {
-	unsigned node = arena_node(a);
+	unsigned node = bp_arena_node(a);
 
 	/* A huge page could have memory past what is committed. */
-	b->span = arena_whole_pages(arena_limited(a) && !a->huge_pages ? range
-				    : n);
+	b->span = bp_arena_whole_pages(
+		arena_limited(a) && !a->huge_pages ? range : n);
 	b->base = map(a, b->span, alignment, node);
 	if (b->base == NULL) {
-		b->span = arena_whole_pages(n);
+		b->span = bp_arena_whole_pages(n);
 		b->base = map(a, b->span, alignment, node);
 	}
 	b->node = (uint8_t)node;
@@ -524,10 +524,10 @@ map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
 }
 
 struct bufpool_buf *
-arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
-		 size_t alignment)
+bp_arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
+		    size_t alignment)
 {
-	size_t bytes = arena_whole_pages(n);
+	size_t bytes = bp_arena_whole_pages(n);
 	struct bufpool_buf *b = NULL;
 
 	if (alignment > PTRDIFF_MAX - range) {
@@ -536,7 +536,7 @@ arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 	}
 	if (!commit(a, bytes))
 		return NULL;
-	b = buf_create();
+	b = bp_buf_create();
 	if (b == NULL || !map_large(a, b, n, range, alignment))
 		goto fail;
 	if (a->prefault)
@@ -550,16 +550,16 @@ arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 	return b;
 fail:
 	if (b != NULL)
-		buf_destroy(b);
+		bp_buf_destroy(b);
 	uncommit(a, bytes);
 	errno = ENOMEM;
 	return NULL;
 }
 
 struct bufpool_buf *
-arena_take_bare(struct bufpool_arena *a)
+bp_arena_take_bare(struct bufpool_arena *a)
 {
-	struct bufpool_buf *b = buf_create();
+	struct bufpool_buf *b = bp_buf_create();
 
 	if (b != NULL) {
 		own(a, b);
@@ -581,30 +581,30 @@ give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 
 	if (unmap(b->base, b->span)) {
 		uncommit(a, bytes);
-		buf_destroy(b);
+		bp_buf_destroy(b);
 		return bytes;
 	}
 	if (madvise(b->base, b->span, MADV_DONTNEED) != 0)
 		wipe(b->base, bytes);
 	buf_set_state(b, BUF_BLANK);
-	buf_push(&a->unmappable, b);
+	bp_buf_push(&a->unmappable, b);
 	return 0;
 }
 
 size_t
-arena_retry(struct bufpool_arena *a, size_t most)
+bp_arena_retry(struct bufpool_arena *a, size_t most)
 {
 	size_t bytes = 0;
 	struct buf_stack pending = { 0 };
 	struct bufpool_buf *b;
 
-	while ((b = buf_pop(&a->unmappable)) != NULL)
-		buf_push(&pending, b);
-	while ((b = buf_pop(&pending)) != NULL)
+	while ((b = bp_buf_pop(&a->unmappable)) != NULL)
+		bp_buf_push(&pending, b);
+	while ((b = bp_buf_pop(&pending)) != NULL)
 		if (bytes < most)
 			bytes += give_large(a, b);
 		else
-			buf_push(&a->unmappable, b);
+			bp_buf_push(&a->unmappable, b);
 	return bytes;
 }
 
@@ -634,20 +634,20 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	buf_set_state(b, BUF_BLANK);
 	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);
 	uncommit(a, size);
-	buf_push(resident ? &blank->resident : &blank->bare, b);
+	bp_buf_push(resident ? &blank->resident : &blank->bare, b);
 	return size;
 }
 
 /* The reference goes last: after that the pool may be gone. */
 size_t
-arena_give(struct bufpool_buf *b)
+bp_arena_give(struct bufpool_buf *b)
 {
 	struct bufpool_arena *a = b->arena;
 	int saved = errno;
 	size_t bytes;
 
 	if (b->class == CLASS_NONE) {
-		buf_destroy(b);
+		bp_buf_destroy(b);
 		bytes = 0;
 	} else if (b->class == CLASS_LARGE) {
 		bytes = give_large(a, b);
@@ -655,7 +655,7 @@ arena_give(struct bufpool_buf *b)
 		bytes = give_class(a, b);
 	}
 	errno = saved;
-	arena_drop(a);
+	bp_arena_drop(a);
 	return bytes;
 }
 
@@ -667,19 +667,19 @@ destroy_some(struct buf_stack *s, unsigned *work)
 	struct bufpool_buf *b;
 
 	for (; *work > 0; --*work) {
-		b = buf_pop(s);
+		b = bp_buf_pop(s);
 		if (b == NULL)
 			return true;
 		hook("arena: destroying");
 		if (b->span != 0)
 			unmap_for_good(b->base, b->span);
-		buf_destroy(b);
+		bp_buf_destroy(b);
 	}
 	return false;
 }
 
 bool
-arena_destroy(struct bufpool_arena *a, unsigned *work)
+bp_arena_destroy(struct bufpool_arena *a, unsigned *work)
 {
 	unsigned rings = layout_rings(a->layout);
 
@@ -690,7 +690,7 @@ arena_destroy(struct bufpool_arena *a, unsigned *work)
 	if (!destroy_some(&a->unmappable, work))
 		return false;
 	if (a->blank != NULL && a->blank != a->blank_alone)
-		pages_unmap(a->blank, rings * sizeof *a->blank);
+		bp_pages_unmap(a->blank, rings * sizeof *a->blank);
 	a->blank = NULL;
 	return true;
 }
@@ -720,16 +720,16 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
  * that looks at the addresses.
  */
 unsigned
-arena_pages_by_node(const struct bufpool_arena *a,
-		    uint64_t pages[BUFPOOL_NODES_MAX])
+bp_arena_pages_by_node(const struct bufpool_arena *a,
+		       uint64_t pages[BUFPOOL_NODES_MAX])
 {
-	uint32_t used = buf_table_used();
+	uint32_t used = bp_buf_table_used();
 
 	memset(pages, 0, BUFPOOL_NODES_MAX * sizeof *pages);
 	if (!numa_works)
 		return 0;
 	for (uint32_t i = 0; i < used; i++) {
-		struct bufpool_buf *b = buf_at(i);
+		struct bufpool_buf *b = bp_buf_at(i);
 
 		if (b->arena == a && b->span != 0)
 			count_pages(b->base, b->span, pages);

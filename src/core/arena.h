@@ -53,18 +53,18 @@ struct bufpool_arena {
 	struct buf_stack unmappable;	/* large ones that the system refused */
 };
 
-void arena_init(void);		/* once, before any other thread */
+void bp_arena_init(void);		/* once, before any other thread */
 
 /* The nodes that a pool with this numa_node keeps apart. */
-unsigned arena_nodes(int numa_node);
+unsigned bp_arena_nodes(int numa_node);
 
 /* Makes an arena whose first fields are filled in ready for the functions
  * below, with one reference. -1 + ENOMEM. */
-int arena_create(struct bufpool_arena *a);
+int bp_arena_create(struct bufpool_arena *a);
 
 /* Unmaps what an arena without references has left, *work buffers of it, and
  * takes those from *work. False when more are left. One thread at a time. */
-bool arena_destroy(struct bufpool_arena *a, unsigned *work);
+bool bp_arena_destroy(struct bufpool_arena *a, unsigned *work);
 
 static inline void
 arena_ref(struct bufpool_arena *a)
@@ -73,34 +73,35 @@ arena_ref(struct bufpool_arena *a)
 }
 
 /* One more reference, unless there are none. */
-bool arena_try_ref(struct bufpool_arena *a);
+bool bp_arena_try_ref(struct bufpool_arena *a);
 
 /* Drops one. The last one takes the pool along. */
-void arena_drop(struct bufpool_arena *a);
+void bp_arena_drop(struct bufpool_arena *a);
 
 /* The node that the calling thread runs on just now; 0 where the pool does not
  * keep nodes apart. */
-unsigned arena_node(const struct bufpool_arena *a);
+unsigned bp_arena_node(const struct bufpool_arena *a);
 
 /* Bytes that a large buffer of n bytes takes from the system. */
-size_t arena_whole_pages(size_t n);
+size_t bp_arena_whole_pages(size_t n);
 
 /* Bytes that must be mapped at once where buffers of a class are carved. */
-size_t arena_span(const struct bufpool_arena *a, unsigned class);
+size_t bp_arena_span(const struct bufpool_arena *a, unsigned class);
 
 /* Whether the system maps so many bytes just now. */
-bool arena_has_addresses(size_t bytes);
+bool bp_arena_has_addresses(size_t bytes);
 
 /*
  * Fresh memory for one buffer, in state CACHED and the caller's: of a class on
  * a node, or of n bytes at a multiple of an alignment (0: the page's) on the
- * caller's node, with a range of addresses as arena_extend has. NULL + EDQUOT
- * when max_bytes would be exceeded, ENOMEM. Any thread that holds the pool.
+ * caller's node, with a range of addresses as bp_arena_extend has. NULL +
+ * EDQUOT when max_bytes would be exceeded, ENOMEM. Any thread that holds the
+ * pool.
  */
-struct bufpool_buf *arena_take(struct bufpool_arena *a, unsigned class,
-			       unsigned node);
-struct bufpool_buf *arena_take_large(struct bufpool_arena *a, size_t n,
-				     size_t range, size_t alignment);
+struct bufpool_buf *bp_arena_take(struct bufpool_arena *a, unsigned class,
+				  unsigned node);
+struct bufpool_buf *bp_arena_take_large(struct bufpool_arena *a, size_t n,
+					size_t range, size_t alignment);
 
 /*
  * Has a large buffer, OUT or CACHED, hold n bytes at least. Where its mapping
@@ -109,11 +110,11 @@ struct bufpool_buf *arena_take_large(struct bufpool_arena *a, size_t n,
  * less than n, and heeded only where max_bytes is. False + EDQUOT, ENOMEM, the
  * buffer unchanged. Its owner only.
  */
-bool arena_extend(struct bufpool_buf *b, size_t n, size_t range);
+bool bp_arena_extend(struct bufpool_buf *b, size_t n, size_t range);
 
 /* Gives what a large buffer has mapped past its first n bytes back to the
  * system, or leaves it. Its owner only. */
-void arena_shrink(struct bufpool_buf *b, size_t n);
+void bp_arena_shrink(struct bufpool_buf *b, size_t n);
 
 /* Whether memory that one has in excess may be missing elsewhere. */
 static inline bool
@@ -134,7 +135,7 @@ arena_bytes(const struct bufpool_buf *b)
 }
 
 /* A descriptor that is OUT and has no memory. NULL + ENOMEM. */
-struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);
+struct bufpool_buf *bp_arena_take_bare(struct bufpool_arena *a);
 
 /*
  * Takes the memory of a CACHED buffer back, wiped or not: the system drops what
@@ -142,15 +143,15 @@ struct bufpool_buf *arena_take_bare(struct bufpool_arena *a);
  * the system got. Any thread. The pool may be gone when this returns, if this
  * was its last buffer.
  */
-size_t arena_give(struct bufpool_buf *b);
+size_t bp_arena_give(struct bufpool_buf *b);
 
 /* Tries once more to unmap what the system refused to unmap, until so many
  * bytes have gone. Returns bytes. */
-size_t arena_retry(struct bufpool_arena *a, size_t most);
+size_t bp_arena_retry(struct bufpool_arena *a, size_t most);
 
 /* Gives pages of blanks back until so many bytes have gone. Tries all of them,
  * or of each ring none after one that the system refuses. Returns bytes. */
-size_t arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
+size_t bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
 
 /* Bytes that can still be committed. */
 static inline size_t
@@ -161,7 +162,7 @@ arena_room(const struct bufpool_arena *a)
 }
 
 /* Resident pages of the arena by node; returns the number of nodes counted. */
-unsigned arena_pages_by_node(const struct bufpool_arena *a,
-			     uint64_t pages[BUFPOOL_NODES_MAX]);
+unsigned bp_arena_pages_by_node(const struct bufpool_arena *a,
+				uint64_t pages[BUFPOOL_NODES_MAX]);
 
 #endif

@@ -15,31 +15,31 @@ static struct table table;
 static struct buf_stack unused;	/* descriptors without an arena */
 
 bool
-buf_table_init(void)
+bp_buf_table_init(void)
 {
-	return table_init(&table, sizeof(struct bufpool_buf), BUF_LIMIT);
+	return bp_table_init(&table, sizeof(struct bufpool_buf), BUF_LIMIT);
 }
 
 uint32_t
-buf_table_used(void)
+bp_buf_table_used(void)
 {
 	return table_used(&table);
 }
 
 uint32_t
-buf_table_limit(void)
+bp_buf_table_limit(void)
 {
 	return table.limit;
 }
 
 struct bufpool_buf *
-buf_at(uint32_t number)
+bp_buf_at(uint32_t number)
 {
 	return table_at(&table, number);
 }
 
 void
-buf_push(struct buf_stack *s, struct bufpool_buf *b)
+bp_buf_push(struct buf_stack *s, struct bufpool_buf *b)
 {
 	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
 	uint64_t mine;
@@ -49,14 +49,14 @@ buf_push(struct buf_stack *s, struct bufpool_buf *b)
 				      memory_order_relaxed);
 		mine = ((head >> 32) + 1) << 32 | (b->number + 1);
 		hook("stack: pushing");
-		/* release: pairs with the acquire in buf_pop */
+		/* release: pairs with the acquire in bp_buf_pop */
 	} while (!atomic_compare_exchange_weak_explicit(
 	    &s->head, &head, mine, memory_order_release,
 	    memory_order_relaxed));
 }
 
 struct bufpool_buf *
-buf_pop(struct buf_stack *s)
+bp_buf_pop(struct buf_stack *s)
 {
 	uint64_t head = atomic_load_explicit(&s->head, memory_order_acquire);
 	struct bufpool_buf *b = NULL;
@@ -64,7 +64,7 @@ buf_pop(struct buf_stack *s)
 
 	do {
 		if ((uint32_t)head != 0) {
-			b = buf_at((uint32_t)head - 1);
+			b = bp_buf_at((uint32_t)head - 1);
 			/* May be stale when another thread has popped b
 			 * meanwhile: then the tag has moved on and the exchange
 			 * fails. */
@@ -81,14 +81,14 @@ buf_pop(struct buf_stack *s)
 	return b;
 }
 
-struct buf_sum
-buf_sum(const struct buf_stack *s)
+struct bp_buf_sum
+bp_buf_sum(const struct buf_stack *s)
 {
 	uint32_t next = (uint32_t)atomic_load(&s->head);
-	struct buf_sum sum = { 0 };
+	struct bp_buf_sum sum = { 0 };
 
 	while (next != 0) {
-		struct bufpool_buf *b = buf_at(next - 1);
+		struct bufpool_buf *b = bp_buf_at(next - 1);
 
 		sum.count++;
 		sum.bytes += b->span;
@@ -98,16 +98,16 @@ buf_sum(const struct buf_stack *s)
 }
 
 struct bufpool_buf *
-buf_create(void)
+bp_buf_create(void)
 {
-	struct bufpool_buf *b = buf_pop(&unused);
+	struct bufpool_buf *b = bp_buf_pop(&unused);
 
 	if (b == NULL) {
-		int64_t n = table_extend(&table);
+		int64_t n = bp_table_extend(&table);
 
 		if (n < 0)
 			return NULL;
-		b = buf_at((uint32_t)n);
+		b = bp_buf_at((uint32_t)n);
 		b->number = (uint32_t)n;
 	}
 	b->at = b->base = NULL;
@@ -119,17 +119,17 @@ buf_create(void)
 }
 
 void
-buf_destroy(struct bufpool_buf *b)
+bp_buf_destroy(struct bufpool_buf *b)
 {
 	buf_set_state(b, BUF_BLANK);
 	b->arena = NULL;
 	b->label = NULL;
 	if (!buf_outgrown(b))
-		buf_push(&unused, b);
+		bp_buf_push(&unused, b);
 }
 
 _Noreturn void
-buf_corrupt(const struct bufpool_buf *b, const char *phase)
+bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 {
 	static const char *const states[] = { "blank", "ready", "cached",
 					      "frozen", "out", "?", "?", "?" };
@@ -182,7 +182,7 @@ bufpool_capacity(const struct bufpool_buf *b)
 }
 
 void
-buf_compact(struct bufpool_buf *b)
+bp_buf_compact(struct bufpool_buf *b)
 {
 	memmove(b->base, b->at, b->len);
 	buf_rewind(b);
@@ -190,7 +190,7 @@ buf_compact(struct bufpool_buf *b)
 }
 
 void
-buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
+bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
 
@@ -218,16 +218,16 @@ buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 }
 
 void
-buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
+bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 {
-	buf_swap_memory(to, b);
+	bp_buf_swap_memory(to, b);
 	to->len = b->len;
 	b->len = 0;
 }
 
 /* Empty, a buffer has all of its memory ahead of it again. */
 void
-buf_consume(struct bufpool_buf *b, size_t n)
+bp_buf_consume(struct bufpool_buf *b, size_t n)
 {
 	b->at += n;
 	b->consumed = 1;
@@ -242,7 +242,7 @@ buf_consume(struct bufpool_buf *b, size_t n)
 }
 
 void
-buf_wipe(struct bufpool_buf *b)
+bp_buf_wipe(struct bufpool_buf *b)
 {
 	buf_rewind(b);
 	wipe(b->base, b->mark);

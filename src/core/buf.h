@@ -36,7 +36,6 @@
 #include "bufpool.h"
 #include "hook.h"
 #include "layout.h"
-#include "names.h"
 #include "sanitize.h"
 #include "wipe.h"
 
@@ -135,17 +134,17 @@ buf_raise_mark(struct bufpool_buf *b, size_t end)
 
 /* A descriptor of no arena, without memory, state BLANK; NULL + ENOMEM. And
  * back. Any thread. */
-struct bufpool_buf *buf_create(void);
-void buf_destroy(struct bufpool_buf *b);
-struct bufpool_buf *buf_at(uint32_t number);
+struct bufpool_buf *bp_buf_create(void);
+void bp_buf_destroy(struct bufpool_buf *b);
+struct bufpool_buf *bp_buf_at(uint32_t number);
 /* Descriptors ever made: their numbers are below this. */
-uint32_t buf_table_used(void);
+uint32_t bp_buf_table_used(void);
 /* A power of two: descriptors of numbers below this can be looked at. */
-uint32_t buf_table_limit(void);
-bool buf_table_init(void);
+uint32_t bp_buf_table_limit(void);
+bool bp_buf_table_init(void);
 
 /* Prints what is wrong with the buffer, and at which operation, and aborts. */
-_Noreturn void buf_corrupt(const struct bufpool_buf *b, const char *phase);
+_Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
 
 /*
  * The one way out of `from`: swaps the state for `to`, raising the generation
@@ -166,7 +165,7 @@ buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
 	    __builtin_expect(!atomic_compare_exchange_strong_explicit(
 		&b->word, &old, (old & ~(uint64_t)BUF_STATE) + raise + to,
 		memory_order_relaxed, memory_order_relaxed), 0))
-		buf_corrupt(b, phase);
+		bp_buf_corrupt(b, phase);
 }
 
 /*
@@ -183,7 +182,7 @@ buf_turn_cached(struct bufpool_buf *b)
 
 	if (__builtin_expect((old & BUF_OUT) == 0, 0)) {
 		atomic_fetch_sub(&b->word, turn);
-		buf_corrupt(b, "release");
+		bp_buf_corrupt(b, "release");
 	}
 }
 
@@ -248,15 +247,15 @@ buf_set_state(struct bufpool_buf *b, unsigned to)
 struct buf_stack {
 	_Atomic uint64_t head;	/* tag << 32 | number + 1; low half 0: empty */
 };
-void buf_push(struct buf_stack *s, struct bufpool_buf *b);
-struct bufpool_buf *buf_pop(struct buf_stack *s);
+void bp_buf_push(struct buf_stack *s, struct bufpool_buf *b);
+struct bufpool_buf *bp_buf_pop(struct buf_stack *s);
 
 /* What is on a stack that nobody changes meanwhile. */
-struct buf_sum {
+struct bp_buf_sum {
 	uint64_t count;		/* descriptors */
 	size_t bytes;		/* mapped at their base */
 };
-struct buf_sum buf_sum(const struct buf_stack *s);
+struct bp_buf_sum bp_buf_sum(const struct buf_stack *s);
 
 /* Of a buffer that is on its way home: wipes what was written, so that all of
  * the memory is zero. Returns how many bytes. */
@@ -287,19 +286,19 @@ buf_forget(struct bufpool_buf *b)
 
 /* The memory and all that belongs to it change descriptors; who owns the
  * descriptors stays as it is. */
-void buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
+void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
 /* Gives b's memory and contents to `to`, which has none. */
-void buf_move(struct bufpool_buf *to, struct bufpool_buf *b);
+void bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b);
 
 /* Moves the contents to the start of the memory, over what was consumed. */
-void buf_compact(struct bufpool_buf *b);
+void bp_buf_compact(struct bufpool_buf *b);
 
 /* Takes n bytes, len at most, off the front of the contents. */
-void buf_consume(struct bufpool_buf *b, size_t n);
+void bp_buf_consume(struct bufpool_buf *b, size_t n);
 
 /* Wipes all memory of the buffer and empties it. A raw pointer that someone
  * still holds may write there again, and so the mark stays. */
-void buf_wipe(struct bufpool_buf *b);
+void bp_buf_wipe(struct bufpool_buf *b);
 
 #endif

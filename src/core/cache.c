@@ -14,12 +14,12 @@ void (*bufpool_hook)(const char *where);
 static bool asymmetric;	/* membarrier works here, or did at the start */
 static const struct owner nobody;
 
-struct bufpool_shelf cache_no_shelf = {
+struct bufpool_shelf bp_cache_no_shelf = {
 	.empty_at = SHUT, .size = SIZE_MAX, .owner = &nobody
 };
 
 void
-cache_init(void)
+bp_cache_init(void)
 {
 	asymmetric =
 	    syscall(SYS_membarrier,
@@ -27,7 +27,7 @@ cache_init(void)
 }
 
 int
-caches_create(struct caches *cs)
+bp_caches_create(struct caches *cs)
 {
 	const struct layout *l = cs->layout;
 	unsigned class = 0;
@@ -39,20 +39,20 @@ caches_create(struct caches *cs)
 		    offsetof(struct cache, shelf) +
 		    class * sizeof(struct bufpool_shelf));
 	}
-	return commons_create(&cs->commons, l);
+	return bp_commons_create(&cs->commons, l);
 }
 
 void
-caches_destroy(struct caches *cs)
+bp_caches_destroy(struct caches *cs)
 {
 	struct cache_block *block = atomic_load(&cs->blocks), *next;
 
 	for (; block != NULL; block = next) {
 		next = block->next;
-		pages_unmap(block, sizeof *block);
+		bp_pages_unmap(block, sizeof *block);
 	}
 	atomic_store(&cs->blocks, NULL);
-	commons_destroy(&cs->commons);
+	bp_commons_destroy(&cs->commons);
 }
 
 /* Inside, or nobody knows the shelf yet. */
@@ -91,14 +91,14 @@ unmark(struct cache *k, unsigned part)
 }
 
 void
-cache_mark_depot(struct cache *k, unsigned class)
+bp_cache_mark_depot(struct cache *k, unsigned class)
 {
 	atomic_thread_fence(memory_order_seq_cst);
 	mark(k, PART_DEPOT(class));
 }
 
 void
-cache_unmark_depot(struct cache *k, unsigned class)
+bp_cache_unmark_depot(struct cache *k, unsigned class)
 {
 	const struct layout *l = k->caches->layout;
 
@@ -107,7 +107,7 @@ cache_unmark_depot(struct cache *k, unsigned class)
 	hook("depot: unmarked");
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned node = 0; node < l->nodes; node++)
-		if (depot_ready(k->depot, layout_ring(l, node, class)) > 0)
+		if (bp_depot_ready(k->depot, layout_ring(l, node, class)) > 0)
 			mark(k, PART_DEPOT(class));
 }
 
@@ -124,7 +124,7 @@ shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class,
 {
 	const struct layout *l = k->caches->layout;
 
-	*s = cache_no_shelf;
+	*s = bp_cache_no_shelf;
 	s->cache = k;
 	s->class = class;
 	if (class == l->classes)
@@ -132,7 +132,7 @@ shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class,
 	s->size = l->size[class];
 	s->full = l->shelf[class];
 	s->owner = owner;
-	s->named = l->nodes == 1 ? s : &cache_no_shelf;
+	s->named = l->nodes == 1 ? s : &bp_cache_no_shelf;
 	s->gate = asymmetric ? 0 : GATE_FENCED;
 }
 
@@ -148,26 +148,26 @@ list(struct caches *cs, struct cache *k)
 		if (head != NULL &&
 		    (k->bit = atomic_fetch_add(&head->used, 1)) < CACHE_BLOCK)
 			break;
-		fresh = pages_map(sizeof *fresh);
+		fresh = bp_pages_map(sizeof *fresh);
 		if (fresh == NULL)
 			return false;
 		fresh->next = head;
 		if (atomic_compare_exchange_strong(&cs->blocks, &head, fresh))
 			head = fresh;
 		else
-			pages_unmap(fresh, sizeof *fresh);
+			bp_pages_unmap(fresh, sizeof *fresh);
 	}
 	atomic_store(&k->block->cache[k->bit], k);
 	return true;
 }
 
 struct cache *
-cache_create(struct caches *cs, const struct owner *owner)
+bp_cache_create(struct caches *cs, const struct owner *owner)
 {
 	unsigned classes = cs->layout->classes;
 	size_t bytes = sizeof(struct cache) +
 	    (classes + 1) * sizeof(struct bufpool_shelf);
-	struct cache *k = pages_map(bytes);
+	struct cache *k = bp_pages_map(bytes);
 
 	if (k == NULL)
 		return NULL;
@@ -177,72 +177,73 @@ cache_create(struct caches *cs, const struct owner *owner)
 	k->bytes = bytes;
 	for (unsigned c = 0; c <= classes; c++)
 		shelf_init(&k->shelf[c], k, c, owner);
-	k->depot = depot_create(cs->layout);
+	k->depot = bp_depot_create(cs->layout);
 	if (k->depot != NULL && list(cs, k))
 		return k;
-	cache_destroy(k);
+	bp_cache_destroy(k);
 	return NULL;
 }
 
 /* A pool's place may have gone to another pool. */
 bool
-cache_hold(const struct cache *k)
+bp_cache_hold(const struct cache *k)
 {
-	if (!arena_try_ref(k->arena))
+	if (!bp_arena_try_ref(k->arena))
 		return false;
 	if (k->arena->id == k->id)
 		return true;
-	arena_drop(k->arena);
+	bp_arena_drop(k->arena);
 	return false;
 }
 
 void
-cache_destroy(struct cache *k)
+bp_cache_destroy(struct cache *k)
 {
 	if (k->depot != NULL)
-		depot_destroy(k->depot);
-	pages_unmap(k, k->bytes);
+		bp_depot_destroy(k->depot);
+	bp_pages_unmap(k, k->bytes);
 }
 
 /* Sequentially consistent, for close against attach: either close sees that
  * the cache is live, or its thread sees that the pool was closed. */
 void
-cache_attach(struct cache *k)
+bp_cache_attach(struct cache *k)
 {
 	struct caches *cs = k->caches;
 
 	for (unsigned c = 0; c < cs->layout->classes; c++)
 		atomic_fetch_and(&k->shelf[c].gate, ~(uint32_t)GATE_RETIRED);
-	k->node = arena_node(cs->arena);
+	k->node = bp_arena_node(cs->arena);
 	atomic_fetch_or(&k->block->live, bit_of(k));
 	hook("enroll: attached");
 	k->live = true;
 	if (atomic_load(&cs->closed))
-		cache_close(k);
+		bp_cache_close(k);
 }
 
 void
-caches_drain_commons(struct caches *cs)
+bp_caches_drain_commons(struct caches *cs)
 {
 	struct bufpool_buf *b;
 
 	/* between the store of `closed` and the loads here */
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned r = 0; r < cs->commons.rings; r++)
-		while ((b = commons_take(&cs->commons, r)) != NULL)
-			arena_give(b);
+		while ((b = bp_commons_take(&cs->commons, r)) != NULL)
+			bp_arena_give(b);
 }
 
 /* Sequentially consistent, for close against push: either close finds the
  * buffer, or whoever pushed it sees that the pool was closed. */
 void
-caches_put_common(struct caches *cs, struct bufpool_buf *b)
+bp_caches_put_common(struct caches *cs, struct bufpool_buf *b)
 {
-	commons_push(&cs->commons, layout_ring(cs->layout, b->node, b->class),
-		     b);
+	bp_commons_push(&cs->commons, layout_ring(cs->layout, b->node,
+						  b->class),
+			b);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&cs->closed))
-		caches_drain_commons(cs);
+		bp_caches_drain_commons(cs);
 }
 
 /* Where its gate no longer lets a buffer stay. */
@@ -250,9 +251,9 @@ static void
 send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
 {
 	if (gate & GATE_CLOSED)
-		arena_give(b);
+		bp_arena_give(b);
 	else
-		caches_put_common(s->cache->caches, b);
+		bp_caches_put_common(s->cache->caches, b);
 }
 
 /*
@@ -286,7 +287,7 @@ deserted(struct bufpool_shelf *s, uint32_t gate)
  * owner may have left in between, found our claim, and left the emptying to us.
  */
 bool
-shelf_claim(struct bufpool_shelf *s)
+bp_shelf_claim(struct bufpool_shelf *s)
 {
 	uint32_t gate = atomic_load(&s->gate);
 
@@ -315,7 +316,7 @@ shelf_claim(struct bufpool_shelf *s)
 /* A call that comes while the shelf is claimed is the claimer's to carry out,
  * so the exchange fails if one has appeared since it was looked for. */
 void
-shelf_unclaim(struct bufpool_shelf *s)
+bp_shelf_unclaim(struct bufpool_shelf *s)
 {
 	uint32_t gate = atomic_load(&s->gate);
 	struct bufpool_buf *b;
@@ -352,13 +353,14 @@ drain_rings(struct bufpool_shelf *s)
 	struct bufpool_buf *b;
 
 	for (unsigned node = 0; node < l->nodes; node++)
-		while ((b = depot_take(s->cache->depot,
-				       layout_ring(l, node, s->class))) != NULL)
-			arena_give(b);
+		while ((b = bp_depot_take(s->cache->depot,
+					  layout_ring(l, node,
+						      s->class))) != NULL)
+			bp_arena_give(b);
 }
 
 bool
-shelf_open(struct bufpool_shelf *s)
+bp_shelf_open(struct bufpool_shelf *s)
 {
 	uint32_t gate;
 
@@ -381,22 +383,22 @@ shelf_open(struct bufpool_shelf *s)
 /* What this gives back may be the last of the pool, so it holds the pool. When
  * that is gone already, everything is home. */
 void
-shelf_leave_slow(struct bufpool_shelf *s)
+bp_shelf_leave_slow(struct bufpool_shelf *s)
 {
 	struct bufpool_arena *a = s->cache->arena;
 
 	if (atomic_load(&s->gate) & GATE_FENCED)
 		atomic_exchange(&s->busy, 0);
-	if (!(atomic_load(&s->gate) & GATE_CLOSED) || !cache_hold(s->cache))
+	if (!(atomic_load(&s->gate) & GATE_CLOSED) || !bp_cache_hold(s->cache))
 		return;
 	if (claim_own(s))
-		shelf_unclaim(s);
+		bp_shelf_unclaim(s);
 	drain_rings(s);
-	arena_drop(a);
+	bp_arena_drop(a);
 }
 
 void
-cache_close(struct cache *k)
+bp_cache_close(struct cache *k)
 {
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
@@ -404,8 +406,8 @@ cache_close(struct cache *k)
 		uint32_t gate = atomic_fetch_or(&s->gate, GATE_CLOSED);
 
 		hook("close: closed");
-		if (shelf_claim(s))
-			shelf_unclaim(s);
+		if (bp_shelf_claim(s))
+			bp_shelf_unclaim(s);
 		else	/* whoever has claimed it may not have done so yet */
 			order_owner(s, gate);
 		drain_rings(s);
@@ -426,36 +428,37 @@ shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 	hook("spill: moved out");
 	mark(s->cache, PART_DEPOT(s->class));
 	for (uint32_t i = 0; i < count; i++)
-		if (!depot_push(s->cache->depot,
-				layout_ring(l, out[i]->node, s->class), out[i]))
-			arena_give(out[i]);
-	cache_mark_depot(s->cache, s->class);
+		if (!bp_depot_push(s->cache->depot,
+				   layout_ring(l, out[i]->node, s->class),
+				   out[i]))
+			bp_arena_give(out[i]);
+	bp_cache_mark_depot(s->cache, s->class);
 }
 
 void
-shelf_spill(struct bufpool_shelf *s)
+bp_shelf_spill(struct bufpool_shelf *s)
 {
 	shelf_move_out(s, (shelf_count(s) + 1) / 2);
 }
 
 /* The cache of a pool that is gone has nothing on its shelves. */
 void
-cache_flush(struct cache *k)
+bp_cache_flush(struct cache *k)
 {
 	struct bufpool_shelf *s = k->shelf;
 
 	for (; s->size != SIZE_MAX; s++) {
-		if (shelf_count(s) == 0 || !shelf_open(s))
+		if (shelf_count(s) == 0 || !bp_shelf_open(s))
 			continue;
 		shelf_move_out(s, shelf_count(s));
 		shelf_leave(s);
 	}
 }
 
-/* stats_sample reads the checkouts of the uncached before those of caches, and
- * their releases after. So that a checkout is never seen twice, it leaves the
- * cache before it is added; so that a release is never missed, it leaves the
- * cache after. */
+/* bp_stats_sample reads the checkouts of the uncached before those of caches,
+ * and their releases after. So that a checkout is never seen twice, it leaves
+ * the cache before it is added; so that a release is never missed, it leaves
+ * the cache after. */
 static void
 fold_shelf(struct bufpool_shelf *s, struct caches *cs)
 {
@@ -491,14 +494,14 @@ retire_rings(struct cache *k)
 	struct bufpool_buf *b;
 
 	for (unsigned r = 0; r < layout_rings(k->caches->layout); r++)
-		while ((b = depot_take(k->depot, r)) != NULL)
-			caches_put_common(k->caches, b);
+		while ((b = bp_depot_take(k->depot, r)) != NULL)
+			bp_caches_put_common(k->caches, b);
 }
 
 /* Unclaiming empties a shelf that is called for. One that is claimed just now
  * is emptied by the claimer. */
 void
-cache_retire(struct cache *k)
+bp_cache_retire(struct cache *k)
 {
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
@@ -506,7 +509,7 @@ cache_retire(struct cache *k)
 		atomic_fetch_or(&s->gate, GATE_RETIRED);
 		hook("exit: retired");
 		if (claim_own(s))
-			shelf_unclaim(s);
+			bp_shelf_unclaim(s);
 	}
 	retire_rings(k);
 	fold_counters(k);
@@ -518,7 +521,7 @@ cache_retire(struct cache *k)
  * it moved is lost, and counted so by registry.c.
  */
 void
-cache_after_fork(struct cache *k, bool own)
+bp_cache_after_fork(struct cache *k, bool own)
 {
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
@@ -534,7 +537,7 @@ cache_after_fork(struct cache *k, bool own)
 		shut(s);
 	}
 	if (!own)
-		cache_retire(k);
+		bp_cache_retire(k);
 	else if (atomic_load(&k->caches->closed))
-		cache_close(k);
+		bp_cache_close(k);
 }

@@ -185,14 +185,14 @@ struct caches {
 };
 
 /* Where buffers belong that no thread releases fast. Nobody's, and shut. */
-extern struct bufpool_shelf cache_no_shelf;
+extern struct bufpool_shelf bp_cache_no_shelf;
 
-void cache_init(void);		/* once, before any other thread */
+void bp_cache_init(void);		/* once, before any other thread */
 
 /* Makes caches ready whose layout, arena, id and place are filled in already.
- * -1 + ENOMEM. Undone by caches_destroy, when no thread reaches them. */
-int caches_create(struct caches *cs);
-void caches_destroy(struct caches *cs);
+ * -1 + ENOMEM. Undone by bp_caches_destroy, when no thread reaches them. */
+int bp_caches_create(struct caches *cs);
+void bp_caches_destroy(struct caches *cs);
 
 /* An address that the calling thread alone has, for as long as it lives, and
  * that is found without a call. */
@@ -268,7 +268,7 @@ shelf_enter(struct bufpool_shelf *s)
 	hook("shelf: entered");
 }
 
-/* Owner only: E4. True when shelf_leave_slow has to be called then. */
+/* Owner only: E4. True when bp_shelf_leave_slow has to be called then. */
 static inline bool
 shelf_exit(struct bufpool_shelf *s)
 {
@@ -281,14 +281,14 @@ shelf_exit(struct bufpool_shelf *s)
 }
 
 /* Owner only, after shelf_exit: does what the gate calls for. Keeps errno. */
-void shelf_leave_slow(struct bufpool_shelf *s);
+void bp_shelf_leave_slow(struct bufpool_shelf *s);
 
 /* Owner only, once it is done inside. */
 static inline void
 shelf_leave(struct bufpool_shelf *s)
 {
 	if (shelf_exit(s))
-		shelf_leave_slow(s);
+		bp_shelf_leave_slow(s);
 }
 
 /* Buffers on it; exact for whoever is inside. Any thread. */
@@ -360,59 +360,59 @@ shelf_put(struct bufpool_shelf *s, struct bufpool_buf *b)
 
 /* Owner only, in slow paths: enters, and opens the shelf if it was shut. False
  * when it is claimed or closed: then the owner has left again. */
-bool shelf_open(struct bufpool_shelf *s);
+bool bp_shelf_open(struct bufpool_shelf *s);
 
 /* Another thread's way in and out; that thread holds the pool. False when the
  * owner is inside, or another claimer, or the system refuses the fence.
  * Unclaiming empties the shelf if it was called for meanwhile. */
-bool shelf_claim(struct bufpool_shelf *s);
-void shelf_unclaim(struct bufpool_shelf *s);
+bool bp_shelf_claim(struct bufpool_shelf *s);
+void bp_shelf_unclaim(struct bufpool_shelf *s);
 
 /* Owner inside: the cold half goes to the depot, or to the arena when that is
  * full. */
-void shelf_spill(struct bufpool_shelf *s);
+void bp_shelf_spill(struct bufpool_shelf *s);
 
 /* A cache of a pool for the owner's record, listed and not live. NULL + ENOMEM.
  * The caller holds the pool. */
-struct cache *cache_create(struct caches *cs, const struct owner *owner);
+struct cache *bp_cache_create(struct caches *cs, const struct owner *owner);
 
 /* The record's owner only, once the pool is gone. */
-void cache_destroy(struct cache *k);
+void bp_cache_destroy(struct cache *k);
 
 /* Holds its pool, by a reference to the arena; false when that is gone. Any
  * thread that may look at k. */
-bool cache_hold(const struct cache *k);
+bool bp_cache_hold(const struct cache *k);
 
 /* Owner only, who holds the pool: makes it live, and closes it when the pool
  * has been closed. */
-void cache_attach(struct cache *k);
+void bp_cache_attach(struct cache *k);
 
 /* Owner only: what is on the shelves goes to the depot. */
-void cache_flush(struct cache *k);
+void bp_cache_flush(struct cache *k);
 
 /* Owner only, as the last thing that its thread does with it: everything goes
  * to the commons, and it is no longer live. The caller holds the pool. */
-void cache_retire(struct cache *k);
+void bp_cache_retire(struct cache *k);
 
 /* Closes the gates for good, and empties the shelves or leaves that to whoever
  * is inside. The caller holds the pool. */
-void cache_close(struct cache *k);
+void bp_cache_close(struct cache *k);
 
 /* In a fork child, for every live cache; `own`: of the thread that forked. */
-void cache_after_fork(struct cache *k, bool own);
+void bp_cache_after_fork(struct cache *k, bool own);
 
 /* Into the commons, or to the system if the pool is closed. Any thread that
  * holds the pool. */
-void caches_put_common(struct caches *cs, struct bufpool_buf *b);
+void bp_caches_put_common(struct caches *cs, struct bufpool_buf *b);
 
 /* Gives what is in the commons back to the system. Any thread that holds the
  * pool. */
-void caches_drain_commons(struct caches *cs);
+void bp_caches_drain_commons(struct caches *cs);
 
 /* Of a depot of the owner's, after it has pushed; and of one in which a taker
  * has found nothing. */
-void cache_mark_depot(struct cache *k, unsigned class);
-void cache_unmark_depot(struct cache *k, unsigned class);
+void bp_cache_mark_depot(struct cache *k, unsigned class);
+void bp_cache_unmark_depot(struct cache *k, unsigned class);
 
 /* Live caches in turn, each once, by any thread that holds the pool; all, or
  * those that are marked for a part. */

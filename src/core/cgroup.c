@@ -105,7 +105,7 @@ limit_of_line(const char *line)
 }
 
 size_t
-cgroup_limit(void)
+bp_cgroup_limit(void)
 {
 	static _Atomic size_t known;	/* 0: not yet */
 	size_t least = atomic_load_explicit(&known, memory_order_relaxed);

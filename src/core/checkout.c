@@ -27,7 +27,7 @@ checkout(struct bufpool *p, size_t n, unsigned take)
 	uint32_t count;
 
 	if (unlikely(k == NULL))
-		return checkout_slow(p, n, take);
+		return bp_checkout_slow(p, n, take);
 	s = cache_shelf(&p->caches, k, n);
 	shelf_enter(s);
 	count = shelf_count(s);
@@ -58,14 +58,14 @@ checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
 		    unsigned take)
 {
 	shelf_leave(s);
-	return checkout_slow(p, n, take);
+	return bp_checkout_slow(p, n, take);
 }
 
 /* The pool was closed meanwhile, or the shelf is claimed. */
 static __attribute__((noinline)) struct bufpool_buf *
 checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
-	shelf_leave_slow(s);
+	bp_shelf_leave_slow(s);
 	if (counter_add(&s->checkouts, 1) >= s->due)
 		return checkout_due_slow(s, b, n);
 	return buf_turn_out(b, n);
@@ -74,7 +74,7 @@ checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 static __attribute__((noinline)) struct bufpool_buf *
 checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
-	cache_maintain_slow(pool_of(b), s);
+	bp_cache_maintain_slow(pool_of(b), s);
 	return buf_turn_out(b, n);
 }
 
@@ -104,7 +104,7 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 	if (by_gc)
 		counter_add(&s->cache->gc_returns, 1);
 	if (unlikely(shelf_exit(s)))
-		shelf_leave_slow(s);
+		bp_shelf_leave_slow(s);
 }
 
 /*
@@ -136,14 +136,14 @@ bufpool_release(struct bufpool_buf *b)
 }
 
 void
-release_gc(struct bufpool_buf *b)
+bp_release_gc(struct bufpool_buf *b)
 {
 	buf_turn_cached(b);
 	release(b, true);
 }
 
 void
-release_turned(struct bufpool_buf *b, bool by_gc)
+bp_release_turned(struct bufpool_buf *b, bool by_gc)
 {
 	release(b, by_gc);
 }
@@ -165,7 +165,7 @@ static __attribute__((noinline)) void
 release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		release_slow(b, by_gc);
+		bp_release_slow(b, by_gc);
 		return;
 	}
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
@@ -181,12 +181,12 @@ release_foreign(struct bufpool_buf *b, bool by_gc)
 
 	if (unlikely(b->class >= BUFPOOL_CLASSES_MAX || k == NULL ||
 		     k->node != b->node)) {
-		release_slow(b, by_gc);
+		bp_release_slow(b, by_gc);
 		return;
 	}
 	s = &k->shelf[b->class];
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		release_slow(b, by_gc);
+		bp_release_slow(b, by_gc);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
@@ -198,7 +198,7 @@ static __attribute__((noinline)) void
 release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
 	shelf_leave(s);
-	release_slow(b, by_gc);
+	bp_release_slow(b, by_gc);
 }
 
 struct bufpool_buf *
@@ -214,11 +214,11 @@ bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 /* Beyond the classes' own alignment the memory is a mapping of its own, which
  * no class could take back. */
 struct bufpool_buf *
-checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
+bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
 	struct bufpool_buf *b = align <= LAYOUT_GRAIN_LOG
 	    ? checkout(p, n, take)
-	    : checkout_large_slow(p, n, align, take);
+	    : bp_checkout_large_slow(p, n, align, take);
 
 	if (b != NULL)
 		b->align = (uint8_t)align;
@@ -232,6 +232,6 @@ bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
 		errno = EINVAL;
 		return NULL;
 	}
-	return checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
-			   TAKE_ANY);
+	return bp_checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
+			      TAKE_ANY);
 }

@@ -9,14 +9,14 @@
 
 /* As bufpool_checkout_aligned, the alignment by its binary logarithm, and what
  * the checkout may do by the TAKE_ bits of refill.h. */
-struct bufpool_buf *checkout_at(struct bufpool *p, size_t n, unsigned align,
-				unsigned take);
+struct bufpool_buf *bp_checkout_at(struct bufpool *p, size_t n, unsigned align,
+				   unsigned take);
 
 /* The rest of a release, of a buffer whose state the caller has turned to
  * CACHED. */
-void release_turned(struct bufpool_buf *b, bool by_gc);
+void bp_release_turned(struct bufpool_buf *b, bool by_gc);
 
 /* bufpool_release, counted as a return by a garbage collector. */
-void release_gc(struct bufpool_buf *b);
+void bp_release_gc(struct bufpool_buf *b);
 
 #endif

@@ -31,7 +31,7 @@ struct depot {
 };
 
 struct depot *
-depot_create(const struct layout *l)
+bp_depot_create(const struct layout *l)
 {
 	unsigned rings = layout_rings(l);
 	size_t bytes = sizeof(struct depot) + rings * sizeof(struct ring);
@@ -41,7 +41,7 @@ depot_create(const struct layout *l)
 	for (unsigned i = 0; i < rings; i++)
 		bytes += l->ring[i % l->classes] *
 		    sizeof(struct ck_ring_buffer);
-	d = pages_map(bytes);
+	d = bp_pages_map(bytes);
 	if (d == NULL)
 		return NULL;
 	d->bytes = bytes;
@@ -56,9 +56,9 @@ depot_create(const struct layout *l)
 }
 
 void
-depot_destroy(struct depot *d)
+bp_depot_destroy(struct depot *d)
 {
-	pages_unmap(d, d->bytes);
+	bp_pages_unmap(d, d->bytes);
 }
 
 /*
@@ -68,7 +68,7 @@ depot_destroy(struct depot *d)
  * the fence orders what the last owner read before what the taker writes.
  */
 bool
-depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
+bp_depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
 {
 	struct ring *r = &d->ring[ring];
 	bool done;
@@ -89,8 +89,8 @@ depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b)
 /* The descriptors were last written on some other core: asked for all at once,
  * they arrive while the ring is still being read. */
 uint32_t
-depot_take_some(struct depot *d, unsigned ring, struct bufpool_buf **to,
-		uint32_t count)
+bp_depot_take_some(struct depot *d, unsigned ring, struct bufpool_buf **to,
+		   uint32_t count)
 {
 	struct ring *r = &d->ring[ring];
 	uint32_t got = 0;
@@ -110,15 +110,15 @@ depot_take_some(struct depot *d, unsigned ring, struct bufpool_buf **to,
 }
 
 struct bufpool_buf *
-depot_take(struct depot *d, unsigned ring)
+bp_depot_take(struct depot *d, unsigned ring)
 {
 	struct bufpool_buf *b;
 
-	return depot_take_some(d, ring, &b, 1) > 0 ? b : NULL;
+	return bp_depot_take_some(d, ring, &b, 1) > 0 ? b : NULL;
 }
 
 uint32_t
-depot_ready(const struct depot *d, unsigned ring)
+bp_depot_ready(const struct depot *d, unsigned ring)
 {
 	uint32_t n;
 
@@ -129,51 +129,51 @@ depot_ready(const struct depot *d, unsigned ring)
 }
 
 bool
-depot_is_full(const struct depot *d, unsigned ring)
+bp_depot_is_full(const struct depot *d, unsigned ring)
 {
-	return depot_ready(d, ring) + 1 >=
+	return bp_depot_ready(d, ring) + 1 >=
 	    ck_ring_capacity(&d->ring[ring].ring);
 }
 
 int
-commons_create(struct commons *m, const struct layout *l)
+bp_commons_create(struct commons *m, const struct layout *l)
 {
 	m->rings = layout_rings(l);
 	m->ring = l->nodes == 1 ? m->alone
-	    : pages_map(m->rings * sizeof *m->ring);
+	    : bp_pages_map(m->rings * sizeof *m->ring);
 	return m->ring != NULL ? 0 : -1;
 }
 
 void
-commons_destroy(struct commons *m)
+bp_commons_destroy(struct commons *m)
 {
 	if (m->ring != NULL && m->ring != m->alone)
-		pages_unmap(m->ring, m->rings * sizeof *m->ring);
+		bp_pages_unmap(m->ring, m->rings * sizeof *m->ring);
 	m->ring = NULL;
 }
 
-/* The stack publishes: buf_push releases, buf_pop acquires. */
+/* The stack publishes: bp_buf_push releases, bp_buf_pop acquires. */
 void
-commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b)
+bp_commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b)
 {
 	struct commons_ring *r = &m->ring[ring];
 
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "spill");
 	atomic_fetch_add_explicit(&r->count, 1, memory_order_relaxed);
 	hook("commons: pushing");
-	buf_push(&r->stack, b);
+	bp_buf_push(&r->stack, b);
 }
 
 /* The load keeps those who find nothing from writing to the line. */
 struct bufpool_buf *
-commons_take(struct commons *m, unsigned ring)
+bp_commons_take(struct commons *m, unsigned ring)
 {
 	struct commons_ring *r = &m->ring[ring];
 	struct bufpool_buf *b;
 
 	if (commons_ready(m, ring) == 0)
 		return NULL;
-	b = buf_pop(&r->stack);
+	b = bp_buf_pop(&r->stack);
 	if (b == NULL)
 		return NULL;
 	hook("commons: taken");
@@ -183,11 +183,11 @@ commons_take(struct commons *m, unsigned ring)
 }
 
 void
-commons_after_fork(struct commons *m)
+bp_commons_after_fork(struct commons *m)
 {
 	for (unsigned i = 0; i < m->rings; i++) {
 		struct commons_ring *r = &m->ring[i];
 
-		atomic_store(&r->count, buf_sum(&r->stack).count);
+		atomic_store(&r->count, bp_buf_sum(&r->stack).count);
 	}
 }

@@ -28,26 +28,26 @@ struct depot;
 
 /* A depot with a ring for each class of each node. NULL + ENOMEM. Whoever
  * destroys it is certain that no other thread reaches it. */
-struct depot *depot_create(const struct layout *l);
-void depot_destroy(struct depot *d);
+struct depot *bp_depot_create(const struct layout *l);
+void bp_depot_destroy(struct depot *d);
 
 /* Owner only. Turns CACHED into READY. False when the ring is full: the buffer
  * is still the caller's. */
-bool depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b);
+bool bp_depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b);
 
 /* Any thread. Takes the oldest buffers, `count` at most, turns them CACHED, and
  * returns how many. They are the caller's. */
-uint32_t depot_take_some(struct depot *d, unsigned ring,
-			 struct bufpool_buf **to, uint32_t count);
+uint32_t bp_depot_take_some(struct depot *d, unsigned ring,
+			    struct bufpool_buf **to, uint32_t count);
 
 /* Any thread. Takes the oldest buffer; NULL when there is none. */
-struct bufpool_buf *depot_take(struct depot *d, unsigned ring);
+struct bufpool_buf *bp_depot_take(struct depot *d, unsigned ring);
 
 /* Buffers in the ring; exact when nobody moves any. Any thread. */
-uint32_t depot_ready(const struct depot *d, unsigned ring);
+uint32_t bp_depot_ready(const struct depot *d, unsigned ring);
 
-/* Owner only. Whether depot_push would fail. */
-bool depot_is_full(const struct depot *d, unsigned ring);
+/* Owner only. Whether bp_depot_push would fail. */
+bool bp_depot_is_full(const struct depot *d, unsigned ring);
 
 struct commons_ring {
 	struct buf_stack stack;
@@ -61,15 +61,15 @@ struct commons {
 };
 
 /* Empty commons. -1 + ENOMEM. */
-int commons_create(struct commons *m, const struct layout *l);
+int bp_commons_create(struct commons *m, const struct layout *l);
 /* They are empty by then. */
-void commons_destroy(struct commons *m);
+void bp_commons_destroy(struct commons *m);
 
 /* Any thread. Turns CACHED into READY. */
-void commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b);
+void bp_commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b);
 
 /* Any thread. Takes a buffer and turns it CACHED; NULL when there is none. */
-struct bufpool_buf *commons_take(struct commons *m, unsigned ring);
+struct bufpool_buf *bp_commons_take(struct commons *m, unsigned ring);
 
 static inline uint64_t
 commons_ready(const struct commons *m, unsigned ring)
@@ -79,6 +79,6 @@ commons_ready(const struct commons *m, unsigned ring)
 }
 
 /* In a fork child: counts what is there. */
-void commons_after_fork(struct commons *m);
+void bp_commons_after_fork(struct commons *m);
 
 #endif

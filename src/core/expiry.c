@@ -60,16 +60,16 @@ expect(unsigned l, uint32_t i, int64_t at)
 }
 
 /* The fence stands between what the caller has stored and the loads here: see
- * expiry_take. */
+ * bp_expiry_take. */
 void
-expiry_expect(uint32_t number, int64_t at)
+bp_expiry_expect(uint32_t number, int64_t at)
 {
 	atomic_thread_fence(memory_order_seq_cst);
 	expect(0, number >> FAN_LOG, at);
 }
 
 int64_t
-expiry_next(void)
+bp_expiry_next(void)
 {
 	return EXPIRY_NEVER - atomic_load_explicit(all, memory_order_relaxed);
 }
@@ -117,7 +117,7 @@ due_child(unsigned l, uint32_t i, int64_t now)
  * at the numbers: either the caller finds what another has just stored, or the
  * other, after its fence, finds that nothing is expected, and expects it. */
 int64_t
-expiry_take(int64_t now)
+bp_expiry_take(int64_t now)
 {
 	uint32_t i = 0;
 
@@ -136,7 +136,7 @@ expiry_take(int64_t now)
 
 /* Above a word that is still due, none need be raised. */
 void
-expiry_put_back(uint32_t block, int64_t next, int64_t now)
+bp_expiry_put_back(uint32_t block, int64_t next, int64_t now)
 {
 	uint32_t i = block;
 

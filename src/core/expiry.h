@@ -16,8 +16,8 @@
  * most, however many numbers are expected, and a block is looked at once for
  * each time that was expected in it, at most.
  *
- * A thread that is stopped between expiry_take and expiry_put_back holds up
- * what is due in that block, and nothing else.
+ * A thread that is stopped between bp_expiry_take and bp_expiry_put_back holds
+ * up what is due in that block, and nothing else.
  */
 #ifndef BUFPOOL_EXPIRY_H
 #define BUFPOOL_EXPIRY_H
@@ -25,27 +25,25 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "names.h"
-
 #define EXPIRY_LOG 20		/* numbers are below 1 << this */
 #define EXPIRY_BLOCK 64		/* numbers */
 #define EXPIRY_NEVER INT64_MAX
 
 /* The number is expected at this time; the caller has stored before where
  * whoever takes its block will find it. Any thread. */
-void expiry_expect(uint32_t number, int64_t at);
+void bp_expiry_expect(uint32_t number, int64_t at);
 
 /* When the first may be due; EXPIRY_NEVER: none will. One load. Any thread. */
-int64_t expiry_next(void);
+int64_t bp_expiry_next(void);
 
 /* A block in which something may be due: its numbers begin at 64 times this.
  * The caller looks at them and puts the block back. -1 where nothing was found,
- * though expiry_next may still say so: then another thread has just taken it,
- * or it was expected in vain. Any thread. */
-int64_t expiry_take(int64_t now);
+ * though bp_expiry_next may still say so: then another thread has just taken
+ * it, or it was expected in vain. Any thread. */
+int64_t bp_expiry_take(int64_t now);
 
-/* After expiry_take: the earliest time at which one of the block is expected,
- * as far as the caller knows. */
-void expiry_put_back(uint32_t block, int64_t next, int64_t now);
+/* After bp_expiry_take: the earliest time at which one of the block is
+ * expected, as far as the caller knows. */
+void bp_expiry_put_back(uint32_t block, int64_t next, int64_t now);
 
 #endif

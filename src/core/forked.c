@@ -6,34 +6,34 @@
 #define PENDING 1
 #define SETTLING 2
 
-_Atomic uint32_t forked_state;
-void (*forked_settle)(void);
+_Atomic uint32_t bp_forked_state;
+void (*bp_forked_settle)(void);
 static __thread bool settling;
 
 /* Also where another thread of the parent was just settling: all of it may be
  * done anew. */
 void
-forked_begin(void)
+bp_forked_begin(void)
 {
-	atomic_store(&forked_state, PENDING);
+	atomic_store(&bp_forked_state, PENDING);
 }
 
 void
-forked_settle_slow(void)
+bp_forked_settle_slow(void)
 {
 	uint32_t pending = PENDING;
 	int saved = errno;
 
 	if (settling)	/* settling calls what checks */
 		return;
-	if (atomic_compare_exchange_strong(&forked_state, &pending,
+	if (atomic_compare_exchange_strong(&bp_forked_state, &pending,
 					   SETTLING)) {
 		settling = true;
-		forked_settle();
+		bp_forked_settle();
 		settling = false;
-		atomic_store(&forked_state, 0);
+		atomic_store(&bp_forked_state, 0);
 	}
-	while (atomic_load(&forked_state) != 0)
+	while (atomic_load(&bp_forked_state) != 0)
 		sched_yield();
 	errno = saved;
 }

@@ -4,7 +4,7 @@
  *
  * Every call that looks at more than the caller's own buffer begins with
  * forked_check. The fast paths need none: until all is settled no thread has a
- * cache (thread_after_fork), and so each call takes a slow path.
+ * cache (bp_thread_after_fork), and so each call takes a slow path.
  */
 #ifndef BUFPOOL_FORKED_H
 #define BUFPOOL_FORKED_H
@@ -13,34 +13,32 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "names.h"
-
 /* 0, or what is to be done: see forked.c. */
-extern _Atomic uint32_t forked_state;
+extern _Atomic uint32_t bp_forked_state;
 
 /* What settles; set once, before any other thread. */
-extern void (*forked_settle)(void);
+extern void (*bp_forked_settle)(void);
 
 /* In the child, before it can call anything else. */
-void forked_begin(void);
+void bp_forked_begin(void);
 
 /* The first thread settles. Others that the child has started before that wait
  * for it. Keeps errno. */
-void forked_settle_slow(void);
+void bp_forked_settle_slow(void);
 
 /* Acquire, for what another thread has settled. */
 static inline bool
 forked_pending(void)
 {
 	return __builtin_expect(atomic_load_explicit(
-	    &forked_state, memory_order_acquire) != 0, 0);
+	    &bp_forked_state, memory_order_acquire) != 0, 0);
 }
 
 static inline void
 forked_check(void)
 {
 	if (forked_pending())
-		forked_settle_slow();
+		bp_forked_settle_slow();
 }
 
 #endif

@@ -38,7 +38,7 @@ static void
 unref(struct bufpool_buf *b, bool by_gc)
 {
 	if (buf_unref(b))
-		release_turned(b, by_gc);
+		bp_release_turned(b, by_gc);
 }
 
 void
@@ -49,7 +49,7 @@ bufpool_frozen_unref(struct bufpool_frozen *f)
 }
 
 void
-frozen_unref_gc(struct bufpool_frozen *f)
+bp_frozen_unref_gc(struct bufpool_frozen *f)
 {
 	unref(thaw(f), true);
 }

@@ -7,6 +7,6 @@
 #include "checkout.h"
 
 /* bufpool_frozen_unref, counted as a return by a garbage collector. */
-void frozen_unref_gc(struct bufpool_frozen *f);
+void bp_frozen_unref_gc(struct bufpool_frozen *f);
 
 #endif

@@ -24,11 +24,12 @@ larger_than(const struct bufpool_buf *b, size_t need)
 	struct bufpool_buf *larger = NULL;
 
 	if (more != 0)
-		larger = checkout_at(pool_of(b), more, b->align,
-				     TAKE_FRESH | TAKE_CLOSED | TAKE_TO_GROW);
+		larger = bp_checkout_at(pool_of(b), more, b->align,
+					TAKE_FRESH | TAKE_CLOSED |
+					TAKE_TO_GROW);
 	if (larger == NULL)
-		larger = checkout_at(pool_of(b), need, b->align,
-				     TAKE_ANY | TAKE_CLOSED | TAKE_TO_GROW);
+		larger = bp_checkout_at(pool_of(b), need, b->align,
+					TAKE_ANY | TAKE_CLOSED | TAKE_TO_GROW);
 	return larger;
 }
 
@@ -47,8 +48,8 @@ extend(struct bufpool_buf *b, size_t capacity)
 	if (b->align > LAYOUT_GRAIN_LOG && more > b->span)
 		more = 0;
 	if ((more != 0 && !arena_limited(b->arena) &&
-	     large_extend_slow(b, more, more, TAKE_FRESH)) ||
-	    large_extend_slow(b, need, more != 0 ? more : need, TAKE_ANY)) {
+	     bp_large_extend_slow(b, more, more, TAKE_FRESH)) ||
+	    bp_large_extend_slow(b, need, more != 0 ? more : need, TAKE_ANY)) {
 		b->granted = 0;
 		buf_changed(b);
 		return true;
@@ -57,7 +58,7 @@ extend(struct bufpool_buf *b, size_t capacity)
 }
 
 int
-grow_to(struct bufpool_buf *b, size_t capacity)
+bp_grow_to(struct bufpool_buf *b, size_t capacity)
 {
 	size_t written = b->len < b->mark ? b->len : b->mark;
 	struct bufpool_buf *larger;
@@ -67,7 +68,7 @@ grow_to(struct bufpool_buf *b, size_t capacity)
 	/* What was consumed is used again once that moves fewer bytes than
 	 * were consumed, so that a queue costs a bounded time per byte. */
 	if (capacity <= buf_size(b) && b->len <= (size_t)(b->at - b->base)) {
-		buf_compact(b);
+		bp_buf_compact(b);
 		return 0;
 	}
 	if (extend(b, capacity))
@@ -76,14 +77,14 @@ grow_to(struct bufpool_buf *b, size_t capacity)
 	if (larger == NULL) {
 		if (capacity > buf_size(b))
 			return -1;
-		buf_compact(b);
+		bp_buf_compact(b);
 		return 0;
 	}
 	/* Past the mark the old contents are zero, as the new memory is. */
 	if (written > 0)
 		memcpy(larger->at, b->at, written);
 	larger->mark = b->raw ? b->len : written;
-	buf_swap_memory(b, larger);
+	bp_buf_swap_memory(b, larger);
 	b->granted = 0;
 	bufpool_release(larger);
 	return 0;
@@ -96,7 +97,7 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 		errno = EOVERFLOW;
 		return -1;
 	}
-	if (grow_to(b, n) < 0)
+	if (bp_grow_to(b, n) < 0)
 		return -1;
 	if (n > b->len && b->mark > b->len) {
 		size_t dirty = b->mark < n ? b->mark : n;
@@ -114,15 +115,15 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 static struct bufpool_buf *
 bare(const struct bufpool_buf *b)
 {
-	struct bufpool_buf *spare = arena_take_bare(b->arena);
+	struct bufpool_buf *spare = bp_arena_take_bare(b->arena);
 
 	if (spare != NULL)
-		spare->shelf = &cache_no_shelf;
+		spare->shelf = &bp_cache_no_shelf;
 	return spare;
 }
 
 void
-grow_free(struct bufpool_buf *b)
+bp_grow_free(struct bufpool_buf *b)
 {
 	struct bufpool_buf *spare;
 
@@ -130,17 +131,17 @@ grow_free(struct bufpool_buf *b)
 		return;
 	spare = bare(b);
 	if (spare == NULL) {
-		buf_wipe(b);
+		bp_buf_wipe(b);
 		return;
 	}
-	buf_swap_memory(b, spare);
+	bp_buf_swap_memory(b, spare);
 	b->len = 0;
 	b->granted = 0;
 	bufpool_release(spare);
 }
 
 struct bufpool_buf *
-grow_renew(struct bufpool_buf *b)
+bp_grow_renew(struct bufpool_buf *b)
 {
 	struct bufpool_buf *young = bare(b);
 
@@ -149,7 +150,7 @@ grow_renew(struct bufpool_buf *b)
 		errno = ENOMEM;
 		return NULL;
 	}
-	buf_move(young, b);
+	bp_buf_move(young, b);
 	bufpool_release(b);
 	return young;
 }

@@ -14,14 +14,14 @@
 
 /* Makes capacity at least `capacity` bytes (counted from at), keeping the
  * contents and the descriptor. 0, or -1 and errno with the buffer unchanged. */
-int grow_to(struct bufpool_buf *b, size_t capacity);
+int bp_grow_to(struct bufpool_buf *b, size_t capacity);
 
 /* Gives the memory back and leaves the buffer out, empty, of capacity 0.
  * Without a descriptor to spare it is only wiped and emptied. */
-void grow_free(struct bufpool_buf *b);
+void bp_grow_free(struct bufpool_buf *b);
 
 /* Moves the contents to a younger descriptor, and retires one that buf_outgrown
  * says no longer fits a handle. NULL + ENOMEM, b released. */
-struct bufpool_buf *grow_renew(struct bufpool_buf *b);
+struct bufpool_buf *bp_grow_renew(struct bufpool_buf *b);
 
 #endif

@@ -11,7 +11,7 @@ home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 	if (by_gc)
 		atomic_fetch_add_explicit(&l->gc_returns, 1,
 					  memory_order_relaxed);
-	atomic_fetch_add_explicit(&p->caches.wiped_bytes, large_put(l, b),
+	atomic_fetch_add_explicit(&p->caches.wiped_bytes, bp_large_put(l, b),
 				  memory_order_relaxed);
 }
 
@@ -23,21 +23,21 @@ home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 	atomic_fetch_add(&cs->uncached[b->class].releases, 1);
 	atomic_fetch_add(&cs->gc_returns, by_gc);
 	if (atomic_load(&cs->closed)) {
-		arena_give(b);
+		bp_arena_give(b);
 		return;
 	}
 	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
-	b->shelf = &cache_no_shelf;
-	caches_put_common(cs, b);
+	b->shelf = &bp_cache_no_shelf;
+	bp_caches_put_common(cs, b);
 }
 
 void
-home_uncached(struct bufpool_buf *b, bool by_gc)
+bp_home_uncached(struct bufpool_buf *b, bool by_gc)
 {
 	struct bufpool *p = pool_of(b);
 
 	if (b->class == CLASS_NONE)
-		arena_give(b);
+		bp_arena_give(b);
 	else if (b->class == CLASS_LARGE)
 		home_large(p, b, by_gc);
 	else

@@ -11,6 +11,6 @@
 
 /* Takes any buffer home that has been turned CACHED, wiped or not. Any thread
  * that holds the pool. */
-void home_uncached(struct bufpool_buf *b, bool by_gc);
+void bp_home_uncached(struct bufpool_buf *b, bool by_gc);
 
 #endif

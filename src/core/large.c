@@ -11,20 +11,20 @@ bins(const struct large *l)
 }
 
 int
-large_create(struct large *l)
+bp_large_create(struct large *l)
 {
 	l->bin = NULL;
 	if (l->limit == 0)
 		return 0;
-	l->bin = pages_map(bins(l) * sizeof *l->bin);
+	l->bin = bp_pages_map(bins(l) * sizeof *l->bin);
 	return l->bin != NULL ? 0 : -1;
 }
 
 void
-large_destroy(struct large *l)
+bp_large_destroy(struct large *l)
 {
 	if (l->bin != NULL)
-		pages_unmap(l->bin, bins(l) * sizeof *l->bin);
+		bp_pages_unmap(l->bin, bins(l) * sizeof *l->bin);
 	l->bin = NULL;
 }
 
@@ -59,17 +59,17 @@ static void
 push(struct large *l, struct bufpool_buf *b)
 {
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "keep");
-	buf_push(bin_at(l, b->node, bin_of(b->span)), b);
+	bp_buf_push(bin_at(l, b->node, bin_of(b->span)), b);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&l->closed, memory_order_relaxed) != 0)
-		large_give_back(l, SIZE_MAX, true);
+		bp_large_give_back(l, SIZE_MAX, true);
 }
 
 /* Still counted as kept: whoever does not push it back takes it off. */
 static struct bufpool_buf *
 pop(struct buf_stack *bin)
 {
-	struct bufpool_buf *b = buf_pop(bin);
+	struct bufpool_buf *b = bp_buf_pop(bin);
 
 	if (b == NULL)
 		return NULL;
@@ -82,7 +82,7 @@ static size_t
 give(struct large *l, struct bufpool_buf *b)
 {
 	count(l, -b->span, (uint64_t)-1);
-	return arena_give(b);
+	return bp_arena_give(b);
 }
 
 /* A mapping of this bin that holds n bytes or, with fresh memory, can be made
@@ -99,10 +99,10 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
 		return NULL;
 	span = b->span;
 	if ((span >= n && ((uintptr_t)b->base & mask) == 0) ||
-	    (fresh && arena_extend(b, n, n))) {
+	    (fresh && bp_arena_extend(b, n, n))) {
 		count(l, -span, (uint64_t)-1);
 		if (arena_limited(b->arena))
-			arena_shrink(b, n);
+			bp_arena_shrink(b, n);
 		return b;
 	}
 	push(l, b);
@@ -110,12 +110,13 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
 }
 
 struct bufpool_buf *
-large_take(struct large *l, size_t n, unsigned align, bool fresh, bool larger)
+bp_large_take(struct large *l, size_t n, unsigned align, bool fresh,
+	      bool larger)
 {
 	unsigned bin = bin_of(n), last = larger ? LARGE_BINS - 1
 					 : bin + LARGE_STEPS - 1;
 	unsigned least = bin > LARGE_STEPS ? bin - LARGE_STEPS : 0;
-	unsigned node = arena_node(l->arena);
+	unsigned node = bp_arena_node(l->arena);
 	struct bufpool_buf *b = NULL;
 
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
@@ -126,7 +127,7 @@ large_take(struct large *l, size_t n, unsigned align, bool fresh, bool larger)
 	for (unsigned i = bin; i-- > least && fresh && !b;)
 		b = take_from(l, bin_at(l, node, i), n, align, fresh);
 	if (b != NULL && larger)
-		b->capacity = arena_whole_pages(n);
+		b->capacity = bp_arena_whole_pages(n);
 	return b;
 }
 
@@ -153,7 +154,7 @@ make_room(struct large *l, size_t bytes)
 	for (int i = 0; i < EVICTIONS && bytes <= l->limit; i++) {
 		if (reserve(l, bytes))
 			return true;
-		if (large_give_back(l, 1, true) == 0)
+		if (bp_large_give_back(l, 1, true) == 0)
 			return false;
 	}
 	return false;
@@ -162,21 +163,21 @@ make_room(struct large *l, size_t bytes)
 /* Of one above the limit, what was written may still be worth keeping, if it is
  * enough to serve a request. */
 size_t
-large_put(struct large *l, struct bufpool_buf *b)
+bp_large_put(struct large *l, struct bufpool_buf *b)
 {
 	size_t wiped;
 
 	if (b->consumed)
 		buf_rewind(b);
 	if (arena_limited(l->arena))
-		arena_shrink(b, buf_size(b));
+		bp_arena_shrink(b, buf_size(b));
 	if (l->bin != NULL && b->span > l->limit &&
 	    layout_class(l->arena->layout, b->mark) == CLASS_LARGE)
-		arena_shrink(b, b->mark);
+		bp_arena_shrink(b, b->mark);
 	if (l->bin == NULL || atomic_load(&l->closed) ||
 	    arena_bytes(b) != b->span ||
 	    !make_room(l, b->span)) {
-		arena_give(b);
+		bp_arena_give(b);
 		return 0;
 	}
 	b->capacity = b->span;
@@ -188,7 +189,7 @@ large_put(struct large *l, struct bufpool_buf *b)
 }
 
 size_t
-large_give_back(struct large *l, size_t bytes, bool largest_first)
+bp_large_give_back(struct large *l, size_t bytes, bool largest_first)
 {
 	unsigned nodes = l->arena->layout->nodes;
 	size_t done = 0;
@@ -215,13 +216,13 @@ cut(struct large *l, struct bufpool_buf *b, size_t bytes)
 {
 	size_t before = b->span;
 
-	arena_shrink(b, before - bytes);
+	bp_arena_shrink(b, before - bytes);
 	count(l, b->span - before, 0);
 	return before - b->span;
 }
 
 size_t
-large_give_up(struct large *l, size_t bytes)
+bp_large_give_up(struct large *l, size_t bytes)
 {
 	const struct layout *layout = l->arena->layout;
 	struct bufpool_buf *b;
@@ -231,7 +232,8 @@ large_give_up(struct large *l, size_t bytes)
 		return 0;
 	for (size_t i = bins(l); i-- > 0 && done < bytes;)
 		while (done < bytes && (b = pop(&l->bin[i])) != NULL) {
-			size_t left = arena_whole_pages(bytes - done), part = 0;
+			size_t left = bp_arena_whole_pages(bytes - done);
+			size_t part = 0;
 
 			if (b->span > left && layout_class(
 				layout, b->span - left) == CLASS_LARGE)
@@ -246,9 +248,9 @@ large_give_up(struct large *l, size_t bytes)
 /* The first mapping that is larger than what is still to go ends this. So does
  * one whose end the system refuses to take. */
 size_t
-large_shed(struct large *l, size_t bytes)
+bp_large_shed(struct large *l, size_t bytes)
 {
-	size_t left = arena_whole_pages(bytes);
+	size_t left = bp_arena_whole_pages(bytes);
 	struct bufpool_buf *b;
 
 	bytes = left;
@@ -268,20 +270,20 @@ large_shed(struct large *l, size_t bytes)
 }
 
 void
-large_close(struct large *l)
+bp_large_close(struct large *l)
 {
 	atomic_store(&l->closed, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	large_give_back(l, SIZE_MAX, true);
+	bp_large_give_back(l, SIZE_MAX, true);
 }
 
 void
-large_after_fork(struct large *l)
+bp_large_after_fork(struct large *l)
 {
 	atomic_store(&l->kept, 0);
 	atomic_store(&l->count, 0);
 	for (size_t i = 0; l->bin != NULL && i < bins(l); i++) {
-		struct buf_sum sum = buf_sum(&l->bin[i]);
+		struct bp_buf_sum sum = bp_buf_sum(&l->bin[i]);
 
 		count(l, sum.bytes, sum.count);
 	}

@@ -52,44 +52,44 @@ struct large {
 };
 
 /* Makes the bins, none where the limit is 0. -1 + ENOMEM. */
-int large_create(struct large *l);
+int bp_large_create(struct large *l);
 /* No mapping is kept by then. */
-void large_destroy(struct large *l);
+void bp_large_destroy(struct large *l);
 
 /*
  * A mapping that is kept, for n bytes at a multiple of 1 << align: CACHED, the
  * caller's, all zero. `fresh`: a smaller one may be made larger. `larger`: any
  * that is larger will do. NULL when none fits. Any thread that holds the pool.
  */
-struct bufpool_buf *large_take(struct large *l, size_t n, unsigned align,
-			       bool fresh, bool larger);
+struct bufpool_buf *bp_large_take(struct large *l, size_t n, unsigned align,
+				  bool fresh, bool larger);
 
 /* Wipes a CACHED buffer and keeps it, or gives it back to the system when it is
  * above the limit. Returns the bytes that were wiped. Any thread that holds the
  * pool. */
-size_t large_put(struct large *l, struct bufpool_buf *b);
+size_t bp_large_put(struct large *l, struct bufpool_buf *b);
 
 /* Gives kept mappings back to the system until so many bytes have gone, the
  * largest or the smallest first. Returns the bytes that the system took. Any
  * thread that holds the pool. */
-size_t large_give_back(struct large *l, size_t bytes, bool largest_first);
+size_t bp_large_give_back(struct large *l, size_t bytes, bool largest_first);
 
 /* Gives the system so many bytes of what is kept, or all of it: from the
  * largest mapping on, and of the last one only a part, if the rest is still
  * large. Returns the bytes that the system took. Any thread that holds the
  * pool. */
-size_t large_give_up(struct large *l, size_t bytes);
+size_t bp_large_give_up(struct large *l, size_t bytes);
 
 /* Gives the system so many of the kept bytes, at least a page, the smallest
  * mappings first and of the last one only its end. Returns how many of
  * them have gone; fewer where no more are kept or the system refuses. Any
  * thread that holds the pool. */
-size_t large_shed(struct large *l, size_t bytes);
+size_t bp_large_shed(struct large *l, size_t bytes);
 
 /* Gives everything back, and from here on what comes home as well. */
-void large_close(struct large *l);
+void bp_large_close(struct large *l);
 
 /* In a fork child: counts what is there. */
-void large_after_fork(struct large *l);
+void bp_large_after_fork(struct large *l);
 
 #endif

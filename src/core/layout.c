@@ -48,8 +48,8 @@ set_limits(struct layout *l, unsigned class)
 }
 
 bool
-layout_init(struct layout *l, const struct bufpool_class_config *classes,
-	    size_t count)
+bp_layout_init(struct layout *l, const struct bufpool_class_config *classes,
+	       size_t count)
 {
 	memset(l, 0, sizeof *l);
 	l->nodes = 1;

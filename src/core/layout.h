@@ -10,7 +10,6 @@
 #include <stdint.h>
 
 #include "bufpool.h"
-#include "names.h"
 
 #define LAYOUT_GRAIN_LOG 12	/* class sizes are multiples of 1 << this */
 #define LAYOUT_GRAIN ((size_t)1 << LAYOUT_GRAIN_LOG)
@@ -40,8 +39,9 @@ struct layout {
 
 /* Lays out these classes, in any order, for one node. False when a size or a
  * count is out of range, a size comes twice, or there are too many, or none. */
-bool layout_init(struct layout *l, const struct bufpool_class_config *classes,
-		 size_t count);
+bool bp_layout_init(struct layout *l,
+		    const struct bufpool_class_config *classes,
+		    size_t count);
 
 /* The class that holds n bytes, or CLASS_LARGE. The hot path looks it up by
  * cache_shelf instead. */

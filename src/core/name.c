@@ -16,9 +16,9 @@ static struct table names;
 static _Atomic uint32_t bucket[BUCKETS];	/* number of a name, + 1 */
 
 bool
-name_init(void)
+bp_name_init(void)
 {
-	return table_init(&names, sizeof(struct name), NAMES_MAX);
+	return bp_table_init(&names, sizeof(struct name), NAMES_MAX);
 }
 
 /* FNV-1a. */
@@ -46,7 +46,7 @@ search(uint32_t number, const char *text)
 }
 
 _Atomic uint64_t *
-name_find(const char *text)
+bp_name_find(const char *text)
 {
 	struct name *n = search(atomic_load(bucket_of(text)), text);
 
@@ -56,7 +56,7 @@ name_find(const char *text)
 /* The head changes whenever a name is listed, so an exchange that succeeds has
  * looked at all of the bucket. */
 _Atomic uint64_t *
-name_list(const char *text)
+bp_name_list(const char *text)
 {
 	_Atomic uint32_t *head = bucket_of(text);
 	uint32_t first = atomic_load(head);
@@ -68,7 +68,7 @@ name_list(const char *text)
 		if (n != NULL)
 			return &n->id;	/* mine, if made, is never used */
 		if (mine == NULL) {
-			number = table_extend(&names);
+			number = bp_table_extend(&names);
 			if (number < 0)
 				return NULL;
 			mine = table_at(&names, (uint32_t)number);

@@ -13,16 +13,15 @@
 #include <stdint.h>
 
 #include "bufpool.h"
-#include "names.h"
 
-bool name_init(void);		/* once, before any other thread */
+bool bp_name_init(void);		/* once, before any other thread */
 
 /* Where the id of the pool of this name is; NULL when the name was never
  * listed. Any thread. */
-_Atomic uint64_t *name_find(const char *text);
+_Atomic uint64_t *bp_name_find(const char *text);
 
 /* Lists the name unless it is listed, with the id 0. NULL + ENOMEM. Any
  * thread. */
-_Atomic uint64_t *name_list(const char *text);
+_Atomic uint64_t *bp_name_list(const char *text);
 
 #endif

@@ -37,7 +37,7 @@ struct bufpool {
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
 	/* of the idle buffers, those that someone is just giving back */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
-	/* what decay goes by: see trim_maintain */
+	/* what decay goes by: see bp_trim_maintain */
 	_Atomic int64_t looked_at, decayed;	/* until when; milliseconds */
 	_Atomic unsigned decay_first;	/* the class that it begins with */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];

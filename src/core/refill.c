@@ -18,9 +18,9 @@ find_node(struct bufpool *p, struct cache *k)
 
 	if (p->layout.nodes == 1)
 		return;
-	node = arena_node(&p->arena);
+	node = bp_arena_node(&p->arena);
 	if (node != k->node) {
-		cache_flush(k);
+		bp_cache_flush(k);
 		k->node = node;
 	}
 }
@@ -34,9 +34,9 @@ find_node(struct bufpool *p, struct cache *k)
 #define SLOW 100
 
 void
-cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s)
+bp_cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s)
 {
-	int64_t now = system_now();
+	int64_t now = bp_system_now();
 
 	if (now - s->looked_at >= SLOW || s->stride == 0)
 		s->stride = 1;
@@ -45,7 +45,7 @@ cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s)
 	s->looked_at = now;
 	s->due = counter_get(&s->checkouts) + s->stride;
 	find_node(p, s->cache);
-	trim_maintain(p, now);
+	bp_trim_maintain(p, now);
 }
 
 /* From depots of other threads, those first that are listed after the caller's
@@ -65,12 +65,12 @@ steal(struct bufpool *p, const struct cache *own, unsigned ring,
 			struct bufpool_buf *b;
 
 			hook("steal: found a cache");
-			b = depot_take(k->depot, ring);
+			b = bp_depot_take(k->depot, ring);
 			if (b != NULL) {
 				*from = k->depot;
 				return b;
 			}
-			cache_unmark_depot(k, class);
+			bp_cache_unmark_depot(k, class);
 		}
 	}
 	return NULL;
@@ -84,9 +84,9 @@ take_more(struct bufpool *p, struct depot *from, unsigned ring,
 	uint32_t got = 0;
 
 	if (from != NULL)
-		return depot_take_some(from, ring, to, count);
+		return bp_depot_take_some(from, ring, to, count);
 	while (got < count &&
-	       (to[got] = commons_take(&p->caches.commons, ring)) != NULL)
+	       (to[got] = bp_commons_take(&p->caches.commons, ring)) != NULL)
 		got++;
 	return got;
 }
@@ -99,7 +99,7 @@ fill_shelf(struct bufpool *p, struct bufpool_shelf *s, struct depot *from,
 	uint32_t half = (s->full + 1) / 2, count = 0;
 	struct bufpool_buf *more[SHELF_MAX];
 
-	if (!shelf_open(s))
+	if (!bp_shelf_open(s))
 		return;
 	if (shelf_count(s) + 1 < half)
 		count = take_more(p, from, ring, more,
@@ -113,24 +113,24 @@ fill_shelf(struct bufpool *p, struct bufpool_shelf *s, struct depot *from,
 static struct bufpool_buf *
 refill(struct bufpool *p, struct cache *k, unsigned class)
 {
-	unsigned ring = layout_ring(&p->layout,
-				    k ? k->node : arena_node(&p->arena), class);
+	unsigned node = k ? k->node : bp_arena_node(&p->arena);
+	unsigned ring = layout_ring(&p->layout, node, class);
 	struct depot *from = k ? k->depot : NULL;
 	struct bufpool_buf *b = NULL;
 
 	/* A shelf that was shut may still have some. */
 	if (k != NULL && shelf_count(&k->shelf[class]) > 0 &&
-	    shelf_open(&k->shelf[class])) {
+	    bp_shelf_open(&k->shelf[class])) {
 		b = shelf_take(&k->shelf[class]);
 		shelf_leave(&k->shelf[class]);
 		if (b != NULL)
 			return b;
 	}
 	if (from != NULL)
-		b = depot_take(from, ring);
+		b = bp_depot_take(from, ring);
 	if (b == NULL) {
 		from = NULL;
-		b = commons_take(&p->caches.commons, ring);
+		b = bp_commons_take(&p->caches.commons, ring);
 	}
 	if (b == NULL)
 		b = steal(p, k, ring, &from);
@@ -150,7 +150,7 @@ take_elsewhere(struct bufpool *p, unsigned class)
 	for (unsigned node = 0; node < p->layout.nodes && b == NULL; node++) {
 		unsigned ring = layout_ring(&p->layout, node, class);
 
-		b = commons_take(&p->caches.commons, ring);
+		b = bp_commons_take(&p->caches.commons, ring);
 		if (b == NULL)
 			b = steal(p, NULL, ring, &from);
 	}
@@ -192,11 +192,11 @@ claim_one(struct bufpool *p, unsigned class)
 		if (shelf_count(s) == 0 &&
 		    (!is_unused(k, class) || empty++ >= SHUT_MOST))
 			continue;
-		if (!shelf_claim(s))
+		if (!bp_shelf_claim(s))
 			continue;
 		b = shelf_take(s);
 		hook("claim: popped");
-		shelf_unclaim(s);
+		bp_shelf_unclaim(s);
 		if (b != NULL)
 			break;
 	}
@@ -220,12 +220,13 @@ reclaim_addresses(struct bufpool *p, struct want *w, int tries)
 {
 	size_t kept = atomic_load(&p->large.kept), done;
 
-	if (arena_has_addresses(w->addresses))
+	if (bp_arena_has_addresses(w->addresses))
 		return tries == 0;	/* another thread may have given some */
 	if (w->given >= w->addresses || kept == 0 ||
-	    (kept < w->addresses && !arena_has_addresses(w->addresses - kept)))
+	    (kept < w->addresses &&
+	     !bp_arena_has_addresses(w->addresses - kept)))
 		return false;
-	done = trim_addresses(p, w->addresses - w->given);
+	done = bp_trim_addresses(p, w->addresses - w->given);
 	w->given += done;
 	return done > 0;
 }
@@ -247,9 +248,9 @@ reclaim_bytes(struct bufpool *p, size_t bytes, int tries)
 		sched_yield();
 	if (room >= bytes)
 		return tries < TRIES;
-	enough = trim_idle(p) >= bytes - room;
-	fits = stats_bytes_out(p) <= limit - bytes;
-	if ((enough || fits) && trim_bytes(p, bytes - room) > 0)
+	enough = bp_trim_idle(p) >= bytes - room;
+	fits = bp_stats_bytes_out(p) <= limit - bytes;
+	if ((enough || fits) && bp_trim_bytes(p, bytes - room) > 0)
 		return true;
 	return fits && tries < TRIES;
 }
@@ -272,10 +273,10 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	   bool *miss)
 {
 	struct want w = { .bytes = p->layout.size[class],
-			  .addresses = arena_span(&p->arena, class) };
+			  .addresses = bp_arena_span(&p->arena, class) };
 
 	for (int tries = 0;; tries++) {
-		struct bufpool_buf *b = arena_take(&p->arena, class, node);
+		struct bufpool_buf *b = bp_arena_take(&p->arena, class, node);
 		int error = errno;
 
 		*miss = b != NULL;
@@ -296,15 +297,15 @@ static struct bufpool_buf *
 take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
 	size_t range = take & TAKE_TO_GROW && n <= PTRDIFF_MAX / 2 ? 2 * n : n;
-	struct want w = { .bytes = arena_whole_pages(n) };
+	struct want w = { .bytes = bp_arena_whole_pages(n) };
 
 	if (__builtin_add_overflow(w.bytes, (size_t)1 << align, &w.addresses)) {
 		errno = ENOMEM;
 		return NULL;
 	}
 	for (int tries = 0;; tries++) {
-		struct bufpool_buf *b = arena_take_large(&p->arena, n, range,
-							 (size_t)1 << align);
+		struct bufpool_buf *b = bp_arena_take_large(&p->arena, n, range,
+							    (size_t)1 << align);
 		int error = errno;
 
 		if (b != NULL)
@@ -325,12 +326,13 @@ count_large(struct large *l, struct bufpool_buf *b, bool hit)
 				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&l->bytes_taken, arena_bytes(b),
 				  memory_order_relaxed);
-	b->shelf = &cache_no_shelf;
+	b->shelf = &bp_cache_no_shelf;
 	return b;
 }
 
 struct bufpool_buf *
-checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
+bp_checkout_large_slow(struct bufpool *p, size_t n, unsigned align,
+		       unsigned take)
 {
 	struct bufpool_buf *b;
 	bool hit;
@@ -346,8 +348,8 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	}
 	/* What is kept is cut to its size where max_bytes is. */
 	b = take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
-	    : large_take(&p->large, n, align, take & TAKE_FRESH,
-			 take & TAKE_TO_GROW);
+	    : bp_large_take(&p->large, n, align, take & TAKE_FRESH,
+			    take & TAKE_TO_GROW);
 	hit = b != NULL;
 	if (b == NULL && !(take & TAKE_FRESH)) {
 		errno = EAGAIN;
@@ -359,21 +361,22 @@ checkout_large_slow(struct bufpool *p, size_t n, unsigned align, unsigned take)
 		return NULL;
 	count_large(&p->large, b, hit);
 	if (!hit)
-		stats_sample_tick(p);
-	trim_maintain(p, system_now());
+		bp_stats_sample_tick(p);
+	bp_trim_maintain(p, bp_system_now());
 	return buf_turn_out(b, n);
 }
 
 bool
-large_extend_slow(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
+bp_large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
+		     unsigned take)
 {
 	struct bufpool *p = pool_of(b);
-	size_t before = arena_bytes(b), whole = arena_whole_pages(n);
+	size_t before = arena_bytes(b), whole = bp_arena_whole_pages(n);
 	struct want w = { .bytes = whole > before ? whole - before : 0,
 			  .addresses = whole > b->span ? whole - b->span : 0 };
 
 	forked_check();
-	for (int tries = 0; !arena_extend(b, n, range); tries++) {
+	for (int tries = 0; !bp_arena_extend(b, n, range); tries++) {
 		int error = errno;
 
 		if (!reclaim(p, &w, error, take, tries)) {
@@ -397,15 +400,15 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 		struct bufpool_shelf *s = &k->shelf[class];
 
 		if (counter_add(&s->checkouts, 1) >= s->due)
-			cache_maintain_slow(p, s);
+			bp_cache_maintain_slow(p, s);
 		counter_add(&s->misses, miss);
 	} else {
 		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
 		atomic_fetch_add(&p->caches.uncached[class].misses, miss);
-		trim_maintain(p, system_now());
+		bp_trim_maintain(p, bp_system_now());
 	}
 	if (miss)
-		stats_sample_tick(p);
+		bp_stats_sample_tick(p);
 }
 
 static struct bufpool_buf *
@@ -418,7 +421,7 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 		return b;
 	if (take & TAKE_FRESH)
 		return take_fresh(p, class, k ? k->node :
-				  arena_node(&p->arena), take, miss);
+				  bp_arena_node(&p->arena), take, miss);
 	b = take_elsewhere(p, class);
 	if (b == NULL)
 		b = claim_one(p, class);
@@ -427,7 +430,7 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 }
 
 struct bufpool_buf *
-checkout_slow(struct bufpool *p, size_t n, unsigned take)
+bp_checkout_slow(struct bufpool *p, size_t n, unsigned take)
 {
 	unsigned class = layout_class(&p->layout, n);
 	struct bufpool_buf *b;
@@ -436,18 +439,18 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take)
 
 	forked_check();
 	if (class == CLASS_LARGE)
-		return checkout_large_slow(p, n, 0, take);
+		return bp_checkout_large_slow(p, n, 0, take);
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
 		errno = ESHUTDOWN;
 		return NULL;
 	}
-	k = thread_cache(&p->caches);
+	k = bp_thread_cache(&p->caches);
 	if (k != NULL)
 		find_node(p, k);
 	b = take_class(p, k, class, take, &miss);
 	if (b == NULL)
 		return NULL;
 	count_checkout(p, k, class, miss);
-	b->shelf = k != NULL ? k->shelf[class].named : &cache_no_shelf;
+	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
 	return buf_turn_out(b, n);
 }

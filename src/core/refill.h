@@ -22,20 +22,21 @@
 /* A buffer of n bytes, OUT, of the pool's classes or a large one; half a shelf
  * of its class comes along for the next checkouts. NULL + errno as
  * bufpool_checkout; EAGAIN when nothing is ready and nothing may be taken. */
-struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n, unsigned take);
+struct bufpool_buf *bp_checkout_slow(struct bufpool *p, size_t n,
+				     unsigned take);
 
 /* A large buffer at a multiple of 1 << align. */
-struct bufpool_buf *checkout_large_slow(struct bufpool *p, size_t n,
-					unsigned align, unsigned take);
+struct bufpool_buf *bp_checkout_large_slow(struct bufpool *p, size_t n,
+					   unsigned align, unsigned take);
 
 /* Makes a large buffer that is out hold n bytes from its base, by moving its
- * pages where it has to, as arena_extend does. False + EDQUOT, ENOMEM, the
+ * pages where it has to, as bp_arena_extend does. False + EDQUOT, ENOMEM, the
  * buffer unchanged. */
-bool large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
-		       unsigned take);
+bool bp_large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
+			  unsigned take);
 
 /* What the owner of a shelf does when it is due: looks which node it runs on,
  * and at what lies idle; and says when the shelf is due again. */
-void cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s);
+void bp_cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s);
 
 #endif

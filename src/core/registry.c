@@ -36,12 +36,13 @@ init(void)
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
 
-	forked_settle = settle_all;
-	wipe_init();
-	cache_init();
-	arena_init();
-	works = buf_table_init() && table_init(&pools, place, POOLS_MAX) &&
-	    name_init() && thread_init() && ticket_init() &&
+	bp_forked_settle = settle_all;
+	bp_wipe_init();
+	bp_cache_init();
+	bp_arena_init();
+	works = bp_buf_table_init() && bp_table_init(&pools, place,
+						     POOLS_MAX) &&
+	    bp_name_init() && bp_thread_init() && bp_ticket_init() &&
 	    pthread_atfork(NULL, NULL, after_fork) == 0;
 }
 
@@ -84,7 +85,7 @@ take_place(void)
 		if (place == POOLS_MAX)
 			return NULL;
 		while (place >= table_used(&pools))
-			if (table_extend(&pools) < 0)
+			if (bp_table_extend(&pools) < 0)
 				return NULL;
 		/* acquire: pairs with the release in free_place */
 		if (atomic_fetch_or_explicit(&in_use[place / 64], bit,
@@ -152,13 +153,13 @@ pop_ending(void)
 }
 
 bool
-registry_finish(unsigned work)
+bp_registry_finish(unsigned work)
 {
 	int saved = errno;
 	struct bufpool *p;
 
 	while (work > 0 && (p = pop_ending()) != NULL)
-		if (arena_destroy(&p->arena, &work))
+		if (bp_arena_destroy(&p->arena, &work))
 			free_place(p);
 		else
 			push_ending(p);
@@ -175,11 +176,11 @@ end(struct bufpool_arena *a)
 				     offsetof(struct bufpool, arena));
 	int saved = errno;
 
-	large_destroy(&p->large);
-	caches_destroy(&p->caches);
-	thread_forget(p->caches.place);
+	bp_large_destroy(&p->large);
+	bp_caches_destroy(&p->caches);
+	bp_thread_forget(p->caches.place);
 	push_ending(p);
-	registry_finish(REGISTRY_WORK);
+	bp_registry_finish(REGISTRY_WORK);
 	errno = saved;
 }
 
@@ -210,7 +211,7 @@ reset_counters(struct bufpool *p)
 	p->in_transit = 0;
 	p->arena.committed = 0;
 	p->looked_at = p->sampled_at = 0;
-	p->decayed = system_now();
+	p->decayed = bp_system_now();
 	p->decay_first = 0;
 }
 
@@ -221,8 +222,8 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	struct bufpool_arena *a = &p->arena;
 	uint64_t count = atomic_fetch_add(&last_id, 1) + 1;
 
-	settings_layout(config, &p->layout);
-	p->layout.nodes = arena_nodes(config->numa_node);
+	bp_settings_layout(config, &p->layout);
+	p->layout.nodes = bp_arena_nodes(config->numa_node);
 	p->caches.id = count << PLACE_BITS | p->caches.place;
 	p->caches.layout = &p->layout;
 	p->caches.arena = a;
@@ -239,7 +240,7 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	a->end = end;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;
-	p->ticket_ttl = settings_ticket_ttl(config);
+	p->ticket_ttl = bp_settings_ticket_ttl(config);
 	reset_counters(p);
 }
 
@@ -247,16 +248,17 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 static int
 stock(struct bufpool *p)
 {
-	unsigned node = arena_node(&p->arena);
+	unsigned node = bp_arena_node(&p->arena);
 
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		for (size_t i = 0; i < p->layout.floor[c]; i++) {
-			struct bufpool_buf *b = arena_take(&p->arena, c, node);
+			struct bufpool_buf *b = bp_arena_take(&p->arena, c,
+							      node);
 
 			if (b == NULL)
 				return -1;
 			ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
-			caches_put_common(&p->caches, b);
+			bp_caches_put_common(&p->caches, b);
 		}
 	return 0;
 }
@@ -272,8 +274,8 @@ create(const struct bufpool_config *config)
 	int saved;
 
 	/* All places are taken: some may be those of pools that are ending. */
-	while (works && p == NULL && !registry_finish(0)) {
-		registry_finish(REGISTRY_WORK);
+	while (works && p == NULL && !bp_registry_finish(0)) {
+		bp_registry_finish(REGISTRY_WORK);
 		p = take_place();
 	}
 
@@ -282,11 +284,12 @@ create(const struct bufpool_config *config)
 		return NULL;
 	}
 	configure(p, config);
-	if (caches_create(&p->caches) != 0)
+	if (bp_caches_create(&p->caches) != 0)
 		goto fail;
-	if (large_create(&p->large) != 0 || arena_create(&p->arena) != 0) {
-		large_destroy(&p->large);
-		caches_destroy(&p->caches);
+	if (bp_large_create(&p->large) != 0 ||
+	    bp_arena_create(&p->arena) != 0) {
+		bp_large_destroy(&p->large);
+		bp_caches_destroy(&p->caches);
 		goto fail;
 	}
 	if (stock(p) == 0) {
@@ -295,7 +298,7 @@ create(const struct bufpool_config *config)
 	}
 	saved = errno;
 	bufpool_close(p);
-	arena_drop(&p->arena);
+	bp_arena_drop(&p->arena);
 	errno = saved;
 	return NULL;
 fail:
@@ -326,14 +329,14 @@ ref_id(uint64_t id)
 static struct bufpool *
 open_named(const struct bufpool_config *config)
 {
-	_Atomic uint64_t *id = name_list(config->name);
+	_Atomic uint64_t *id = bp_name_list(config->name);
 
 	while (id != NULL) {
 		uint64_t was = atomic_load(id);
 		struct bufpool *p = ref_id(was);
 
 		if (p != NULL) {
-			if (settings_difference(p, config) == NULL)
+			if (bp_settings_difference(p, config) == NULL)
 				return p;
 			bufpool_destroy(p);
 			errno = EEXIST;
@@ -355,7 +358,7 @@ bufpool_create(const struct bufpool_config *given)
 	struct bufpool_config config;
 
 	start();
-	if (settings_read(&config, given) != 0)
+	if (bp_settings_read(&config, given) != 0)
 		return NULL;
 	return config.name[0] ? open_named(&config) : create(&config);
 }
@@ -367,7 +370,7 @@ bufpool_get(const char *text)
 	_Atomic uint64_t *id;
 
 	start();
-	id = works ? name_find(text) : NULL;
+	id = works ? bp_name_find(text) : NULL;
 	if (id != NULL)
 		p = ref_id(atomic_load(id));
 	if (p == NULL)
@@ -407,10 +410,10 @@ bufpool_close(struct bufpool *p)
 	forked_check();
 	atomic_store(&p->caches.closed, 1);
 	for_each_cache(k, &p->caches)
-		cache_close(k);
-	caches_drain_commons(&p->caches);
-	large_close(&p->large);
-	arena_give_blanks(&p->arena, SIZE_MAX, true);
+		bp_cache_close(k);
+	bp_caches_drain_commons(&p->caches);
+	bp_large_close(&p->large);
+	bp_arena_give_blanks(&p->arena, SIZE_MAX, true);
 }
 
 void
@@ -430,14 +433,14 @@ bufpool_destroy(struct bufpool *p)
 	if (users > 1)
 		return;
 	bufpool_close(p);
-	arena_drop(&p->arena);
+	bp_arena_drop(&p->arena);
 	/* Nobody need wait for memory of a pool that was destroyed. */
-	while (!registry_finish(REGISTRY_WORK))
+	while (!bp_registry_finish(REGISTRY_WORK))
 		;
 }
 
 bool
-registry_next(unsigned *cursor, struct bufpool **pool)
+bp_registry_next(unsigned *cursor, struct bufpool **pool)
 {
 	forked_check();
 	while (*cursor < POOLS_MAX) {
@@ -451,7 +454,7 @@ registry_next(unsigned *cursor, struct bufpool **pool)
 		}
 		*cursor += (unsigned)__builtin_ctzll(rest);
 		*pool = table_at(&pools, (*cursor)++);
-		if (arena_try_ref(&(*pool)->arena))
+		if (bp_arena_try_ref(&(*pool)->arena))
 			return true;
 	}
 	return false;
@@ -481,10 +484,11 @@ count_lost(struct bufpool *p)
 
 		correct(&p->caches.uncached[c].checkouts,
 			&p->caches.uncached[c].releases,
-			stats_checkouts(p, c), stats_releases(p, c), out);
+			bp_stats_checkouts(p, c), bp_stats_releases(p, c), out);
 		p->promised[c] = 0;
-		p->lost[c] = p->arena.existing[c] - out - stats_cached(p, c) -
-		    stats_ready(p, c);
+		p->lost[c] = p->arena.existing[c] - out - bp_stats_cached(p,
+									  c) -
+		    bp_stats_ready(p, c);
 	}
 }
 
@@ -521,8 +525,8 @@ tally_one(const struct bufpool_buf *b, unsigned state)
 static void
 tally(void)
 {
-	for (uint32_t i = 0, used = buf_table_used(); i < used; i++) {
-		const struct bufpool_buf *b = buf_at(i);
+	for (uint32_t i = 0, used = bp_buf_table_used(); i < used; i++) {
+		const struct bufpool_buf *b = bp_buf_at(i);
 		unsigned state = atomic_load(&b->word) & BUF_STATE;
 
 		if (state != BUF_BLANK)
@@ -537,10 +541,10 @@ settle(struct bufpool *p)
 {
 	struct cache *k;
 
-	commons_after_fork(&p->caches.commons);
+	bp_commons_after_fork(&p->caches.commons);
 	for_each_cache(k, &p->caches)
-		cache_after_fork(k, owner_is_self(k->shelf[0].owner));
-	large_after_fork(&p->large);
+		bp_cache_after_fork(k, owner_is_self(k->shelf[0].owner));
+	bp_large_after_fork(&p->large);
 	if (pool_closed(p) || atomic_load(&p->users) == 0)
 		bufpool_close(p);
 	memset(&p->tally, 0, sizeof p->tally);
@@ -562,27 +566,27 @@ settle_all(void)
 {
 	struct bufpool *p;
 
-	thread_resume();
-	cache_init();
-	for (unsigned i = 0; registry_next(&i, &p);) {
+	bp_thread_resume();
+	bp_cache_init();
+	for (unsigned i = 0; bp_registry_next(&i, &p);) {
 		settle(p);
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 	}
-	ticket_after_fork();
+	bp_ticket_after_fork();
 	tally();
-	for (unsigned i = 0; registry_next(&i, &p);) {
+	for (unsigned i = 0; bp_registry_next(&i, &p);) {
 		count_lost(p);
 		atomic_store(&p->arena.refs, p->tally.descriptors + 1 +
 			     (atomic_load(&p->users) > 0));
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 	}
 }
 
 static void
 after_fork(void)
 {
-	thread_after_fork();
-	forked_begin();
+	bp_thread_after_fork();
+	bp_forked_begin();
 }
 
 const char *

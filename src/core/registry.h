@@ -8,12 +8,12 @@
 
 /* Every pool in turn, closed ones too, each held until the caller drops its
  * arena. Start with *cursor 0; false when there are no more. */
-bool registry_next(unsigned *cursor, struct bufpool **pool);
+bool bp_registry_next(unsigned *cursor, struct bufpool **pool);
 
 #define REGISTRY_WORK 1024	/* buffers */
 
 /* Goes on with the end of pools that have no references any more, by so much
  * work. True when all have ended. Keeps errno. Any thread. */
-bool registry_finish(unsigned work);
+bool bp_registry_finish(unsigned work);
 
 #endif

@@ -16,7 +16,7 @@
 static size_t
 large_bytes(void)
 {
-	size_t part = cgroup_limit() / LARGE_PART;
+	size_t part = bp_cgroup_limit() / LARGE_PART;
 
 	return part < LARGE_BYTES ? part : LARGE_BYTES;
 }
@@ -67,7 +67,7 @@ is_layout(const struct bufpool_config *given)
 }
 
 bool
-settings_layout(const struct bufpool_config *config, struct layout *l)
+bp_settings_layout(const struct bufpool_config *config, struct layout *l)
 {
 	const struct bufpool_class_config four[] = {
 		{ (size_t)4 << 10, config->four_kib_count },
@@ -77,13 +77,13 @@ settings_layout(const struct bufpool_config *config, struct layout *l)
 	};
 
 	return config->class_count != 0
-	    ? layout_init(l, config->classes, config->class_count)
-	    : layout_init(l, four, 4);
+	    ? bp_layout_init(l, config->classes, config->class_count)
+	    : bp_layout_init(l, four, 4);
 }
 
 /* Rounded up, so that only 0 means never. */
 int64_t
-settings_ticket_ttl(const struct bufpool_config *config)
+bp_settings_ticket_ttl(const struct bufpool_config *config)
 {
 	double most = (double)(INT64_MAX / 4);
 	double ms = config->ticket_ttl * 1000;
@@ -93,7 +93,8 @@ settings_ticket_ttl(const struct bufpool_config *config)
 }
 
 int
-settings_read(struct bufpool_config *config, const struct bufpool_config *given)
+bp_settings_read(struct bufpool_config *config,
+		 const struct bufpool_config *given)
 {
 	struct layout l;
 
@@ -108,7 +109,7 @@ settings_read(struct bufpool_config *config, const struct bufpool_config *given)
 	else if (config->name[0] == '\0')
 		goto invalid;
 	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
-	    !settings_layout(config, &l) ||
+	    !bp_settings_layout(config, &l) ||
 	    config->numa_node < BUFPOOL_NUMA_LOCAL ||
 	    !(config->ticket_ttl >= 0))
 		goto invalid;
@@ -130,7 +131,7 @@ class_difference(const struct bufpool *p, const struct bufpool_config *config)
 	const char *key = NULL;
 	struct layout l;
 
-	if (!settings_layout(config, &l) || p->layout.classes != l.classes)
+	if (!bp_settings_layout(config, &l) || p->layout.classes != l.classes)
 		return "classes";
 	for (unsigned c = l.classes; c-- > 0;) {
 		if (p->layout.size[c] != l.size[c])
@@ -142,8 +143,8 @@ class_difference(const struct bufpool *p, const struct bufpool_config *config)
 }
 
 const char *
-settings_difference(const struct bufpool *p,
-		    const struct bufpool_config *config)
+bp_settings_difference(const struct bufpool *p,
+		       const struct bufpool_config *config)
 {
 	const struct bufpool_arena *a = &p->arena;
 	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
@@ -161,6 +162,6 @@ settings_difference(const struct bufpool *p,
 		return "huge_pages";
 	if (p->large.limit != config->large_bytes)
 		return "large_bytes";
-	return p->ticket_ttl != settings_ticket_ttl(config) ? "ticket_ttl"
+	return p->ticket_ttl != bp_settings_ticket_ttl(config) ? "ticket_ttl"
 							    : NULL;
 }

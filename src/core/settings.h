@@ -9,18 +9,18 @@
 
 /* The caller's configuration, of whatever struct_size, in today's layout; the
  * name is "" where there was none. 0, or -1 + EINVAL. */
-int settings_read(struct bufpool_config *config,
-		  const struct bufpool_config *given);
+int bp_settings_read(struct bufpool_config *config,
+		     const struct bufpool_config *given);
 
 /* How long a ticket is good, in milliseconds; 0: for ever. */
-int64_t settings_ticket_ttl(const struct bufpool_config *config);
+int64_t bp_settings_ticket_ttl(const struct bufpool_config *config);
 
 /* Lays out its classes for one node. False when a class is out of range or
  * given twice. */
-bool settings_layout(const struct bufpool_config *config, struct layout *l);
+bool bp_settings_layout(const struct bufpool_config *config, struct layout *l);
 
 /* The first key in which the pool and the configuration differ, or NULL. */
-const char *settings_difference(const struct bufpool *p,
-				const struct bufpool_config *config);
+const char *bp_settings_difference(const struct bufpool *p,
+				   const struct bufpool_config *config);
 
 #endif

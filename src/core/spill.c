@@ -13,21 +13,21 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
-	if (b->node == k->node && shelf_open(s)) {
+	if (b->node == k->node && bp_shelf_open(s)) {
 		bool full = !shelf_put(s, b);
 
 		if (full) {
-			shelf_spill(s);
+			bp_shelf_spill(s);
 			shelf_put(s, b);
 		}
 		shelf_leave(s);
 		if (full)
-			trim_spilled(p, s);
+			bp_trim_spilled(p, s);
 	} else {
-		if (!depot_push(k->depot, layout_ring(&p->layout, b->node,
-						      b->class), b))
-			arena_give(b);
-		cache_mark_depot(k, s->class);
+		if (!bp_depot_push(k->depot, layout_ring(&p->layout, b->node,
+							 b->class), b))
+			bp_arena_give(b);
+		bp_cache_mark_depot(k, s->class);
 		shelf_leave(s);
 	}
 }
@@ -43,7 +43,7 @@ leaves(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 
 	if (atomic_load(&s->gate) & GATE_CLOSED)
 		return true;
-	return b->mark >= DIRTY && depot_is_full(k->depot, ring) &&
+	return b->mark >= DIRTY && bp_depot_is_full(k->depot, ring) &&
 	    (b->node != k->node || shelf_count(s) >= s->full);
 }
 
@@ -56,8 +56,8 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	counter_add(&s->releases, 1);
 	counter_add(&k->gc_returns, by_gc);
 	if (leaves(p, k, b)) {
-		arena_give(b);
-		trim_spilled(p, s);
+		bp_arena_give(b);
+		bp_trim_spilled(p, s);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
@@ -70,13 +70,13 @@ static void
 settle_before(struct bufpool_buf *b)
 {
 	buf_set_state(b, BUF_OUT);
-	forked_settle_slow();
+	bp_forked_settle_slow();
 	buf_set_state(b, BUF_CACHED);
 }
 
 /* Holds the pool, which may have no other reference than b's. */
 void
-release_slow(struct bufpool_buf *b, bool by_gc)
+bp_release_slow(struct bufpool_buf *b, bool by_gc)
 {
 	struct bufpool *p = pool_of(b);
 	int saved = errno;
@@ -86,12 +86,12 @@ release_slow(struct bufpool_buf *b, bool by_gc)
 		settle_before(b);
 	arena_ref(&p->arena);
 	if (b->class < BUFPOOL_CLASSES_MAX &&
-	    (k = thread_cache(&p->caches)) != NULL)
+	    (k = bp_thread_cache(&p->caches)) != NULL)
 		release_cached(p, k, b, by_gc);
 	else {
-		home_uncached(b, by_gc);
-		trim_released(p);
+		bp_home_uncached(b, by_gc);
+		bp_trim_released(p);
 	}
-	arena_drop(&p->arena);
+	bp_arena_drop(&p->arena);
 	errno = saved;
 }

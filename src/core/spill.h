@@ -10,6 +10,6 @@
 
 /* Takes any buffer home that has been turned CACHED, wiped or not. Keeps
  * errno. The pool may be gone when this returns. */
-void release_slow(struct bufpool_buf *b, bool by_gc);
+void bp_release_slow(struct bufpool_buf *b, bool by_gc);
 
 #endif

@@ -8,7 +8,7 @@
 #define EXPIRE_COUNT 1000	/* tickets */
 
 uint64_t
-stats_cached(const struct bufpool *p, unsigned class)
+bp_stats_cached(const struct bufpool *p, unsigned class)
 {
 	struct cache *k;
 	uint64_t sum = 0;
@@ -19,7 +19,7 @@ stats_cached(const struct bufpool *p, unsigned class)
 }
 
 uint64_t
-stats_ready(const struct bufpool *p, unsigned class)
+bp_stats_ready(const struct bufpool *p, unsigned class)
 {
 	struct cache *k;
 	uint64_t sum = 0;
@@ -29,14 +29,14 @@ stats_ready(const struct bufpool *p, unsigned class)
 
 		sum += commons_ready(&p->caches.commons, ring);
 		for_each_marked(k, &p->caches, PART_DEPOT(class))
-			sum += depot_ready(k->depot, ring);
+			sum += bp_depot_ready(k->depot, ring);
 	}
 	return sum;
 }
 
 /* In this order no checkout is counted twice: see fold_shelf in cache.c. */
 uint64_t
-stats_checkouts(const struct bufpool *p, unsigned class)
+bp_stats_checkouts(const struct bufpool *p, unsigned class)
 {
 	uint64_t sum = atomic_load(&p->caches.uncached[class].checkouts);
 	struct cache *k;
@@ -48,7 +48,7 @@ stats_checkouts(const struct bufpool *p, unsigned class)
 
 /* In this order no release is missed. */
 uint64_t
-stats_releases(const struct bufpool *p, unsigned class)
+bp_stats_releases(const struct bufpool *p, unsigned class)
 {
 	struct cache *k;
 	uint64_t sum = 0;
@@ -76,11 +76,11 @@ difference(uint64_t more, uint64_t less)
 }
 
 uint64_t
-stats_out(const struct bufpool *p, unsigned class)
+bp_stats_out(const struct bufpool *p, unsigned class)
 {
-	uint64_t checkouts = stats_checkouts(p, class);
+	uint64_t checkouts = bp_stats_checkouts(p, class);
 
-	return difference(checkouts, stats_releases(p, class));
+	return difference(checkouts, bp_stats_releases(p, class));
 }
 
 static uint64_t
@@ -106,13 +106,13 @@ sum_out(const struct bufpool *p)
 			   counter_get(&p->large.bytes_taken) };
 
 	for (unsigned c = 0; c < p->layout.classes; c++)
-		taken[c] = stats_checkouts(p, c);
+		taken[c] = bp_stats_checkouts(p, c);
 	atomic_thread_fence(memory_order_acquire);
 	sum.buffers = difference(sum.buffers, counter_get(&p->large.releases));
 	sum.bytes = difference(sum.bytes,
 			       counter_get(&p->large.bytes_returned));
 	for (unsigned c = 0; c < p->layout.classes; c++) {
-		uint64_t count = difference(taken[c], stats_releases(p, c));
+		uint64_t count = difference(taken[c], bp_stats_releases(p, c));
 
 		sum.buffers += count;
 		sum.bytes += count * p->layout.size[c];
@@ -121,7 +121,7 @@ sum_out(const struct bufpool *p)
 }
 
 uint64_t
-stats_bytes_out(const struct bufpool *p)
+bp_stats_bytes_out(const struct bufpool *p)
 {
 	return sum_out(p).bytes;
 }
@@ -140,7 +140,7 @@ raise_peak(_Atomic uint64_t *peak, uint64_t now)
 
 /* So the peaks are lower bounds. */
 void
-stats_sample(struct bufpool *p)
+bp_stats_sample(struct bufpool *p)
 {
 	struct sum out = sum_out(p);
 
@@ -149,26 +149,26 @@ stats_sample(struct bufpool *p)
 }
 
 void
-stats_sample_tick(struct bufpool *p)
+bp_stats_sample_tick(struct bufpool *p)
 {
-	int64_t now = system_now();
+	int64_t now = bp_system_now();
 
 	if (atomic_load_explicit(&p->sampled_at, memory_order_relaxed) == now)
 		return;
 	atomic_store_explicit(&p->sampled_at, now, memory_order_relaxed);
-	stats_sample(p);
+	bp_stats_sample(p);
 }
 
 static void
 class_stats(const struct bufpool *p, unsigned c, struct bufpool_class_stats *s)
 {
 	s->misses = misses(p, c);
-	s->hits = difference(stats_checkouts(p, c), s->misses);
+	s->hits = difference(bp_stats_checkouts(p, c), s->misses);
 	s->size = p->layout.size[c];
 	s->count = counter_get(&p->arena.existing[c]);
-	s->ready = stats_ready(p, c);
-	s->cached = stats_cached(p, c);
-	s->out = stats_out(p, c);
+	s->ready = bp_stats_ready(p, c);
+	s->cached = bp_stats_cached(p, c);
+	s->out = bp_stats_out(p, c);
 }
 
 static void
@@ -219,8 +219,8 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	struct cache *k;
 
 	forked_check();
-	ticket_expire(system_now(), EXPIRE_COUNT);
-	stats_sample(p);
+	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
+	bp_stats_sample(p);
 	add_classes(p, &s);
 	add_large(p, &s);
 	s.peak_checked_out = counter_get(&p->peak_out);
@@ -236,7 +236,8 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	s.numa_requested = p->arena.numa_node;
 	s.numa_available = atomic_load(&p->arena.numa_available);
 	if (p->arena.numa_node != BUFPOOL_NUMA_NONE)
-		s.node_count = arena_pages_by_node(&p->arena, s.pages_by_node);
+		s.node_count = bp_arena_pages_by_node(&p->arena,
+						      s.pages_by_node);
 	s.struct_size = struct_size;
 	if (struct_size <= sizeof s)
 		memcpy(given, &s, struct_size);

@@ -8,7 +8,7 @@
 #include "system.h"
 
 int64_t
-system_now(void)
+bp_system_now(void)
 {
 	struct timespec t;
 
@@ -29,7 +29,7 @@ improvise(void)
 }
 
 uint64_t
-system_random(void)
+bp_system_random(void)
 {
 	int saved = errno, fd;
 	uint64_t drawn;

@@ -7,14 +7,12 @@
 
 #include <stdint.h>
 
-#include "names.h"
-
 /* Milliseconds since some moment in the past, as the coarse clock ticks. */
-int64_t system_now(void);
+int64_t bp_system_now(void);
 
 /* 64 random bits. Without a source of randomness there is still what the
  * address space randomization, the process number and the time give. Keeps
  * errno. */
-uint64_t system_random(void);
+uint64_t bp_system_random(void);
 
 #endif

@@ -11,7 +11,7 @@
 #define PART 16			/* of a limited address space, 1 / PART */
 
 bool
-table_init(struct table *t, size_t item, uint32_t limit)
+bp_table_init(struct table *t, size_t item, uint32_t limit)
 {
 	struct rlimit space;
 
@@ -41,7 +41,7 @@ table_init(struct table *t, size_t item, uint32_t limit)
  * release of the count pairs with the acquire in table_used.
  */
 int64_t
-table_extend(struct table *t)
+bp_table_extend(struct table *t)
 {
 	uint32_t n = atomic_load_explicit(&t->used, memory_order_relaxed);
 
@@ -69,7 +69,7 @@ table_extend(struct table *t)
 }
 
 void *
-pages_map(size_t bytes)
+bp_pages_map(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -81,7 +81,7 @@ pages_map(size_t bytes)
 }
 
 void
-pages_unmap(void *p, size_t bytes)
+bp_pages_unmap(void *p, size_t bytes)
 {
 	int saved = errno;
 

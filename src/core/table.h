@@ -15,8 +15,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "names.h"
-
 struct table {
 	unsigned char *base;
 	size_t item;		/* bytes of an entry */
@@ -30,10 +28,10 @@ struct table {
  * refused. False + errno when there is no room at all. Once, before any other
  * thread.
  */
-bool table_init(struct table *t, size_t item, uint32_t limit);
+bool bp_table_init(struct table *t, size_t item, uint32_t limit);
 
 /* The number of a new entry, all zero, or -1 + ENOMEM. Any thread. */
-int64_t table_extend(struct table *t);
+int64_t bp_table_extend(struct table *t);
 
 static inline void *
 table_at(const struct table *t, uint32_t number)
@@ -49,10 +47,10 @@ table_used(const struct table *t)
 
 /* Zeroed memory straight from the system, in whole pages; NULL + ENOMEM. No
  * page has memory behind it before it is used. */
-void *pages_map(size_t bytes);
+void *bp_pages_map(size_t bytes);
 
 /* Gives it back. Where the system refuses, at its limit of mappings, the pages
  * lose their memory and the address range is lost. Keeps errno. */
-void pages_unmap(void *p, size_t bytes);
+void bp_pages_unmap(void *p, size_t bytes);
 
 #endif

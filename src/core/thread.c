@@ -6,15 +6,15 @@
 #include "table.h"
 #include "thread.h"
 
-struct thread thread_nobody;
-__thread struct thread *thread_self = &thread_nobody;
+struct thread bp_thread_nobody;
+__thread struct thread *bp_thread_self = &bp_thread_nobody;
 
 static _Atomic(struct thread *) threads;
 static pthread_key_t exit_key;
 static char dying;	/* its address marks a thread that gave its record up */
 
 /* Pairs with the store in give_up, after which the last owner touches nothing
- * of it. Sequentially consistent, for thread_forget against thread_exit. */
+ * of it. Sequentially consistent, for bp_thread_forget against thread_exit. */
 static bool
 try_own(struct thread *t)
 {
@@ -25,7 +25,7 @@ try_own(struct thread *t)
 }
 
 struct thread *
-thread_next(const struct thread *t)
+bp_thread_next(const struct thread *t)
 {
 	return t == NULL ? atomic_load(&threads) : t->next;
 }
@@ -33,7 +33,8 @@ thread_next(const struct thread *t)
 static struct thread *
 adopt(void)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t))
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t))
 		if (try_own(t)) {
 			hook("enroll: adopted");
 			return t;
@@ -50,7 +51,7 @@ give_up(struct thread *t)
 static struct thread *
 create(void)
 {
-	struct thread *t = pages_map(sizeof *t);
+	struct thread *t = bp_pages_map(sizeof *t);
 
 	if (t == NULL)
 		return NULL;
@@ -63,7 +64,7 @@ create(void)
 }
 
 bool
-thread_resume(void)
+bp_thread_resume(void)
 {
 	void *value = pthread_getspecific(exit_key);
 	struct thread *t = value;
@@ -72,7 +73,7 @@ thread_resume(void)
 		return false;
 	atomic_store_explicit(&t->owner.token, owner_token(),
 			      memory_order_relaxed);
-	thread_self = t;
+	bp_thread_self = t;
 	return true;
 }
 
@@ -85,7 +86,7 @@ enroll(void)
 
 	if (pthread_getspecific(exit_key) == &dying)
 		return false;
-	if (thread_resume())
+	if (bp_thread_resume())
 		return true;
 	t = adopt();
 	if (t == NULL)
@@ -98,7 +99,7 @@ enroll(void)
 	}
 	atomic_store_explicit(&t->owner.token, owner_token(),
 			      memory_order_relaxed);
-	thread_self = t;
+	bp_thread_self = t;
 	return true;
 }
 
@@ -137,23 +138,23 @@ unmap_gone(struct thread *t)
 		k = atomic_exchange(&t->gone, NULL);		/* T3 */
 	for (; k != NULL; k = next) {
 		next = k->next;
-		cache_destroy(k);
+		bp_cache_destroy(k);
 	}
 }
 
 struct cache *
-thread_cache(struct caches *cs)
+bp_thread_cache(struct caches *cs)
 {
 	struct thread *t;
 	struct cache *k;
 
-	if (thread_self == &thread_nobody && !enroll())
+	if (bp_thread_self == &bp_thread_nobody && !enroll())
 		return NULL;
-	t = thread_self;
+	t = bp_thread_self;
 	unmap_gone(t);
 	k = thread_own_cache(cs->place);
 	if (k == NULL) {
-		k = cache_create(cs, &t->owner);
+		k = bp_cache_create(cs, &t->owner);
 		if (k == NULL)
 			return NULL;
 		if (atomic_load_explicit(&t->places, memory_order_relaxed) <=
@@ -164,16 +165,17 @@ thread_cache(struct caches *cs)
 				      memory_order_relaxed);
 	}
 	if (!k->live)
-		cache_attach(k);
+		bp_cache_attach(k);
 	return k;
 }
 
 /* The caller's own, as nothing comes after the end of a pool that looks at it,
  * and those of orphans go at once. */
 void
-thread_forget(uint32_t place)
+bp_thread_forget(uint32_t place)
 {
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t)) {
 		struct cache *k = atomic_load_explicit(&t->caches[place],
 						       memory_order_relaxed);
 
@@ -184,7 +186,7 @@ thread_forget(uint32_t place)
 		hook("forget: taken");
 		bury(t, k);
 		hook("forget: buried");
-		if (t == thread_self) {
+		if (t == bp_thread_self) {
 			unmap_gone(t);
 		} else if (try_own(t)) {
 			unmap_gone(t);
@@ -199,15 +201,15 @@ bufpool_thread_flush(void)
 	uint32_t places;
 
 	forked_check();
-	places = atomic_load(&thread_self->places);
-	if (thread_self != &thread_nobody)
-		unmap_gone(thread_self);
+	places = atomic_load(&bp_thread_self->places);
+	if (bp_thread_self != &bp_thread_nobody)
+		unmap_gone(bp_thread_self);
 	for (uint32_t i = 0; i < places; i++) {
 		struct cache *k = thread_own_cache(i);
 
-		if (k != NULL && cache_hold(k)) {
-			cache_flush(k);
-			arena_drop(k->arena);
+		if (k != NULL && bp_cache_hold(k)) {
+			bp_cache_flush(k);
+			bp_arena_drop(k->arena);
 		}
 	}
 }
@@ -219,15 +221,15 @@ retire(const struct thread *t, uint32_t place)
 					       memory_order_relaxed);
 	struct bufpool_arena *a;
 
-	if (k == NULL || !cache_hold(k))
+	if (k == NULL || !bp_cache_hold(k))
 		return;
 	a = k->arena;
 	if (k->live)
-		cache_retire(k);
-	arena_drop(a);
+		bp_cache_retire(k);
+	bp_arena_drop(a);
 }
 
-/* Both the end of a pool and this store first, and then look: thread_forget
+/* Both the end of a pool and this store first, and then look: bp_thread_forget
  * pushes and looks for the owner, this gives the record up and looks for what
  * was pushed. So one of the two sees the other. */
 static void
@@ -239,7 +241,7 @@ thread_exit(void *value)
 	if (value == &dying)
 		return;
 	forked_check();
-	thread_self = &thread_nobody;
+	bp_thread_self = &bp_thread_nobody;
 	atomic_store_explicit(&t->owner.token, NULL, memory_order_relaxed);
 	hook("exit: begun");
 	for (uint32_t i = 0; i < atomic_load(&t->places); i++)
@@ -253,17 +255,18 @@ thread_exit(void *value)
 }
 
 void
-thread_after_fork(void)
+bp_thread_after_fork(void)
 {
 	void *value = pthread_getspecific(exit_key);
 	struct thread *own = value == &dying ? NULL : value;
 
-	for (struct thread *t = thread_next(NULL); t; t = thread_next(t)) {
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t)) {
 		atomic_store(&t->owner.token, NULL);
 		if (t != own)
 			give_up(t);
 	}
-	thread_self = &thread_nobody;
+	bp_thread_self = &bp_thread_nobody;
 }
 
 /* The exit destructor must outlive every dlclose, also where this library is
@@ -279,7 +282,7 @@ pin(void)
 }
 
 bool
-thread_init(void)
+bp_thread_init(void)
 {
 	pin();
 	return pthread_key_create(&exit_key, thread_exit) == 0;

@@ -24,42 +24,42 @@ struct thread {
 };
 
 /*
- * The calling thread's record; thread_nobody, which has no caches, before it
+ * The calling thread's record; bp_thread_nobody, which has no caches, before it
  * has one and after it has given it up.
  */
-extern __thread struct thread *thread_self;
-extern struct thread thread_nobody;
+extern __thread struct thread *bp_thread_self;
+extern struct thread bp_thread_nobody;
 
-bool thread_init(void);		/* once, before any other thread */
+bool bp_thread_init(void);		/* once, before any other thread */
 
 /* The calling thread's cache of the pool that has this place, or NULL. It may
  * be one that is not live: that is shut. */
 static inline struct cache *
 thread_own_cache(uint32_t place)
 {
-	return atomic_load_explicit(&thread_self->caches[place],
+	return atomic_load_explicit(&bp_thread_self->caches[place],
 				    memory_order_relaxed);
 }
 
 /* All records: start with NULL; NULL at the end. */
-struct thread *thread_next(const struct thread *t);
+struct thread *bp_thread_next(const struct thread *t);
 
 /* The calling thread's live cache of a pool, which the caller holds; made, with
  * a record, where there was none. NULL when there is no memory, or when the
  * thread is exiting and has given its record up. */
-struct cache *thread_cache(struct caches *cs);
+struct cache *bp_thread_cache(struct caches *cs);
 
 /* Takes the caches of a pool that has ended out of all records, before its
  * place is used again. The caller's own and those of orphans are unmapped;
  * those of another thread are when it next needs a cache, flushes or exits. */
-void thread_forget(uint32_t place);
+void bp_thread_forget(uint32_t place);
 
 /* In a fork child: the records of threads that are not there become orphans,
  * and the caller's own is put aside, so that nobody has a cache. */
-void thread_after_fork(void);
+void bp_thread_after_fork(void);
 
-/* Takes up the record that thread_after_fork has put aside for this thread.
+/* Takes up the record that bp_thread_after_fork has put aside for this thread.
  * False when there is none. */
-bool thread_resume(void);
+bool bp_thread_resume(void);
 
 #endif

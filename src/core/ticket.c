@@ -26,7 +26,7 @@ struct entry {
 	_Atomic uint64_t word;	/* uses << 2 | the bits below */
 	struct bufpool_buf *buf;
 	struct ticket_range part;	/* of a frozen buffer */
-	_Atomic int64_t expires;	/* when, by system_now */
+	_Atomic int64_t expires;	/* when, by bp_system_now */
 	_Atomic uint32_t next;	/* in a stack: as its head's low half */
 };
 
@@ -88,14 +88,14 @@ static void
 draw_keys(void)
 {
 	for (int i = 0; i < ROUNDS; i++)
-		key[i] = system_random();
+		key[i] = bp_system_random();
 }
 
 bool
-ticket_init(void)
+bp_ticket_init(void)
 {
 	draw_keys();
-	return table_init(&entries, sizeof(struct entry), ENTRIES_MAX);
+	return bp_table_init(&entries, sizeof(struct entry), ENTRIES_MAX);
 }
 
 static void
@@ -147,7 +147,7 @@ take_entry(void)
 		return n;
 	n = pop_entry(&spare[!from]);
 	if (n < 0)
-		return table_extend(&entries);
+		return bp_table_extend(&entries);
 	atomic_store_explicit(&turn, !from, memory_order_relaxed);
 	return n;
 }
@@ -181,7 +181,7 @@ issue(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
 	struct entry *e = table_at(&entries, n);
 	struct bufpool *p = pool_of(b);
 	uint64_t ticket = next_number(e, n);
-	int64_t expires = p->ticket_ttl ? system_now() + p->ticket_ttl
+	int64_t expires = p->ticket_ttl ? bp_system_now() + p->ticket_ttl
 					: EXPIRY_NEVER;
 	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
 
@@ -193,7 +193,7 @@ issue(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
 	atomic_store_explicit(&e->word, word + LIVE + kind,
 			      memory_order_release);		/* T1 */
 	if (expires != EXPIRY_NEVER)
-		expiry_expect(n, expires);
+		bp_expiry_expect(n, expires);
 	return ticket;
 }
 
@@ -203,7 +203,7 @@ bufpool_detach(struct bufpool_buf *b)
 	int64_t n;
 
 	forked_check();
-	ticket_expire(system_now(), EXPIRE_COUNT);
+	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
 	n = take_entry();
 	if (n < 0)
 		return 0;
@@ -212,13 +212,13 @@ bufpool_detach(struct bufpool_buf *b)
 }
 
 uint64_t
-ticket_share(struct bufpool_frozen *f, struct ticket_range part)
+bp_ticket_share(struct bufpool_frozen *f, struct ticket_range part)
 {
 	struct bufpool_buf *b = (struct bufpool_buf *)f;
 	int64_t n;
 
 	forked_check();
-	ticket_expire(system_now(), EXPIRE_COUNT);
+	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
 	n = take_entry();
 	return n < 0 ? 0 : issue(b, (uint32_t)n, part, SHARED);
 }
@@ -228,7 +228,7 @@ bufpool_share(struct bufpool_frozen *f)
 {
 	const struct bufpool_buf *b = (const struct bufpool_buf *)f;
 
-	return ticket_share(f, (struct ticket_range){ 0, b->len });
+	return bp_ticket_share(f, (struct ticket_range){ 0, b->len });
 }
 
 /* The entry of a ticket that is in transit, and its word. -1 + ESTALE for one
@@ -258,13 +258,13 @@ find(uint64_t ticket, int64_t now, uint64_t *word)
 	return -1;
 }
 
-enum ticket_kind
-ticket_kind(uint64_t ticket)
+enum bp_ticket_kind
+bp_ticket_kind(uint64_t ticket)
 {
 	uint64_t word;
 
 	forked_check();
-	if (find(ticket, system_now(), &word) < 0)
+	if (find(ticket, bp_system_now(), &word) < 0)
 		return TICKET_NONE;
 	return word & SHARED ? TICKET_FROZEN : TICKET_BUF;
 }
@@ -297,7 +297,7 @@ int
 bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 		    struct bufpool_frozen **frozen, size_t *offset, size_t *len)
 {
-	int64_t now = system_now();
+	int64_t now = bp_system_now();
 	struct ticket_range part;
 	struct bufpool_buf *b;
 	uint64_t word;
@@ -306,7 +306,7 @@ bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 	*buf = NULL;
 	*frozen = NULL;
 	forked_check();
-	ticket_expire(now, EXPIRE_COUNT);
+	bp_ticket_expire(now, EXPIRE_COUNT);
 	n = find(ticket, now, &word);
 	if (n < 0)
 		return -1;
@@ -347,8 +347,8 @@ go_home(uint32_t n)
 		return;
 	arena_ref(&p->arena);
 	buf_changed(b);
-	home_uncached(b, false);
-	arena_drop(&p->arena);
+	bp_home_uncached(b, false);
+	bp_arena_drop(&p->arena);
 }
 
 /* Of a block, `most` at most; returns how many. The block is put back before
@@ -373,22 +373,22 @@ expire_block(uint32_t block, int64_t now, size_t most)
 		else if (expires < next)
 			next = expires;
 	}
-	expiry_put_back(block, next, now);
+	bp_expiry_put_back(block, next, now);
 	for (size_t i = 0; i < count; i++)
 		go_home(gone[i]);
 	return count;
 }
 
 void
-ticket_expire(int64_t now, size_t most)
+bp_ticket_expire(int64_t now, size_t most)
 {
 	size_t looks = most < SIZE_MAX - EXPIRE_SPARE ? most + EXPIRE_SPARE
 						      : SIZE_MAX;
 	int saved = errno;
 
 	forked_check();
-	for (; most > 0 && looks > 0 && expiry_next() <= now; looks--) {
-		int64_t block = expiry_take(now);
+	for (; most > 0 && looks > 0 && bp_expiry_next() <= now; looks--) {
+		int64_t block = bp_expiry_take(now);
 
 		hook("ticket: expiring");
 		if (block >= 0)
@@ -398,14 +398,14 @@ ticket_expire(int64_t now, size_t most)
 }
 
 int64_t
-ticket_next(void)
+bp_ticket_next(void)
 {
-	return expiry_next();
+	return bp_expiry_next();
 }
 
 /* An entry that is not LIVE is spare, also where another thread just had it. */
 void
-ticket_after_fork(void)
+bp_ticket_after_fork(void)
 {
 	draw_keys();
 	atomic_store(&spare[0], 0);
@@ -419,6 +419,6 @@ ticket_after_fork(void)
 		}
 		atomic_fetch_add(&pool_of(e->buf)->in_transit, 1);
 		atomic_store(&e->expires, 0);
-		expiry_expect(n, 0);
+		bp_expiry_expect(n, 0);
 	}
 }

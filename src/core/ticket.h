@@ -26,7 +26,7 @@
 
 #define TICKET_BITS 46		/* a ticket is below 2^46, so below 10^14 */
 
-bool ticket_init(void);		/* once, before any other thread */
+bool bp_ticket_init(void);		/* once, before any other thread */
 
 /* The part of a frozen buffer that a ticket stands for, in bytes. */
 struct ticket_range {
@@ -34,25 +34,25 @@ struct ticket_range {
 };
 
 /* As bufpool_share, for a part. */
-uint64_t ticket_share(struct bufpool_frozen *f, struct ticket_range part);
+uint64_t bp_ticket_share(struct bufpool_frozen *f, struct ticket_range part);
 
-enum ticket_kind { TICKET_NONE, TICKET_BUF, TICKET_FROZEN };
+enum bp_ticket_kind { TICKET_NONE, TICKET_BUF, TICKET_FROZEN };
 
 /* What adopting it would give if nobody is faster; TICKET_NONE + errno as
  * bufpool_adopt. Any thread. */
-enum ticket_kind ticket_kind(uint64_t ticket);
+enum bp_ticket_kind bp_ticket_kind(uint64_t ticket);
 
 /* Takes what has expired home, of all pools, `most` tickets at most; `now` is
- * system_now's. One load when nothing has, and otherwise a bounded time for
+ * bp_system_now's. One load when nothing has, and otherwise a bounded time for
  * each of `most`. Keeps errno. Any thread. */
-void ticket_expire(int64_t now, size_t most);
+void bp_ticket_expire(int64_t now, size_t most);
 
-/* When the next ticket may expire, by system_now; INT64_MAX: none will. Any
+/* When the next ticket may expire, by bp_system_now; INT64_MAX: none will. Any
  * thread. */
-int64_t ticket_next(void);
+int64_t bp_ticket_next(void);
 
 /* In the child: tickets of the parent are void, and have expired. The pools'
  * in_transit is 0 when this is called. */
-void ticket_after_fork(void);
+void bp_ticket_after_fork(void);
 
 #endif

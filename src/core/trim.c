@@ -17,7 +17,7 @@ give_back(struct portion *left, struct bufpool_buf *b)
 {
 	if (b == NULL)
 		return false;
-	left->bytes += arena_give(b);
+	left->bytes += bp_arena_give(b);
 	left->count--;
 	return true;
 }
@@ -26,11 +26,11 @@ give_back(struct portion *left, struct bufpool_buf *b)
 static void
 give_back_shelf(struct bufpool_shelf *s, struct portion *left)
 {
-	if (left->count == 0 || shelf_count(s) == 0 || !shelf_claim(s))
+	if (left->count == 0 || shelf_count(s) == 0 || !bp_shelf_claim(s))
 		return;
 	while (left->count > 0 && give_back(left, shelf_take(s)))
 		;
-	shelf_unclaim(s);
+	bp_shelf_unclaim(s);
 }
 
 /* Idle buffers of a class: those of no thread first, then those in depots, then
@@ -44,11 +44,12 @@ give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 		unsigned ring = layout_ring(&p->layout, node, class);
 
 		while (left->count > 0 &&
-		       give_back(left, commons_take(&p->caches.commons, ring)))
+		       give_back(left, bp_commons_take(&p->caches.commons,
+						       ring)))
 			;
 		for_each_marked(k, &p->caches, PART_DEPOT(class))
 			while (left->count > 0 &&
-			       give_back(left, depot_take(k->depot, ring)))
+			       give_back(left, bp_depot_take(k->depot, ring)))
 				;
 	}
 	for_each_marked(k, &p->caches, PART_SHELF(class))
@@ -58,7 +59,7 @@ give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 static uint64_t
 idle(const struct bufpool *p, unsigned class)
 {
-	return stats_cached(p, class) + stats_ready(p, class);
+	return bp_stats_cached(p, class) + bp_stats_ready(p, class);
 }
 
 /*
@@ -99,16 +100,16 @@ bufpool_trim(struct bufpool *p)
 	struct portion all = { .count = UINT64_MAX };
 
 	forked_check();
-	ticket_expire(system_now(), SIZE_MAX);
-	all.bytes = arena_retry(&p->arena, SIZE_MAX);
-	all.bytes += large_give_back(&p->large, SIZE_MAX, true);
+	bp_ticket_expire(bp_system_now(), SIZE_MAX);
+	all.bytes = bp_arena_retry(&p->arena, SIZE_MAX);
+	all.bytes += bp_large_give_back(&p->large, SIZE_MAX, true);
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		give_back_spare(p, c, &all);
-	return all.bytes + arena_give_blanks(&p->arena, SIZE_MAX, true);
+	return all.bytes + bp_arena_give_blanks(&p->arena, SIZE_MAX, true);
 }
 
 size_t
-trim_idle(const struct bufpool *p)
+bp_trim_idle(const struct bufpool *p)
 {
 	size_t bytes = atomic_load(&p->large.kept);
 
@@ -145,12 +146,12 @@ give_back_classes(struct bufpool *p, size_t bytes, bool floors,
 }
 
 size_t
-trim_bytes(struct bufpool *p, size_t bytes)
+bp_trim_bytes(struct bufpool *p, size_t bytes)
 {
-	struct portion got = { .bytes = arena_retry(&p->arena, SIZE_MAX) };
+	struct portion got = { .bytes = bp_arena_retry(&p->arena, SIZE_MAX) };
 
 	if (got.bytes < bytes)
-		got.bytes += large_give_up(&p->large, bytes - got.bytes);
+		got.bytes += bp_large_give_up(&p->large, bytes - got.bytes);
 	for (int floors = 0; floors <= 1; floors++)
 		give_back_classes(p, bytes, floors, &got);
 	return got.bytes;
@@ -194,11 +195,11 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 	size_t left = most, done;
 
 	forked_check();
-	ticket_expire(system_now(), EXPIRE_COUNT);
-	done = arena_retry(&p->arena, left > 0);
+	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
+	done = bp_arena_retry(&p->arena, left > 0);
 	left -= done < left ? done : left;
 	if (left > 0) {
-		size_t shed = large_shed(&p->large, left);
+		size_t shed = bp_large_shed(&p->large, left);
 
 		done += shed;
 		left -= shed < left ? shed : left;
@@ -206,17 +207,17 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 	for (unsigned c = p->layout.classes; c-- > 0 && left > 0;)
 		done += trim_class(p, c, &left, left == most);
 	if (left > 0)
-		done += arena_give_blanks(&p->arena, left, false);
+		done += bp_arena_give_blanks(&p->arena, left, false);
 	*more = left < most && has_spare(p);
 	return done;
 }
 
 size_t
-trim_addresses(struct bufpool *p, size_t bytes)
+bp_trim_addresses(struct bufpool *p, size_t bytes)
 {
-	size_t done = arena_retry(&p->arena, SIZE_MAX);
+	size_t done = bp_arena_retry(&p->arena, SIZE_MAX);
 
-	return done > 0 ? done : large_give_up(&p->large, bytes);
+	return done > 0 ? done : bp_large_give_up(&p->large, bytes);
 }
 
 /*
@@ -287,7 +288,7 @@ decay_large(struct large *l, uint64_t steps, size_t *left)
 	if (excess > *left)
 		excess = *left;
 	if (excess > 0) {
-		large_shed(l, excess);
+		bp_large_shed(l, excess);
 		*left -= excess;
 	}
 }
@@ -335,9 +336,9 @@ decay_next(int64_t now, unsigned count, size_t *left)
 	unsigned done = 0;
 	struct bufpool *p;
 
-	while (done < count && registry_next(&next, &p)) {
+	while (done < count && bp_registry_next(&next, &p)) {
 		decay(p, now, left);
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 		done++;
 	}
 	if (done < count)
@@ -349,36 +350,36 @@ decay_next(int64_t now, unsigned count, size_t *left)
 /* Looking reads what other threads have just written, which takes the time of
  * thousands of instructions: so not more often than the coarse clock ticks. */
 void
-trim_maintain(struct bufpool *p, int64_t now)
+bp_trim_maintain(struct bufpool *p, int64_t now)
 {
 	size_t left = DECAY_BYTES;
 
 	if (atomic_load_explicit(&p->looked_at, memory_order_relaxed) == now)
 		return;
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
-	ticket_expire(now, EXPIRE_COUNT);
-	stats_sample_tick(p);
+	bp_ticket_expire(now, EXPIRE_COUNT);
+	bp_stats_sample_tick(p);
 	decay(p, now, &left);
 	decay_next(now, DECAY_OTHERS, &left);
-	registry_finish(REGISTRY_WORK);
+	bp_registry_finish(REGISTRY_WORK);
 }
 
 void
-trim_spilled(struct bufpool *p, struct bufpool_shelf *s)
+bp_trim_spilled(struct bufpool *p, struct bufpool_shelf *s)
 {
 	shelf_look_soon(s);
-	trim_maintain(p, system_now());
+	bp_trim_maintain(p, bp_system_now());
 }
 
 void
-trim_released(struct bufpool *p)
+bp_trim_released(struct bufpool *p)
 {
 	struct cache *k = thread_own_cache(p->caches.place);
 
 	if (k != NULL)
 		for (unsigned c = 0; c < p->layout.classes; c++)
 			shelf_look_soon(&k->shelf[c]);
-	trim_maintain(p, system_now());
+	bp_trim_maintain(p, bp_system_now());
 }
 
 static bool
@@ -387,9 +388,9 @@ any_has_spare(void)
 	bool any = false;
 	struct bufpool *p;
 
-	for (unsigned i = 0; !any && registry_next(&i, &p);) {
+	for (unsigned i = 0; !any && bp_registry_next(&i, &p);) {
 		any = has_spare(p);
-		arena_drop(&p->arena);
+		bp_arena_drop(&p->arena);
 	}
 	return any;
 }
@@ -402,19 +403,19 @@ any_has_spare(void)
 int64_t
 bufpool_maintain(void)
 {
-	int64_t now = system_now(), wait = MAINTAIN_LATE;
+	int64_t now = bp_system_now(), wait = MAINTAIN_LATE;
 	size_t left = DECAY_BYTES;
 	unsigned pools;
 
 	forked_check();
-	ticket_expire(now, EXPIRE_COUNT);
+	bp_ticket_expire(now, EXPIRE_COUNT);
 	pools = decay_next(now, MAINTAIN_POOLS, &left);
-	if (!registry_finish(MAINTAIN_WORK) || pools == MAINTAIN_POOLS ||
+	if (!bp_registry_finish(MAINTAIN_WORK) || pools == MAINTAIN_POOLS ||
 	    left == 0)
 		return MAINTAIN_SOON;
 	if (any_has_spare())
 		wait = DECAY_EVERY;
-	if (ticket_next() - now < wait)
-		wait = ticket_next() - now;
+	if (bp_ticket_next() - now < wait)
+		wait = bp_ticket_next() - now;
 	return wait > MAINTAIN_SOON ? wait : MAINTAIN_SOON;
 }

@@ -4,10 +4,10 @@
 
 #define CACHE_LEAST ((size_t)128 << 10)	/* a smaller one is no second cache */
 
-struct wipe_window wipe_window;
+struct bp_wipe_window bp_wipe_window;
 
 void
-wipe_init(void)
+bp_wipe_init(void)
 {
 #ifdef _SC_LEVEL2_CACHE_SIZE
 	long answer = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -18,17 +18,17 @@ wipe_init(void)
 
 	if (cache < CACHE_LEAST)
 		return;
-	wipe_window.from = cache / 4 * 3;
-	wipe_window.range = cache / 4 * 3;
-	wipe_window.step = cache / 4 / WIPE_LINE * WIPE_LINE;
+	bp_wipe_window.from = cache / 4 * 3;
+	bp_wipe_window.range = cache / 4 * 3;
+	bp_wipe_window.step = cache / 4 / WIPE_LINE * WIPE_LINE;
 }
 
 void
-wipe_from_end(void *p, size_t n)
+bp_wipe_from_end(void *p, size_t n)
 {
-	while (n > wipe_window.step) {
-		n -= wipe_window.step;
-		wipe((char *)p + n, wipe_window.step);
+	while (n > bp_wipe_window.step) {
+		n -= bp_wipe_window.step;
+		wipe((char *)p + n, bp_wipe_window.step);
 	}
 	wipe(p, n);
 }

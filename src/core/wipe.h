@@ -14,20 +14,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "names.h"
-
 #define WIPE_LINE 64	/* bytes */
 #define WIPE_SHORT 256	/* up to here a loop is faster than a call */
 
 /* What is wiped from its end: from..from + range - 1 bytes. */
-struct wipe_window {
+struct bp_wipe_window {
 	size_t from, range;	/* 0: nothing is */
 	size_t step;
 };
-extern struct wipe_window wipe_window;
+extern struct bp_wipe_window bp_wipe_window;
 
 /* Asks the system for the size of the cache. Once, before any other thread. */
-void wipe_init(void);
+void bp_wipe_init(void);
 
 static inline void
 wipe(void *p, size_t n)
@@ -37,8 +35,8 @@ wipe(void *p, size_t n)
 	__asm__ volatile("" : : "r"(p) : "memory");
 }
 
-/* The same, from the end in steps of wipe_window. */
-void wipe_from_end(void *p, size_t n);
+/* The same, from the end in steps of bp_wipe_window. */
+void bp_wipe_from_end(void *p, size_t n);
 
 /* The same for memory that is aligned to lines and made of whole ones: may
  * write to the end of the line. */
@@ -50,8 +48,8 @@ wipe_lines(void *p, size_t n)
 	half_line *line = p;
 
 	if (n > WIPE_SHORT) {
-		if (n - wipe_window.from < wipe_window.range)
-			wipe_from_end(p, n);
+		if (n - bp_wipe_window.from < bp_wipe_window.range)
+			bp_wipe_from_end(p, n);
 		else
 			wipe(p, n);
 		return;

@@ -5,11 +5,11 @@
 #include "number.h"
 
 int
-append_grow(struct bufpool_buf *b, size_t capacity, struct bufpool_box *box)
+bp_append_grow(struct bufpool_buf *b, size_t capacity, struct bufpool_box *box)
 {
 	size_t before = buf_size(b), after;
 
-	if (grow_to(b, capacity) < 0)
+	if (bp_grow_to(b, capacity) < 0)
 		return errno;
 	after = buf_size(b);
 	/* The collector cannot run here: what growth took becomes debt. */
@@ -81,7 +81,7 @@ measure(const struct bufpool_buf *b, const struct bufpool_values *values,
 		double v = values->n[k];
 
 		if (at == NULL) {
-			n = exact ? number_text(v, text) : NUMBER_MAX;
+			n = exact ? bp_number_text(v, text) : NUMBER_MAX;
 			if (n == 0)
 				return -1;
 		} else if (v >= 0)
@@ -107,7 +107,7 @@ write(struct bufpool_buf *b, const struct bufpool_values *values, int count)
 		double v = values->n[k];
 
 		if (at == NULL) {
-			n = number_text(v, (char *)to);
+			n = bp_number_text(v, (char *)to);
 			if (n == 0) {
 				result = APPEND_ODD;
 				break;
@@ -127,8 +127,8 @@ write(struct bufpool_buf *b, const struct bufpool_values *values, int count)
 }
 
 int
-append(struct bufpool_buf *b, struct bufpool_box *box,
-       const struct bufpool_values *values, int count)
+bp_append(struct bufpool_buf *b, struct bufpool_box *box,
+	  const struct bufpool_values *values, int count)
 {
 	size_t room = b->capacity - b->len;
 	ptrdiff_t total = measure(b, values, count, false);
@@ -139,7 +139,7 @@ append(struct bufpool_buf *b, struct bufpool_box *box,
 	if (total < 0)
 		return APPEND_ODD;
 	if ((size_t)total > room) {
-		error = append_grow(b, b->len + (size_t)total, box);
+		error = bp_append_grow(b, b->len + (size_t)total, box);
 		if (error != 0)
 			return error;
 	}
@@ -147,22 +147,23 @@ append(struct bufpool_buf *b, struct bufpool_box *box,
 }
 
 int
-append_put(struct bufpool_box *to, const struct bufpool_values *values,
-	   int count, int32_t turn)
+bp_append_put(struct bufpool_box *to, const struct bufpool_values *values,
+	      int count, int32_t turn)
 {
 	if (values->turn != turn)
 		return ESTALE;
 	return box_lives(to, KIND_BUFFER) && box_holds(to) ?
-		append(to->buf, to, values, count) : APPEND_ODD;
+		bp_append(to->buf, to, values, count) : APPEND_ODD;
 }
 
 int
-append_put_handle(struct bufpool_handle *to,
-		  const struct bufpool_values *values, int count, int32_t turn)
+bp_append_put_handle(struct bufpool_handle *to,
+		     const struct bufpool_values *values, int count,
+		     int32_t turn)
 {
 	struct bufpool_buf *b = box_handle_buf(to);
 
 	if (values->turn != turn)
 		return ESTALE;
-	return b != NULL ? append(b, NULL, values, count) : APPEND_ODD;
+	return b != NULL ? bp_append(b, NULL, values, count) : APPEND_ODD;
 }

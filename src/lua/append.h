@@ -11,21 +11,21 @@
 
 #define APPEND_ODD (-1)
 
-/* grow_to; the box is charged for it, or nobody where that is NULL. 0 or an
+/* bp_grow_to; the box is charged for it, or nobody where that is NULL. 0 or an
  * errno. */
-int append_grow(struct bufpool_buf *b, size_t capacity,
-		struct bufpool_box *box);
+int bp_append_grow(struct bufpool_buf *b, size_t capacity,
+		   struct bufpool_box *box);
 
 /* Appends `count` values to b, which is alive and that of the box, where there
- * is one. 0, APPEND_ODD as box.h tells, or the errno of append_grow. */
-int append(struct bufpool_buf *b, struct bufpool_box *box,
-	   const struct bufpool_values *values, int count);
+ * is one. 0, APPEND_ODD as box.h tells, or the errno of bp_append_grow. */
+int bp_append(struct bufpool_buf *b, struct bufpool_box *box,
+	      const struct bufpool_values *values, int count);
 
 /* put and put_handle of box.h. */
-int append_put(struct bufpool_box *to, const struct bufpool_values *values,
-	       int count, int32_t turn);
-int append_put_handle(struct bufpool_handle *to,
-		      const struct bufpool_values *values, int count,
-		      int32_t turn);
+int bp_append_put(struct bufpool_box *to, const struct bufpool_values *values,
+		  int count, int32_t turn);
+int bp_append_put_handle(struct bufpool_handle *to,
+			 const struct bufpool_values *values, int count,
+			 int32_t turn);
 
 #endif

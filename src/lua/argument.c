@@ -12,21 +12,21 @@ push_check(lua_State *L, const char *name)
 }
 
 _Noreturn void
-argument_reject(lua_State *L, enum box_kind kind, const char *function)
+bp_argument_reject(lua_State *L, enum box_kind kind, const char *function)
 {
 	if (lua_isnone(L, 1))
 		lua_pushnil(L);
 	push_check(L, "reject");
 	lua_pushvalue(L, 1);
 	lua_pushstring(L, function);
-	lua_pushstring(L, box_kinds[kind - 1]);
+	lua_pushstring(L, bp_box_kinds[kind - 1]);
 	lua_call(L, 3, 0);
 	abort();	/* not reached: reject raises */
 }
 
 _Noreturn void
-argument_bad(lua_State *L, int argument, const char *function,
-	     const char *what)
+bp_argument_bad(lua_State *L, int argument, const char *function,
+		const char *what)
 {
 	push_check(L, "bad_argument");
 	lua_pushinteger(L, argument);
@@ -38,7 +38,8 @@ argument_bad(lua_State *L, int argument, const char *function,
 
 /* Only Lua code can tell the number that a cdata integer holds. */
 double
-argument_size_slow(lua_State *L, int index, int argument, const char *function)
+bp_argument_size_slow(lua_State *L, int index, int argument,
+		      const char *function)
 {
 	double n;
 

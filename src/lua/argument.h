@@ -8,12 +8,12 @@
 #include "box.h"
 
 /* Raises what is wrong with argument 1. */
-_Noreturn void argument_reject(lua_State *L, enum box_kind kind,
-			       const char *function);
+_Noreturn void bp_argument_reject(lua_State *L, enum box_kind kind,
+				  const char *function);
 
 /* Raises what is wrong with an argument; self is not counted. */
-_Noreturn void argument_bad(lua_State *L, int argument, const char *function,
-			    const char *what);
+_Noreturn void bp_argument_bad(lua_State *L, int argument, const char *function,
+			       const char *what);
 
 /* The box in argument 1; raises that it is none, or dead. */
 static inline void *
@@ -22,7 +22,7 @@ argument_self(lua_State *L, enum box_kind kind, const char *function)
 	void *box = box_test(L, 1, kind);
 
 	if (__builtin_expect(box == NULL, 0))
-		argument_reject(L, kind, function);
+		bp_argument_reject(L, kind, function);
 	return box;
 }
 
@@ -37,8 +37,8 @@ argument_plain_size(lua_State *L, int index)
 }
 
 /* The size at `index`, a number below 2^63 without a fraction; raises. */
-double argument_size_slow(lua_State *L, int index, int argument,
-			  const char *function);
+double bp_argument_size_slow(lua_State *L, int index, int argument,
+			     const char *function);
 
 static inline double
 argument_size(lua_State *L, int index, int argument, const char *function)
@@ -46,7 +46,7 @@ argument_size(lua_State *L, int index, int argument, const char *function)
 	double n = argument_plain_size(L, index);
 
 	return __builtin_expect(n >= 0, 1) ? n :
-		argument_size_slow(L, index, argument, function);
+		bp_argument_size_slow(L, index, argument, function);
 }
 
 #endif

@@ -25,8 +25,6 @@
 #ifndef BUFPOOL_LUA_BOX_H
 #define BUFPOOL_LUA_BOX_H
 
-#include "names.h"
-
 #include <lauxlib.h>
 #include <lua.h>
 #include <string.h>
@@ -163,9 +161,9 @@ struct bufpool_calls {
 			    size_t n, const void *source,
 			    int32_t source_epoch);
 	int (*const append)(struct bufpool_buf *, int32_t epoch,
-			    struct bufpool_box *box, const void *from,
-			    size_t n, const void *source,
-			    int32_t source_epoch);
+			       struct bufpool_box *box, const void *from,
+			       size_t n, const void *source,
+			       int32_t source_epoch);
 	int (*const compare)(const void *o, int32_t epoch, const void *source,
 			     int32_t source_epoch, const void *from, size_t n);
 	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
@@ -216,7 +214,7 @@ struct bufpool_calls {
 			       struct bufpool_piece *to);
 	void (*const take_back)(struct bufpool_piece *, size_t count);
 	int (*const sink_open)(struct bufpool_sink *, struct bufpool_buf *,
-			       int32_t epoch, size_t max);
+				  int32_t epoch, size_t max);
 	struct bufpool_handle *(*const sink_handle)(
 		const struct bufpool_sink *);
 };
@@ -247,20 +245,21 @@ enum box_kind { KIND_POOL = 1, KIND_BUFFER, KIND_FROZEN };
 enum box_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
 
 /* Their names, from number 1 and from number 0 on. NULL ends each list. */
-extern const char *const box_kinds[], *const box_states[];
+extern const char *const bp_box_kinds[], *const bp_box_states[];
 
 /* A word that no buffer ever has: its state is none. */
 #define BOX_NOBODY UINT64_MAX
 
 /* What this copy of bufpool has drawn; not 0 once a state has opened it. The
  * cookie of a kind is this number with that of the kind in its low bits. */
-extern _Atomic uint64_t box_cookie_drawn;
-void box_draw_cookie(void);
+extern _Atomic uint64_t bp_box_cookie_drawn;
+void bp_box_draw_cookie(void);
 
 static inline uint64_t
 box_cookie(enum box_kind kind)
 {
-	return atomic_load_explicit(&box_cookie_drawn, memory_order_relaxed) |
+	return atomic_load_explicit(&bp_box_cookie_drawn,
+				    memory_order_relaxed) |
 		kind;
 }
 
@@ -394,7 +393,7 @@ box_own_frozen(struct bufpool_frozen_box *box, struct bufpool_frozen *frozen,
 static inline struct bufpool_buf *
 box_lend(struct bufpool_buf *b)
 {
-	return b != NULL && buf_outgrown(b) ? grow_renew(b) : b;
+	return b != NULL && buf_outgrown(b) ? bp_grow_renew(b) : b;
 }
 
 static inline struct bufpool_handle *
@@ -452,9 +451,9 @@ box_handle_buf(const struct bufpool_handle *h)
 	uint32_t number = (uint32_t)v & (((uint32_t)1 << BUF_NUMBER) - 1);
 	struct bufpool_buf *b;
 
-	if (number >= buf_table_limit())
+	if (number >= bp_buf_table_limit())
 		return NULL;
-	b = buf_at(number);
+	b = bp_buf_at(number);
 	return atomic_load_explicit(&b->word, memory_order_relaxed) ==
 	    v >> BUF_NUMBER && (v >> BUF_NUMBER & BUF_STATE) == BUF_OUT
 	    ? b : NULL;

@@ -20,7 +20,7 @@ buffer_gc(lua_State *L)
 
 	if (box != NULL) {
 		box_finalize(box, BOX_RELEASED);
-		release_gc(box_disown(box));
+		bp_release_gc(box_disown(box));
 	}
 	return 0;
 }
@@ -62,14 +62,14 @@ buffer_detach(lua_State *L)
 	return 1;
 }
 
-const luaL_Reg buffer_methods[] = {
+const luaL_Reg bp_buffer_methods[] = {
 	{ "release", buffer_release },
 	{ "freeze", buffer_freeze },
 	{ "detach", buffer_detach },
 	{ NULL, NULL }
 };
 
-const luaL_Reg buffer_meta[] = {
+const luaL_Reg bp_buffer_meta[] = {
 	{ "__gc", buffer_gc },
 	{ NULL, NULL }
 };

@@ -49,17 +49,17 @@ stale(const void *o, int32_t seen)
 }
 
 int
-bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
-	   struct bufpool_box *box)
+bp_bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
+	      struct bufpool_box *box)
 {
-	return stale(b, epoch) ? ESTALE : append_grow(b, capacity, box);
+	return stale(b, epoch) ? ESTALE : bp_append_grow(b, capacity, box);
 }
 
 int
-bytes_resize(struct bufpool_buf *b, int32_t epoch, size_t n,
-	     struct bufpool_box *box)
+bp_bytes_resize(struct bufpool_buf *b, int32_t epoch, size_t n,
+		struct bufpool_box *box)
 {
-	int error = bytes_grow(b, epoch, n, box);
+	int error = bp_bytes_grow(b, epoch, n, box);
 
 	if (error == 0 && bufpool_resize(b, n) < 0)
 		error = errno;
@@ -67,10 +67,10 @@ bytes_resize(struct bufpool_buf *b, int32_t epoch, size_t n,
 }
 
 int
-bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
-	     struct bufpool_box *box)
+bp_bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
+		struct bufpool_box *box)
 {
-	int error = bytes_grow(b, epoch, n, box);
+	int error = bp_bytes_grow(b, epoch, n, box);
 
 	if (error == 0) {
 		buf_raise_mark(b, n);
@@ -82,7 +82,7 @@ bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
 }
 
 int
-bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end)
+bp_bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end)
 {
 	if (stale(b, epoch))
 		return ESTALE;
@@ -94,7 +94,7 @@ bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end)
 }
 
 int
-bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n)
+bp_bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n)
 {
 	if (stale(b, epoch))
 		return ESTALE;
@@ -104,7 +104,7 @@ bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n)
 }
 
 int
-bytes_expose(struct bufpool_buf *b, int32_t epoch)
+bp_bytes_expose(struct bufpool_buf *b, int32_t epoch)
 {
 	if (stale(b, epoch))
 		return ESTALE;
@@ -116,8 +116,8 @@ bytes_expose(struct bufpool_buf *b, int32_t epoch)
 
 /* Raises the mark by whole cache lines: space.lua says why. */
 int
-bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, int32_t bytes,
-	    int n)
+bp_bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, int32_t bytes,
+	       int n)
 {
 	size_t end = (i + (size_t)n + WIPE_LINE - 1) / WIPE_LINE * WIPE_LINE;
 
@@ -131,7 +131,8 @@ bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, int32_t bytes,
 }
 
 int
-bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n, int byte)
+bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
+	      int byte)
 {
 	if (stale(b, epoch))
 		return ESTALE;
@@ -152,9 +153,9 @@ move(void *to, const void *from, size_t n)
 }
 
 int
-bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
-		const void *from, size_t n, const void *source,
-		int32_t source_epoch)
+bp_bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
+		   const void *from, size_t n, const void *source,
+		   int32_t source_epoch)
 {
 	if (stale(b, epoch) || stale(source, source_epoch))
 		return ESTALE;
@@ -178,9 +179,9 @@ own(const struct bufpool_buf *b, const void *from)
 /* What is replaced need not move, so memory that is large enough is used from
  * its start. That also keeps a pointer into it good. */
 int
-bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
-	     const void *from, size_t n, const void *source,
-	     int32_t source_epoch)
+bp_bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+		const void *from, size_t n, const void *source,
+		int32_t source_epoch)
 {
 	size_t most = own(b, from);
 	int error;
@@ -193,7 +194,7 @@ bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		b->len = 0;
 		buf_rewind(b);
 	} else if (n > b->capacity) {
-		error = append_grow(b, n, box);
+		error = bp_append_grow(b, n, box);
 		if (error != 0)
 			return error;
 	}
@@ -212,22 +213,22 @@ append_own(struct bufpool_buf *b, struct bufpool_box *box, const void *from,
 	   size_t n)
 {
 	struct bufpool_buf *copy =
-		checkout_at(pool_of(b), n, 0, TAKE_ANY | TAKE_CLOSED);
+		bp_checkout_at(pool_of(b), n, 0, TAKE_ANY | TAKE_CLOSED);
 	int error;
 
 	if (copy == NULL)
 		return errno;
 	copy->len = n;
 	memcpy(bufpool_data(copy), from, n);
-	error = bytes_append(b, b->epoch, box, copy->at, n, NULL, 0);
+	error = bp_bytes_append(b, b->epoch, box, copy->at, n, NULL, 0);
 	bufpool_release(copy);
 	return error;
 }
 
 int
-bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
-	     const void *from, size_t n, const void *source,
-	     int32_t source_epoch)
+bp_bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+		const void *from, size_t n, const void *source,
+		int32_t source_epoch)
 {
 	size_t most = own(b, from);
 	int error;
@@ -239,7 +240,7 @@ bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	if (n > b->capacity - b->len) {
 		if (most > 0)
 			return append_own(b, box, from, n);
-		error = append_grow(b, b->len + n, box);
+		error = bp_append_grow(b, b->len + n, box);
 		if (error != 0)
 			return error;
 	}
@@ -251,8 +252,8 @@ bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 }
 
 int
-bytes_compare(const void *o, int32_t epoch, const void *source,
-	      int32_t source_epoch, const void *from, size_t n)
+bp_bytes_compare(const void *o, int32_t epoch, const void *source,
+		 int32_t source_epoch, const void *from, size_t n)
 {
 	size_t len, least;
 	int order;
@@ -267,8 +268,8 @@ bytes_compare(const void *o, int32_t epoch, const void *source,
 
 /* The volatile accumulator keeps the compiler from leaving early. */
 int
-bytes_equal_ct(const void *o, int32_t epoch, const void *source,
-	       int32_t source_epoch, const void *from, size_t n)
+bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
+		  int32_t source_epoch, const void *from, size_t n)
 {
 	const uint8_t *p, *q = from;
 	volatile uint8_t difference = 0;
@@ -284,8 +285,8 @@ bytes_equal_ct(const void *o, int32_t epoch, const void *source,
 }
 
 double
-bytes_find_plain(const void *o, int32_t epoch, size_t i, const void *source,
-		 int32_t source_epoch, const void *from, size_t n)
+bp_bytes_find_plain(const void *o, int32_t epoch, size_t i, const void *source,
+		    int32_t source_epoch, const void *from, size_t n)
 {
 	const uint8_t *hit;
 
@@ -309,12 +310,12 @@ is_pattern(const char *text, size_t n)
 }
 
 double
-bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
-	   int32_t source_epoch, const void *from, size_t n)
+bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
+	      int32_t source_epoch, const void *from, size_t n)
 {
 	if (!stale(source, source_epoch) && is_pattern(from, n))
 		return stale(o, epoch) ? -ESTALE : -EINVAL;
-	return bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
+	return bp_bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
 }
 
 /* Before bytes are read to [i, i + n) of the buffer. A read that failed may
@@ -337,7 +338,7 @@ received(struct bufpool_buf *b, size_t i, size_t got)
 }
 
 double
-bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
+bp_bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
 {
 	ssize_t got;
 
@@ -362,8 +363,8 @@ failure_of(int error)
  * is closed. As io.read does, this forgets the end that an earlier call met,
  * and its error: the file may have grown since. */
 double
-bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
-	    size_t n)
+bp_bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
+	       size_t n)
 {
 	size_t got;
 
@@ -381,7 +382,7 @@ bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
 }
 
 double
-bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n)
+bp_bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n)
 {
 	ssize_t put;
 
@@ -394,7 +395,7 @@ bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n)
 }
 
 double
-bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
+bp_bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
 {
 	size_t put;
 

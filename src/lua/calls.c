@@ -19,7 +19,7 @@ free_memory(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
-	grow_free(b);
+	bp_grow_free(b);
 	if (box != NULL)
 		box_charge(box->account, &box->charged, (double)buf_size(b));
 	return 0;
@@ -30,7 +30,7 @@ wipe_all(struct bufpool_buf *b, int32_t epoch)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
-	buf_wipe(b);
+	bp_buf_wipe(b);
 	return 0;
 }
 
@@ -39,7 +39,7 @@ consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
-	buf_consume(b, n < b->len ? n : b->len);
+	bp_buf_consume(b, n < b->len ? n : b->len);
 	return 0;
 }
 
@@ -185,7 +185,7 @@ lend_copy(struct bufpool_buf *b, int32_t epoch, struct bufpool_piece *to)
 	to->len = b->len;
 	if (b->len == 0)
 		return 0;
-	copy = checkout_at(pool_of(b), b->len, 0, TAKE_ANY | TAKE_CLOSED);
+	copy = bp_checkout_at(pool_of(b), b->len, 0, TAKE_ANY | TAKE_CLOSED);
 	if (copy == NULL)
 		return errno;
 	copy->len = b->len;
@@ -219,7 +219,7 @@ argument_address(lua_State *L, int index)
  * The function may run Lua code, so it must not be called by the FFI: a trace
  * may hold a call of the FFI, but never one of a lua_CFunction. */
 int
-calls_deliver(lua_State *L)
+bp_calls_deliver(lua_State *L)
 {
 	void *address = argument_address(L, 1);
 	deliver_fn *deliver;
@@ -236,7 +236,7 @@ calls_deliver(lua_State *L)
 static _Atomic pid_t clock_of;
 
 int
-calls_claim_clock(lua_State *L)
+bp_calls_claim_clock(lua_State *L)
 {
 	pid_t self = getpid();
 	bool on = lua_toboolean(L, 1);
@@ -245,39 +245,39 @@ calls_claim_clock(lua_State *L)
 	return 1;
 }
 
-const struct bufpool_calls ffi_calls = {
-	.grow = bytes_grow,
-	.resize = bytes_resize,
-	.extend = bytes_extend,
-	.grant = bytes_grant,
-	.commit = bytes_commit,
-	.expose = bytes_expose,
-	.store = bytes_store,
-	.fill = bytes_fill,
-	.overwrite = bytes_overwrite,
-	.assign = bytes_assign,
-	.append = bytes_append,
-	.compare = bytes_compare,
-	.equal_ct = bytes_equal_ct,
-	.find = bytes_find,
-	.find_plain = bytes_find_plain,
-	.read = bytes_read,
-	.write = bytes_write,
-	.fread = bytes_fread,
-	.fwrite = bytes_fwrite,
+const struct bufpool_calls bp_ffi_calls = {
+	.grow = bp_bytes_grow,
+	.resize = bp_bytes_resize,
+	.extend = bp_bytes_extend,
+	.grant = bp_bytes_grant,
+	.commit = bp_bytes_commit,
+	.expose = bp_bytes_expose,
+	.store = bp_bytes_store,
+	.fill = bp_bytes_fill,
+	.overwrite = bp_bytes_overwrite,
+	.assign = bp_bytes_assign,
+	.append = bp_bytes_append,
+	.compare = bp_bytes_compare,
+	.equal_ct = bp_bytes_equal_ct,
+	.find = bp_bytes_find,
+	.find_plain = bp_bytes_find_plain,
+	.read = bp_bytes_read,
+	.write = bp_bytes_write,
+	.fread = bp_bytes_fread,
+	.fwrite = bp_bytes_fwrite,
 	.free = free_memory,
 	.wipe = wipe_all,
 	.consume = consume,
-	.put = append_put,
-	.put_handle = append_put_handle,
+	.put = bp_append_put,
+	.put_handle = bp_append_put_handle,
 	.borrow = borrow,
-	.scope_open = scope_open,
-	.scope_borrow = scope_borrow,
+	.scope_open = bp_scope_open,
+	.scope_borrow = bp_scope_borrow,
 	.release = release,
 	.freeze = freeze,
 	.detach = detach,
-	.descriptor = buf_at,
-	.descriptors = buf_table_limit,
+	.descriptor = bp_buf_at,
+	.descriptors = bp_buf_table_limit,
 	.rest = rest_fd,
 	.frest = rest_file,
 	.shortage = shortage,
@@ -285,6 +285,6 @@ const struct bufpool_calls ffi_calls = {
 	.lend_frozen = lend_frozen,
 	.lend_copy = lend_copy,
 	.take_back = take_back,
-	.sink_open = sink_open,
-	.sink_handle = sink_handle,
+	.sink_open = bp_sink_open,
+	.sink_handle = bp_sink_handle,
 };

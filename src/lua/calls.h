@@ -8,13 +8,13 @@
 
 #define MESSAGE_MAX 160	/* bytes that hold any message of shortage, message */
 
-extern const struct bufpool_calls ffi_calls;
+extern const struct bufpool_calls bp_ffi_calls;
 
 /* core.deliver, which calls by a lua_CFunction what the FFI must not. */
-int calls_deliver(lua_State *L);
+int bp_calls_deliver(lua_State *L);
 
 /* core.claim_clock(on): true for the first VM of a process that wants to keep
  * time for all; false for the others, until that one gives it up. */
-int calls_claim_clock(lua_State *L);
+int bp_calls_claim_clock(lua_State *L);
 
 #endif

@@ -12,7 +12,7 @@
 #define PATIENCE_MAX 1024
 
 void
-collector_pay_slow(lua_State *L, struct bufpool_account *account)
+bp_collector_pay_slow(lua_State *L, struct bufpool_account *account)
 {
 	double heap = lua_gc(L, LUA_GCCOUNT, 0) * 1024.0;
 
@@ -27,7 +27,7 @@ collector_pay_slow(lua_State *L, struct bufpool_account *account)
 }
 
 bool
-collector_reclaim(lua_State *L, const struct bufpool *pool, double n)
+bp_collector_reclaim(lua_State *L, const struct bufpool *pool, double n)
 {
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 	double held = account->held;

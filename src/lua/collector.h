@@ -16,7 +16,7 @@
 #include "box.h"
 #include "core/pool.h"
 
-void collector_pay_slow(lua_State *L, struct bufpool_account *account);
+void bp_collector_pay_slow(lua_State *L, struct bufpool_account *account);
 
 /*
  * Before every checkout. May run finalizers, which may raise an error of their
@@ -32,7 +32,7 @@ collector_pay(lua_State *L, struct bufpool_account *account)
 	if (account->limit > sunk)
 		account->limit = sunk;
 	if (account->held > account->limit)
-		collector_pay_slow(L, account);
+		bp_collector_pay_slow(L, account);
 	account->debt = 0;
 }
 
@@ -43,6 +43,6 @@ collector_pay(lua_State *L, struct bufpool_account *account)
  * that returned nothing more failures go by before the next. Failures that
  * garbage cannot help do not count.
  */
-bool collector_reclaim(lua_State *L, const struct bufpool *pool, double n);
+bool bp_collector_reclaim(lua_State *L, const struct bufpool *pool, double n);
 
 #endif

@@ -18,7 +18,7 @@ size_at(struct bufpool_config *config, size_t i)
 }
 
 void
-config_push_defaults(lua_State *L)
+bp_config_push_defaults(lua_State *L)
 {
 	struct bufpool_config config;
 
@@ -75,8 +75,8 @@ read_classes(lua_State *L, struct bufpool_class_config *to)
 }
 
 void
-config_read(lua_State *L, struct bufpool_config *config,
-	    struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX])
+bp_config_read(lua_State *L, struct bufpool_config *config,
+	       struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX])
 {
 	bufpool_config_init(config);
 	for (size_t i = 0; i < SIZE_COUNT; i++)

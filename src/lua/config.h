@@ -7,13 +7,13 @@
 #include "box.h"
 
 /* Pushes a table of the defaults: the counts and max_bytes. */
-void config_push_defaults(lua_State *L);
+void bp_config_push_defaults(lua_State *L);
 
 /*
  * Reads the table at index 1, which config.lua has completed and checked. The
  * classes go into `classes`. The name stays on the stack.
  */
-void config_read(lua_State *L, struct bufpool_config *config,
-		 struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX]);
+void bp_config_read(lua_State *L, struct bufpool_config *config,
+		    struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX]);
 
 #endif

@@ -8,16 +8,16 @@
 static double
 signature(void)
 {
-	return (double)(uintptr_t)&box_cookie_drawn;
+	return (double)(uintptr_t)&bp_box_cookie_drawn;
 }
 
 void
-copy_sign(lua_State *L)
+bp_copy_sign(lua_State *L)
 {
 	Dl_info info;
 	const char *path = "the program";
 
-	if (dladdr((const void *)&box_cookie_drawn, &info) != 0 &&
+	if (dladdr((const void *)&bp_box_cookie_drawn, &info) != 0 &&
 	    info.dli_fname != NULL)
 		path = info.dli_fname;
 	lua_pushnumber(L, signature());
@@ -45,7 +45,7 @@ push_foreign(lua_State *L)
 }
 
 bool
-copy_push_boxes(lua_State *L)
+bp_copy_push_boxes(lua_State *L)
 {
 	bool foreign = push_foreign(L);
 
@@ -60,7 +60,7 @@ copy_push_boxes(lua_State *L)
 }
 
 bool
-copy_push_refusal(lua_State *L)
+bp_copy_push_refusal(lua_State *L)
 {
 	bool foreign = push_foreign(L);
 

@@ -11,20 +11,20 @@
 
 #include "box.h"
 
-#define KEY_BOXES "bufpool.boxes"	/* in the registry: see copy_sign */
+#define KEY_BOXES "bufpool.boxes"	/* in the registry: see bp_copy_sign */
 
 /* Signs the table on top, which goes to KEY_BOXES. */
-void copy_sign(lua_State *L);
+void bp_copy_sign(lua_State *L);
 
 /*
  * Pushes the table at KEY_BOXES and returns true, or pushes why this copy may
  * not use the state and returns false. Raises nothing: all strings exist in a
  * state that was signed.
  */
-bool copy_push_boxes(lua_State *L);
+bool bp_copy_push_boxes(lua_State *L);
 
 /* Whether another copy has signed the state; then pushes why this one may not
  * use it. */
-bool copy_push_refusal(lua_State *L);
+bool bp_copy_push_refusal(lua_State *L);
 
 #endif

@@ -24,7 +24,7 @@ frozen_gc(lua_State *L)
 		box_finalize(box, BOX_RELEASED);
 		frozen = box_disown_frozen(box);
 		if (frozen != NULL)
-			frozen_unref_gc(frozen);
+			bp_frozen_unref_gc(frozen);
 	}
 	return 0;
 }
@@ -61,7 +61,7 @@ frozen_slice(lua_State *L)
 	double len = argument_size(L, 3, 2, "slice");
 
 	if (offset + len > (double)box->len)
-		argument_bad(L, 1, "slice", "out of range");
+		bp_argument_bad(L, 1, "slice", "out of range");
 	return share_memory(L, "slice", (size_t)offset, (size_t)len);
 }
 
@@ -71,7 +71,8 @@ frozen_share(lua_State *L)
 	struct bufpool_frozen_box *box = argument_self(L, KIND_FROZEN, "share");
 	const uint8_t *start = bufpool_frozen_data(box->frozen);
 	struct ticket_range part = { (size_t)(box->at - start), box->len };
-	uint64_t ticket = ticket_share(bufpool_frozen_ref(box->frozen), part);
+	uint64_t ticket = bp_ticket_share(bufpool_frozen_ref(box->frozen),
+					  part);
 
 	if (ticket == 0) {
 		bufpool_frozen_unref(box->frozen);
@@ -83,7 +84,7 @@ frozen_share(lua_State *L)
 	return 1;
 }
 
-const luaL_Reg frozen_methods[] = {
+const luaL_Reg bp_frozen_methods[] = {
 	{ "release", frozen_release },
 	{ "clone", frozen_clone },
 	{ "slice", frozen_slice },
@@ -91,7 +92,7 @@ const luaL_Reg frozen_methods[] = {
 	{ NULL, NULL }
 };
 
-const luaL_Reg frozen_meta[] = {
+const luaL_Reg bp_frozen_meta[] = {
 	{ "__gc", frozen_gc },
 	{ NULL, NULL }
 };

@@ -41,7 +41,7 @@ call(lua_State *L, struct bufpool_account *account, struct bufpool_box *box)
 }
 
 int
-guard_call(lua_State *L)
+bp_guard_call(lua_State *L)
 {
 	struct bufpool_box *box = argument_self(L, KIND_BUFFER, "with");
 
@@ -52,7 +52,7 @@ guard_call(lua_State *L)
 }
 
 bool
-guard_allowed(lua_State *L)
+bp_guard_allowed(lua_State *L)
 {
 	const struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 
@@ -76,7 +76,7 @@ probe(lua_State *L)
 }
 
 bool
-guard_works(lua_State *L)
+bp_guard_works(lua_State *L)
 {
 	bool *ran = lua_newuserdata(L, sizeof *ran);
 	bool works;

@@ -12,13 +12,13 @@
 #include "box.h"
 
 /* core.guard(buf, fn, ...): fn(buf, ...). fn cannot yield in it. */
-int guard_call(lua_State *L);
+int bp_guard_call(lua_State *L);
 
 /* Whether the caller could not yield anyway, and few guarded calls stand around
  * it. */
-bool guard_allowed(lua_State *L);
+bool bp_guard_allowed(lua_State *L);
 
 /* Whether this LuaJIT runs clean-ups of C frames when it raises. */
-bool guard_works(lua_State *L);
+bool bp_guard_works(lua_State *L);
 
 #endif

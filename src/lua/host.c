@@ -24,7 +24,7 @@ luaopen_bufpool(lua_State *L)
 	const struct lua_source *s;
 	int preload;
 
-	if (copy_push_refusal(L))
+	if (bp_copy_push_refusal(L))
 		luaL_error(L, "%s", lua_tostring(L, -1));
 	lua_getglobal(L, "require");
 	lua_getglobal(L, "package");

@@ -81,10 +81,10 @@ static void
 push_cookies(lua_State *L)
 {
 	lua_newtable(L);
-	for (int kind = 0; box_kinds[kind] != NULL; kind++) {
+	for (int kind = 0; bp_box_kinds[kind] != NULL; kind++) {
 		lua_pushinteger(L, (int32_t)box_cookie(
 			(enum box_kind)(KIND_POOL + kind)));
-		lua_setfield(L, -2, box_kinds[kind]);
+		lua_setfield(L, -2, bp_box_kinds[kind]);
 	}
 	lua_pushinteger(L, (int32_t)(box_cookie(KIND_POOL) >> 32));
 	lua_setfield(L, -2, "high");
@@ -104,9 +104,9 @@ publish(lua_State *L)
 }
 
 static const luaL_Reg module_functions[] = {
-	{ "publish", publish }, { "plain", plain_method },
-	{ "guard", guard_call }, { "deliver", calls_deliver },
-	{ "claim_clock", calls_claim_clock },
+	{ "publish", publish }, { "plain", bp_plain_method },
+	{ "guard", bp_guard_call }, { "deliver", bp_calls_deliver },
+	{ "claim_clock", bp_calls_claim_clock },
 	{ NULL, NULL }
 };
 
@@ -144,8 +144,8 @@ add_class(lua_State *L, int index, const char *name, const luaL_Reg *methods,
 static void
 add_facts(lua_State *L)
 {
-	memcpy(lua_newuserdata(L, sizeof ffi_calls), &ffi_calls,
-	       sizeof ffi_calls);
+	memcpy(lua_newuserdata(L, sizeof bp_ffi_calls), &bp_ffi_calls,
+	       sizeof bp_ffi_calls);
 	lua_setfield(L, -2, "calls");
 	push_cookies(L);
 	lua_setfield(L, -2, "cookies");
@@ -155,15 +155,15 @@ add_facts(lua_State *L)
 	lua_setfield(L, -2, "version");
 	lua_pushliteral(L, TICKETS_EXHAUSTED);
 	lua_setfield(L, -2, "tickets_exhausted");
-	lua_pushboolean(L, guard_works(L));
+	lua_pushboolean(L, bp_guard_works(L));
 	lua_setfield(L, -2, "guard_works");
 	push_constants(L);
 	lua_setfield(L, -2, "constants");
-	config_push_defaults(L);
+	bp_config_push_defaults(L);
 	lua_setfield(L, -2, "defaults");
-	push_names(L, box_kinds, KIND_POOL);
+	push_names(L, bp_box_kinds, KIND_POOL);
 	lua_setfield(L, -2, "kinds");
-	push_names(L, box_states, BOX_LIVE);
+	push_names(L, bp_box_states, BOX_LIVE);
 	lua_setfield(L, -2, "states");
 }
 
@@ -175,23 +175,23 @@ luaopen_bufpool_core(lua_State *L)
 	lua_getfield(L, LUA_REGISTRYINDEX, KEY_OPENED);
 	if (!lua_isnil(L, -1))
 		return 1;
-	box_draw_cookie();
+	bp_box_draw_cookie();
 	lua_settop(L, 0);
 	account = lua_newuserdata(L, sizeof *account);
 	memset(account, 0, sizeof *account);
 	for (int i = 2; i <= UP_COUNT; i++)
 		lua_newtable(L);
-	add_class(L, 2, "pool", pool_methods, pool_meta);
-	add_class(L, 3, "buffer", buffer_methods, buffer_meta);
-	add_class(L, 4, "frozen", frozen_methods, frozen_meta);
+	add_class(L, 2, "pool", bp_pool_methods, bp_pool_meta);
+	add_class(L, 3, "buffer", bp_buffer_methods, bp_buffer_meta);
+	add_class(L, 4, "frozen", bp_frozen_methods, bp_frozen_meta);
 	add_class(L, 5, "dead", NULL, NULL);
-	add_functions(L, pool_functions);
-	add_functions(L, ticket_functions);
+	add_functions(L, bp_pool_functions);
+	add_functions(L, bp_ticket_functions);
 	add_functions(L, module_functions);
 	add_facts(L);
 	lua_newtable(L);
-	add_functions(L, box_functions);
-	copy_sign(L);
+	add_functions(L, bp_box_functions);
+	bp_copy_sign(L);
 	lua_setfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
 	lua_pushvalue(L, -1);
 	lua_setfield(L, LUA_REGISTRYINDEX, KEY_OPENED);

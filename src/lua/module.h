@@ -10,10 +10,11 @@
 #define KEY_OPENED "bufpool"
 
 /* Functions of the module's private table, and those that make boxes. */
-extern const luaL_Reg pool_functions[], ticket_functions[], box_functions[];
+extern const luaL_Reg bp_pool_functions[], bp_ticket_functions[];
+extern const luaL_Reg bp_box_functions[];
 
-extern const luaL_Reg pool_methods[], pool_meta[];
-extern const luaL_Reg buffer_methods[], buffer_meta[];
-extern const luaL_Reg frozen_methods[], frozen_meta[];
+extern const luaL_Reg bp_pool_methods[], bp_pool_meta[];
+extern const luaL_Reg bp_buffer_methods[], bp_buffer_meta[];
+extern const luaL_Reg bp_frozen_methods[], bp_frozen_meta[];
 
 #endif

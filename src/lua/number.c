@@ -121,7 +121,7 @@ integer(uint64_t n, char *to)
 }
 
 size_t
-number_text(double v, char *to)
+bp_number_text(double v, char *to)
 {
 	double positive = fabs(v);
 	size_t sign = v < 0, n;

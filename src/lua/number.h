@@ -7,15 +7,13 @@
 #ifndef BUFPOOL_LUA_NUMBER_H
 #define BUFPOOL_LUA_NUMBER_H
 
-#include "names.h"
-
 #include <stddef.h>
 
-#define NUMBER_MAX 24	/* bytes that hold any text of number_text */
+#define NUMBER_MAX 24	/* bytes that hold any text of bp_number_text */
 
 /* Writes the text, and no byte more, and returns its length; 0 for what Lua has
  * to tell: NaN, -0, what is as large as 10^14 or smaller than 10^-4, and
  * ties. */
-size_t number_text(double v, char *to);
+size_t bp_number_text(double v, char *to);
 
 #endif

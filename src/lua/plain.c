@@ -297,7 +297,8 @@ plain_find(lua_State *L)
 		return in_lua(L);
 	needle = lua_tolstring(L, 2, &n);
 	i = i < 1 ? 1 : i;
-	hit = (lua_toboolean(L, 4) ? bytes_find_plain : bytes_find)(self.o,
+	hit = (lua_toboolean(L,
+			     4) ? bp_bytes_find_plain : bp_bytes_find)(self.o,
 		self.epoch, (size_t)i - 1, NULL, 0, needle, n);
 	if (hit < -1)
 		return in_lua(L);
@@ -398,7 +399,7 @@ plain_put(lua_State *L)
 	for (int k = 0; k < count; k++)
 		if (!value(L, k + 2, &values.at[k], &values.n[k]))
 			return in_lua(L);
-	if (append(self.b, self.box, &values, count) != 0)
+	if (bp_append(self.b, self.box, &values, count) != 0)
 		return in_lua(L);
 	return return_self(L);
 }
@@ -411,7 +412,7 @@ plain_skip(lua_State *L)
 
 	if (n < 0 || !buffer(L, &self))
 		return in_lua(L);
-	buf_consume(self.b, n < (double)self.len ? (size_t)n : self.len);
+	bp_buf_consume(self.b, n < (double)self.len ? (size_t)n : self.len);
 	return return_self(L);
 }
 
@@ -422,7 +423,7 @@ plain_reset(lua_State *L)
 
 	if (!buffer(L, &self))
 		return in_lua(L);
-	buf_consume(self.b, self.len);
+	bp_buf_consume(self.b, self.len);
 	return return_self(L);
 }
 
@@ -446,7 +447,7 @@ plain_get(lua_State *L)
 	push_text(L, self.at, (size_t)n);
 	if (!buffer(L, &now) || now.b != self.b || now.epoch != self.epoch)
 		return anew_in_lua(L, arguments);
-	buf_consume(self.b, (size_t)n);
+	bp_buf_consume(self.b, (size_t)n);
 	return 1;
 }
 
@@ -576,7 +577,7 @@ plain_get_number(lua_State *L)
 	if (!buffer(L, &self) || self.len < (size_t)(kind & KIND_SIZE) ||
 	    !push_number(L, to, self.at, kind))
 		return anew_in_lua(L, arguments);
-	buf_consume(self.b, kind & KIND_SIZE);
+	bp_buf_consume(self.b, kind & KIND_SIZE);
 	return 1;
 }
 
@@ -610,7 +611,7 @@ plain_put_number(lua_State *L)
 		if (!bits_of(L, k + 2, kind, &bits))
 			return in_lua(L);
 	if (total > self.b->capacity - self.len &&
-	    append_grow(self.b, self.len + total, self.box) != 0)
+	    bp_append_grow(self.b, self.len + total, self.box) != 0)
 		return in_lua(L);
 	buf_raise_mark(self.b, self.len + total);
 	buf_changed(self.b);
@@ -668,7 +669,7 @@ plain_extend(lua_State *L)
 	struct self self;
 
 	if (stop < 0 || !buffer(L, &self) ||
-	    bytes_extend(self.b, self.epoch, (size_t)stop, self.box) != 0)
+	    bp_bytes_extend(self.b, self.epoch, (size_t)stop, self.box) != 0)
 		return in_lua(L);
 	return 0;
 }
@@ -701,7 +702,7 @@ plain_borrow(lua_State *L)
 	lua_pushvalue(L, UP_TYPE);
 	lua_call(L, 0, 1);
 	box = box_test(L, 1, KIND_POOL);
-	taken = box != NULL ? ffi_calls.borrow(box, (size_t)n) : NULL;
+	taken = box != NULL ? bp_ffi_calls.borrow(box, (size_t)n) : NULL;
 	if (taken == NULL)
 		return anew_in_lua(L, 2);
 	*handle(L, 3) = taken;
@@ -783,14 +784,14 @@ class_of(lua_State *L, int index)
 
 	if (class == NULL)
 		return CLASS_ANY;
-	for (int kind = 0; box_kinds[kind] != NULL; kind++)
-		if (strcmp(class, box_kinds[kind]) == 0)
+	for (int kind = 0; bp_box_kinds[kind] != NULL; kind++)
+		if (strcmp(class, bp_box_kinds[kind]) == 0)
 			return KIND_POOL + kind;
 	return CLASS_HANDLE;
 }
 
 int
-plain_method(lua_State *L)
+bp_plain_method(lua_State *L)
 {
 	const luaL_Reg *p = plain;
 	const char *name = luaL_checkstring(L, 1);

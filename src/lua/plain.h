@@ -14,6 +14,6 @@
  * object or "handle", or nil for a function that takes objects of all. The
  * other arguments are what tells a handle, as plain.c says; the type of
  * handles; and those of 64-bit integers. */
-int plain_method(lua_State *L);
+int bp_plain_method(lua_State *L);
 
 #endif

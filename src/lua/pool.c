@@ -9,9 +9,9 @@
 #include "module.h"
 #include "stats.h"
 
-/* core.reclaim(x, n): collector_reclaim for functions called by FFI, in which
- * no collection may run. x is the pool, or the number of the descriptor that is
- * to grow. */
+/* core.reclaim(x, n): bp_collector_reclaim for functions called by FFI, in
+ * which no collection may run. x is the pool, or the number of the descriptor
+ * that is to grow. */
 static int
 core_reclaim(lua_State *L)
 {
@@ -19,13 +19,13 @@ core_reclaim(lua_State *L)
 	struct bufpool_buf *b;
 
 	if (lua_type(L, 1) == LUA_TNUMBER) {
-		b = buf_at((uint32_t)lua_tonumber(L, 1));
+		b = bp_buf_at((uint32_t)lua_tonumber(L, 1));
 		if (b->arena != NULL)
 			pool = pool_of(b);
 	} else
 		pool = ((struct bufpool_pool_box *)
 			argument_self(L, KIND_POOL, "borrow"))->pool;
-	lua_pushboolean(L, collector_reclaim(L, pool, lua_tonumber(L, 2)));
+	lua_pushboolean(L, bp_collector_reclaim(L, pool, lua_tonumber(L, 2)));
 	return 1;
 }
 
@@ -50,7 +50,7 @@ shortage(lua_State *L, int error, double size)
 	if (error == EAGAIN)
 		lua_pushliteral(L, "exhausted");
 	else {
-		ffi_calls.shortage(error, size, text, sizeof text);
+		bp_ffi_calls.shortage(error, size, text, sizeof text);
 		lua_pushstring(L, text);
 	}
 	return 2;
@@ -79,7 +79,7 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	buf = take(pool->pool, (size_t)n, align);
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
 		error = errno;
-		if (collector_reclaim(L, pool->pool, n)) {
+		if (bp_collector_reclaim(L, pool->pool, n)) {
 			argument_self(L, KIND_POOL, name);
 			buf = take(pool->pool, (size_t)n, align);
 		} else
@@ -145,7 +145,7 @@ core_take(lua_State *L)
 			   argument_size(L, 2, 1, "with"), 0);
 	if (results > 1)
 		return results;
-	lua_pushboolean(L, guard_allowed(L));
+	lua_pushboolean(L, bp_guard_allowed(L));
 	return 2;
 }
 
@@ -201,7 +201,7 @@ pool_checkout_aligned(lua_State *L)
 	n = argument_size(L, 2, 1, "checkout_aligned");
 	align = argument_size(L, 3, 2, "checkout_aligned");
 	if (align == 0 || ((size_t)align & ((size_t)align - 1)) != 0)
-		argument_bad(L, 2, "checkout_aligned",
+		bp_argument_bad(L, 2, "checkout_aligned",
 			lua_pushfstring(L, "power of two expected, got %f",
 					align));
 	return checkout(L, pool, "checkout_aligned", bufpool_checkout_aligned,
@@ -279,7 +279,7 @@ core_create(lua_State *L)
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	lua_settop(L, 1);
-	config_read(L, &config, classes);
+	bp_config_read(L, &config, classes);
 	box = box_new(L, KIND_POOL, sizeof *box);
 	while ((pool = bufpool_create(&config)) == NULL) {
 		if (errno != EEXIST)
@@ -287,7 +287,7 @@ core_create(lua_State *L)
 		pool = bufpool_get(config.name);
 		if (pool == NULL)
 			continue;
-		key = settings_difference(pool, &config);
+		key = bp_settings_difference(pool, &config);
 		bufpool_destroy(pool);
 		if (key != NULL) {
 			lua_pushnil(L);
@@ -321,7 +321,7 @@ core_get(lua_State *L)
 	const char *name;
 
 	if (lua_type(L, 1) != LUA_TSTRING)
-		argument_bad(L, 1, "get",
+		bp_argument_bad(L, 1, "get",
 			lua_pushfstring(L, "string expected, got %s",
 				lua_isnone(L, 1) ? "no value" :
 				luaL_typename(L, 1)));
@@ -343,11 +343,11 @@ core_maintain(lua_State *L)
 	return 1;
 }
 
-const luaL_Reg pool_functions[] = {
+const luaL_Reg bp_pool_functions[] = {
 	{ "create", core_create },
 	{ "default", core_default },
 	{ "get", core_get },
-	{ "stats", stats_of_all },
+	{ "stats", bp_stats_of_all },
 	{ "maintain", core_maintain },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
@@ -357,19 +357,19 @@ const luaL_Reg pool_functions[] = {
 	{ NULL, NULL }
 };
 
-const luaL_Reg pool_methods[] = {
+const luaL_Reg bp_pool_methods[] = {
 	{ "checkout", pool_checkout },
 	{ "checkout_zeroed", pool_checkout_zeroed },
 	{ "checkout_aligned", pool_checkout_aligned },
 	{ "try_checkout", pool_try_checkout },
 	{ "writer", pool_writer },
-	{ "stats", stats_of_pool },
+	{ "stats", bp_stats_of_pool },
 	{ "trim", pool_trim },
 	{ "close", pool_close },
 	{ NULL, NULL }
 };
 
-const luaL_Reg pool_meta[] = {
+const luaL_Reg bp_pool_meta[] = {
 	{ "__gc", pool_gc },
 	{ NULL, NULL }
 };

@@ -50,7 +50,7 @@ box_take(lua_State *L)
 	return 0;
 }
 
-const luaL_Reg box_functions[] = {
+const luaL_Reg bp_box_functions[] = {
 	{ "pool", box_pool },
 	{ "buffer", box_buf },
 	{ "frozen", box_frozen },
@@ -63,7 +63,7 @@ const luaL_Reg box_functions[] = {
 static bool
 box(lua_State *L, const char *kind, const void *what)
 {
-	if (!copy_push_boxes(L))
+	if (!bp_copy_push_boxes(L))
 		return false;
 	lua_getfield(L, -1, kind);
 	lua_remove(L, -2);
@@ -135,7 +135,7 @@ bufpool_lua_frozen_bytes(lua_State *L, int index, size_t *len)
 static void
 type_error(lua_State *L, int index, const char *expected)
 {
-	if (lua_isuserdata(L, index) && copy_push_refusal(L))
+	if (lua_isuserdata(L, index) && bp_copy_push_refusal(L))
 		luaL_error(L, "%s", lua_tostring(L, -1));
 	luaL_typerror(L, index, expected);
 }
@@ -177,7 +177,7 @@ take(lua_State *L, int index)
 {
 	luaL_checkstack(L, 3, "bufpool_lua_take");
 	lua_pushvalue(L, index);
-	if (!copy_push_boxes(L))
+	if (!bp_copy_push_boxes(L))
 		lua_error(L);
 	lua_getfield(L, -1, "take");
 	lua_replace(L, -2);

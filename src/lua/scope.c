@@ -30,7 +30,7 @@ enrol(void *request, int late, void *list)
 	struct cleanup *c;
 
 	if (cleanup != NULL)
-		return cleanup(request, scope_end, list) == 0 ? 0 : ENOMEM;
+		return cleanup(request, bp_scope_end, list) == 0 ? 0 : ENOMEM;
 	cleanup_add = (cleanup_add_fn *)
 		dlsym(RTLD_DEFAULT, "ngx_http_lua_cleanup_add");
 	if (late || cleanup_add == NULL)
@@ -39,12 +39,12 @@ enrol(void *request, int late, void *list)
 	if (c == NULL)
 		return ENOMEM;
 	c->data = list;
-	c->handler = scope_end;
+	c->handler = bp_scope_end;
 	return 0;
 }
 
 struct bufpool_handle *
-scope_open(struct bufpool_pool_box *pool, void *request, int late)
+bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 {
 	struct bufpool_buf *b;
 	struct bufpool_handle *list;
@@ -86,7 +86,7 @@ entry_buf(const struct bufpool_buf *list, size_t at)
 }
 
 static void
-append(struct bufpool_buf *list, uint64_t value)
+bp_append(struct bufpool_buf *list, uint64_t value)
 {
 	memcpy(list->at + list->len, &value, sizeof value);
 	list->len += sizeof value;
@@ -103,7 +103,7 @@ sweep(struct bufpool_buf *list)
 	list->len = 0;
 	for (size_t i = 0; i + sizeof(uint64_t) <= len; i += sizeof(uint64_t))
 		if (entry_buf(list, i) != NULL)
-			append(list, entry(list, i));
+			bp_append(list, entry(list, i));
 	buf_changed(list);
 }
 
@@ -122,7 +122,7 @@ make_room(struct bufpool_buf *list)
 		return true;
 	sweep(list);
 	if (list->len > list->capacity / 2)
-		grow_to(list, 2 * list->capacity);
+		bp_grow_to(list, 2 * list->capacity);
 	return has_room(list);
 }
 
@@ -146,8 +146,8 @@ take(struct bufpool *pool, size_t n, size_t alignment, int kind)
 }
 
 struct bufpool_handle *
-scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
-	     size_t n, size_t alignment, int kind)
+bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
+		size_t n, size_t alignment, int kind)
 {
 	struct bufpool_buf *l = box_handle_buf(list), *b;
 
@@ -160,14 +160,14 @@ scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 	else if ((b = box_lend(take(pool->pool, n, alignment, kind))) == NULL)
 		pool->error = errno;
 	else {
-		append(l, (uintptr_t)box_handle(b));
+		bp_append(l, (uintptr_t)box_handle(b));
 		return box_handle(b);
 	}
 	return NULL;
 }
 
 void
-scope_end(void *list)
+bp_scope_end(void *list)
 {
 	struct bufpool_buf *l = box_handle_buf(list), *b;
 

@@ -22,15 +22,16 @@ enum scope_kind {
 };
 
 /*
- * A list for a request of nginx, an ngx_http_request_t that lives: scope_end is
- * called for it by ngx_http_bufpool_module when nginx frees the request's
+ * A list for a request of nginx, an ngx_http_request_t that lives: bp_scope_end
+ * is called for it by ngx_http_bufpool_module when nginx frees the request's
  * memory, or else by the Lua module's cleanup, which comes before log_by_lua;
  * `late` says that it is too late for the latter. NULL when it fails, and then
  * nothing is left behind; the errno is in pool->error, ENOTSUP when there is no
  * way to learn of the request's end, ESTALE when the pool is closed.
  */
-struct bufpool_handle *scope_open(struct bufpool_pool_box *pool, void *request,
-				  int late);
+struct bufpool_handle *bp_scope_open(struct bufpool_pool_box *pool,
+				     void *request,
+				     int late);
 
 /*
  * A buffer of n bytes, in the list. `alignment` is for SCOPE_ALIGNED and a
@@ -38,12 +39,12 @@ struct bufpool_handle *scope_open(struct bufpool_pool_box *pool, void *request,
  * the list's request has ended, ENOBUFS when the list cannot grow, ESTALE when
  * the pool is closed.
  */
-struct bufpool_handle *scope_borrow(struct bufpool_pool_box *pool,
-				    struct bufpool_handle *list, size_t n,
-				    size_t alignment, int kind);
+struct bufpool_handle *bp_scope_borrow(struct bufpool_pool_box *pool,
+				       struct bufpool_handle *list, size_t n,
+				       size_t alignment, int kind);
 
 /* Releases what is in the list, and the list. Called by nginx, in the thread of
  * the request. Knows no Lua. */
-void scope_end(void *list);
+void bp_scope_end(void *list);
 
 #endif

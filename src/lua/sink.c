@@ -31,13 +31,13 @@ expect(struct bufpool_sink *s, size_t n)
 	/* A header may promise more than ever comes: what there is no memory
 	 * for is told when it comes. */
 	if (b->capacity - b->len < n)
-		grow_to(b, b->len + n);
+		bp_grow_to(b, b->len + n);
 }
 
 static int
-append(struct bufpool_buf *b, const uint8_t *at, size_t n)
+bp_append(struct bufpool_buf *b, const uint8_t *at, size_t n)
 {
-	if (b->capacity - b->len < n && grow_to(b, b->len + n) < 0)
+	if (b->capacity - b->len < n && bp_grow_to(b, b->len + n) < 0)
 		return errno;
 	memcpy(b->at + b->len, at, n);
 	b->len += n;
@@ -62,14 +62,14 @@ put(struct bufpool_sink *s, const uint8_t *at, size_t n)
 		return;
 	}
 	most = room(s, b) < n ? room(s, b) : n;
-	s->error = most > 0 ? append(b, at, most) : 0;
+	s->error = most > 0 ? bp_append(b, at, most) : 0;
 	if (s->error == 0 && most < n)
 		s->error = EMSGSIZE;
 }
 
 int
-sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
-	  size_t max)
+bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
+	     size_t max)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
@@ -81,7 +81,7 @@ sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
 }
 
 struct bufpool_handle *
-sink_handle(const struct bufpool_sink *sink)
+bp_sink_handle(const struct bufpool_sink *sink)
 {
 	struct bufpool_buf *b = target(sink);
 

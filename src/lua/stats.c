@@ -92,7 +92,7 @@ push_stats(lua_State *L, struct bufpool_stats *s,
 }
 
 int
-stats_of_pool(lua_State *L)
+bp_stats_of_pool(lua_State *L)
 {
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "stats");
 	struct bufpool_stats s;
@@ -166,7 +166,7 @@ add_stats(struct bufpool_stats *total, struct totals *classes,
 
 /* Holds no reference while Lua may raise. */
 int
-stats_of_all(lua_State *L)
+bp_stats_of_all(lua_State *L)
 {
 	struct bufpool_stats total = { .numa_requested = BUFPOOL_NUMA_NONE }, s;
 	char name[BUFPOOL_NAME_MAX];
@@ -179,11 +179,11 @@ stats_of_all(lua_State *L)
 	lua_newtable(L);
 	lua_pushnil(L);
 	classes = make_room(L, 2);
-	while (registry_next(&cursor, &pool)) {
+	while (bp_registry_next(&cursor, &pool)) {
 		bufpool_get_stats(pool, &s);
 		memcpy(name, pool->name, sizeof name);
 		closed = pool_closed(pool);
-		arena_drop(&pool->arena);
+		bp_arena_drop(&pool->arena);
 		add_stats(&total, classes, &s);
 		if (name[0] != '\0' && !closed) {
 			push_stats(L, &s, s.classes, s.class_count);

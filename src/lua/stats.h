@@ -7,9 +7,9 @@
 #include "box.h"
 
 /* pool:stats() */
-int stats_of_pool(lua_State *L);
+int bp_stats_of_pool(lua_State *L);
 
 /* core.stats(): the totals, and the field "pools" by name. */
-int stats_of_all(lua_State *L);
+int bp_stats_of_all(lua_State *L);
 
 #endif

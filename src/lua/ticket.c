@@ -27,7 +27,7 @@ core_adopt(lua_State *L)
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 	double n = argument_plain_size(L, 1);
 	uint64_t ticket = n >= 0 ? (uint64_t)n : 0;
-	enum ticket_kind kind = ticket_kind(ticket);
+	enum bp_ticket_kind kind = bp_ticket_kind(ticket);
 	struct bufpool_frozen *frozen;
 	struct bufpool_buf *buf;
 	size_t offset, len;
@@ -60,7 +60,7 @@ core_adopt(lua_State *L)
 	return 1;
 }
 
-const luaL_Reg ticket_functions[] = {
+const luaL_Reg bp_ticket_functions[] = {
 	{ "adopt", core_adopt },
 	{ NULL, NULL }
 };
