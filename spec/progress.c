@@ -57,7 +57,7 @@
 #include "bufpool.h"
 #include "core/hook.h"
 #include "core/pool.h"
-#include "core/refill.h"
+#include "core/checkout.h"
 #include "core/system.h"
 #include "core/ticket.h"
 #include "core/trim.h"

@@ -1,237 +1,456 @@
+#include <sched.h>
+
+#include "forked.h"
 #include "checkout.h"
-#include "refill.h"
-#include "spill.h"
-#include "wipe.h"
+#include "stats.h"
+#include "system.h"
+#include "trim.h"
 
-#define unlikely(x) __builtin_expect(!!(x), 0)
+#define TRIES 64	/* before memory that someone moves is given up */
+#define TRIES_ON_CORE 8	/* of these: before the core is offered to others */
 
-static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,
-					       struct bufpool *p, size_t n,
-					       unsigned take);
-static struct bufpool_buf *checkout_called_slow(struct bufpool_shelf *s,
-						struct bufpool_buf *b,
-						size_t n);
-static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
-					     struct bufpool_buf *b, size_t n);
-
-/*
- * Whatever is not the common case ends in a call that returns for it, so that
- * the common case needs no stack frame.
- */
-static inline __attribute__((always_inline)) struct bufpool_buf *
-checkout(struct bufpool *p, size_t n, unsigned take)
+/* A thread that has moved to another node takes its buffers from there, and
+ * leaves those of the old one where that node's threads look first. */
+static void
+find_node(struct bufpool *p, struct cache *k)
 {
-	struct cache *k = thread_own_cache(p->caches.place);
-	struct bufpool_shelf *s;
-	struct bufpool_buf *b;
-	uint32_t count;
+	unsigned node;
 
-	if (unlikely(k == NULL))
-		return bp_checkout_slow(p, n, take);
-	s = cache_shelf(&p->caches, k, n);
-	shelf_enter(s);
-	count = shelf_count(s);
-	if (unlikely(!shelf_has(s, count)))
-		return checkout_empty_slow(s, p, n, take);
-	b = shelf_pop(s, count);
-	if (unlikely(shelf_exit(s)))
-		return checkout_called_slow(s, b, n);
-	if (unlikely(counter_add(&s->checkouts, 1) >= s->due))
-		return checkout_due_slow(s, b, n);
-	return buf_turn_out(b, n);
-}
-
-struct bufpool_buf *
-bufpool_checkout(struct bufpool *p, size_t n)
-{
-	return checkout(p, n, TAKE_ANY);
-}
-
-struct bufpool_buf *
-bufpool_try_checkout(struct bufpool *p, size_t n)
-{
-	return checkout(p, n, TAKE_READY);
-}
-
-static __attribute__((noinline)) struct bufpool_buf *
-checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
-		    unsigned take)
-{
-	shelf_leave(s);
-	return bp_checkout_slow(p, n, take);
-}
-
-/* The pool was closed meanwhile, or the shelf is claimed. */
-static __attribute__((noinline)) struct bufpool_buf *
-checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
-{
-	bp_shelf_leave_slow(s);
-	if (counter_add(&s->checkouts, 1) >= s->due)
-		return checkout_due_slow(s, b, n);
-	return buf_turn_out(b, n);
-}
-
-static __attribute__((noinline)) struct bufpool_buf *
-checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
-{
-	bp_cache_maintain_slow(pool_of(b), s);
-	return buf_turn_out(b, n);
-}
-
-static void release_foreign(struct bufpool_buf *b, bool by_gc);
-static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
-			  bool by_gc);
-static void release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s,
-			   bool by_gc);
-static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
-			      bool by_gc);
-
-/* A buffer that is wiped, onto a shelf of the caller's. */
-static inline __attribute__((always_inline)) void
-release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
-{
-	uint32_t count;
-
-	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
-	shelf_enter(s);
-	count = shelf_count(s);
-	if (unlikely(!shelf_has_room(s, count))) {
-		release_full_slow(b, s, by_gc);
+	if (p->layout.nodes == 1)
 		return;
+	node = bp_arena_node(&p->arena);
+	if (node != k->node) {
+		bp_cache_flush(k);
+		k->node = node;
 	}
-	shelf_push(s, count, b);
-	counter_add(&s->releases, 1);
-	if (by_gc)
-		counter_add(&s->cache->gc_returns, 1);
-	if (unlikely(shelf_exit(s)))
-		bp_shelf_leave_slow(s);
 }
 
 /*
- * The caller has turned the state, so the buffer is its alone, and it is wiped
- * before anyone else can see it.
+ * Reading the clock at each checkout would take a third of its time. So where
+ * two looks follow each other within SLOW milliseconds, the way to the next one
+ * is twice as long, up to SHELF_STRIDE checkouts; where they do not, it is one
+ * checkout.
  */
-static inline __attribute__((always_inline)) void
-release(struct bufpool_buf *b, bool by_gc)
-{
-	struct bufpool_shelf *s = b->shelf;
-
-	hook("release: turned");
-	buf_changed(b);
-	if (unlikely(!owner_is_self(s->owner)))
-		release_foreign(b, by_gc);
-	else if ((b->mark | b->flags) != 0)
-		release_dirty(b, s, by_gc);
-	else
-		release_wiped(b, s, by_gc);
-}
+#define SLOW 100
 
 void
-bufpool_release(struct bufpool_buf *b)
+bp_cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s)
 {
+	int64_t now = bp_system_now();
+
+	if (now - s->looked_at >= SLOW || s->stride == 0)
+		s->stride = 1;
+	else if (s->stride < SHELF_STRIDE)
+		s->stride *= 2;
+	s->looked_at = now;
+	s->due = counter_get(&s->checkouts) + s->stride;
+	find_node(p, s->cache);
+	bp_trim_maintain(p, now);
+}
+
+/* From depots of other threads, those first that are listed after the caller's
+ * own, so that not all threads empty the same one. *from becomes the depot. */
+static struct bufpool_buf *
+steal(struct bufpool *p, const struct cache *own, unsigned ring,
+      struct depot **from)
+{
+	unsigned class = ring % p->layout.classes, part = PART_DEPOT(class);
+
+	for (int pass = own == NULL; pass < 2; pass++) {
+		struct cache_walk w = pass == 0
+		    ? caches_after(own, part) : caches_all(&p->caches, part);
+		struct cache *k;
+
+		while ((k = caches_next(&w)) != NULL && k != own) {
+			struct bufpool_buf *b;
+
+			hook("steal: found a cache");
+			b = bp_depot_take(k->depot, ring);
+			if (b != NULL) {
+				*from = k->depot;
+				return b;
+			}
+			bp_cache_unmark_depot(k, class);
+		}
+	}
+	return NULL;
+}
+
+/* Buffers of a ring, `count` at most, from the place that had the first. */
+static uint32_t
+take_more(struct bufpool *p, struct depot *from, unsigned ring,
+	  struct bufpool_buf **to, uint32_t count)
+{
+	uint32_t got = 0;
+
+	if (from != NULL)
+		return bp_depot_take_some(from, ring, to, count);
+	while (got < count &&
+	       (to[got] = bp_commons_take(&p->caches.commons, ring)) != NULL)
+		got++;
+	return got;
+}
+
+/* What is on the shelf fills up to half of it. */
+static void
+fill_shelf(struct bufpool *p, struct bufpool_shelf *s, struct depot *from,
+	   unsigned ring)
+{
+	uint32_t half = (s->full + 1) / 2, count = 0;
+	struct bufpool_buf *more[SHELF_MAX];
+
+	if (!bp_shelf_open(s))
+		return;
+	if (shelf_count(s) + 1 < half)
+		count = take_more(p, from, ring, more,
+				  half - 1 - shelf_count(s));
+	while (count > 0)
+		shelf_put(s, more[--count]);
+	shelf_leave(s);
+}
+
+/* A ready buffer of the caller's node; k is NULL for a thread without cache. */
+static struct bufpool_buf *
+refill(struct bufpool *p, struct cache *k, unsigned class)
+{
+	unsigned node = k ? k->node : bp_arena_node(&p->arena);
+	unsigned ring = layout_ring(&p->layout, node, class);
+	struct depot *from = k ? k->depot : NULL;
+	struct bufpool_buf *b = NULL;
+
+	/* A shelf that was shut may still have some. */
+	if (k != NULL && shelf_count(&k->shelf[class]) > 0 &&
+	    bp_shelf_open(&k->shelf[class])) {
+		b = shelf_take(&k->shelf[class]);
+		shelf_leave(&k->shelf[class]);
+		if (b != NULL)
+			return b;
+	}
+	if (from != NULL)
+		b = bp_depot_take(from, ring);
+	if (b == NULL) {
+		from = NULL;
+		b = bp_commons_take(&p->caches.commons, ring);
+	}
 	if (b == NULL)
-		return;
-	buf_turn_cached(b);
-	release(b, false);
-}
-
-void
-bp_release_gc(struct bufpool_buf *b)
-{
-	buf_turn_cached(b);
-	release(b, true);
-}
-
-void
-bp_release_turned(struct bufpool_buf *b, bool by_gc)
-{
-	release(b, by_gc);
-}
-
-/* What is short is wiped without a call, and so without a stack frame. */
-static __attribute__((noinline)) void
-release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
-{
-	if (b->mark > WIPE_SHORT || unlikely(b->consumed)) {
-		release_wiping(b, s, by_gc);
-		return;
-	}
-	counter_add(&s->cache->wiped_bytes, buf_clean(b));
-	release_wiped(b, s, by_gc);
-}
-
-/* Without room on the shelf it may leave for the system, unwiped. */
-static __attribute__((noinline)) void
-release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
-{
-	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		bp_release_slow(b, by_gc);
-		return;
-	}
-	counter_add(&s->cache->wiped_bytes, buf_clean(b));
-	release_wiped(b, s, by_gc);
-}
-
-/* A buffer that another thread checked out goes on a shelf of the caller's. */
-static __attribute__((noinline)) void
-release_foreign(struct bufpool_buf *b, bool by_gc)
-{
-	struct cache *k = thread_own_cache(b->place);
-	struct bufpool_shelf *s;
-
-	if (unlikely(b->class >= BUFPOOL_CLASSES_MAX || k == NULL ||
-		     k->node != b->node)) {
-		bp_release_slow(b, by_gc);
-		return;
-	}
-	s = &k->shelf[b->class];
-	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		bp_release_slow(b, by_gc);
-		return;
-	}
-	counter_add(&k->wiped_bytes, buf_clean(b));
-	b->shelf = s->named;
-	release_wiped(b, s, by_gc);
-}
-
-static __attribute__((noinline)) void
-release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
-{
-	shelf_leave(s);
-	bp_release_slow(b, by_gc);
-}
-
-struct bufpool_buf *
-bufpool_checkout_zeroed(struct bufpool *p, size_t n)
-{
-	struct bufpool_buf *b = bufpool_checkout(p, n);
-
-	if (b != NULL)
-		wipe(b->base, b->capacity);
+		b = steal(p, k, ring, &from);
+	if (b == NULL || k == NULL)
+		return b;
+	fill_shelf(p, &k->shelf[class], from, ring);
 	return b;
 }
 
-/* Beyond the classes' own alignment the memory is a mapping of its own, which
- * no class could take back. */
-struct bufpool_buf *
-bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
+/* A ready buffer of whatever node. */
+static struct bufpool_buf *
+take_elsewhere(struct bufpool *p, unsigned class)
 {
-	struct bufpool_buf *b = align <= LAYOUT_GRAIN_LOG
-	    ? checkout(p, n, take)
-	    : bp_checkout_large_slow(p, n, align, take);
+	struct bufpool_buf *b = NULL;
+	struct depot *from;
 
-	if (b != NULL)
-		b->align = (uint8_t)align;
+	for (unsigned node = 0; node < p->layout.nodes && b == NULL; node++) {
+		unsigned ring = layout_ring(&p->layout, node, class);
+
+		b = bp_commons_take(&p->caches.commons, ring);
+		if (b == NULL)
+			b = steal(p, NULL, ring, &from);
+	}
 	return b;
 }
 
-struct bufpool_buf *
-bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
+/* Whether the owner has checked nothing out since the shelf was last found
+ * empty. */
+static bool
+is_unused(struct cache *k, unsigned class)
 {
-	if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
-		errno = EINVAL;
+	_Atomic uint32_t *seen = &k->seen[class];
+	uint32_t now = (uint32_t)counter_get(&k->shelf[class].checkouts);
+
+	if (atomic_load_explicit(seen, memory_order_relaxed) == now)
+		return true;
+	atomic_store_explicit(seen, now, memory_order_relaxed);
+	return false;
+}
+
+#define SHUT_MOST 8	/* shelves that one search shuts */
+
+/*
+ * From a shelf whose owner is not inside. An empty shelf whose owner does not
+ * use it is claimed, too, so that it loses its mark: otherwise every search
+ * would look at it again.
+ */
+static struct bufpool_buf *
+claim_one(struct bufpool *p, unsigned class)
+{
+	struct bufpool_buf *b = NULL;
+	unsigned empty = 0;
+	struct cache *k;
+
+	for_each_marked(k, &p->caches, PART_SHELF(class)) {
+		struct bufpool_shelf *s = &k->shelf[class];
+
+		hook("claim: found a shelf");
+		if (shelf_count(s) == 0 &&
+		    (!is_unused(k, class) || empty++ >= SHUT_MOST))
+			continue;
+		if (!bp_shelf_claim(s))
+			continue;
+		b = shelf_take(s);
+		hook("claim: popped");
+		bp_shelf_unclaim(s);
+		if (b != NULL)
+			break;
+	}
+	return b;
+}
+
+/* What a request needs, and what has been given back for it. */
+struct want {
+	size_t bytes;		/* to commit */
+	size_t addresses;	/* to map at once, in bytes */
+	size_t given;		/* addresses, in bytes */
+};
+
+/*
+ * The system maps no more. Only what gives its addresses back may help, and
+ * only where addresses are what is missing: the system must refuse to map as
+ * many as are needed, and must map what is needed beyond all that are kept.
+ */
+static bool
+reclaim_addresses(struct bufpool *p, struct want *w, int tries)
+{
+	size_t kept = atomic_load(&p->large.kept), done;
+
+	if (bp_arena_has_addresses(w->addresses))
+		return tries == 0;	/* another thread may have given some */
+	if (w->given >= w->addresses || kept == 0 ||
+	    (kept < w->addresses &&
+	     !bp_arena_has_addresses(w->addresses - kept)))
+		return false;
+	done = bp_trim_addresses(p, w->addresses - w->given);
+	w->given += done;
+	return done > 0;
+}
+
+/*
+ * max_bytes is reached. Memory that other threads are just moving is nowhere to
+ * be found; as long as what is out leaves room enough below max_bytes, it must
+ * turn up, and so is looked for again, some times. The thread that moves it may
+ * have lost its core: it gets a chance to go on. Where what is out leaves no
+ * room, and what lies idle is not enough, nothing is given back.
+ */
+static bool
+reclaim_bytes(struct bufpool *p, size_t bytes, int tries)
+{
+	size_t limit = p->arena.max_bytes, room = arena_room(&p->arena);
+	bool enough, fits;
+
+	if (tries >= TRIES_ON_CORE)
+		sched_yield();
+	if (room >= bytes)
+		return tries < TRIES;
+	enough = bp_trim_idle(p) >= bytes - room;
+	fits = bp_stats_bytes_out(p) <= limit - bytes;
+	if ((enough || fits) && bp_trim_bytes(p, bytes - room) > 0)
+		return true;
+	return fits && tries < TRIES;
+}
+
+/* Whether giving idle memory back may help after the arena refused, and whether
+ * it did: then the arena is worth another try. */
+static bool
+reclaim(struct bufpool *p, struct want *w, int error, unsigned take, int tries)
+{
+	if (!(take & TAKE_RECLAIM) || w->bytes > p->arena.max_bytes)
+		return false;
+	return error == EDQUOT ? reclaim_bytes(p, w->bytes, tries)
+			       : reclaim_addresses(p, w, tries);
+}
+
+/* Fresh memory or, when that is not to be had, memory that lies idle in other
+ * nodes, in other threads' caches, in other classes. */
+static struct bufpool_buf *
+take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
+	   bool *miss)
+{
+	struct want w = { .bytes = p->layout.size[class],
+			  .addresses = bp_arena_span(&p->arena, class) };
+
+	for (int tries = 0;; tries++) {
+		struct bufpool_buf *b = bp_arena_take(&p->arena, class, node);
+		int error = errno;
+
+		*miss = b != NULL;
+		if (b == NULL)
+			b = take_elsewhere(p, class);
+		if (b == NULL)
+			b = claim_one(p, class);
+		if (b != NULL)
+			return b;
+		if (!reclaim(p, &w, error, take, tries)) {
+			errno = error;
+			return NULL;
+		}
+	}
+}
+
+static struct bufpool_buf *
+take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
+{
+	size_t range = take & TAKE_TO_GROW && n <= PTRDIFF_MAX / 2 ? 2 * n : n;
+	struct want w = { .bytes = bp_arena_whole_pages(n) };
+
+	if (__builtin_add_overflow(w.bytes, (size_t)1 << align, &w.addresses)) {
+		errno = ENOMEM;
 		return NULL;
 	}
-	return bp_checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
-			      TAKE_ANY);
+	for (int tries = 0;; tries++) {
+		struct bufpool_buf *b = bp_arena_take_large(&p->arena, n, range,
+							    (size_t)1 << align);
+		int error = errno;
+
+		if (b != NULL)
+			return b;
+		if (!reclaim(p, &w, error, take, tries)) {
+			errno = error;
+			return NULL;
+		}
+	}
+}
+
+static struct bufpool_buf *
+count_large(struct large *l, struct bufpool_buf *b, bool hit)
+{
+	if (!hit)
+		atomic_store_explicit(&l->was_short, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(hit ? &l->hits : &l->misses, 1,
+				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&l->bytes_taken, arena_bytes(b),
+				  memory_order_relaxed);
+	b->shelf = &bp_cache_no_shelf;
+	return b;
+}
+
+struct bufpool_buf *
+bp_checkout_large_slow(struct bufpool *p, size_t n, unsigned align,
+		       unsigned take)
+{
+	struct bufpool_buf *b;
+	bool hit;
+
+	forked_check();
+	if (n > PTRDIFF_MAX) {
+		errno = EOVERFLOW;
+		return NULL;
+	}
+	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
+		errno = ESHUTDOWN;
+		return NULL;
+	}
+	/* What is kept is cut to its size where max_bytes is. */
+	b = take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
+	    : bp_large_take(&p->large, n, align, take & TAKE_FRESH,
+			    take & TAKE_TO_GROW);
+	hit = b != NULL;
+	if (b == NULL && !(take & TAKE_FRESH)) {
+		errno = EAGAIN;
+		return NULL;
+	}
+	if (b == NULL)
+		b = take_large(p, n, align, take);
+	if (b == NULL)
+		return NULL;
+	count_large(&p->large, b, hit);
+	if (!hit)
+		bp_stats_sample_tick(p);
+	bp_trim_maintain(p, bp_system_now());
+	return buf_turn_out(b, n);
+}
+
+bool
+bp_large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
+		     unsigned take)
+{
+	struct bufpool *p = pool_of(b);
+	size_t before = arena_bytes(b), whole = bp_arena_whole_pages(n);
+	struct want w = { .bytes = whole > before ? whole - before : 0,
+			  .addresses = whole > b->span ? whole - b->span : 0 };
+
+	forked_check();
+	for (int tries = 0; !bp_arena_extend(b, n, range); tries++) {
+		int error = errno;
+
+		if (!reclaim(p, &w, error, take, tries)) {
+			errno = error;
+			return false;
+		}
+	}
+	atomic_fetch_add_explicit(&p->large.bytes_taken,
+				  arena_bytes(b) - before,
+				  memory_order_relaxed);
+	return true;
+}
+
+static void
+count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
+{
+	if (miss)
+		atomic_store_explicit(&p->was_short[class], 1,
+				      memory_order_relaxed);
+	if (k != NULL) {
+		struct bufpool_shelf *s = &k->shelf[class];
+
+		if (counter_add(&s->checkouts, 1) >= s->due)
+			bp_cache_maintain_slow(p, s);
+		counter_add(&s->misses, miss);
+	} else {
+		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
+		atomic_fetch_add(&p->caches.uncached[class].misses, miss);
+		bp_trim_maintain(p, bp_system_now());
+	}
+	if (miss)
+		bp_stats_sample_tick(p);
+}
+
+static struct bufpool_buf *
+take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
+	   bool *miss)
+{
+	struct bufpool_buf *b = refill(p, k, class);
+
+	if (b != NULL)
+		return b;
+	if (take & TAKE_FRESH)
+		return take_fresh(p, class, k ? k->node :
+				  bp_arena_node(&p->arena), take, miss);
+	b = take_elsewhere(p, class);
+	if (b == NULL)
+		b = claim_one(p, class);
+	errno = EAGAIN;
+	return b;
+}
+
+struct bufpool_buf *
+bp_checkout_slow(struct bufpool *p, size_t n, unsigned take)
+{
+	unsigned class = layout_class(&p->layout, n);
+	struct bufpool_buf *b;
+	struct cache *k;
+	bool miss = false;
+
+	forked_check();
+	if (class == CLASS_LARGE)
+		return bp_checkout_large_slow(p, n, 0, take);
+	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
+		errno = ESHUTDOWN;
+		return NULL;
+	}
+	k = bp_thread_cache(&p->caches);
+	if (k != NULL)
+		find_node(p, k);
+	b = take_class(p, k, class, take, &miss);
+	if (b == NULL)
+		return NULL;
+	count_checkout(p, k, class, miss);
+	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
+	return buf_turn_out(b, n);
 }

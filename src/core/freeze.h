@@ -4,7 +4,7 @@
 #ifndef BUFPOOL_FREEZE_H
 #define BUFPOOL_FREEZE_H
 
-#include "checkout.h"
+#include "release.h"
 
 /* bufpool_frozen_unref, counted as a return by a garbage collector. */
 void bp_frozen_unref_gc(struct bufpool_frozen *f);

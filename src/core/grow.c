@@ -1,7 +1,7 @@
 #include <string.h>
 
 #include "grow.h"
-#include "refill.h"
+#include "checkout.h"
 
 /* Twice what b has, so that appending in small pieces copies each byte a
  * bounded number of times; 0 where that is less than it needs. */

@@ -6,7 +6,7 @@
 #include "append.h"
 #include "bytes.h"
 #include "core/grow.h"
-#include "core/refill.h"
+#include "core/checkout.h"
 
 #define SAME(field) \
 	_Static_assert(offsetof(struct bufpool_buf, field) == \

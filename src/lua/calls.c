@@ -9,7 +9,7 @@
 #include "bytes.h"
 #include "calls.h"
 #include "core/grow.h"
-#include "core/refill.h"
+#include "core/checkout.h"
 #include "core/ticket.h"
 #include "scope.h"
 #include "sink.h"
