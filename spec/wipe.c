@@ -15,6 +15,7 @@
 
 #include "bufpool.h"
 #include "core/grow.h"
+#include "core/release.h"
 #include "support/pool.h"
 
 /* Each of these dirties a buffer of n bytes and gives it back. */
@@ -149,7 +150,7 @@ wipes_from_the_end_every_byte_and_no_other(void **state)
 	static const size_t steps[] = { 64, 4096, 262144 };
 	static const size_t sizes[] = { 0, 1, 63, 64, 65, 4095, 4096, 4097,
 					262143, 262144, 262145, 1000000 };
-	const struct bp_wipe_window before = bp_wipe_window;
+	const struct wipe_window before = bp_wipe_window;
 	static uint8_t memory[1000064];
 
 	(void)state;
@@ -173,10 +174,10 @@ wipes_from_the_end_every_byte_and_no_other(void **state)
 static void
 gives_back_zeros_wherever_the_window_lies(void **state)
 {
-	static const struct bp_wipe_window windows[] = {
+	static const struct wipe_window windows[] = {
 		{ 0, SIZE_MAX, 64 }, { 0, 0, 64 }, { 65536, 65536, 4096 },
 	};
-	const struct bp_wipe_window before = bp_wipe_window;
+	const struct wipe_window before = bp_wipe_window;
 
 	for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
 		bp_wipe_window = windows[i];

@@ -8,6 +8,7 @@
 #include <linux/mempolicy.h>
 
 #include "arena.h"
+#include "pages.h"
 #include "table.h"
 #include "wipe.h"
 

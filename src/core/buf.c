@@ -81,11 +81,11 @@ bp_buf_pop(struct buf_stack *s)
 	return b;
 }
 
-struct bp_buf_sum
+struct buf_sum
 bp_buf_sum(const struct buf_stack *s)
 {
 	uint32_t next = (uint32_t)atomic_load(&s->head);
-	struct bp_buf_sum sum = { 0 };
+	struct buf_sum sum = { 0 };
 
 	while (next != 0) {
 		struct bufpool_buf *b = bp_buf_at(next - 1);

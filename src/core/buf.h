@@ -229,6 +229,13 @@ buf_unref(struct bufpool_buf *b)
 	return true;
 }
 
+/* A frozen buffer is its descriptor under a name that only reads. */
+static inline struct bufpool_buf *
+buf_thaw(const struct bufpool_frozen *f)
+{
+	return (struct bufpool_buf *)(uintptr_t)f;
+}
+
 /* A state change of a buffer that nobody else can reach. */
 static inline void
 buf_set_state(struct bufpool_buf *b, unsigned to)
@@ -251,11 +258,11 @@ void bp_buf_push(struct buf_stack *s, struct bufpool_buf *b);
 struct bufpool_buf *bp_buf_pop(struct buf_stack *s);
 
 /* What is on a stack that nobody changes meanwhile. */
-struct bp_buf_sum {
+struct buf_sum {
 	uint64_t count;		/* descriptors */
 	size_t bytes;		/* mapped at their base */
 };
-struct bp_buf_sum bp_buf_sum(const struct buf_stack *s);
+struct buf_sum bp_buf_sum(const struct buf_stack *s);
 
 /* Of a buffer that is on its way home: wipes what was written, so that all of
  * the memory is zero. Returns how many bytes. */

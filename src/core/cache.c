@@ -5,11 +5,7 @@
 #include <linux/membarrier.h>
 
 #include "cache.h"
-#include "table.h"
-
-#ifdef BUFPOOL_HOOKS
-void (*bufpool_hook)(const char *where);
-#endif
+#include "pages.h"
 
 static bool asymmetric;	/* membarrier works here, or did at the start */
 static const struct owner nobody;
@@ -452,6 +448,20 @@ bp_cache_flush(struct cache *k)
 			continue;
 		shelf_move_out(s, shelf_count(s));
 		shelf_leave(s);
+	}
+}
+
+void
+bp_cache_find_node(struct cache *k)
+{
+	unsigned node;
+
+	if (k->caches->layout->nodes == 1)
+		return;
+	node = bp_arena_node(k->arena);
+	if (node != k->node) {
+		bp_cache_flush(k);
+		k->node = node;
 	}
 }
 

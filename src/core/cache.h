@@ -387,6 +387,11 @@ bool bp_cache_hold(const struct cache *k);
  * has been closed. */
 void bp_cache_attach(struct cache *k);
 
+/* Owner only, who may have moved to another node: takes its buffers from there
+ * from now on, and leaves those of the old one where that node's threads look
+ * first. */
+void bp_cache_find_node(struct cache *k);
+
 /* Owner only: what is on the shelves goes to the depot. */
 void bp_cache_flush(struct cache *k);
 

@@ -1,51 +1,85 @@
-#include <sched.h>
-
-#include "forked.h"
 #include "checkout.h"
+#include "forked.h"
 #include "stats.h"
 #include "system.h"
 #include "trim.h"
+#include "wipe.h"
 
-#define TRIES 64	/* before memory that someone moves is given up */
-#define TRIES_ON_CORE 8	/* of these: before the core is offered to others */
+#define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* A thread that has moved to another node takes its buffers from there, and
- * leaves those of the old one where that node's threads look first. */
-static void
-find_node(struct bufpool *p, struct cache *k)
-{
-	unsigned node;
-
-	if (p->layout.nodes == 1)
-		return;
-	node = bp_arena_node(&p->arena);
-	if (node != k->node) {
-		bp_cache_flush(k);
-		k->node = node;
-	}
-}
+static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,
+					       struct bufpool *p, size_t n,
+					       unsigned take);
+static struct bufpool_buf *checkout_called_slow(struct bufpool_shelf *s,
+						struct bufpool_buf *b,
+						size_t n);
+static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
+					     struct bufpool_buf *b, size_t n);
+static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
+					 unsigned take);
 
 /*
- * Reading the clock at each checkout would take a third of its time. So where
- * two looks follow each other within SLOW milliseconds, the way to the next one
- * is twice as long, up to SHELF_STRIDE checkouts; where they do not, it is one
- * checkout.
+ * Whatever is not the common case ends in a call that returns for it, so that
+ * the common case needs no stack frame.
  */
-#define SLOW 100
-
-void
-bp_cache_maintain_slow(struct bufpool *p, struct bufpool_shelf *s)
+static inline __attribute__((always_inline)) struct bufpool_buf *
+checkout(struct bufpool *p, size_t n, unsigned take)
 {
-	int64_t now = bp_system_now();
+	struct cache *k = thread_own_cache(p->caches.place);
+	struct bufpool_shelf *s;
+	struct bufpool_buf *b;
+	uint32_t count;
 
-	if (now - s->looked_at >= SLOW || s->stride == 0)
-		s->stride = 1;
-	else if (s->stride < SHELF_STRIDE)
-		s->stride *= 2;
-	s->looked_at = now;
-	s->due = counter_get(&s->checkouts) + s->stride;
-	find_node(p, s->cache);
-	bp_trim_maintain(p, now);
+	if (unlikely(k == NULL))
+		return checkout_slow(p, n, take);
+	s = cache_shelf(&p->caches, k, n);
+	shelf_enter(s);
+	count = shelf_count(s);
+	if (unlikely(!shelf_has(s, count)))
+		return checkout_empty_slow(s, p, n, take);
+	b = shelf_pop(s, count);
+	if (unlikely(shelf_exit(s)))
+		return checkout_called_slow(s, b, n);
+	if (unlikely(counter_add(&s->checkouts, 1) >= s->due))
+		return checkout_due_slow(s, b, n);
+	return buf_turn_out(b, n);
+}
+
+struct bufpool_buf *
+bufpool_checkout(struct bufpool *p, size_t n)
+{
+	return checkout(p, n, TAKE_ANY);
+}
+
+struct bufpool_buf *
+bufpool_try_checkout(struct bufpool *p, size_t n)
+{
+	return checkout(p, n, TAKE_READY);
+}
+
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
+		    unsigned take)
+{
+	shelf_leave(s);
+	return checkout_slow(p, n, take);
+}
+
+/* The pool was closed meanwhile, or the shelf is claimed. */
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
+{
+	bp_shelf_leave_slow(s);
+	if (counter_add(&s->checkouts, 1) >= s->due)
+		return checkout_due_slow(s, b, n);
+	return buf_turn_out(b, n);
+}
+
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
+{
+	bp_trim_due(pool_of(b), s);
+	return buf_turn_out(b, n);
 }
 
 /* From depots of other threads, those first that are listed after the caller's
@@ -203,69 +237,6 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
-/* What a request needs, and what has been given back for it. */
-struct want {
-	size_t bytes;		/* to commit */
-	size_t addresses;	/* to map at once, in bytes */
-	size_t given;		/* addresses, in bytes */
-};
-
-/*
- * The system maps no more. Only what gives its addresses back may help, and
- * only where addresses are what is missing: the system must refuse to map as
- * many as are needed, and must map what is needed beyond all that are kept.
- */
-static bool
-reclaim_addresses(struct bufpool *p, struct want *w, int tries)
-{
-	size_t kept = atomic_load(&p->large.kept), done;
-
-	if (bp_arena_has_addresses(w->addresses))
-		return tries == 0;	/* another thread may have given some */
-	if (w->given >= w->addresses || kept == 0 ||
-	    (kept < w->addresses &&
-	     !bp_arena_has_addresses(w->addresses - kept)))
-		return false;
-	done = bp_trim_addresses(p, w->addresses - w->given);
-	w->given += done;
-	return done > 0;
-}
-
-/*
- * max_bytes is reached. Memory that other threads are just moving is nowhere to
- * be found; as long as what is out leaves room enough below max_bytes, it must
- * turn up, and so is looked for again, some times. The thread that moves it may
- * have lost its core: it gets a chance to go on. Where what is out leaves no
- * room, and what lies idle is not enough, nothing is given back.
- */
-static bool
-reclaim_bytes(struct bufpool *p, size_t bytes, int tries)
-{
-	size_t limit = p->arena.max_bytes, room = arena_room(&p->arena);
-	bool enough, fits;
-
-	if (tries >= TRIES_ON_CORE)
-		sched_yield();
-	if (room >= bytes)
-		return tries < TRIES;
-	enough = bp_trim_idle(p) >= bytes - room;
-	fits = bp_stats_bytes_out(p) <= limit - bytes;
-	if ((enough || fits) && bp_trim_bytes(p, bytes - room) > 0)
-		return true;
-	return fits && tries < TRIES;
-}
-
-/* Whether giving idle memory back may help after the arena refused, and whether
- * it did: then the arena is worth another try. */
-static bool
-reclaim(struct bufpool *p, struct want *w, int error, unsigned take, int tries)
-{
-	if (!(take & TAKE_RECLAIM) || w->bytes > p->arena.max_bytes)
-		return false;
-	return error == EDQUOT ? reclaim_bytes(p, w->bytes, tries)
-			       : reclaim_addresses(p, w, tries);
-}
-
 /* Fresh memory or, when that is not to be had, memory that lies idle in other
  * nodes, in other threads' caches, in other classes. */
 static struct bufpool_buf *
@@ -286,7 +257,7 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 			b = claim_one(p, class);
 		if (b != NULL)
 			return b;
-		if (!reclaim(p, &w, error, take, tries)) {
+		if (!bp_reclaim(p, &w, error, take, tries)) {
 			errno = error;
 			return NULL;
 		}
@@ -310,7 +281,7 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 
 		if (b != NULL)
 			return b;
-		if (!reclaim(p, &w, error, take, tries)) {
+		if (!bp_reclaim(p, &w, error, take, tries)) {
 			errno = error;
 			return NULL;
 		}
@@ -331,8 +302,7 @@ count_large(struct large *l, struct bufpool_buf *b, bool hit)
 }
 
 struct bufpool_buf *
-bp_checkout_large_slow(struct bufpool *p, size_t n, unsigned align,
-		       unsigned take)
+bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
 	struct bufpool_buf *b;
 	bool hit;
@@ -366,30 +336,6 @@ bp_checkout_large_slow(struct bufpool *p, size_t n, unsigned align,
 	return buf_turn_out(b, n);
 }
 
-bool
-bp_large_extend_slow(struct bufpool_buf *b, size_t n, size_t range,
-		     unsigned take)
-{
-	struct bufpool *p = pool_of(b);
-	size_t before = arena_bytes(b), whole = bp_arena_whole_pages(n);
-	struct want w = { .bytes = whole > before ? whole - before : 0,
-			  .addresses = whole > b->span ? whole - b->span : 0 };
-
-	forked_check();
-	for (int tries = 0; !bp_arena_extend(b, n, range); tries++) {
-		int error = errno;
-
-		if (!reclaim(p, &w, error, take, tries)) {
-			errno = error;
-			return false;
-		}
-	}
-	atomic_fetch_add_explicit(&p->large.bytes_taken,
-				  arena_bytes(b) - before,
-				  memory_order_relaxed);
-	return true;
-}
-
 static void
 count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 {
@@ -400,7 +346,7 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 		struct bufpool_shelf *s = &k->shelf[class];
 
 		if (counter_add(&s->checkouts, 1) >= s->due)
-			bp_cache_maintain_slow(p, s);
+			bp_trim_due(p, s);
 		counter_add(&s->misses, miss);
 	} else {
 		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
@@ -429,8 +375,8 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 	return b;
 }
 
-struct bufpool_buf *
-bp_checkout_slow(struct bufpool *p, size_t n, unsigned take)
+static __attribute__((noinline)) struct bufpool_buf *
+checkout_slow(struct bufpool *p, size_t n, unsigned take)
 {
 	unsigned class = layout_class(&p->layout, n);
 	struct bufpool_buf *b;
@@ -439,18 +385,53 @@ bp_checkout_slow(struct bufpool *p, size_t n, unsigned take)
 
 	forked_check();
 	if (class == CLASS_LARGE)
-		return bp_checkout_large_slow(p, n, 0, take);
+		return bp_checkout_large(p, n, 0, take);
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
 		errno = ESHUTDOWN;
 		return NULL;
 	}
 	k = bp_thread_cache(&p->caches);
 	if (k != NULL)
-		find_node(p, k);
+		bp_cache_find_node(k);
 	b = take_class(p, k, class, take, &miss);
 	if (b == NULL)
 		return NULL;
 	count_checkout(p, k, class, miss);
 	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
 	return buf_turn_out(b, n);
+}
+
+struct bufpool_buf *
+bufpool_checkout_zeroed(struct bufpool *p, size_t n)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, n);
+
+	if (b != NULL)
+		wipe(b->base, b->capacity);
+	return b;
+}
+
+/* Beyond the classes' own alignment the memory is a mapping of its own, which
+ * no class could take back. */
+struct bufpool_buf *
+bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
+{
+	struct bufpool_buf *b = align <= LAYOUT_GRAIN_LOG
+	    ? checkout(p, n, take)
+	    : bp_checkout_large(p, n, align, take);
+
+	if (b != NULL)
+		b->align = (uint8_t)align;
+	return b;
+}
+
+struct bufpool_buf *
+bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
+{
+	if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return bp_checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
+			      TAKE_ANY);
 }

@@ -15,7 +15,7 @@
 #include <ck_ring.h>
 
 #include "depot.h"
-#include "table.h"
+#include "pages.h"
 
 #define LINE 64
 

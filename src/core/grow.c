@@ -1,7 +1,8 @@
 #include <string.h>
 
-#include "grow.h"
 #include "checkout.h"
+#include "forked.h"
+#include "grow.h"
 
 /* Twice what b has, so that appending in small pieces copies each byte a
  * bounded number of times; 0 where that is less than it needs. */
@@ -33,6 +34,32 @@ larger_than(const struct bufpool_buf *b, size_t need)
 	return larger;
 }
 
+/* Makes a large buffer hold n bytes from its base, by moving its pages where it
+ * has to, as bp_arena_extend does. False + EDQUOT, ENOMEM, the buffer
+ * unchanged. */
+static bool
+extend_to(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
+{
+	struct bufpool *p = pool_of(b);
+	size_t before = arena_bytes(b), whole = bp_arena_whole_pages(n);
+	struct want w = { .bytes = whole > before ? whole - before : 0,
+			  .addresses = whole > b->span ? whole - b->span : 0 };
+
+	forked_check();
+	for (int tries = 0; !bp_arena_extend(b, n, range); tries++) {
+		int error = errno;
+
+		if (!bp_reclaim(p, &w, error, take, tries)) {
+			errno = error;
+			return false;
+		}
+	}
+	atomic_fetch_add_explicit(&p->large.bytes_taken,
+				  arena_bytes(b) - before,
+				  memory_order_relaxed);
+	return true;
+}
+
 /* Pages of a large buffer move, not its bytes. False when it is not large, has
  * to stay aligned by more than a page, or the system does not move it: memory
  * is short, or someone's advice for a part of it has split the mapping. */
@@ -48,8 +75,8 @@ extend(struct bufpool_buf *b, size_t capacity)
 	if (b->align > LAYOUT_GRAIN_LOG && more > b->span)
 		more = 0;
 	if ((more != 0 && !arena_limited(b->arena) &&
-	     bp_large_extend_slow(b, more, more, TAKE_FRESH)) ||
-	    bp_large_extend_slow(b, need, more != 0 ? more : need, TAKE_ANY)) {
+	     extend_to(b, more, more, TAKE_FRESH)) ||
+	    extend_to(b, need, more != 0 ? more : need, TAKE_ANY)) {
 		b->granted = 0;
 		buf_changed(b);
 		return true;

@@ -10,7 +10,7 @@
 #ifndef BUFPOOL_GROW_H
 #define BUFPOOL_GROW_H
 
-#include "release.h"
+#include "pool.h"
 
 /* Makes capacity at least `capacity` bytes (counted from at), keeping the
  * contents and the descriptor. 0, or -1 and errno with the buffer unchanged. */

@@ -9,7 +9,8 @@
 #define BUFPOOL_HOOK_H
 
 #ifdef BUFPOOL_HOOKS
-extern void (*bufpool_hook)(const char *where);
+/* Weak, so that each file may define it and all have the same one. */
+__attribute__((weak)) void (*bufpool_hook)(const char *where);
 
 static inline void
 hook(const char *where)

@@ -1,5 +1,5 @@
 #include "large.h"
-#include "table.h"
+#include "pages.h"
 
 #define PAGE_LOG 12	/* sizes in bins are counted in units of 1 << this */
 #define EVICTIONS 8	/* mappings given up for one that comes home */
@@ -283,7 +283,7 @@ bp_large_after_fork(struct large *l)
 	atomic_store(&l->kept, 0);
 	atomic_store(&l->count, 0);
 	for (size_t i = 0; l->bin != NULL && i < bins(l); i++) {
-		struct bp_buf_sum sum = bp_buf_sum(&l->bin[i]);
+		struct buf_sum sum = bp_buf_sum(&l->bin[i]);
 
 		count(l, sum.bytes, sum.count);
 	}

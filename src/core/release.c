@@ -1,82 +1,13 @@
+#include <errno.h>
+
+#include "forked.h"
+#include "home.h"
 #include "release.h"
-#include "checkout.h"
-#include "spill.h"
+#include "trim.h"
 #include "wipe.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
-
-static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,
-					       struct bufpool *p, size_t n,
-					       unsigned take);
-static struct bufpool_buf *checkout_called_slow(struct bufpool_shelf *s,
-						struct bufpool_buf *b,
-						size_t n);
-static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
-					     struct bufpool_buf *b, size_t n);
-
-/*
- * Whatever is not the common case ends in a call that returns for it, so that
- * the common case needs no stack frame.
- */
-static inline __attribute__((always_inline)) struct bufpool_buf *
-checkout(struct bufpool *p, size_t n, unsigned take)
-{
-	struct cache *k = thread_own_cache(p->caches.place);
-	struct bufpool_shelf *s;
-	struct bufpool_buf *b;
-	uint32_t count;
-
-	if (unlikely(k == NULL))
-		return bp_checkout_slow(p, n, take);
-	s = cache_shelf(&p->caches, k, n);
-	shelf_enter(s);
-	count = shelf_count(s);
-	if (unlikely(!shelf_has(s, count)))
-		return checkout_empty_slow(s, p, n, take);
-	b = shelf_pop(s, count);
-	if (unlikely(shelf_exit(s)))
-		return checkout_called_slow(s, b, n);
-	if (unlikely(counter_add(&s->checkouts, 1) >= s->due))
-		return checkout_due_slow(s, b, n);
-	return buf_turn_out(b, n);
-}
-
-struct bufpool_buf *
-bufpool_checkout(struct bufpool *p, size_t n)
-{
-	return checkout(p, n, TAKE_ANY);
-}
-
-struct bufpool_buf *
-bufpool_try_checkout(struct bufpool *p, size_t n)
-{
-	return checkout(p, n, TAKE_READY);
-}
-
-static __attribute__((noinline)) struct bufpool_buf *
-checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
-		    unsigned take)
-{
-	shelf_leave(s);
-	return bp_checkout_slow(p, n, take);
-}
-
-/* The pool was closed meanwhile, or the shelf is claimed. */
-static __attribute__((noinline)) struct bufpool_buf *
-checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
-{
-	bp_shelf_leave_slow(s);
-	if (counter_add(&s->checkouts, 1) >= s->due)
-		return checkout_due_slow(s, b, n);
-	return buf_turn_out(b, n);
-}
-
-static __attribute__((noinline)) struct bufpool_buf *
-checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
-{
-	bp_cache_maintain_slow(pool_of(b), s);
-	return buf_turn_out(b, n);
-}
+#define DIRTY 4096	/* bytes that cost more to wipe than a system call */
 
 static void release_foreign(struct bufpool_buf *b, bool by_gc);
 static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
@@ -85,6 +16,7 @@ static void release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s,
 			   bool by_gc);
 static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 			      bool by_gc);
+static void release_slow(struct bufpool_buf *b, bool by_gc);
 
 /* A buffer that is wiped, onto a shelf of the caller's. */
 static inline __attribute__((always_inline)) void
@@ -165,7 +97,7 @@ static __attribute__((noinline)) void
 release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		bp_release_slow(b, by_gc);
+		release_slow(b, by_gc);
 		return;
 	}
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
@@ -181,12 +113,12 @@ release_foreign(struct bufpool_buf *b, bool by_gc)
 
 	if (unlikely(b->class >= BUFPOOL_CLASSES_MAX || k == NULL ||
 		     k->node != b->node)) {
-		bp_release_slow(b, by_gc);
+		release_slow(b, by_gc);
 		return;
 	}
 	s = &k->shelf[b->class];
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		bp_release_slow(b, by_gc);
+		release_slow(b, by_gc);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
@@ -198,40 +130,118 @@ static __attribute__((noinline)) void
 release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
 	shelf_leave(s);
-	bp_release_slow(b, by_gc);
+	release_slow(b, by_gc);
 }
 
-struct bufpool_buf *
-bufpool_checkout_zeroed(struct bufpool *p, size_t n)
+/* Onto the shelf, which spills when it is full. A shelf that is not the owner's
+ * now, and a buffer of another node, are passed by, into the depot; a full
+ * depot is passed by, into the arena. */
+static void
+spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
-	struct bufpool_buf *b = bufpool_checkout(p, n);
+	struct bufpool_shelf *s = &k->shelf[b->class];
 
-	if (b != NULL)
-		wipe(b->base, b->capacity);
-	return b;
-}
+	if (b->node == k->node && bp_shelf_open(s)) {
+		bool full = !shelf_put(s, b);
 
-/* Beyond the classes' own alignment the memory is a mapping of its own, which
- * no class could take back. */
-struct bufpool_buf *
-bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
-{
-	struct bufpool_buf *b = align <= LAYOUT_GRAIN_LOG
-	    ? checkout(p, n, take)
-	    : bp_checkout_large_slow(p, n, align, take);
-
-	if (b != NULL)
-		b->align = (uint8_t)align;
-	return b;
-}
-
-struct bufpool_buf *
-bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
-{
-	if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
-		errno = EINVAL;
-		return NULL;
+		if (full) {
+			bp_shelf_spill(s);
+			shelf_put(s, b);
+		}
+		shelf_leave(s);
+		if (full)
+			bp_trim_spilled(p, s);
+	} else {
+		if (!bp_depot_push(k->depot, layout_ring(&p->layout, b->node,
+							 b->class), b))
+			bp_arena_give(b);
+		bp_cache_mark_depot(k, s->class);
+		shelf_leave(s);
 	}
-	return bp_checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
-			      TAKE_ANY);
+}
+
+/* Whether some buffer leaves for the system now. Then it is this one, if it is
+ * dirty: the system clears its pages in any case, and so nobody need wipe
+ * them. */
+static bool
+leaves(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
+{
+	const struct bufpool_shelf *s = &k->shelf[b->class];
+	unsigned ring = layout_ring(&p->layout, b->node, b->class);
+
+	if (atomic_load(&s->gate) & GATE_CLOSED)
+		return true;
+	return b->mark >= DIRTY && bp_depot_is_full(k->depot, ring) &&
+	    (b->node != k->node || shelf_count(s) >= s->full);
+}
+
+static void
+release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
+	       bool by_gc)
+{
+	struct bufpool_shelf *s = &k->shelf[b->class];
+
+	counter_add(&s->releases, 1);
+	counter_add(&k->gc_returns, by_gc);
+	if (leaves(p, k, b)) {
+		bp_arena_give(b);
+		bp_trim_spilled(p, s);
+		return;
+	}
+	counter_add(&k->wiped_bytes, buf_clean(b));
+	spill(p, k, b);
+}
+
+/* The first call in a fork child: what is on its way home is not there yet, and
+ * so counts as out. */
+static void
+settle_before(struct bufpool_buf *b)
+{
+	buf_set_state(b, BUF_OUT);
+	bp_forked_settle_slow();
+	buf_set_state(b, BUF_CACHED);
+}
+
+/* A release that the caller's cache has no room for, or no say in: from the
+ * shelf, half of which goes to the depot, to the commons, to the arena. Holds
+ * the pool, which may have no other reference than b's. */
+static __attribute__((noinline)) void
+release_slow(struct bufpool_buf *b, bool by_gc)
+{
+	struct bufpool *p = pool_of(b);
+	int saved = errno;
+	struct cache *k;
+
+	if (forked_pending())
+		settle_before(b);
+	arena_ref(&p->arena);
+	if (b->class < BUFPOOL_CLASSES_MAX &&
+	    (k = bp_thread_cache(&p->caches)) != NULL)
+		release_cached(p, k, b, by_gc);
+	else {
+		bp_home_uncached(b, by_gc);
+		bp_trim_released(p);
+	}
+	bp_arena_drop(&p->arena);
+	errno = saved;
+}
+
+static void
+frozen_unref(struct bufpool_buf *b, bool by_gc)
+{
+	if (buf_unref(b))
+		release(b, by_gc);
+}
+
+void
+bufpool_frozen_unref(struct bufpool_frozen *f)
+{
+	if (f != NULL)
+		frozen_unref(buf_thaw(f), false);
+}
+
+void
+bp_frozen_unref_gc(struct bufpool_frozen *f)
+{
+	frozen_unref(buf_thaw(f), true);
 }

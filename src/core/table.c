@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-#include "sanitize.h"
 #include "table.h"
 
 #define STEP ((size_t)65536)	/* bytes made accessible at a time */
@@ -66,28 +65,4 @@ bp_table_extend(struct table *t)
 	} while (!atomic_compare_exchange_weak_explicit(
 	    &t->used, &n, n + 1, memory_order_release, memory_order_relaxed));
 	return n;
-}
-
-void *
-bp_pages_map(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p != MAP_FAILED)
-		return p;
-	errno = ENOMEM;
-	return NULL;
-}
-
-void
-bp_pages_unmap(void *p, size_t bytes)
-{
-	int saved = errno;
-
-	/* Others will get these addresses. */
-	ASAN_UNPOISON_MEMORY_REGION(p, bytes);
-	if (munmap(p, bytes) != 0)
-		madvise(p, bytes, MADV_DONTNEED);
-	errno = saved;
 }

@@ -45,12 +45,4 @@ table_used(const struct table *t)
 	return atomic_load_explicit(&t->used, memory_order_acquire);
 }
 
-/* Zeroed memory straight from the system, in whole pages; NULL + ENOMEM. No
- * page has memory behind it before it is used. */
-void *bp_pages_map(size_t bytes);
-
-/* Gives it back. Where the system refuses, at its limit of mappings, the pages
- * lose their memory and the address range is lost. Keeps errno. */
-void bp_pages_unmap(void *p, size_t bytes);
-
 #endif

@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "forked.h"
-#include "table.h"
+#include "pages.h"
 #include "thread.h"
 
 struct thread bp_thread_nobody;

@@ -364,6 +364,29 @@ bp_trim_maintain(struct bufpool *p, int64_t now)
 	bp_registry_finish(REGISTRY_WORK);
 }
 
+/*
+ * Reading the clock at each checkout would take a third of its time. So where
+ * two looks follow each other within SLOW milliseconds, the way to the next one
+ * is twice as long, up to SHELF_STRIDE checkouts; where they do not, it is one
+ * checkout.
+ */
+#define SLOW 100
+
+void
+bp_trim_due(struct bufpool *p, struct bufpool_shelf *s)
+{
+	int64_t now = bp_system_now();
+
+	if (now - s->looked_at >= SLOW || s->stride == 0)
+		s->stride = 1;
+	else if (s->stride < SHELF_STRIDE)
+		s->stride *= 2;
+	s->looked_at = now;
+	s->due = counter_get(&s->checkouts) + s->stride;
+	bp_cache_find_node(s->cache);
+	bp_trim_maintain(p, now);
+}
+
 void
 bp_trim_spilled(struct bufpool *p, struct bufpool_shelf *s)
 {

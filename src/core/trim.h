@@ -25,6 +25,10 @@ size_t bp_trim_addresses(struct bufpool *p, size_t bytes);
  * `now` is bp_system_now's. */
 void bp_trim_maintain(struct bufpool *p, int64_t now);
 
+/* What the owner of a shelf does when it is due: looks which node it runs on,
+ * maintains, and says when the shelf is due again. */
+void bp_trim_due(struct bufpool *p, struct bufpool_shelf *s);
+
 /* After a spill, by the owner. What it has moved may lie idle from now on, and
  * so its next checkout looks as well, however many came before. */
 void bp_trim_spilled(struct bufpool *p, struct bufpool_shelf *s);

@@ -4,7 +4,7 @@
 
 #define CACHE_LEAST ((size_t)128 << 10)	/* a smaller one is no second cache */
 
-struct bp_wipe_window bp_wipe_window;
+struct wipe_window bp_wipe_window;
 
 void
 bp_wipe_init(void)

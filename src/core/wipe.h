@@ -18,11 +18,11 @@
 #define WIPE_SHORT 256	/* up to here a loop is faster than a call */
 
 /* What is wiped from its end: from..from + range - 1 bytes. */
-struct bp_wipe_window {
+struct wipe_window {
 	size_t from, range;	/* 0: nothing is */
 	size_t step;
 };
-extern struct bp_wipe_window bp_wipe_window;
+extern struct wipe_window bp_wipe_window;
 
 /* Asks the system for the size of the cache. Once, before any other thread. */
 void bp_wipe_init(void);

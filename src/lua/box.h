@@ -9,18 +9,6 @@
  * the complement of its cookie. The cookie is two integers of 32 bits, which
  * Lua can read from any payload: a double might be a NaN that LuaJIT takes for
  * an object, and 64 bits would allocate.
- *
- * FLOORS. A file of src/lua uses only what stands below it:
- *
- *      host
- *      module
- *      pool  buffer  frozen  push
- *      plain  stats  config  guard
- *      collector  calls  copy
- *      bytes
- *      append
- *      argument  scope  sink
- *      box  number
  */
 #ifndef BUFPOOL_LUA_BOX_H
 #define BUFPOOL_LUA_BOX_H

@@ -1,5 +1,5 @@
 #include "argument.h"
-#include "core/freeze.h"
+#include "core/release.h"
 #include "core/ticket.h"
 #include "module.h"
 

@@ -1,0 +1,93 @@
+#include <string.h>
+
+#include "fork.h"
+#include "stats.h"
+
+void
+bp_fork_adopt(struct bufpool *p)
+{
+	struct cache *k;
+
+	bp_commons_after_fork(&p->caches.commons);
+	for_each_cache(k, &p->caches)
+		bp_cache_after_fork(k, owner_is_self(k->shelf[0].owner));
+	bp_large_after_fork(&p->large);
+	memset(&p->tally, 0, sizeof p->tally);
+	atomic_store(&p->in_transit, 0);
+	atomic_store(&p->large.lost, 0);
+	atomic_store(&p->large.releases, p->large.hits + p->large.misses);
+	atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
+}
+
+/* Counters by which `out` comes right, when it is not: a thread that is not
+ * there any more was between a buffer and its counter. */
+static void
+correct(_Atomic uint64_t *checkouts, _Atomic uint64_t *releases,
+	uint64_t sum_checkouts, uint64_t sum_releases, uint64_t out)
+{
+	uint64_t more = out - (sum_checkouts - sum_releases);
+
+	if (more <= INT64_MAX)
+		*checkouts += more;
+	else
+		*releases -= more;
+}
+
+void
+bp_fork_count_lost(struct bufpool *p)
+{
+	p->large.lost -= p->large.count;
+	for (unsigned c = 0; c < p->layout.classes; c++) {
+		uint64_t out = p->tally.out[c];
+
+		correct(&p->caches.uncached[c].checkouts,
+			&p->caches.uncached[c].releases,
+			bp_stats_checkouts(p, c), bp_stats_releases(p, c), out);
+		p->promised[c] = 0;
+		p->lost[c] = p->arena.existing[c] - out -
+		    bp_stats_cached(p, c) - bp_stats_ready(p, c);
+	}
+}
+
+/* One that was just growing has moved before its span tells; of its address and
+ * its capacity only one may have changed. */
+static size_t
+tally_bytes(const struct bufpool_buf *b)
+{
+	size_t bytes = arena_bytes(b);
+
+	return bytes < b->span ? bytes : b->span;
+}
+
+/* What is out, or holds its pool, by the first cache line of the descriptors
+ * themselves, of which there may be millions. A large buffer
+ * that is READY or CACHED is kept, or lost. */
+static void
+tally_one(const struct table *pools, const struct bufpool_buf *b,
+	  unsigned state)
+{
+	bool out = state == BUF_OUT || state == BUF_FROZEN;
+	struct bufpool *p = table_at(pools, b->place);
+
+	p->tally.descriptors++;
+	if (out && b->class < BUFPOOL_CLASSES_MAX)
+		p->tally.out[b->class]++;
+	if (out && b->class == CLASS_LARGE) {
+		p->large.releases--;
+		p->large.bytes_returned -= tally_bytes(b);
+	}
+	if (!out && b->class == CLASS_LARGE)
+		p->large.lost++;
+}
+
+void
+bp_fork_tally(const struct table *pools)
+{
+	for (uint32_t i = 0, used = bp_buf_table_used(); i < used; i++) {
+		const struct bufpool_buf *b = bp_buf_at(i);
+		unsigned state = atomic_load(&b->word) & BUF_STATE;
+
+		if (state != BUF_BLANK)
+			tally_one(pools, b, state);
+	}
+}
