@@ -140,7 +140,7 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 /* Kernels before 5.14 know no such advice: then the pages are touched. They
  * are zero and stay so. */
 static void
-populate(void *base, size_t bytes)
+populate_span(void *base, size_t bytes)
 {
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
 	if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
@@ -164,7 +164,7 @@ try_commit(struct bufpool_arena *a, size_t bytes)
 }
 
 static void
-uncommit(struct bufpool_arena *a, size_t bytes)
+uncommit_bytes(struct bufpool_arena *a, size_t bytes)
 {
 	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
 }
@@ -202,7 +202,7 @@ give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
 		size_t size = a->layout->size[b->class];
 
 		if (drop_pages(a, b)) {
-			uncommit(a, size);
+			uncommit_bytes(a, size);
 			bp_buf_push(&blank->bare, b);
 			done += size;
 		} else {
@@ -231,7 +231,7 @@ bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
 
 /* Blanks that have pages make room first. */
 static bool
-commit(struct bufpool_arena *a, size_t bytes)
+commit_bytes(struct bufpool_arena *a, size_t bytes)
 {
 	while (!try_commit(a, bytes)) {
 		size_t room = arena_room(a);
@@ -265,7 +265,7 @@ map_aligned(size_t bytes, size_t alignment)
 }
 
 static void *
-map(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
+map_span(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 {
 	bool huge = a->huge_pages && bytes >= HUGE;
 	void *base = map_aligned(bytes, huge && alignment < HUGE
@@ -282,7 +282,7 @@ map(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 /* False when the system refuses: at its limit of mappings, one that has grown
  * together with its neighbours cannot be cut out. */
 static bool
-unmap(void *base, size_t bytes)
+unmap_span(void *base, size_t bytes)
 {
 	/* Others will get these addresses. */
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
@@ -299,7 +299,7 @@ unmap_for_good(void *base, size_t bytes)
 
 /* The descriptor has memory of the arena from here on. */
 static void
-own(struct bufpool_arena *a, struct bufpool_buf *b)
+own_span(struct bufpool_arena *a, struct bufpool_buf *b)
 {
 	b->arena = a;
 	b->label = a->label;
@@ -352,7 +352,7 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 
 		if (b == NULL)	/* the rest of the span stays unused */
 			break;
-		own(a, b);
+		own_span(a, b);
 		b->at = b->base = base + done;
 		b->capacity = size;
 		b->class = (uint8_t)class;
@@ -374,7 +374,7 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
  * addresses are short, it is an ordinary span.
  */
 static struct bufpool_buf *
-carve(struct bufpool_arena *a, unsigned class, unsigned node)
+new_span(struct bufpool_arena *a, unsigned class, unsigned node)
 {
 	size_t size = a->layout->size[class];
 
@@ -386,14 +386,14 @@ carve(struct bufpool_arena *a, unsigned class, unsigned node)
 
 		if (!try_commit(a, more))
 			continue;
-		base = map(a, span, 0, node);
+		base = map_span(a, span, 0, node);
 		if (base != NULL)
 			first = carve_span(a, class, node, base, span, huge);
 		if (first != NULL)
 			return first;
 		if (base != NULL)
 			bp_pages_unmap(base, span);
-		uncommit(a, more);
+		uncommit_bytes(a, more);
 	}
 	return NULL;
 }
@@ -408,13 +408,13 @@ take_blank(struct bufpool_arena *a, unsigned class, unsigned node)
 
 	if (b != NULL)		/* it has been committed all the time */
 		return b;
-	if (!commit(a, size))
+	if (!commit_bytes(a, size))
 		return NULL;
 	b = bp_buf_pop(&blank->bare);
 	if (b == NULL)
-		b = carve(a, class, node);
+		b = new_span(a, class, node);
 	if (b == NULL) {
-		uncommit(a, size);
+		uncommit_bytes(a, size);
 		errno = ENOMEM;
 	}
 	return b;
@@ -433,7 +433,7 @@ bp_arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
 	if (a->prefault)
-		populate(b->base, b->capacity);
+		populate_span(b->base, b->capacity);
 	hook("arena: taken");
 	return b;
 }
@@ -446,7 +446,7 @@ bp_arena_whole_pages(size_t n)
 
 /* False where the system refuses. */
 static bool
-move(struct bufpool_buf *b, size_t bytes)
+move_span(struct bufpool_buf *b, size_t bytes)
 {
 	size_t head = (size_t)(b->at - b->base);
 	void *base;
@@ -471,20 +471,20 @@ bp_arena_extend(struct bufpool_buf *b, size_t n, size_t range)
 	size_t bytes = bp_arena_whole_pages(n), before = arena_bytes(b);
 	size_t more = bytes > before ? bytes - before : 0;
 
-	if (!commit(a, more))
+	if (!commit_bytes(a, more))
 		return false;
 	if (bytes > b->span &&
 	    !(arena_limited(a) && !a->huge_pages &&
-	      move(b, bp_arena_whole_pages(range))) &&
-	    !move(b, bytes)) {
-		uncommit(a, more);
+	      move_span(b, bp_arena_whole_pages(range))) &&
+	    !move_span(b, bytes)) {
+		uncommit_bytes(a, more);
 		errno = ENOMEM;
 		return false;
 	}
 	ASAN_UNPOISON_MEMORY_REGION(b->base, bytes);
 	b->capacity = bytes - (size_t)(b->at - b->base);
 	if (a->prefault && more > 0)
-		populate(b->base + before, more);
+		populate_span(b->base + before, more);
 	return true;
 }
 
@@ -495,12 +495,12 @@ bp_arena_shrink(struct bufpool_buf *b, size_t n)
 	size_t head = (size_t)(b->at - b->base);
 	int saved = errno;
 
-	if (bytes < b->span && unmap(b->base + bytes, b->span - bytes)) {
+	if (bytes < b->span && unmap_span(b->base + bytes, b->span - bytes)) {
 		b->span = bytes;
 		if (b->capacity > bytes - head)
 			b->capacity = bytes - head;
 		if (before > bytes)
-			uncommit(b->arena, before - bytes);
+			uncommit_bytes(b->arena, before - bytes);
 	}
 	errno = saved;
 }
@@ -515,10 +515,10 @@ map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
 	/* A huge page could have memory past what is committed. */
 	b->span = bp_arena_whole_pages(
 		arena_limited(a) && !a->huge_pages ? range : n);
-	b->base = map(a, b->span, alignment, node);
+	b->base = map_span(a, b->span, alignment, node);
 	if (b->base == NULL) {
 		b->span = bp_arena_whole_pages(n);
-		b->base = map(a, b->span, alignment, node);
+		b->base = map_span(a, b->span, alignment, node);
 	}
 	b->node = (uint8_t)node;
 	return b->base != NULL;
@@ -535,14 +535,14 @@ bp_arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 		errno = ENOMEM;
 		return NULL;
 	}
-	if (!commit(a, bytes))
+	if (!commit_bytes(a, bytes))
 		return NULL;
 	b = bp_buf_create();
 	if (b == NULL || !map_large(a, b, n, range, alignment))
 		goto fail;
 	if (a->prefault)
-		populate(b->base, bytes);
-	own(a, b);
+		populate_span(b->base, bytes);
+	own_span(a, b);
 	b->at = b->base;
 	b->capacity = bytes;
 	b->class = CLASS_LARGE;
@@ -552,7 +552,7 @@ bp_arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 fail:
 	if (b != NULL)
 		bp_buf_destroy(b);
-	uncommit(a, bytes);
+	uncommit_bytes(a, bytes);
 	errno = ENOMEM;
 	return NULL;
 }
@@ -563,7 +563,7 @@ bp_arena_take_bare(struct bufpool_arena *a)
 	struct bufpool_buf *b = bp_buf_create();
 
 	if (b != NULL) {
-		own(a, b);
+		own_span(a, b);
 		arena_ref(a);
 		buf_set_state(b, BUF_OUT);
 	}
@@ -580,8 +580,8 @@ give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 {
 	size_t bytes = arena_bytes(b);
 
-	if (unmap(b->base, b->span)) {
-		uncommit(a, bytes);
+	if (unmap_span(b->base, b->span)) {
+		uncommit_bytes(a, bytes);
 		bp_buf_destroy(b);
 		return bytes;
 	}
@@ -634,7 +634,7 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	hook("arena: giving back");
 	buf_set_state(b, BUF_BLANK);
 	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);
-	uncommit(a, size);
+	uncommit_bytes(a, size);
 	bp_buf_push(resident ? &blank->resident : &blank->bare, b);
 	return size;
 }

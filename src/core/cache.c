@@ -67,7 +67,7 @@ bit_of(const struct cache *k)
 
 /* Most often there is a mark already, and its line is only read. */
 static void
-mark(struct cache *k, unsigned part)
+mark_part(struct cache *k, unsigned part)
 {
 	_Atomic uint64_t *marked = &k->block->marked[part];
 
@@ -77,7 +77,7 @@ mark(struct cache *k, unsigned part)
 }
 
 static void
-unmark(struct cache *k, unsigned part)
+unmark_part(struct cache *k, unsigned part)
 {
 	_Atomic uint64_t *marked = &k->block->marked[part];
 
@@ -90,7 +90,7 @@ void
 bp_cache_mark_depot(struct cache *k, unsigned class)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	mark(k, PART_DEPOT(class));
+	mark_part(k, PART_DEPOT(class));
 }
 
 void
@@ -99,16 +99,16 @@ bp_cache_unmark_depot(struct cache *k, unsigned class)
 	const struct layout *l = k->caches->layout;
 
 	hook("depot: found empty");
-	unmark(k, PART_DEPOT(class));
+	unmark_part(k, PART_DEPOT(class));
 	hook("depot: unmarked");
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned node = 0; node < l->nodes; node++)
 		if (bp_depot_ready(k->depot, layout_ring(l, node, class)) > 0)
-			mark(k, PART_DEPOT(class));
+			mark_part(k, PART_DEPOT(class));
 }
 
 static void
-shut(struct bufpool_shelf *s)
+shut_shelf(struct bufpool_shelf *s)
 {
 	atomic_store(&s->empty_at, SHUT);
 	atomic_store(&s->full_at, 0);
@@ -135,7 +135,7 @@ shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class,
 /* Lists it at a place that it keeps for as long as the pool is there. A block
  * whose places are all given out is followed by another. */
 static bool
-list(struct caches *cs, struct cache *k)
+list_cache(struct caches *cs, struct cache *k)
 {
 	struct cache_block *head = atomic_load(&cs->blocks), *fresh;
 
@@ -174,7 +174,7 @@ bp_cache_create(struct caches *cs, const struct owner *owner)
 	for (unsigned c = 0; c <= classes; c++)
 		shelf_init(&k->shelf[c], k, c, owner);
 	k->depot = bp_depot_create(cs->layout);
-	if (k->depot != NULL && list(cs, k))
+	if (k->depot != NULL && list_cache(cs, k))
 		return k;
 	bp_cache_destroy(k);
 	return NULL;
@@ -272,7 +272,7 @@ order_owner(const struct bufpool_shelf *s, uint32_t gate)
 /* Whether the owner is not inside, and has not opened the shelf after it was
  * shut. One that cannot be ordered counts as inside. */
 static bool
-deserted(struct bufpool_shelf *s, uint32_t gate)
+shelf_deserted(struct bufpool_shelf *s, uint32_t gate)
 {
 	return order_owner(s, gate) && !atomic_load(&s->busy) &&
 	    atomic_load(&s->empty_at) == SHUT;
@@ -294,8 +294,8 @@ bp_shelf_claim(struct bufpool_shelf *s)
 						  gate | GATE_CLAIMED))
 			continue;
 		hook("claim: claimed");
-		shut(s);
-		if (deserted(s, gate))
+		shut_shelf(s);
+		if (shelf_deserted(s, gate))
 			return true;
 		hook("claim: found busy");
 		gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_CLAIMED) &
@@ -303,8 +303,8 @@ bp_shelf_claim(struct bufpool_shelf *s)
 		hook("claim: undone");
 		if (!(gate & GATE_CALLED))
 			return false;
-		shut(s);
-		if (!deserted(s, gate))
+		shut_shelf(s);
+		if (!shelf_deserted(s, gate))
 			return false;
 	}
 }
@@ -322,7 +322,7 @@ bp_shelf_unclaim(struct bufpool_shelf *s)
 		while ((gate & GATE_CALLED) && (b = shelf_take(s)) != NULL)
 			send_away(s, b, gate);
 		if (shelf_count(s) == 0)
-			unmark(s->cache, PART_SHELF(s->class));
+			unmark_part(s->cache, PART_SHELF(s->class));
 	} while (!atomic_compare_exchange_strong(
 	    &s->gate, &gate, gate & ~(uint32_t)GATE_CLAIMED));
 }
@@ -336,7 +336,7 @@ claim_own(struct bufpool_shelf *s)
 	if (gate & GATE_CLAIMED)
 		return false;
 	hook("claim: claimed");
-	shut(s);
+	shut_shelf(s);
 	return true;
 }
 
@@ -370,7 +370,7 @@ bp_shelf_open(struct bufpool_shelf *s)
 		shelf_leave(s);
 		return false;
 	}
-	mark(s->cache, PART_SHELF(s->class));
+	mark_part(s->cache, PART_SHELF(s->class));
 	if (!(gate & GATE_FENCED))
 		open_up(s);
 	return true;
@@ -422,7 +422,7 @@ shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 	memmove(s->buf, s->buf + count, (all - count) * sizeof *out);
 	atomic_store_explicit(&s->count, all - count, memory_order_relaxed);
 	hook("spill: moved out");
-	mark(s->cache, PART_DEPOT(s->class));
+	mark_part(s->cache, PART_DEPOT(s->class));
 	for (uint32_t i = 0; i < count; i++)
 		if (!bp_depot_push(s->cache->depot,
 				   layout_ring(l, out[i]->node, s->class),
@@ -544,7 +544,7 @@ bp_cache_after_fork(struct cache *k, bool own)
 		if (!asymmetric)  /* the parent could, this process cannot */
 			gate |= GATE_FENCED;
 		atomic_store(&s->gate, gate);
-		shut(s);
+		shut_shelf(s);
 	}
 	if (!own)
 		bp_cache_retire(k);

@@ -33,7 +33,7 @@ read_text(const char *path, char *text, size_t size)
 
 /* "max", and what is no number at all, are no limit. */
 static size_t
-number(const char *text)
+read_number(const char *text)
 {
 	size_t n = 0;
 
@@ -62,8 +62,8 @@ least_limit(const char *mount, const char *path, const char *file)
 		snprintf(name, sizeof name, "%s%.*s/%s", mount, len, path,
 			 file);
 		read_text(name, text, sizeof text);
-		if (number(text) < least)
-			least = number(text);
+		if (read_number(text) < least)
+			least = read_number(text);
 		if (len == 0)
 			return least;
 	}

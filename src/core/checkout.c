@@ -23,7 +23,7 @@ static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
  * the common case needs no stack frame.
  */
 static inline __attribute__((always_inline)) struct bufpool_buf *
-checkout(struct bufpool *p, size_t n, unsigned take)
+checkout_fast(struct bufpool *p, size_t n, unsigned take)
 {
 	struct cache *k = thread_own_cache(p->caches.place);
 	struct bufpool_shelf *s;
@@ -48,13 +48,13 @@ checkout(struct bufpool *p, size_t n, unsigned take)
 struct bufpool_buf *
 bufpool_checkout(struct bufpool *p, size_t n)
 {
-	return checkout(p, n, TAKE_ANY);
+	return checkout_fast(p, n, TAKE_ANY);
 }
 
 struct bufpool_buf *
 bufpool_try_checkout(struct bufpool *p, size_t n)
 {
-	return checkout(p, n, TAKE_READY);
+	return checkout_fast(p, n, TAKE_READY);
 }
 
 static __attribute__((noinline)) struct bufpool_buf *
@@ -85,8 +85,8 @@ checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 /* From depots of other threads, those first that are listed after the caller's
  * own, so that not all threads empty the same one. *from becomes the depot. */
 static struct bufpool_buf *
-steal(struct bufpool *p, const struct cache *own, unsigned ring,
-      struct depot **from)
+steal_one(struct bufpool *p, const struct cache *own, unsigned ring,
+	  struct depot **from)
 {
 	unsigned class = ring % p->layout.classes, part = PART_DEPOT(class);
 
@@ -145,7 +145,7 @@ fill_shelf(struct bufpool *p, struct bufpool_shelf *s, struct depot *from,
 
 /* A ready buffer of the caller's node; k is NULL for a thread without cache. */
 static struct bufpool_buf *
-refill(struct bufpool *p, struct cache *k, unsigned class)
+refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 {
 	unsigned node = k ? k->node : bp_arena_node(&p->arena);
 	unsigned ring = layout_ring(&p->layout, node, class);
@@ -167,7 +167,7 @@ refill(struct bufpool *p, struct cache *k, unsigned class)
 		b = bp_commons_take(&p->caches.commons, ring);
 	}
 	if (b == NULL)
-		b = steal(p, k, ring, &from);
+		b = steal_one(p, k, ring, &from);
 	if (b == NULL || k == NULL)
 		return b;
 	fill_shelf(p, &k->shelf[class], from, ring);
@@ -186,7 +186,7 @@ take_elsewhere(struct bufpool *p, unsigned class)
 
 		b = bp_commons_take(&p->caches.commons, ring);
 		if (b == NULL)
-			b = steal(p, NULL, ring, &from);
+			b = steal_one(p, NULL, ring, &from);
 	}
 	return b;
 }
@@ -361,7 +361,7 @@ static struct bufpool_buf *
 take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 	   bool *miss)
 {
-	struct bufpool_buf *b = refill(p, k, class);
+	struct bufpool_buf *b = refill_shelf(p, k, class);
 
 	if (b != NULL)
 		return b;
@@ -417,7 +417,7 @@ struct bufpool_buf *
 bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
 	struct bufpool_buf *b = align <= LAYOUT_GRAIN_LOG
-	    ? checkout(p, n, take)
+	    ? checkout_fast(p, n, take)
 	    : bp_checkout_large(p, n, align, take);
 
 	if (b != NULL)

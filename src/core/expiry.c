@@ -27,14 +27,14 @@ static struct {
 };
 
 static int64_t
-expected(unsigned l, uint32_t i)
+block_expected(unsigned l, uint32_t i)
 {
 	hook("expiry: looked at a word");
 	return EXPIRY_NEVER - atomic_load(&level[l].word[i]);
 }
 
 static void
-lower(unsigned l, uint32_t i, int64_t at)
+lower_time(unsigned l, uint32_t i, int64_t at)
 {
 	int64_t is = atomic_load(&level[l].word[i]);
 
@@ -53,10 +53,10 @@ lower(unsigned l, uint32_t i, int64_t at)
  * raised.
  */
 static void
-expect(unsigned l, uint32_t i, int64_t at)
+expect_block(unsigned l, uint32_t i, int64_t at)
 {
 	for (; l < LEVELS; l++, i >>= FAN_LOG)
-		lower(l, i, at);
+		lower_time(l, i, at);
 }
 
 /* The fence stands between what the caller has stored and the loads here: see
@@ -65,7 +65,7 @@ void
 bp_expiry_expect(uint32_t number, int64_t at)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	expect(0, number >> FAN_LOG, at);
+	expect_block(0, number >> FAN_LOG, at);
 }
 
 int64_t
@@ -76,7 +76,7 @@ bp_expiry_next(void)
 
 /* The children of a word: `end` is one past the last. */
 static uint32_t
-children(unsigned l, uint32_t i, uint32_t *end)
+block_children(unsigned l, uint32_t i, uint32_t *end)
 {
 	uint32_t first = i << FAN_LOG;
 
@@ -89,26 +89,26 @@ static void
 raise_word(unsigned l, uint32_t i)
 {
 	int64_t earliest = EXPIRY_NEVER;
-	uint32_t end, child = children(l, i, &end);
+	uint32_t end, child = block_children(l, i, &end);
 
 	atomic_exchange(&level[l].word[i], 0);
 	hook("expiry: raising");
 	for (; child < end; child++) {
-		int64_t at = expected(l - 1, child);
+		int64_t at = block_expected(l - 1, child);
 
 		if (at < earliest)
 			earliest = at;
 	}
-	expect(l, i, earliest);
+	expect_block(l, i, earliest);
 }
 
 static int64_t
 due_child(unsigned l, uint32_t i, int64_t now)
 {
-	uint32_t end, child = children(l, i, &end);
+	uint32_t end, child = block_children(l, i, &end);
 
 	for (; child < end; child++)
-		if (expected(l - 1, child) <= now)
+		if (block_expected(l - 1, child) <= now)
 			return child;
 	return -1;
 }
@@ -140,8 +140,9 @@ bp_expiry_put_back(uint32_t block, int64_t next, int64_t now)
 {
 	uint32_t i = block;
 
-	expect(0, block, next);
-	for (unsigned l = 1; l < LEVELS && expected(l - 1, i) > now; l++) {
+	expect_block(0, block, next);
+	for (unsigned l = 1; l < LEVELS && block_expected(l - 1,
+							  i) > now; l++) {
 		i >>= FAN_LOG;
 		raise_word(l, i);
 	}

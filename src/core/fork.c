@@ -22,8 +22,8 @@ bp_fork_adopt(struct bufpool *p)
 /* Counters by which `out` comes right, when it is not: a thread that is not
  * there any more was between a buffer and its counter. */
 static void
-correct(_Atomic uint64_t *checkouts, _Atomic uint64_t *releases,
-	uint64_t sum_checkouts, uint64_t sum_releases, uint64_t out)
+correct_counters(_Atomic uint64_t *checkouts, _Atomic uint64_t *releases,
+		 uint64_t sum_checkouts, uint64_t sum_releases, uint64_t out)
 {
 	uint64_t more = out - (sum_checkouts - sum_releases);
 
@@ -40,9 +40,10 @@ bp_fork_count_lost(struct bufpool *p)
 	for (unsigned c = 0; c < p->layout.classes; c++) {
 		uint64_t out = p->tally.out[c];
 
-		correct(&p->caches.uncached[c].checkouts,
-			&p->caches.uncached[c].releases,
-			bp_stats_checkouts(p, c), bp_stats_releases(p, c), out);
+		correct_counters(&p->caches.uncached[c].checkouts,
+				 &p->caches.uncached[c].releases,
+				 bp_stats_checkouts(p, c),
+				 bp_stats_releases(p, c), out);
 		p->promised[c] = 0;
 		p->lost[c] = p->arena.existing[c] - out -
 		    bp_stats_cached(p, c) - bp_stats_ready(p, c);

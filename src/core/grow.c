@@ -7,7 +7,7 @@
 /* Twice what b has, so that appending in small pieces copies each byte a
  * bounded number of times; 0 where that is less than it needs. */
 static size_t
-twice(const struct bufpool_buf *b, size_t need)
+twice_as_large(const struct bufpool_buf *b, size_t need)
 {
 	size_t bytes = buf_size(b) * 2;
 
@@ -21,7 +21,7 @@ twice(const struct bufpool_buf *b, size_t need)
 static struct bufpool_buf *
 larger_than(const struct bufpool_buf *b, size_t need)
 {
-	size_t more = arena_limited(b->arena) ? 0 : twice(b, need);
+	size_t more = arena_limited(b->arena) ? 0 : twice_as_large(b, need);
 	struct bufpool_buf *larger = NULL;
 
 	if (more != 0)
@@ -64,10 +64,10 @@ extend_to(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
  * to stay aligned by more than a page, or the system does not move it: memory
  * is short, or someone's advice for a part of it has split the mapping. */
 static bool
-extend(struct bufpool_buf *b, size_t capacity)
+extend_large(struct bufpool_buf *b, size_t capacity)
 {
 	size_t need = capacity + (size_t)(b->at - b->base);
-	size_t more = twice(b, need);
+	size_t more = twice_as_large(b, need);
 
 	if (b->class != CLASS_LARGE || need > PTRDIFF_MAX ||
 	    (b->align > LAYOUT_GRAIN_LOG && need > b->span))
@@ -98,7 +98,7 @@ bp_grow_to(struct bufpool_buf *b, size_t capacity)
 		bp_buf_compact(b);
 		return 0;
 	}
-	if (extend(b, capacity))
+	if (extend_large(b, capacity))
 		return 0;
 	larger = larger_than(b, capacity);
 	if (larger == NULL) {
@@ -140,7 +140,7 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 
 /* A descriptor without memory, for b to swap memory with. */
 static struct bufpool_buf *
-bare(const struct bufpool_buf *b)
+take_bare(const struct bufpool_buf *b)
 {
 	struct bufpool_buf *spare = bp_arena_take_bare(b->arena);
 
@@ -156,7 +156,7 @@ bp_grow_free(struct bufpool_buf *b)
 
 	if (b->class == CLASS_NONE)
 		return;
-	spare = bare(b);
+	spare = take_bare(b);
 	if (spare == NULL) {
 		bp_buf_wipe(b);
 		return;
@@ -170,7 +170,7 @@ bp_grow_free(struct bufpool_buf *b)
 struct bufpool_buf *
 bp_grow_renew(struct bufpool_buf *b)
 {
-	struct bufpool_buf *young = bare(b);
+	struct bufpool_buf *young = take_bare(b);
 
 	if (young == NULL) {
 		bufpool_release(b);

@@ -5,7 +5,7 @@
 #define EVICTIONS 8	/* mappings given up for one that comes home */
 
 static size_t
-bins(const struct large *l)
+count_bins(const struct large *l)
 {
 	return (size_t)l->arena->layout->nodes * LARGE_BINS;
 }
@@ -16,7 +16,7 @@ bp_large_create(struct large *l)
 	l->bin = NULL;
 	if (l->limit == 0)
 		return 0;
-	l->bin = bp_pages_map(bins(l) * sizeof *l->bin);
+	l->bin = bp_pages_map(count_bins(l) * sizeof *l->bin);
 	return l->bin != NULL ? 0 : -1;
 }
 
@@ -24,7 +24,7 @@ void
 bp_large_destroy(struct large *l)
 {
 	if (l->bin != NULL)
-		bp_pages_unmap(l->bin, bins(l) * sizeof *l->bin);
+		bp_pages_unmap(l->bin, count_bins(l) * sizeof *l->bin);
 	l->bin = NULL;
 }
 
@@ -47,7 +47,7 @@ bin_at(struct large *l, unsigned node, unsigned number)
 }
 
 static void
-count(struct large *l, size_t bytes, uint64_t mappings)
+count_kept(struct large *l, size_t bytes, uint64_t mappings)
 {
 	atomic_fetch_add_explicit(&l->kept, bytes, memory_order_relaxed);
 	atomic_fetch_add_explicit(&l->count, mappings, memory_order_relaxed);
@@ -56,7 +56,7 @@ count(struct large *l, size_t bytes, uint64_t mappings)
 /* Sequentially consistent, for close against push: either close finds the
  * mapping, or this sees that the pool was closed. */
 static void
-push(struct large *l, struct bufpool_buf *b)
+push_kept(struct large *l, struct bufpool_buf *b)
 {
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "keep");
 	bp_buf_push(bin_at(l, b->node, bin_of(b->span)), b);
@@ -67,7 +67,7 @@ push(struct large *l, struct bufpool_buf *b)
 
 /* Still counted as kept: whoever does not push it back takes it off. */
 static struct bufpool_buf *
-pop(struct buf_stack *bin)
+pop_kept(struct buf_stack *bin)
 {
 	struct bufpool_buf *b = bp_buf_pop(bin);
 
@@ -79,9 +79,9 @@ pop(struct buf_stack *bin)
 }
 
 static size_t
-give(struct large *l, struct bufpool_buf *b)
+give_kept(struct large *l, struct bufpool_buf *b)
 {
-	count(l, -b->span, (uint64_t)-1);
+	count_kept(l, -b->span, (uint64_t)-1);
 	return bp_arena_give(b);
 }
 
@@ -91,7 +91,7 @@ static struct bufpool_buf *
 take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
 	  bool fresh)
 {
-	struct bufpool_buf *b = pop(bin);
+	struct bufpool_buf *b = pop_kept(bin);
 	uintptr_t mask = ((uintptr_t)1 << align) - 1;
 	size_t span;
 
@@ -100,12 +100,12 @@ take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
 	span = b->span;
 	if ((span >= n && ((uintptr_t)b->base & mask) == 0) ||
 	    (fresh && bp_arena_extend(b, n, n))) {
-		count(l, -span, (uint64_t)-1);
+		count_kept(l, -span, (uint64_t)-1);
 		if (arena_limited(b->arena))
 			bp_arena_shrink(b, n);
 		return b;
 	}
-	push(l, b);
+	push_kept(l, b);
 	return NULL;
 }
 
@@ -133,7 +133,7 @@ bp_large_take(struct large *l, size_t n, unsigned align, bool fresh,
 
 /* Whether so many bytes more may be kept; then they are counted. */
 static bool
-reserve(struct large *l, size_t bytes)
+reserve_kept(struct large *l, size_t bytes)
 {
 	size_t kept = atomic_load_explicit(&l->kept, memory_order_relaxed);
 
@@ -149,10 +149,10 @@ reserve(struct large *l, size_t bytes)
 
 /* What came home last is warm, so others make room for it. */
 static bool
-make_room(struct large *l, size_t bytes)
+make_room_for(struct large *l, size_t bytes)
 {
 	for (int i = 0; i < EVICTIONS && bytes <= l->limit; i++) {
-		if (reserve(l, bytes))
+		if (reserve_kept(l, bytes))
 			return true;
 		if (bp_large_give_back(l, 1, true) == 0)
 			return false;
@@ -176,7 +176,7 @@ bp_large_put(struct large *l, struct bufpool_buf *b)
 		bp_arena_shrink(b, b->mark);
 	if (l->bin == NULL || atomic_load(&l->closed) ||
 	    arena_bytes(b) != b->span ||
-	    !make_room(l, b->span)) {
+	    !make_room_for(l, b->span)) {
 		bp_arena_give(b);
 		return 0;
 	}
@@ -184,7 +184,7 @@ bp_large_put(struct large *l, struct bufpool_buf *b)
 	wiped = buf_clean(b);
 	hook("large: keeping");
 	ASAN_POISON_MEMORY_REGION(b->base, b->span);
-	push(l, b);
+	push_kept(l, b);
 	return wiped;
 }
 
@@ -203,8 +203,8 @@ bp_large_give_back(struct large *l, size_t bytes, bool largest_first)
 			struct bufpool_buf *b;
 
 			while (done < bytes &&
-			       (b = pop(bin_at(l, node, number))) != NULL)
-				done += give(l, b);
+			       (b = pop_kept(bin_at(l, node, number))) != NULL)
+				done += give_kept(l, b);
 		}
 	}
 	return done;
@@ -212,12 +212,12 @@ bp_large_give_back(struct large *l, size_t bytes, bool largest_first)
 
 /* The end of a mapping goes; the caller's own mapping, which it pushes back. */
 static size_t
-cut(struct large *l, struct bufpool_buf *b, size_t bytes)
+cut_kept(struct large *l, struct bufpool_buf *b, size_t bytes)
 {
 	size_t before = b->span;
 
 	bp_arena_shrink(b, before - bytes);
-	count(l, b->span - before, 0);
+	count_kept(l, b->span - before, 0);
 	return before - b->span;
 }
 
@@ -230,17 +230,17 @@ bp_large_give_up(struct large *l, size_t bytes)
 
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
 		return 0;
-	for (size_t i = bins(l); i-- > 0 && done < bytes;)
-		while (done < bytes && (b = pop(&l->bin[i])) != NULL) {
+	for (size_t i = count_bins(l); i-- > 0 && done < bytes;)
+		while (done < bytes && (b = pop_kept(&l->bin[i])) != NULL) {
 			size_t left = bp_arena_whole_pages(bytes - done);
 			size_t part = 0;
 
 			if (b->span > left && layout_class(
 				layout, b->span - left) == CLASS_LARGE)
-				part = cut(l, b, left);
+				part = cut_kept(l, b, left);
 			if (part > 0)
-				push(l, b);
-			done += part > 0 ? part : give(l, b);
+				push_kept(l, b);
+			done += part > 0 ? part : give_kept(l, b);
 		}
 	return done;
 }
@@ -256,15 +256,15 @@ bp_large_shed(struct large *l, size_t bytes)
 	bytes = left;
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
 		return 0;
-	for (size_t i = 0; i < bins(l) && left > 0; i++)
-		while (left > 0 && (b = pop(&l->bin[i])) != NULL) {
+	for (size_t i = 0; i < count_bins(l) && left > 0; i++)
+		while (left > 0 && (b = pop_kept(&l->bin[i])) != NULL) {
 			if (b->span > left) {
-				left -= cut(l, b, left);
-				push(l, b);
+				left -= cut_kept(l, b, left);
+				push_kept(l, b);
 				return bytes - left;
 			}
 			left -= b->span;
-			give(l, b);
+			give_kept(l, b);
 		}
 	return bytes - left;
 }
@@ -282,9 +282,9 @@ bp_large_after_fork(struct large *l)
 {
 	atomic_store(&l->kept, 0);
 	atomic_store(&l->count, 0);
-	for (size_t i = 0; l->bin != NULL && i < bins(l); i++) {
+	for (size_t i = 0; l->bin != NULL && i < count_bins(l); i++) {
 		struct buf_sum sum = bp_buf_sum(&l->bin[i]);
 
-		count(l, sum.bytes, sum.count);
+		count_kept(l, sum.bytes, sum.count);
 	}
 }

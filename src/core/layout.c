@@ -18,7 +18,7 @@ power_of_two(size_t n)
 /* Moves larger classes up; the place that is free then, or none when the size
  * is there already. */
 static int
-insert(struct layout *l, size_t size)
+insert_class(struct layout *l, size_t size)
 {
 	unsigned at = l->classes;
 
@@ -62,7 +62,7 @@ bp_layout_init(struct layout *l, const struct bufpool_class_config *classes,
 		    classes[i].size % LAYOUT_GRAIN != 0 ||
 		    classes[i].count > LAYOUT_FLOOR_MAX)
 			return false;
-		at = insert(l, classes[i].size);
+		at = insert_class(l, classes[i].size);
 		if (at < 0)
 			return false;
 		l->size[at] = classes[i].size;

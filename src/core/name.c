@@ -33,7 +33,7 @@ bucket_of(const char *text)
 }
 
 static struct name *
-search(uint32_t number, const char *text)
+search_name(uint32_t number, const char *text)
 {
 	while (number != 0) {
 		struct name *n = table_at(&names, number - 1);
@@ -48,7 +48,7 @@ search(uint32_t number, const char *text)
 _Atomic uint64_t *
 bp_name_find(const char *text)
 {
-	struct name *n = search(atomic_load(bucket_of(text)), text);
+	struct name *n = search_name(atomic_load(bucket_of(text)), text);
 
 	return n != NULL ? &n->id : NULL;
 }
@@ -64,7 +64,7 @@ bp_name_list(const char *text)
 	int64_t number = -1;
 
 	do {
-		n = search(first, text);
+		n = search_name(first, text);
 		if (n != NULL)
 			return &n->id;	/* mine, if made, is never used */
 		if (mine == NULL) {

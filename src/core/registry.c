@@ -31,7 +31,7 @@ static void after_fork(void);
 static void settle_all(void);
 
 static void
-init(void)
+init_process(void)
 {
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const size_t place = (sizeof(struct bufpool) + page - 1) / page * page;
@@ -49,9 +49,9 @@ init(void)
 /* At load, or earlier when the constructor of a program comes first that is
  * linked with the static library. */
 __attribute__((constructor)) static void
-start(void)
+start_process(void)
 {
-	pthread_once(&once, init);
+	pthread_once(&once, init_process);
 	forked_check();
 }
 
@@ -170,7 +170,7 @@ bp_registry_finish(unsigned work)
 /* What a pool of many buffers has left is unmapped bit by bit, by this call and
  * by others. */
 static void
-end(struct bufpool_arena *a)
+end_pool(struct bufpool_arena *a)
 {
 	struct bufpool *p = (void *)((char *)a -
 				     offsetof(struct bufpool, arena));
@@ -217,7 +217,7 @@ reset_counters(struct bufpool *p)
 
 /* Fills in a place that nobody can reach yet. */
 static void
-configure(struct bufpool *p, const struct bufpool_config *config)
+configure_pool(struct bufpool *p, const struct bufpool_config *config)
 {
 	struct bufpool_arena *a = &p->arena;
 	uint64_t count = atomic_fetch_add(&last_id, 1) + 1;
@@ -237,7 +237,7 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 	a->numa_node = config->numa_node;
 	a->prefault = config->prefault != 0;
 	a->huge_pages = config->huge_pages != 0;
-	a->end = end;
+	a->end = end_pool;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;
 	p->ticket_ttl = bp_settings_ticket_ttl(config);
@@ -246,7 +246,7 @@ configure(struct bufpool *p, const struct bufpool_config *config)
 
 /* Puts the floor into the commons. The memory is mapped, not touched. */
 static int
-stock(struct bufpool *p)
+stock_pool(struct bufpool *p)
 {
 	unsigned node = bp_arena_node(&p->arena);
 
@@ -268,7 +268,7 @@ stock(struct bufpool *p)
  * and by its name once it has a user: by then it is whole.
  */
 static struct bufpool *
-create(const struct bufpool_config *config)
+create_pool(const struct bufpool_config *config)
 {
 	struct bufpool *p = works ? take_place() : NULL;
 	int saved;
@@ -283,7 +283,7 @@ create(const struct bufpool_config *config)
 		errno = ENOMEM;
 		return NULL;
 	}
-	configure(p, config);
+	configure_pool(p, config);
 	if (bp_caches_create(&p->caches) != 0)
 		goto fail;
 	if (bp_large_create(&p->large) != 0 ||
@@ -292,7 +292,7 @@ create(const struct bufpool_config *config)
 		bp_caches_destroy(&p->caches);
 		goto fail;
 	}
-	if (stock(p) == 0) {
+	if (stock_pool(p) == 0) {
 		atomic_store(&p->users, 1);
 		return p;
 	}
@@ -342,7 +342,7 @@ open_named(const struct bufpool_config *config)
 			errno = EEXIST;
 			return NULL;
 		}
-		p = create(config);
+		p = create_pool(config);
 		if (p == NULL)
 			return NULL;
 		if (atomic_compare_exchange_strong(id, &was, p->caches.id))
@@ -357,10 +357,10 @@ bufpool_create(const struct bufpool_config *given)
 {
 	struct bufpool_config config;
 
-	start();
+	start_process();
 	if (bp_settings_read(&config, given) != 0)
 		return NULL;
-	return config.name[0] ? open_named(&config) : create(&config);
+	return config.name[0] ? open_named(&config) : create_pool(&config);
 }
 
 struct bufpool *
@@ -369,7 +369,7 @@ bufpool_get(const char *text)
 	struct bufpool *p = NULL;
 	_Atomic uint64_t *id;
 
-	start();
+	start_process();
 	id = works ? bp_name_find(text) : NULL;
 	if (id != NULL)
 		p = ref_id(atomic_load(id));

@@ -44,7 +44,7 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
  * before anyone else can see it.
  */
 static inline __attribute__((always_inline)) void
-release(struct bufpool_buf *b, bool by_gc)
+release_fast(struct bufpool_buf *b, bool by_gc)
 {
 	struct bufpool_shelf *s = b->shelf;
 
@@ -64,20 +64,20 @@ bufpool_release(struct bufpool_buf *b)
 	if (b == NULL)
 		return;
 	buf_turn_cached(b);
-	release(b, false);
+	release_fast(b, false);
 }
 
 void
 bp_release_gc(struct bufpool_buf *b)
 {
 	buf_turn_cached(b);
-	release(b, true);
+	release_fast(b, true);
 }
 
 void
 bp_release_turned(struct bufpool_buf *b, bool by_gc)
 {
-	release(b, by_gc);
+	release_fast(b, by_gc);
 }
 
 /* What is short is wiped without a call, and so without a stack frame. */
@@ -137,7 +137,7 @@ release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
  * now, and a buffer of another node, are passed by, into the depot; a full
  * depot is passed by, into the arena. */
 static void
-spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
+spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
@@ -164,7 +164,7 @@ spill(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
  * dirty: the system clears its pages in any case, and so nobody need wipe
  * them. */
 static bool
-leaves(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
+leaves_now(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 {
 	const struct bufpool_shelf *s = &k->shelf[b->class];
 	unsigned ring = layout_ring(&p->layout, b->node, b->class);
@@ -183,13 +183,13 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 
 	counter_add(&s->releases, 1);
 	counter_add(&k->gc_returns, by_gc);
-	if (leaves(p, k, b)) {
+	if (leaves_now(p, k, b)) {
 		bp_arena_give(b);
 		bp_trim_spilled(p, s);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
-	spill(p, k, b);
+	spill_one(p, k, b);
 }
 
 /* The first call in a fork child: what is on its way home is not there yet, and
@@ -230,7 +230,7 @@ static void
 frozen_unref(struct bufpool_buf *b, bool by_gc)
 {
 	if (buf_unref(b))
-		release(b, by_gc);
+		release_fast(b, by_gc);
 }
 
 void

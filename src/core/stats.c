@@ -59,7 +59,7 @@ bp_stats_releases(const struct bufpool *p, unsigned class)
 }
 
 static uint64_t
-misses(const struct bufpool *p, unsigned class)
+sum_misses(const struct bufpool *p, unsigned class)
 {
 	struct cache *k;
 	uint64_t sum = 0;
@@ -70,7 +70,7 @@ misses(const struct bufpool *p, unsigned class)
 }
 
 static uint64_t
-difference(uint64_t more, uint64_t less)
+sum_difference(uint64_t more, uint64_t less)
 {
 	return more > less ? more - less : 0;
 }
@@ -80,7 +80,7 @@ bp_stats_out(const struct bufpool *p, unsigned class)
 {
 	uint64_t checkouts = bp_stats_checkouts(p, class);
 
-	return difference(checkouts, bp_stats_releases(p, class));
+	return sum_difference(checkouts, bp_stats_releases(p, class));
 }
 
 static uint64_t
@@ -108,11 +108,13 @@ sum_out(const struct bufpool *p)
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		taken[c] = bp_stats_checkouts(p, c);
 	atomic_thread_fence(memory_order_acquire);
-	sum.buffers = difference(sum.buffers, counter_get(&p->large.releases));
-	sum.bytes = difference(sum.bytes,
-			       counter_get(&p->large.bytes_returned));
+	sum.buffers = sum_difference(sum.buffers,
+				     counter_get(&p->large.releases));
+	sum.bytes = sum_difference(sum.bytes,
+				   counter_get(&p->large.bytes_returned));
 	for (unsigned c = 0; c < p->layout.classes; c++) {
-		uint64_t count = difference(taken[c], bp_stats_releases(p, c));
+		uint64_t count = sum_difference(taken[c], bp_stats_releases(p,
+									    c));
 
 		sum.buffers += count;
 		sum.bytes += count * p->layout.size[c];
@@ -162,8 +164,8 @@ bp_stats_sample_tick(struct bufpool *p)
 static void
 class_stats(const struct bufpool *p, unsigned c, struct bufpool_class_stats *s)
 {
-	s->misses = misses(p, c);
-	s->hits = difference(bp_stats_checkouts(p, c), s->misses);
+	s->misses = sum_misses(p, c);
+	s->hits = sum_difference(bp_stats_checkouts(p, c), s->misses);
 	s->size = p->layout.size[c];
 	s->count = counter_get(&p->arena.existing[c]);
 	s->ready = bp_stats_ready(p, c);
@@ -199,9 +201,9 @@ add_large(const struct bufpool *p, struct bufpool_stats *s)
 	s->large_misses = counter_get(&l->misses);
 	s->large_cached = counter_get(&l->count);
 	s->large_cached_bytes = atomic_load(&l->kept);
-	s->large_out = difference(checkouts, counter_get(&l->releases));
-	s->large_bytes_out = difference(taken,
-					counter_get(&l->bytes_returned));
+	s->large_out = sum_difference(checkouts, counter_get(&l->releases));
+	s->large_bytes_out = sum_difference(taken,
+					    counter_get(&l->bytes_returned));
 	s->hits += s->large_hits;
 	s->misses += s->large_misses;
 	s->cached_bytes += s->large_cached_bytes;

@@ -19,7 +19,7 @@ bp_system_now(void)
 /* The last resort: different at each call, in each process, and in most of
  * their runs. */
 static uint64_t
-improvise(void)
+random_improvised(void)
 {
 	struct timespec t;
 
@@ -38,7 +38,7 @@ bp_system_random(void)
 		fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
 		if (fd < 0 ||
 		    read(fd, &drawn, sizeof drawn) != (ssize_t)sizeof drawn)
-			drawn = improvise();
+			drawn = random_improvised();
 		if (fd >= 0)
 			close(fd);
 	}

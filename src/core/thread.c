@@ -31,7 +31,7 @@ bp_thread_next(const struct thread *t)
 }
 
 static struct thread *
-adopt(void)
+thread_adopt(void)
 {
 	for (struct thread *t = bp_thread_next(NULL); t != NULL;
 	     t = bp_thread_next(t))
@@ -49,7 +49,7 @@ give_up(struct thread *t)
 }
 
 static struct thread *
-create(void)
+thread_create(void)
 {
 	struct thread *t = bp_pages_map(sizeof *t);
 
@@ -80,7 +80,7 @@ bp_thread_resume(void)
 /* The mark of an exiting thread keeps it from enrolling anew: destructors run
  * in rounds and in no order, so others may use pools after ours has run. */
 static bool
-enroll(void)
+thread_enroll(void)
 {
 	struct thread *t;
 
@@ -88,9 +88,9 @@ enroll(void)
 		return false;
 	if (bp_thread_resume())
 		return true;
-	t = adopt();
+	t = thread_adopt();
 	if (t == NULL)
-		t = create();
+		t = thread_create();
 	if (t == NULL)
 		return false;
 	if (pthread_setspecific(exit_key, t) != 0) {
@@ -121,7 +121,7 @@ enroll(void)
  * did with the cache comes before it is unmapped.
  */
 static void
-bury(struct thread *t, struct cache *k)
+thread_bury(struct thread *t, struct cache *k)
 {
 	k->next = atomic_load_explicit(&t->gone, memory_order_relaxed);
 	while (!atomic_compare_exchange_weak(&t->gone, &k->next, k))  /* T2 */
@@ -148,7 +148,7 @@ bp_thread_cache(struct caches *cs)
 	struct thread *t;
 	struct cache *k;
 
-	if (bp_thread_self == &bp_thread_nobody && !enroll())
+	if (bp_thread_self == &bp_thread_nobody && !thread_enroll())
 		return NULL;
 	t = bp_thread_self;
 	unmap_gone(t);
@@ -184,7 +184,7 @@ bp_thread_forget(uint32_t place)
 		atomic_store_explicit(&t->caches[place], NULL,
 				      memory_order_relaxed);	/* T1 */
 		hook("forget: taken");
-		bury(t, k);
+		thread_bury(t, k);
 		hook("forget: buried");
 		if (t == bp_thread_self) {
 			unmap_gone(t);
@@ -215,7 +215,7 @@ bufpool_thread_flush(void)
 }
 
 static void
-retire(const struct thread *t, uint32_t place)
+thread_retire(const struct thread *t, uint32_t place)
 {
 	struct cache *k = atomic_load_explicit(&t->caches[place],
 					       memory_order_relaxed);
@@ -245,7 +245,7 @@ thread_exit(void *value)
 	atomic_store_explicit(&t->owner.token, NULL, memory_order_relaxed);
 	hook("exit: begun");
 	for (uint32_t i = 0; i < atomic_load(&t->places); i++)
-		retire(t, i);
+		thread_retire(t, i);
 	hook("exit: flushed");
 	do {
 		unmap_gone(t);
@@ -272,7 +272,7 @@ bp_thread_after_fork(void)
 /* The exit destructor must outlive every dlclose, also where this library is
  * linked into a plugin that was not linked with -z nodelete. */
 static void
-pin(void)
+pin_library(void)
 {
 	Dl_info info;
 
@@ -284,6 +284,6 @@ pin(void)
 bool
 bp_thread_init(void)
 {
-	pin();
+	pin_library();
 	return pthread_key_create(&exit_key, thread_exit) == 0;
 }

@@ -49,7 +49,7 @@ static _Atomic unsigned turn;	/* which one is taken from */
 static uint64_t key[ROUNDS];
 
 static uint64_t
-mix(uint64_t x)
+mix_key(uint64_t x)
 {
 	x = (x ^ x >> 32) * 0xd6e8feb86659fd93u;
 	x = (x ^ x >> 32) * 0xd6e8feb86659fd93u;
@@ -57,12 +57,12 @@ mix(uint64_t x)
 }
 
 static uint64_t
-encipher(uint64_t plain)
+encipher_ticket(uint64_t plain)
 {
 	uint64_t left = plain >> HALF, right = plain & HALF_MASK;
 
 	for (int i = 0; i < ROUNDS; i++) {
-		uint64_t next = left ^ mix(right ^ key[i]);
+		uint64_t next = left ^ mix_key(right ^ key[i]);
 
 		left = right;
 		right = next;
@@ -71,12 +71,12 @@ encipher(uint64_t plain)
 }
 
 static uint64_t
-decipher(uint64_t ticket)
+decipher_ticket(uint64_t ticket)
 {
 	uint64_t left = ticket >> HALF, right = ticket & HALF_MASK;
 
 	for (int i = ROUNDS; i-- > 0;) {
-		uint64_t before = right ^ mix(left ^ key[i]);
+		uint64_t before = right ^ mix_key(left ^ key[i]);
 
 		right = left;
 		left = before;
@@ -155,7 +155,7 @@ take_entry(void)
 static uint64_t
 number_of(uint32_t n, uint64_t word)
 {
-	return encipher((word / USE & COUNT_MASK) << ENTRY_BITS | n);
+	return encipher_ticket((word / USE & COUNT_MASK) << ENTRY_BITS | n);
 }
 
 /* A use of the entry whose number is not 0, which means failure. */
@@ -175,8 +175,8 @@ next_number(struct entry *e, uint32_t n)
 /* Puts b in transit, in a state that nobody can take it from but by the
  * ticket. */
 static uint64_t
-issue(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
-      unsigned kind)
+issue_ticket(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
+	     unsigned kind)
 {
 	struct entry *e = table_at(&entries, n);
 	struct bufpool *p = pool_of(b);
@@ -208,7 +208,8 @@ bufpool_detach(struct bufpool_buf *b)
 	if (n < 0)
 		return 0;
 	buf_freeze(b, "detach");
-	return issue(b, (uint32_t)n, (struct ticket_range){ 0, b->len }, 0);
+	return issue_ticket(b, (uint32_t)n, (struct ticket_range){ 0, b->len },
+			    0);
 }
 
 uint64_t
@@ -220,7 +221,7 @@ bp_ticket_share(struct bufpool_frozen *f, struct ticket_range part)
 	forked_check();
 	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
 	n = take_entry();
-	return n < 0 ? 0 : issue(b, (uint32_t)n, part, SHARED);
+	return n < 0 ? 0 : issue_ticket(b, (uint32_t)n, part, SHARED);
 }
 
 uint64_t
@@ -236,9 +237,9 @@ bufpool_share(struct bufpool_frozen *f)
  * T5, the acquire, pairs with T1: so `expires` is that of this use, or, when
  * the entry has gone on to a later one, claim() will find another word. */
 static int64_t
-find(uint64_t ticket, int64_t now, uint64_t *word)
+find_entry(uint64_t ticket, int64_t now, uint64_t *word)
 {
-	uint64_t plain = decipher(ticket);
+	uint64_t plain = decipher_ticket(ticket);
 	uint32_t n = (uint32_t)plain & (ENTRIES_MAX - 1);
 	uint64_t ago;
 	struct entry *e;
@@ -264,14 +265,14 @@ bp_ticket_kind(uint64_t ticket)
 	uint64_t word;
 
 	forked_check();
-	if (find(ticket, bp_system_now(), &word) < 0)
+	if (find_entry(ticket, bp_system_now(), &word) < 0)
 		return TICKET_NONE;
 	return word & SHARED ? TICKET_FROZEN : TICKET_BUF;
 }
 
 /* Of those who want what is LIVE one gets it. */
 static bool
-claim(struct entry *e, uint64_t word)
+claim_entry(struct entry *e, uint64_t word)
 {
 	return atomic_compare_exchange_strong_explicit(
 	    &e->word, &word, word & ~(uint64_t)(USE - 1), memory_order_acquire,
@@ -307,10 +308,10 @@ bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **buf,
 	*frozen = NULL;
 	forked_check();
 	bp_ticket_expire(now, EXPIRE_COUNT);
-	n = find(ticket, now, &word);
+	n = find_entry(ticket, now, &word);
 	if (n < 0)
 		return -1;
-	if (!claim(table_at(&entries, (uint32_t)n), word)) {
+	if (!claim_entry(table_at(&entries, (uint32_t)n), word)) {
 		errno = ESTALE;
 		return -1;
 	}
@@ -368,7 +369,7 @@ expire_block(uint32_t block, int64_t now, size_t most)
 		hook("ticket: looked at");
 		if ((word & LIVE) == 0)
 			continue;
-		if (expires <= now && count < most && claim(e, word))
+		if (expires <= now && count < most && claim_entry(e, word))
 			gone[count++] = block * EXPIRY_BLOCK + i;
 		else if (expires < next)
 			next = expires;

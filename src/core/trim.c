@@ -13,7 +13,7 @@ struct portion {
 };
 
 static bool
-give_back(struct portion *left, struct bufpool_buf *b)
+give_back_one(struct portion *left, struct bufpool_buf *b)
 {
 	if (b == NULL)
 		return false;
@@ -28,7 +28,7 @@ give_back_shelf(struct bufpool_shelf *s, struct portion *left)
 {
 	if (left->count == 0 || shelf_count(s) == 0 || !bp_shelf_claim(s))
 		return;
-	while (left->count > 0 && give_back(left, shelf_take(s)))
+	while (left->count > 0 && give_back_one(left, shelf_take(s)))
 		;
 	bp_shelf_unclaim(s);
 }
@@ -44,12 +44,13 @@ give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 		unsigned ring = layout_ring(&p->layout, node, class);
 
 		while (left->count > 0 &&
-		       give_back(left, bp_commons_take(&p->caches.commons,
-						       ring)))
+		       give_back_one(left, bp_commons_take(&p->caches.commons,
+							   ring)))
 			;
 		for_each_marked(k, &p->caches, PART_DEPOT(class))
 			while (left->count > 0 &&
-			       give_back(left, bp_depot_take(k->depot, ring)))
+			       give_back_one(left, bp_depot_take(k->depot,
+								 ring)))
 				;
 	}
 	for_each_marked(k, &p->caches, PART_SHELF(class))
@@ -57,7 +58,7 @@ give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 }
 
 static uint64_t
-idle(const struct bufpool *p, unsigned class)
+idle_buffers(const struct bufpool *p, unsigned class)
 {
 	return bp_stats_cached(p, class) + bp_stats_ready(p, class);
 }
@@ -77,7 +78,7 @@ give_back_spare(struct bufpool *p, unsigned class, struct portion *left)
 	uint64_t others = atomic_load(promised), mine, kept_back;
 
 	do {
-		uint64_t count = idle(p, class);
+		uint64_t count = idle_buffers(p, class);
 		uint64_t stays = p->layout.floor[class] + others;
 
 		if (count <= stays)
@@ -114,7 +115,7 @@ bp_trim_idle(const struct bufpool *p)
 	size_t bytes = atomic_load(&p->large.kept);
 
 	for (unsigned c = 0; c < p->layout.classes; c++)
-		bytes += idle(p, c) * p->layout.size[c];
+		bytes += idle_buffers(p, c) * p->layout.size[c];
 	return bytes;
 }
 
@@ -164,7 +165,7 @@ has_spare(const struct bufpool *p)
 	if (atomic_load(&p->large.kept) > 0)
 		return true;
 	for (unsigned c = 0; c < p->layout.classes; c++)
-		if (idle(p, c) > p->layout.floor[c])
+		if (idle_buffers(p, c) > p->layout.floor[c])
 			return true;
 	return false;
 }
@@ -241,7 +242,7 @@ bp_trim_addresses(struct bufpool *p, size_t bytes)
 
 /* What is given back of so much in so many steps of decay. */
 static uint64_t
-decayed(uint64_t of, uint64_t steps)
+decay_share(uint64_t of, uint64_t steps)
 {
 	uint64_t rest = of;
 
@@ -253,7 +254,7 @@ decayed(uint64_t of, uint64_t steps)
 static void
 decay_class(struct bufpool *p, unsigned class, uint64_t steps, size_t *left)
 {
-	uint64_t count = idle(p, class), least, excess;
+	uint64_t count = idle_buffers(p, class), least, excess;
 	size_t size = p->layout.size[class];
 	struct portion some;
 
@@ -265,7 +266,7 @@ decay_class(struct bufpool *p, unsigned class, uint64_t steps, size_t *left)
 		steps -= steps < DECAY_SPARED ? steps : DECAY_SPARED;
 	if (least <= p->layout.floor[class])
 		return;
-	excess = decayed(least - p->layout.floor[class], steps);
+	excess = decay_share(least - p->layout.floor[class], steps);
 	some = (struct portion){ .count = (*left + size - 1) / size };
 	if (some.count > excess)
 		some.count = excess;
@@ -283,7 +284,7 @@ decay_large(struct large *l, uint64_t steps, size_t *left)
 		least = kept;
 	if (atomic_exchange(&l->was_short, 0))
 		steps -= steps < DECAY_SPARED ? steps : DECAY_SPARED;
-	excess = decayed((least + DECAY_UNIT - 1) / DECAY_UNIT, steps) *
+	excess = decay_share((least + DECAY_UNIT - 1) / DECAY_UNIT, steps) *
 	    DECAY_UNIT;
 	if (excess > *left)
 		excess = *left;
@@ -299,7 +300,7 @@ decay_large(struct large *l, uint64_t steps, size_t *left)
  * class, and the time comes to an end.
  */
 static void
-decay(struct bufpool *p, int64_t now, size_t *left)
+decay_pool(struct bufpool *p, int64_t now, size_t *left)
 {
 	int64_t from = atomic_load_explicit(&p->decayed, memory_order_relaxed);
 	int64_t owed = now - from < DECAY_OWED ? now - from : DECAY_OWED;
@@ -337,7 +338,7 @@ decay_next(int64_t now, unsigned count, size_t *left)
 	struct bufpool *p;
 
 	while (done < count && bp_registry_next(&next, &p)) {
-		decay(p, now, left);
+		decay_pool(p, now, left);
 		bp_arena_drop(&p->arena);
 		done++;
 	}
@@ -359,7 +360,7 @@ bp_trim_maintain(struct bufpool *p, int64_t now)
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
 	bp_ticket_expire(now, EXPIRE_COUNT);
 	bp_stats_sample_tick(p);
-	decay(p, now, &left);
+	decay_pool(p, now, &left);
 	decay_next(now, DECAY_OTHERS, &left);
 	bp_registry_finish(REGISTRY_WORK);
 }

@@ -22,7 +22,7 @@ bp_append_grow(struct bufpool_buf *b, size_t capacity, struct bufpool_box *box)
 
 /* Most texts are short, and a call for each would cost more than the copy. */
 static inline void
-copy(uint8_t *to, const uint8_t *from, size_t n)
+copy_value(uint8_t *to, const uint8_t *from, size_t n)
 {
 	if (n > 32)
 		memcpy(to, from, n);
@@ -45,7 +45,8 @@ copy(uint8_t *to, const uint8_t *from, size_t n)
 /* The bytes of an object, or NULL when it is dead, not of this kind, or the
  * buffer b itself. An empty frozen object may have no bytes. */
 static __attribute__((noinline)) const uint8_t *
-object(const struct bufpool_buf *b, const void *at, double kind, size_t *n)
+measure_object(const struct bufpool_buf *b, const void *at, double kind,
+	       size_t *n)
 {
 	const struct bufpool_frozen_box *frozen = at;
 	const struct bufpool_box *box = at;
@@ -70,8 +71,8 @@ object(const struct bufpool_buf *b, const void *at, double kind, size_t *n)
 /* How many bytes the values are, or -1 when one of them is odd. A number counts
  * as NUMBER_MAX unless the sum has to be exact. */
 static inline __attribute__((always_inline)) ptrdiff_t
-measure(const struct bufpool_buf *b, const struct bufpool_values *values,
-	int count, bool exact)
+measure_value(const struct bufpool_buf *b, const struct bufpool_values *values,
+	      int count, bool exact)
 {
 	char text[NUMBER_MAX];
 	size_t total = 0, n;
@@ -86,7 +87,7 @@ measure(const struct bufpool_buf *b, const struct bufpool_values *values,
 				return -1;
 		} else if (v >= 0)
 			n = (size_t)v;
-		else if (object(b, at, v, &n) == NULL)
+		else if (measure_object(b, at, v, &n) == NULL)
 			return -1;
 		total += n;
 	}
@@ -96,7 +97,8 @@ measure(const struct bufpool_buf *b, const struct bufpool_values *values,
 /* There is room for what measure said. What a number that turns out to be odd
  * leaves behind is past the end and below the mark. */
 static int
-write(struct bufpool_buf *b, const struct bufpool_values *values, int count)
+write_value(struct bufpool_buf *b, const struct bufpool_values *values,
+	    int count)
 {
 	uint8_t *to = b->at + b->len;
 	int result = 0;
@@ -116,8 +118,8 @@ write(struct bufpool_buf *b, const struct bufpool_values *values, int count)
 		}
 		n = (size_t)v;
 		if (v < 0)
-			at = object(b, at, v, &n);
-		copy(to, at, n);
+			at = measure_object(b, at, v, &n);
+		copy_value(to, at, n);
 	}
 	buf_raise_mark(b, (size_t)(to - b->at));
 	buf_changed(b);
@@ -131,11 +133,11 @@ bp_append(struct bufpool_buf *b, struct bufpool_box *box,
 	  const struct bufpool_values *values, int count)
 {
 	size_t room = b->capacity - b->len;
-	ptrdiff_t total = measure(b, values, count, false);
+	ptrdiff_t total = measure_value(b, values, count, false);
 	int error;
 
 	if (total > 0 && (size_t)total > room)
-		total = measure(b, values, count, true);
+		total = measure_value(b, values, count, true);
 	if (total < 0)
 		return APPEND_ODD;
 	if ((size_t)total > room) {
@@ -143,7 +145,7 @@ bp_append(struct bufpool_buf *b, struct bufpool_box *box,
 		if (error != 0)
 			return error;
 	}
-	return write(b, values, count);
+	return write_value(b, values, count);
 }
 
 int

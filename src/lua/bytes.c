@@ -17,7 +17,7 @@ SAME(epoch);
 
 /* A descriptor or a frozen box: the fields that are in one place in both. */
 static const uint8_t *
-start(const void *o)
+bytes_start(const void *o)
 {
 	const uint8_t *at;
 
@@ -27,7 +27,7 @@ start(const void *o)
 }
 
 static size_t
-length(const void *o)
+length_of(const void *o)
 {
 	size_t len;
 
@@ -37,7 +37,7 @@ length(const void *o)
 }
 
 static bool
-stale(const void *o, int32_t seen)
+bytes_stale(const void *o, int32_t seen)
 {
 	int32_t epoch = seen;
 
@@ -52,7 +52,8 @@ int
 bp_bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
 	      struct bufpool_box *box)
 {
-	return stale(b, epoch) ? ESTALE : bp_append_grow(b, capacity, box);
+	return bytes_stale(b, epoch) ? ESTALE : bp_append_grow(b, capacity,
+							       box);
 }
 
 int
@@ -84,7 +85,7 @@ bp_bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
 int
 bp_bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end)
 {
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return ESTALE;
 	buf_raise_mark(b, end);
 	b->grant = end;
@@ -96,7 +97,7 @@ bp_bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end)
 int
 bp_bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n)
 {
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return ESTALE;
 	b->len += n;
 	buf_changed(b);
@@ -106,7 +107,7 @@ bp_bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n)
 int
 bp_bytes_expose(struct bufpool_buf *b, int32_t epoch)
 {
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return ESTALE;
 	b->raw = 1;
 	buf_raise_mark(b, b->len);
@@ -121,7 +122,7 @@ bp_bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i, int32_t bytes,
 {
 	size_t end = (i + (size_t)n + WIPE_LINE - 1) / WIPE_LINE * WIPE_LINE;
 
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return ESTALE;
 	buf_raise_mark(b, end < b->capacity ? end : b->capacity);
 	buf_changed(b);
@@ -134,7 +135,7 @@ int
 bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 	      int byte)
 {
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return ESTALE;
 	if (n == 0)
 		return 0;
@@ -146,7 +147,7 @@ bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 
 /* NULL may stand for no bytes, which memmove does not allow. */
 static void
-move(void *to, const void *from, size_t n)
+bytes_move(void *to, const void *from, size_t n)
 {
 	if (n > 0)
 		memmove(to, from, n);
@@ -157,18 +158,18 @@ bp_bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
 		   const void *from, size_t n, const void *source,
 		   int32_t source_epoch)
 {
-	if (stale(b, epoch) || stale(source, source_epoch))
+	if (bytes_stale(b, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
 	buf_raise_mark(b, i + n);
 	buf_changed(b);
-	move(b->at + i, from, n);
+	bytes_move(b->at + i, from, n);
 	return 0;
 }
 
 /* How many bytes there are from `from` to the end of b's own memory; 0 when it
  * does not point in there. */
 static size_t
-own(const struct bufpool_buf *b, const void *from)
+bytes_own(const struct bufpool_buf *b, const void *from)
 {
 	uintptr_t at = (uintptr_t)from, base = (uintptr_t)b->base;
 	size_t size = b->base != NULL ? buf_size(b) : 0;
@@ -183,10 +184,10 @@ bp_bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		const void *from, size_t n, const void *source,
 		int32_t source_epoch)
 {
-	size_t most = own(b, from);
+	size_t most = bytes_own(b, from);
 	int error;
 
-	if (stale(b, epoch) || stale(source, source_epoch))
+	if (bytes_stale(b, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
 	if (most > 0 && n > most)
 		return EFAULT;
@@ -200,7 +201,7 @@ bp_bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	}
 	buf_raise_mark(b, n);
 	buf_changed(b);
-	move(b->at, from, n);
+	bytes_move(b->at, from, n);
 	b->len = n;
 	b->granted = 0;
 	return 0;
@@ -230,10 +231,10 @@ bp_bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		const void *from, size_t n, const void *source,
 		int32_t source_epoch)
 {
-	size_t most = own(b, from);
+	size_t most = bytes_own(b, from);
 	int error;
 
-	if (stale(b, epoch) || stale(source, source_epoch))
+	if (bytes_stale(b, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
 	if (most > 0 && n > most)
 		return EFAULT;
@@ -246,7 +247,7 @@ bp_bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	}
 	buf_raise_mark(b, b->len + n);
 	buf_changed(b);
-	move(b->at + b->len, from, n);
+	bytes_move(b->at + b->len, from, n);
 	b->len += n;
 	return 0;
 }
@@ -258,11 +259,11 @@ bp_bytes_compare(const void *o, int32_t epoch, const void *source,
 	size_t len, least;
 	int order;
 
-	if (stale(o, epoch) || stale(source, source_epoch))
+	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
-	len = length(o);
+	len = length_of(o);
 	least = len < n ? len : n;
-	order = least > 0 ? memcmp(start(o), from, least) : 0;
+	order = least > 0 ? memcmp(bytes_start(o), from, least) : 0;
 	return order != 0 ? (order > 0) - (order < 0) : (len > n) - (len < n);
 }
 
@@ -274,11 +275,11 @@ bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
 	const uint8_t *p, *q = from;
 	volatile uint8_t difference = 0;
 
-	if (stale(o, epoch) || stale(source, source_epoch))
+	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
-	if (length(o) != n)
+	if (length_of(o) != n)
 		return 0;
-	p = start(o);
+	p = bytes_start(o);
 	for (size_t i = 0; i < n; i++)
 		difference |= p[i] ^ q[i];
 	return difference == 0;
@@ -290,14 +291,14 @@ bp_bytes_find_plain(const void *o, int32_t epoch, size_t i, const void *source,
 {
 	const uint8_t *hit;
 
-	if (stale(o, epoch) || stale(source, source_epoch))
+	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return -ESTALE;
 	if (n == 0)
 		return 0;
-	if (length(o) - i < n)
+	if (length_of(o) - i < n)
 		return -1;
-	hit = memmem(start(o) + i, length(o) - i, from, n);
-	return hit == NULL ? -1 : (double)(hit - (start(o) + i));
+	hit = memmem(bytes_start(o) + i, length_of(o) - i, from, n);
+	return hit == NULL ? -1 : (double)(hit - (bytes_start(o) + i));
 }
 
 static bool
@@ -313,15 +314,15 @@ double
 bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
 	      int32_t source_epoch, const void *from, size_t n)
 {
-	if (!stale(source, source_epoch) && is_pattern(from, n))
-		return stale(o, epoch) ? -ESTALE : -EINVAL;
+	if (!bytes_stale(source, source_epoch) && is_pattern(from, n))
+		return bytes_stale(o, epoch) ? -ESTALE : -EINVAL;
 	return bp_bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
 }
 
 /* Before bytes are read to [i, i + n) of the buffer. A read that failed may
  * have written, so the mark stays where this raises it to. */
 static void *
-prepare(struct bufpool_buf *b, size_t i, size_t n)
+bytes_prepare(struct bufpool_buf *b, size_t i, size_t n)
 {
 	buf_raise_mark(b, i + n);
 	buf_changed(b);
@@ -330,7 +331,7 @@ prepare(struct bufpool_buf *b, size_t i, size_t n)
 
 /* The bytes that have come belong to the contents. */
 static double
-received(struct bufpool_buf *b, size_t i, size_t got)
+bytes_received(struct bufpool_buf *b, size_t i, size_t got)
 {
 	if (b->len < i + got)
 		b->len = i + got;
@@ -342,13 +343,13 @@ bp_bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
 {
 	ssize_t got;
 
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return BYTES_STALE;
-	prepare(b, i, n);
+	bytes_prepare(b, i, n);
 	do
 		got = read(fd, b->at + i, n);
 	while (got < 0 && errno == EINTR);
-	return got < 0 ? -errno : received(b, i, (size_t)got);
+	return got < 0 ? -errno : bytes_received(b, i, (size_t)got);
 }
 
 /* What a call has failed of that only ferror tells of: musl sets no errno where
@@ -368,7 +369,7 @@ bp_bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
 {
 	size_t got;
 
-	if (stale(b, epoch))
+	if (bytes_stale(b, epoch))
 		return BYTES_STALE;
 	if (file == NULL)
 		return -EBADF;
@@ -376,9 +377,9 @@ bp_bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
 		return 0;
 	clearerr(file);
 	errno = 0;
-	got = fread(prepare(b, i, n), 1, n, file);
+	got = fread(bytes_prepare(b, i, n), 1, n, file);
 	return got == 0 && ferror((FILE *)file) ?
-		failure_of(errno) : received(b, i, got);
+		failure_of(errno) : bytes_received(b, i, got);
 }
 
 double
@@ -386,10 +387,10 @@ bp_bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n)
 {
 	ssize_t put;
 
-	if (stale(o, epoch))
+	if (bytes_stale(o, epoch))
 		return BYTES_STALE;
 	do
-		put = write(fd, start(o) + i, n);
+		put = write(fd, bytes_start(o) + i, n);
 	while (put < 0 && errno == EINTR);
 	return put < 0 ? -errno : (double)put;
 }
@@ -399,13 +400,13 @@ bp_bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
 {
 	size_t put;
 
-	if (stale(o, epoch))
+	if (bytes_stale(o, epoch))
 		return BYTES_STALE;
 	if (file == NULL)
 		return -EBADF;
 	if (n == 0)
 		return 0;
 	errno = 0;
-	put = fwrite(start(o) + i, 1, n, file);
+	put = fwrite(bytes_start(o) + i, 1, n, file);
 	return put < n ? failure_of(errno) : (double)put;
 }

@@ -35,7 +35,7 @@ wipe_all(struct bufpool_buf *b, int32_t epoch)
 }
 
 static int
-consume(struct bufpool_buf *b, int32_t epoch, size_t n)
+call_consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
@@ -45,7 +45,7 @@ consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 
 /* A finalizer may have closed the pool since Lua looked. */
 static struct bufpool_handle *
-borrow(struct bufpool_pool_box *box, size_t n)
+call_borrow(struct bufpool_pool_box *box, size_t n)
 {
 	struct bufpool_buf *b;
 
@@ -62,7 +62,7 @@ borrow(struct bufpool_pool_box *box, size_t n)
 }
 
 static int
-release(struct bufpool_buf *b, int32_t epoch)
+call_release(struct bufpool_buf *b, int32_t epoch)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
@@ -73,7 +73,7 @@ release(struct bufpool_buf *b, int32_t epoch)
 /* A handle was charged to nobody. What it becomes is the collector's to return,
  * so it is charged now. */
 static int
-freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
+call_freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
@@ -82,7 +82,7 @@ freeze(struct bufpool_buf *b, int32_t epoch, struct bufpool_frozen_box *to)
 }
 
 static double
-detach(struct bufpool_buf *b, int32_t epoch)
+call_detach(struct bufpool_buf *b, int32_t epoch)
 {
 	uint64_t ticket;
 
@@ -117,7 +117,7 @@ rest_file(void *file)
 }
 
 static void
-message(int error, char *to, size_t n)
+call_message(int error, char *to, size_t n)
 {
 	/* Not the one of _GNU_SOURCE, which glibc alone has. This one may leave
 	 * `to` alone only where it does not know the error. */
@@ -126,7 +126,7 @@ message(int error, char *to, size_t n)
 }
 
 static void
-shortage(int error, double size, char *to, size_t n)
+call_shortage(int error, double size, char *to, size_t n)
 {
 	const char *why;
 	char text[MESSAGE_MAX / 2];
@@ -145,14 +145,14 @@ shortage(int error, double size, char *to, size_t n)
 		why = "the pool is closed";
 		break;
 	default:
-		message(error, text, sizeof text);
+		call_message(error, text, sizeof text);
 		why = text;
 	}
 	snprintf(to, n, "%s (%.0f bytes asked for)", why, size);
 }
 
 static void
-unref(void *frozen)
+call_unref(void *frozen)
 {
 	bufpool_frozen_unref(frozen);
 }
@@ -168,7 +168,7 @@ lend_frozen(struct bufpool_frozen_box *box, int32_t epoch,
 	to->len = box->len;
 	if (box->len > 0) {
 		to->held = bufpool_frozen_ref(box->frozen);
-		to->release = unref;
+		to->release = call_unref;
 	}
 	return 0;
 }
@@ -192,7 +192,7 @@ lend_copy(struct bufpool_buf *b, int32_t epoch, struct bufpool_piece *to)
 	memcpy(bufpool_data(copy), b->at, b->len);
 	to->at = copy->at;
 	to->held = bufpool_freeze(copy);
-	to->release = unref;
+	to->release = call_unref;
 	return 0;
 }
 
@@ -267,21 +267,21 @@ const struct bufpool_calls bp_ffi_calls = {
 	.fwrite = bp_bytes_fwrite,
 	.free = free_memory,
 	.wipe = wipe_all,
-	.consume = consume,
+	.consume = call_consume,
 	.put = bp_append_put,
 	.put_handle = bp_append_put_handle,
-	.borrow = borrow,
+	.borrow = call_borrow,
 	.scope_open = bp_scope_open,
 	.scope_borrow = bp_scope_borrow,
-	.release = release,
-	.freeze = freeze,
-	.detach = detach,
+	.release = call_release,
+	.freeze = call_freeze,
+	.detach = call_detach,
 	.descriptor = bp_buf_at,
 	.descriptors = bp_buf_table_limit,
 	.rest = rest_fd,
 	.frest = rest_file,
-	.shortage = shortage,
-	.message = message,
+	.shortage = call_shortage,
+	.message = call_message,
 	.lend_frozen = lend_frozen,
 	.lend_copy = lend_copy,
 	.take_back = take_back,

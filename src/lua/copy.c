@@ -6,7 +6,7 @@
 /* An address that each copy has for itself, as a number: light userdata fail on
  * arm64. */
 static double
-signature(void)
+copy_signature(void)
 {
 	return (double)(uintptr_t)&bp_box_cookie_drawn;
 }
@@ -20,7 +20,7 @@ bp_copy_sign(lua_State *L)
 	if (dladdr((const void *)&bp_box_cookie_drawn, &info) != 0 &&
 	    info.dli_fname != NULL)
 		path = info.dli_fname;
-	lua_pushnumber(L, signature());
+	lua_pushnumber(L, copy_signature());
 	lua_setfield(L, -2, "copy");
 	lua_pushfstring(L, "this Lua state uses another copy of bufpool (%s); "
 			"a host that links bufpool_lua must call "
@@ -39,7 +39,7 @@ push_foreign(lua_State *L)
 	if (!lua_istable(L, -1))
 		return false;
 	lua_getfield(L, -1, "copy");
-	foreign = lua_tonumber(L, -1) != signature();
+	foreign = lua_tonumber(L, -1) != copy_signature();
 	lua_pop(L, 1);
 	return foreign;
 }

@@ -16,7 +16,7 @@ struct guarded {
 /* Runs while frames are unwound, so it must not call Lua. The box dies in
  * place, as if finalized. */
 static void
-end(struct guarded *g)
+guard_end(struct guarded *g)
 {
 	g->account->guards--;
 	if (box_lives(g->box, KIND_BUFFER) && box_holds(g->box)) {
@@ -27,9 +27,10 @@ end(struct guarded *g)
 
 /* Nothing may raise between the two lines that count. */
 static int
-call(lua_State *L, struct bufpool_account *account, struct bufpool_box *box)
+guard_invoke(lua_State *L, struct bufpool_account *account,
+	     struct bufpool_box *box)
 {
-	AT_END(end) struct guarded g = { account, box };
+	AT_END(guard_end) struct guarded g = { account, box };
 
 	account->guards++;
 	lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
@@ -48,7 +49,7 @@ bp_guard_call(lua_State *L)
 	luaL_checkany(L, 2);
 	lua_pushvalue(L, 1);
 	lua_insert(L, 3);
-	return call(L, lua_touserdata(L, UP_ACCOUNT), box);
+	return guard_invoke(L, lua_touserdata(L, UP_ACCOUNT), box);
 }
 
 bool
@@ -60,15 +61,15 @@ bp_guard_allowed(lua_State *L)
 }
 
 static void
-note(bool **ran)
+guard_note(bool **ran)
 {
 	**ran = true;
 }
 
 static int
-probe(lua_State *L)
+guard_probe(lua_State *L)
 {
-	AT_END(note) bool *ran = lua_touserdata(L, 1);
+	AT_END(guard_note) bool *ran = lua_touserdata(L, 1);
 
 	*ran = false;
 	lua_pushnil(L);
@@ -81,7 +82,7 @@ bp_guard_works(lua_State *L)
 	bool *ran = lua_newuserdata(L, sizeof *ran);
 	bool works;
 
-	lua_pushcfunction(L, probe);
+	lua_pushcfunction(L, guard_probe);
 	lua_pushvalue(L, -2);
 	lua_pcall(L, 1, 0, 0);
 	works = *ran;

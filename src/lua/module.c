@@ -93,7 +93,7 @@ push_cookies(lua_State *L)
 /* core.publish(module, checks): what opening the core gives from now on, and
  * Lua's functions that argument.c calls. */
 static int
-publish(lua_State *L)
+publish_module(lua_State *L)
 {
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_checktype(L, 2, LUA_TTABLE);
@@ -104,7 +104,7 @@ publish(lua_State *L)
 }
 
 static const luaL_Reg module_functions[] = {
-	{ "publish", publish }, { "plain", bp_plain_method },
+	{ "publish", publish_module }, { "plain", bp_plain_method },
 	{ "guard", bp_guard_call }, { "deliver", bp_calls_deliver },
 	{ "claim_clock", bp_calls_claim_clock },
 	{ NULL, NULL }

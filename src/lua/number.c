@@ -83,7 +83,7 @@ leading_digits(double v, int *power)
 
 /* Writes v, which is no whole number. */
 static __attribute__((noinline)) size_t
-fraction(double v, char *to)
+put_fraction(double v, char *to)
 {
 	int power;
 	uint64_t n = leading_digits(v, &power);
@@ -112,7 +112,7 @@ fraction(double v, char *to)
 }
 
 static inline size_t
-integer(uint64_t n, char *to)
+put_integer(uint64_t n, char *to)
 {
 	size_t count = digits_of(n);
 
@@ -131,11 +131,11 @@ bp_number_text(double v, char *to)
 		return 0;
 	whole = (int64_t)positive;
 	if (positive != (double)whole)
-		n = positive < LEAST ? 0 : fraction(positive, to + sign);
+		n = positive < LEAST ? 0 : put_fraction(positive, to + sign);
 	else if (whole == 0 && signbit(v))
 		n = 0;
 	else
-		n = integer((uint64_t)whole, to + sign);
+		n = put_integer((uint64_t)whole, to + sign);
 	if (n == 0)
 		return 0;
 	if (sign)

@@ -54,7 +54,7 @@ anew_in_lua(lua_State *L, int arguments)
  * stands so many bytes before its value. UP_HANDLES has that number in its low
  * 16 bits, and above them so many. */
 static struct bufpool_handle **
-handle(lua_State *L, int index)
+self_handle(lua_State *L, int index)
 {
 	const char *value;
 	uint16_t number;
@@ -72,7 +72,7 @@ handle(lua_State *L, int index)
 /* A living box that bears the metatable of its kind: debug.setmetatable may
  * have given it another one. */
 static void *
-dressed(lua_State *L, int index, enum box_kind kind)
+self_dressed(lua_State *L, int index, enum box_kind kind)
 {
 	void *box = box_test(L, index, kind);
 	const void *meta = lua_topointer(L, kind == KIND_BUFFER ? UP_BUFFERS :
@@ -99,7 +99,7 @@ struct self {
 static inline bool
 take_handle(lua_State *L, struct self *self)
 {
-	struct bufpool_handle **h = handle(L, 1);
+	struct bufpool_handle **h = self_handle(L, 1);
 
 	self->box = NULL;
 	self->b = h != NULL ? box_handle_buf(*h) : NULL;
@@ -129,7 +129,7 @@ take_frozen(struct self *self, const struct bufpool_frozen_box *frozen)
 /* The buffer in argument 1. An object of another class than the method's is
  * left to Lua, so that one that bears another kind's metatable is refused. */
 static inline bool
-buffer(lua_State *L, struct self *self)
+self_buffer(lua_State *L, struct self *self)
 {
 	lua_Integer class = lua_tointeger(L, UP_CLASS);
 	bool found;
@@ -140,7 +140,7 @@ buffer(lua_State *L, struct self *self)
 		found = take_handle(L, self);
 	else
 		found = class == CLASS_ANY &&
-			(take_box(self, dressed(L, 1, KIND_BUFFER)) ||
+			(take_box(self, self_dressed(L, 1, KIND_BUFFER)) ||
 			 take_handle(L, self));
 	if (found) {
 		self->o = self->b;
@@ -153,19 +153,19 @@ buffer(lua_State *L, struct self *self)
 
 /* The same for what has bytes to read. */
 static inline bool
-readable(lua_State *L, struct self *self)
+self_readable(lua_State *L, struct self *self)
 {
 	lua_Integer class = lua_tointeger(L, UP_CLASS);
 
 	if (class == KIND_FROZEN)
 		return take_frozen(self, box_test(L, 1, KIND_FROZEN));
-	return buffer(L, self) || (class == CLASS_ANY &&
-		take_frozen(self, dressed(L, 1, KIND_FROZEN)));
+	return self_buffer(L, self) || (class == CLASS_ANY &&
+		take_frozen(self, self_dressed(L, 1, KIND_FROZEN)));
 }
 
 /* The number at `index`; NaN when it is none. */
 static double
-number(lua_State *L, int index)
+check_number(lua_State *L, int index)
 {
 	return lua_type(L, index) == LUA_TNUMBER ?
 		lua_tonumber(L, index) : (double)NAN;
@@ -173,9 +173,9 @@ number(lua_State *L, int index)
 
 /* Where n bytes begin, counted from 1, if they are there; else 0. */
 static size_t
-position(lua_State *L, int index, size_t len, size_t n)
+check_position(lua_State *L, int index, size_t len, size_t n)
 {
-	double i = number(L, index);
+	double i = check_number(L, index);
 
 	return len >= n && i >= 1 && i <= (double)(len - n + 1) &&
 		i == (double)(size_t)i ? (size_t)i : 0;
@@ -184,9 +184,9 @@ position(lua_State *L, int index, size_t len, size_t n)
 /* The position at `index` as string.sub takes it: without its fraction,
  * from the end where it is negative. False for what Lua has to look at. */
 static bool
-bound(lua_State *L, int index, double otherwise, size_t len, double *i)
+self_bound(lua_State *L, int index, double otherwise, size_t len, double *i)
 {
-	*i = lua_isnoneornil(L, index) ? otherwise : number(L, index);
+	*i = lua_isnoneornil(L, index) ? otherwise : check_number(L, index);
 	if (!(fabs(*i) < 0x1p53))
 		return false;
 	*i = (double)(int64_t)*i;
@@ -218,7 +218,7 @@ plain_len(lua_State *L)
 {
 	struct self self;
 
-	if (!readable(L, &self))
+	if (!self_readable(L, &self))
 		return in_lua(L);
 	lua_pushnumber(L, (double)self.len);
 	return 1;
@@ -229,7 +229,7 @@ plain_tostring(lua_State *L)
 {
 	struct self self;
 
-	if (!readable(L, &self) || self.len > TEXT_MAX)
+	if (!self_readable(L, &self) || self.len > TEXT_MAX)
 		return in_lua(L);
 	push_text(L, self.at, self.len);
 	return 1;
@@ -241,8 +241,9 @@ plain_sub(lua_State *L)
 	struct self self;
 	double i, j;
 
-	if (!readable(L, &self) || lua_isnoneornil(L, 2) ||
-	    !bound(L, 2, 1, self.len, &i) || !bound(L, 3, -1, self.len, &j))
+	if (!self_readable(L, &self) || lua_isnoneornil(L, 2) ||
+	    !self_bound(L, 2, 1, self.len, &i) || !self_bound(L, 3, -1,
+							      self.len, &j))
 		return in_lua(L);
 	i = i < 1 ? 1 : i;
 	j = j > (double)self.len ? (double)self.len : j;
@@ -263,16 +264,17 @@ plain_byte(lua_State *L)
 	size_t only;
 	double i, j;
 
-	if (!readable(L, &self))
+	if (!self_readable(L, &self))
 		return in_lua(L);
-	if (lua_gettop(L) == 2 && (only = position(L, 2, self.len, 1)) > 0) {
+	if (lua_gettop(L) == 2 && (only = check_position(L, 2, self.len,
+							 1)) > 0) {
 		lua_pushinteger(L, self.at[only - 1]);
 		return 1;
 	}
-	if (!bound(L, 2, 1, self.len, &i))
+	if (!self_bound(L, 2, 1, self.len, &i))
 		return in_lua(L);
 	j = i;
-	if (!lua_isnoneornil(L, 3) && !bound(L, 3, 0, self.len, &j))
+	if (!lua_isnoneornil(L, 3) && !self_bound(L, 3, 0, self.len, &j))
 		return in_lua(L);
 	i = i < 1 ? 1 : i;
 	j = j > (double)self.len ? (double)self.len : j;
@@ -292,8 +294,8 @@ plain_find(lua_State *L)
 	double i, hit;
 	size_t n;
 
-	if (!readable(L, &self) || lua_type(L, 2) != LUA_TSTRING ||
-	    !bound(L, 3, 1, self.len, &i) || i > (double)self.len + 1)
+	if (!self_readable(L, &self) || lua_type(L, 2) != LUA_TSTRING ||
+	    !self_bound(L, 3, 1, self.len, &i) || i > (double)self.len + 1)
 		return in_lua(L);
 	needle = lua_tolstring(L, 2, &n);
 	i = i < 1 ? 1 : i;
@@ -326,11 +328,11 @@ static int
 plain_setbyte(lua_State *L)
 {
 	struct self self;
-	double v = number(L, 3);
+	double v = check_number(L, 3);
 	size_t i;
 
-	if (!buffer(L, &self) || !(v >= 0 && v < 256) ||
-	    lua_gettop(L) != 3 || (i = position(L, 2, self.len, 1)) == 0)
+	if (!self_buffer(L, &self) || !(v >= 0 && v < 256) ||
+	    lua_gettop(L) != 3 || (i = check_position(L, 2, self.len, 1)) == 0)
 		return in_lua(L);
 	raise_mark(self.b, i);
 	self.b->at[i - 1] = (uint8_t)v;
@@ -344,10 +346,10 @@ plain_write(lua_State *L)
 	const char *text;
 	size_t i, n;
 
-	if (!buffer(L, &self) || lua_type(L, 3) != LUA_TSTRING)
+	if (!self_buffer(L, &self) || lua_type(L, 3) != LUA_TSTRING)
 		return in_lua(L);
 	text = lua_tolstring(L, 3, &n);
-	if ((i = position(L, 2, self.len, n)) == 0)
+	if ((i = check_position(L, 2, self.len, n)) == 0)
 		return in_lua(L);
 	buf_raise_mark(self.b, i - 1 + n);
 	buf_changed(self.b);
@@ -357,7 +359,7 @@ plain_write(lua_State *L)
 
 /* What put is to append of the argument at `index`. */
 static bool
-value(lua_State *L, int index, const void **at, double *n)
+check_value(lua_State *L, int index, const void **at, double *n)
 {
 	struct bufpool_handle **h;
 	size_t len;
@@ -373,14 +375,14 @@ value(lua_State *L, int index, const void **at, double *n)
 		return true;
 	case LUA_TUSERDATA:
 		*n = VALUE_BUFFER;
-		*at = dressed(L, index, KIND_BUFFER);
+		*at = self_dressed(L, index, KIND_BUFFER);
 		if (*at == NULL) {
 			*n = VALUE_FROZEN;
-			*at = dressed(L, index, KIND_FROZEN);
+			*at = self_dressed(L, index, KIND_FROZEN);
 		}
 		return *at != NULL;
 	default:
-		h = handle(L, index);
+		h = self_handle(L, index);
 		*n = VALUE_HANDLE;
 		*at = h != NULL ? *h : NULL;
 		return *at != NULL;
@@ -394,10 +396,10 @@ plain_put(lua_State *L)
 	int count = lua_gettop(L) - 1;
 	struct self self;
 
-	if (count > VALUES_MAX || !buffer(L, &self))
+	if (count > VALUES_MAX || !self_buffer(L, &self))
 		return in_lua(L);
 	for (int k = 0; k < count; k++)
-		if (!value(L, k + 2, &values.at[k], &values.n[k]))
+		if (!check_value(L, k + 2, &values.at[k], &values.n[k]))
 			return in_lua(L);
 	if (bp_append(self.b, self.box, &values, count) != 0)
 		return in_lua(L);
@@ -410,7 +412,7 @@ plain_skip(lua_State *L)
 	struct self self;
 	double n = argument_plain_size(L, 2);
 
-	if (n < 0 || !buffer(L, &self))
+	if (n < 0 || !self_buffer(L, &self))
 		return in_lua(L);
 	bp_buf_consume(self.b, n < (double)self.len ? (size_t)n : self.len);
 	return return_self(L);
@@ -421,7 +423,7 @@ plain_reset(lua_State *L)
 {
 	struct self self;
 
-	if (!buffer(L, &self))
+	if (!self_buffer(L, &self))
 		return in_lua(L);
 	bp_buf_consume(self.b, self.len);
 	return return_self(L);
@@ -436,7 +438,7 @@ plain_get(lua_State *L)
 	struct self self, now;
 	double n;
 
-	if (arguments > 2 || !buffer(L, &self))
+	if (arguments > 2 || !self_buffer(L, &self))
 		return in_lua(L);
 	n = lua_isnoneornil(L, 2) ? (double)self.len :
 		argument_plain_size(L, 2);
@@ -445,7 +447,7 @@ plain_get(lua_State *L)
 	if (n < 0 || n > TEXT_MAX)
 		return in_lua(L);
 	push_text(L, self.at, (size_t)n);
-	if (!buffer(L, &now) || now.b != self.b || now.epoch != self.epoch)
+	if (!self_buffer(L, &now) || now.b != self.b || now.epoch != self.epoch)
 		return anew_in_lua(L, arguments);
 	bp_buf_consume(self.b, (size_t)n);
 	return 1;
@@ -458,7 +460,7 @@ plain_get(lua_State *L)
 #define KIND_FLOAT 64
 
 static uint64_t
-load(const uint8_t *at, int kind)
+load_integer(const uint8_t *at, int kind)
 {
 	int size = kind & KIND_SIZE;
 	uint64_t bits = 0;
@@ -469,7 +471,7 @@ load(const uint8_t *at, int kind)
 }
 
 static void
-store(uint8_t *at, int kind, uint64_t bits)
+store_integer(uint8_t *at, int kind, uint64_t bits)
 {
 	int size = kind & KIND_SIZE;
 
@@ -502,7 +504,7 @@ value_of(uint64_t bits, int kind)
 static bool
 bits_of(lua_State *L, int index, int kind, uint64_t *bits)
 {
-	double v = number(L, index), limit = 0x1p31;
+	double v = check_number(L, index), limit = 0x1p31;
 	float f = (float)v;
 	uint32_t half;
 
@@ -528,7 +530,7 @@ bits_of(lua_State *L, int index, int kind, uint64_t *bits)
 /* Pushes a cdata for a 64-bit integer, which may run a finalizer; NULL for all
  * other kinds, which need none. */
 static uint64_t *
-wide(lua_State *L, int kind)
+is_wide(lua_State *L, int kind)
 {
 	if ((kind & KIND_SIZE) < 8 || kind & KIND_FLOAT)
 		return NULL;
@@ -544,10 +546,10 @@ push_number(lua_State *L, uint64_t *to, const uint8_t *at, int kind)
 	double v;
 
 	if (to != NULL) {
-		*to = load(at, kind);
+		*to = load_integer(at, kind);
 		return true;
 	}
-	v = value_of(load(at, kind), kind);
+	v = value_of(load_integer(at, kind), kind);
 	lua_pushnumber(L, v);
 	return v == v;
 }
@@ -556,12 +558,12 @@ static int
 plain_read(lua_State *L)
 {
 	int kind = (int)lua_tointeger(L, UP_KIND), arguments = lua_gettop(L);
-	uint64_t *to = wide(L, kind);
+	uint64_t *to = is_wide(L, kind);
 	struct self self;
 	size_t i;
 
-	if (arguments < 2 || !readable(L, &self) ||
-	    (i = position(L, 2, self.len, kind & KIND_SIZE)) == 0 ||
+	if (arguments < 2 || !self_readable(L, &self) ||
+	    (i = check_position(L, 2, self.len, kind & KIND_SIZE)) == 0 ||
 	    !push_number(L, to, self.at + (i - 1), kind))
 		return anew_in_lua(L, arguments);
 	return 1;
@@ -571,10 +573,10 @@ static int
 plain_get_number(lua_State *L)
 {
 	int kind = (int)lua_tointeger(L, UP_KIND), arguments = lua_gettop(L);
-	uint64_t *to = wide(L, kind);
+	uint64_t *to = is_wide(L, kind);
 	struct self self;
 
-	if (!buffer(L, &self) || self.len < (size_t)(kind & KIND_SIZE) ||
+	if (!self_buffer(L, &self) || self.len < (size_t)(kind & KIND_SIZE) ||
 	    !push_number(L, to, self.at, kind))
 		return anew_in_lua(L, arguments);
 	bp_buf_consume(self.b, kind & KIND_SIZE);
@@ -589,11 +591,11 @@ plain_set_number(lua_State *L)
 	uint64_t bits;
 	size_t i;
 
-	if (!buffer(L, &self) || !bits_of(L, 3, kind, &bits) ||
-	    (i = position(L, 2, self.len, kind & KIND_SIZE)) == 0)
+	if (!self_buffer(L, &self) || !bits_of(L, 3, kind, &bits) ||
+	    (i = check_position(L, 2, self.len, kind & KIND_SIZE)) == 0)
 		return in_lua(L);
 	raise_mark(self.b, i - 1 + (kind & KIND_SIZE));
-	store(self.b->at + (i - 1), kind, bits);
+	store_integer(self.b->at + (i - 1), kind, bits);
 	return return_self(L);
 }
 
@@ -605,7 +607,7 @@ plain_put_number(lua_State *L)
 	uint64_t bits;
 	struct self self;
 
-	if (count < 1 || !buffer(L, &self))
+	if (count < 1 || !self_buffer(L, &self))
 		return in_lua(L);
 	for (int k = 0; k < count; k++)
 		if (!bits_of(L, k + 2, kind, &bits))
@@ -617,7 +619,8 @@ plain_put_number(lua_State *L)
 	buf_changed(self.b);
 	for (int k = 0; k < count; k++) {
 		bits_of(L, k + 2, kind, &bits);
-		store(self.b->at + self.len + size * (size_t)k, kind, bits);
+		store_integer(self.b->at + self.len + size * (size_t)k, kind,
+			      bits);
 	}
 	self.b->len += total;
 	return return_self(L);
@@ -629,9 +632,9 @@ plain_put_number(lua_State *L)
 /* Where a position that may be one past the end is; 0 for what Lua has to
  * see. */
 static double
-start(lua_State *L, size_t len)
+self_start(lua_State *L, size_t len)
 {
-	double i = number(L, 2);
+	double i = check_number(L, 2);
 
 	return i >= 1 && i <= (double)len + 1 && i == (double)(int64_t)i ?
 		i : 0;
@@ -643,7 +646,7 @@ plain_pack_from(lua_State *L)
 	struct self self;
 	double i;
 
-	if (!buffer(L, &self) || (i = start(L, self.len)) == 0)
+	if (!self_buffer(L, &self) || (i = self_start(L, self.len)) == 0)
 		return in_lua(L);
 	lua_pushnumber(L, i);
 	return 1;
@@ -655,7 +658,7 @@ plain_unpack_from(lua_State *L)
 	struct self self;
 	double i;
 
-	if (!readable(L, &self) || (i = start(L, self.len)) == 0)
+	if (!self_readable(L, &self) || (i = self_start(L, self.len)) == 0)
 		return in_lua(L);
 	lua_pushnumber(L, i);
 	lua_pushnumber(L, (double)self.len);
@@ -668,7 +671,7 @@ plain_extend(lua_State *L)
 	double stop = argument_plain_size(L, 2);
 	struct self self;
 
-	if (stop < 0 || !buffer(L, &self) ||
+	if (stop < 0 || !self_buffer(L, &self) ||
 	    bp_bytes_extend(self.b, self.epoch, (size_t)stop, self.box) != 0)
 		return in_lua(L);
 	return 0;
@@ -681,8 +684,8 @@ plain_bytes(lua_State *L)
 	struct self self;
 	size_t i;
 
-	if (n < 0 || n > TEXT_MAX || !readable(L, &self) ||
-	    (i = position(L, 2, self.len, (size_t)n)) == 0)
+	if (n < 0 || n > TEXT_MAX || !self_readable(L, &self) ||
+	    (i = check_position(L, 2, self.len, (size_t)n)) == 0)
 		return in_lua(L);
 	push_text(L, self.at + (i - 1), (size_t)n);
 	return 1;
@@ -705,7 +708,7 @@ plain_borrow(lua_State *L)
 	taken = box != NULL ? bp_ffi_calls.borrow(box, (size_t)n) : NULL;
 	if (taken == NULL)
 		return anew_in_lua(L, 2);
-	*handle(L, 3) = taken;
+	*self_handle(L, 3) = taken;
 	return 1;
 }
 
@@ -713,7 +716,7 @@ plain_borrow(lua_State *L)
 static int
 plain_release(lua_State *L)
 {
-	struct bufpool_handle **h = handle(L, 1);
+	struct bufpool_handle **h = self_handle(L, 1);
 	struct bufpool_buf *b = h != NULL ? box_handle_buf(*h) : NULL;
 
 	if (b == NULL)

@@ -42,7 +42,7 @@ core_frozen_box(lua_State *L)
 }
 
 static int
-shortage(lua_State *L, int error, double size)
+raise_shortage(lua_State *L, int error, double size)
 {
 	char text[MESSAGE_MAX];
 
@@ -88,14 +88,14 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	if (buf == NULL) {
 		error = errno;
 		box_kill(L, lua_gettop(L), box, BOX_RELEASED);
-		return shortage(L, error, n);
+		return raise_shortage(L, error, n);
 	}
 	box_own(account, box, buf);
 	return 1;
 }
 
 static struct bufpool_buf *
-take(struct bufpool *pool, size_t n, size_t align)
+take_any(struct bufpool *pool, size_t n, size_t align)
 {
 	(void)align;
 	return bufpool_checkout(pool, n);
@@ -131,7 +131,7 @@ pool_checkout(lua_State *L)
 {
 	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "checkout");
 
-	return checkout(L, pool, "checkout", take,
+	return checkout(L, pool, "checkout", take_any,
 			argument_size(L, 2, 1, "checkout"), 0);
 }
 
@@ -141,7 +141,7 @@ static int
 core_take(lua_State *L)
 {
 	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "with");
-	int results = checkout(L, pool, "with", take,
+	int results = checkout(L, pool, "with", take_any,
 			   argument_size(L, 2, 1, "with"), 0);
 	if (results > 1)
 		return results;
@@ -283,7 +283,8 @@ core_create(lua_State *L)
 	box = box_new(L, KIND_POOL, sizeof *box);
 	while ((pool = bufpool_create(&config)) == NULL) {
 		if (errno != EEXIST)
-			return shortage(L, errno, (double)config.max_bytes);
+			return raise_shortage(L, errno,
+					      (double)config.max_bytes);
 		pool = bufpool_get(config.name);
 		if (pool == NULL)
 			continue;
@@ -307,7 +308,7 @@ core_default(lua_State *L)
 	struct bufpool *pool = bufpool_default();
 
 	if (pool == NULL)
-		return shortage(L, errno, 0);
+		return raise_shortage(L, errno, 0);
 	box_own_pool(L, box, pool, 1);
 	return 1;
 }

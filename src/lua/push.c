@@ -61,7 +61,7 @@ const luaL_Reg bp_box_functions[] = {
 /* Calls one of the above. False, with the message on the stack, when that
  * failed. Nothing here raises: a state that has opened us has both strings. */
 static bool
-box(lua_State *L, const char *kind, const void *what)
+push_box(lua_State *L, const char *kind, const void *what)
 {
 	if (!bp_copy_push_boxes(L))
 		return false;
@@ -74,7 +74,7 @@ box(lua_State *L, const char *kind, const void *what)
 void
 bufpool_lua_push_pool(lua_State *L, struct bufpool *pool)
 {
-	if (!box(L, "pool", pool)) {
+	if (!push_box(L, "pool", pool)) {
 		bufpool_destroy(pool);
 		lua_error(L);
 	}
@@ -83,7 +83,7 @@ bufpool_lua_push_pool(lua_State *L, struct bufpool *pool)
 void
 bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
 {
-	if (!box(L, "buffer", buf)) {
+	if (!push_box(L, "buffer", buf)) {
 		bufpool_release(buf);
 		lua_error(L);
 	}
@@ -92,7 +92,7 @@ bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
 void
 bufpool_lua_push_frozen(lua_State *L, struct bufpool_frozen *frozen)
 {
-	if (!box(L, "frozen", frozen)) {
+	if (!push_box(L, "frozen", frozen)) {
 		bufpool_frozen_unref(frozen);
 		lua_error(L);
 	}
@@ -173,7 +173,7 @@ bufpool_lua_check_frozen(lua_State *L, int index)
 /* The box at `index` has been checked. Where this raises, the box still owns
  * what it did. */
 static void
-take(lua_State *L, int index)
+take_kind(lua_State *L, int index)
 {
 	luaL_checkstack(L, 3, "bufpool_lua_take");
 	lua_pushvalue(L, index);
@@ -190,7 +190,7 @@ bufpool_lua_take_pool(lua_State *L, int index)
 {
 	struct bufpool *pool = bufpool_lua_check_pool(L, index);
 
-	take(L, index);
+	take_kind(L, index);
 	return pool;
 }
 
@@ -199,7 +199,7 @@ bufpool_lua_take_buf(lua_State *L, int index)
 {
 	struct bufpool_buf *buf = bufpool_lua_check_buf(L, index);
 
-	take(L, index);
+	take_kind(L, index);
 	return buf;
 }
 
@@ -208,6 +208,6 @@ bufpool_lua_take_frozen(lua_State *L, int index)
 {
 	struct bufpool_frozen *frozen = bufpool_lua_check_frozen(L, index);
 
-	take(L, index);
+	take_kind(L, index);
 	return frozen;
 }

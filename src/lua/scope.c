@@ -22,7 +22,7 @@ typedef struct cleanup *cleanup_add_fn(void *request, size_t size);
 /* Looked for each time: nginx may have other modules after a reload, while this
  * code stays. */
 static int
-enrol(void *request, int late, void *list)
+scope_enroll(void *request, int late, void *list)
 {
 	cleanup_fn *cleanup = (cleanup_fn *)
 		dlsym(RTLD_DEFAULT, "ngx_http_bufpool_cleanup");
@@ -60,7 +60,7 @@ bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 	}
 	b->len = 0;
 	list = box_handle(b);
-	pool->error = enrol(request, late, list);
+	pool->error = scope_enroll(request, late, list);
 	if (pool->error != 0) {
 		bufpool_release(b);
 		return NULL;
@@ -70,7 +70,7 @@ bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 
 /* By memcpy, whatever whoever forges handles has done to the list. */
 static uint64_t
-entry(const struct bufpool_buf *list, size_t at)
+scope_entry(const struct bufpool_buf *list, size_t at)
 {
 	uint64_t value;
 
@@ -82,11 +82,11 @@ static struct bufpool_buf *
 entry_buf(const struct bufpool_buf *list, size_t at)
 {
 	return box_handle_buf((struct bufpool_handle *)(uintptr_t)
-			      entry(list, at));
+			      scope_entry(list, at));
 }
 
 static void
-bp_append(struct bufpool_buf *list, uint64_t value)
+scope_append(struct bufpool_buf *list, uint64_t value)
 {
 	memcpy(list->at + list->len, &value, sizeof value);
 	list->len += sizeof value;
@@ -96,14 +96,14 @@ bp_append(struct bufpool_buf *list, uint64_t value)
 
 /* Takes the stale handles out of the list. */
 static void
-sweep(struct bufpool_buf *list)
+scope_sweep(struct bufpool_buf *list)
 {
 	size_t len = list->len;
 
 	list->len = 0;
 	for (size_t i = 0; i + sizeof(uint64_t) <= len; i += sizeof(uint64_t))
 		if (entry_buf(list, i) != NULL)
-			bp_append(list, entry(list, i));
+			scope_append(list, scope_entry(list, i));
 	buf_changed(list);
 }
 
@@ -116,18 +116,18 @@ has_room(const struct bufpool_buf *list)
 /* Room for one more. A list that is half full after it was swept grows, so that
  * the sweeps cost a bounded time per handle. */
 static bool
-make_room(struct bufpool_buf *list)
+scope_make_room(struct bufpool_buf *list)
 {
 	if (has_room(list))
 		return true;
-	sweep(list);
+	scope_sweep(list);
 	if (list->len > list->capacity / 2)
 		bp_grow_to(list, 2 * list->capacity);
 	return has_room(list);
 }
 
 static struct bufpool_buf *
-take(struct bufpool *pool, size_t n, size_t alignment, int kind)
+scope_take(struct bufpool *pool, size_t n, size_t alignment, int kind)
 {
 	struct bufpool_buf *b;
 
@@ -155,12 +155,13 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 		pool->error = ESTALE;
 	else if (l == NULL)
 		pool->error = ECANCELED;
-	else if (!make_room(l))
+	else if (!scope_make_room(l))
 		pool->error = ENOBUFS;
-	else if ((b = box_lend(take(pool->pool, n, alignment, kind))) == NULL)
+	else if ((b = box_lend(scope_take(pool->pool, n, alignment,
+					  kind))) == NULL)
 		pool->error = errno;
 	else {
-		bp_append(l, (uintptr_t)box_handle(b));
+		scope_append(l, (uintptr_t)box_handle(b));
 		return box_handle(b);
 	}
 	return NULL;

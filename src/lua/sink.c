@@ -5,7 +5,7 @@
 
 /* The buffer, as long as it is the sink's. */
 static struct bufpool_buf *
-target(const struct bufpool_sink *s)
+sink_target(const struct bufpool_sink *s)
 {
 	struct bufpool_buf *b = s->buf;
 
@@ -14,20 +14,20 @@ target(const struct bufpool_sink *s)
 }
 
 static size_t
-room(const struct bufpool_sink *s, const struct bufpool_buf *b)
+sink_room(const struct bufpool_sink *s, const struct bufpool_buf *b)
 {
 	return b->len < s->max ? s->max - b->len : 0;
 }
 
 static void
-expect(struct bufpool_sink *s, size_t n)
+sink_expect(struct bufpool_sink *s, size_t n)
 {
-	struct bufpool_buf *b = target(s);
+	struct bufpool_buf *b = sink_target(s);
 
 	if (b == NULL)
 		return;
-	if (n > room(s, b))
-		n = room(s, b);
+	if (n > sink_room(s, b))
+		n = sink_room(s, b);
 	/* A header may promise more than ever comes: what there is no memory
 	 * for is told when it comes. */
 	if (b->capacity - b->len < n)
@@ -35,7 +35,7 @@ expect(struct bufpool_sink *s, size_t n)
 }
 
 static int
-bp_append(struct bufpool_buf *b, const uint8_t *at, size_t n)
+sink_append(struct bufpool_buf *b, const uint8_t *at, size_t n)
 {
 	if (b->capacity - b->len < n && bp_grow_to(b, b->len + n) < 0)
 		return errno;
@@ -49,9 +49,9 @@ bp_append(struct bufpool_buf *b, const uint8_t *at, size_t n)
 /* Once a byte is missing, none that follows is kept: so what is kept is the
  * beginning of what was put. */
 static void
-put(struct bufpool_sink *s, const uint8_t *at, size_t n)
+sink_put(struct bufpool_sink *s, const uint8_t *at, size_t n)
 {
-	struct bufpool_buf *b = target(s);
+	struct bufpool_buf *b = sink_target(s);
 	size_t most;
 
 	s->seen += (double)n;
@@ -61,8 +61,8 @@ put(struct bufpool_sink *s, const uint8_t *at, size_t n)
 		s->error = ESTALE;
 		return;
 	}
-	most = room(s, b) < n ? room(s, b) : n;
-	s->error = most > 0 ? bp_append(b, at, most) : 0;
+	most = sink_room(s, b) < n ? sink_room(s, b) : n;
+	s->error = most > 0 ? sink_append(b, at, most) : 0;
 	if (s->error == 0 && most < n)
 		s->error = EMSGSIZE;
 }
@@ -74,7 +74,7 @@ bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
 	if (b->epoch != epoch)
 		return ESTALE;
 	*sink = (struct bufpool_sink){
-		.expect = expect, .put = put, .buf = b, .max = max,
+		.expect = sink_expect, .put = sink_put, .buf = b, .max = max,
 		.word = atomic_load_explicit(&b->word, memory_order_relaxed)
 	};
 	return 0;
@@ -83,7 +83,7 @@ bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
 struct bufpool_handle *
 bp_sink_handle(const struct bufpool_sink *sink)
 {
-	struct bufpool_buf *b = target(sink);
+	struct bufpool_buf *b = sink_target(sink);
 
 	return b != NULL ? box_handle(b) : NULL;
 }

@@ -62,7 +62,7 @@ static const struct { const char *name; size_t offset; } scalars[] = {
 #define LARGE_COUNT 6
 
 static uint64_t *
-scalar(struct bufpool_stats *s, size_t i)
+push_scalar(struct bufpool_stats *s, size_t i)
 {
 	return (uint64_t *)(void *)((char *)s + scalars[i].offset);
 }
@@ -76,10 +76,10 @@ push_stats(lua_State *L, struct bufpool_stats *s,
 
 	lua_createtable(L, 0, (int)large + 4);
 	for (size_t i = 0; i < large; i++)
-		set_number(L, scalars[i].name, *scalar(s, i));
+		set_number(L, scalars[i].name, *push_scalar(s, i));
 	lua_createtable(L, 0, LARGE_COUNT);
 	for (size_t i = large; i < SCALAR_COUNT; i++)
-		set_number(L, scalars[i].name, *scalar(s, i));
+		set_number(L, scalars[i].name, *push_scalar(s, i));
 	lua_setfield(L, -2, "large");
 	lua_createtable(L, (int)count, 0);
 	for (unsigned i = 0; i < count; i++) {
@@ -111,7 +111,7 @@ struct totals {
 
 /* The totals at `index`, with room for all classes of one more pool. */
 static struct totals *
-make_room(lua_State *L, int index)
+stats_make_room(lua_State *L, int index)
 {
 	struct totals *t = lua_touserdata(L, index), *larger;
 	unsigned room = 2 * (t != NULL ? t->room : BUFPOOL_CLASSES_MAX);
@@ -154,7 +154,7 @@ add_stats(struct bufpool_stats *total, struct totals *classes,
 	  struct bufpool_stats *s)
 {
 	for (size_t i = 0; i < SCALAR_COUNT; i++)
-		*scalar(total, i) += *scalar(s, i);
+		*push_scalar(total, i) += *push_scalar(s, i);
 	for (unsigned i = 0; i < s->class_count; i++)
 		add_class_stats(classes, &s->classes[i]);
 	total->numa_available |= s->numa_available;
@@ -178,7 +178,7 @@ bp_stats_of_all(lua_State *L)
 	lua_settop(L, 0);
 	lua_newtable(L);
 	lua_pushnil(L);
-	classes = make_room(L, 2);
+	classes = stats_make_room(L, 2);
 	while (bp_registry_next(&cursor, &pool)) {
 		bufpool_get_stats(pool, &s);
 		memcpy(name, pool->name, sizeof name);
@@ -189,7 +189,7 @@ bp_stats_of_all(lua_State *L)
 			push_stats(L, &s, s.classes, s.class_count);
 			lua_setfield(L, 1, name);
 		}
-		classes = make_room(L, 2);
+		classes = stats_make_room(L, 2);
 	}
 	push_stats(L, &total, classes->class, classes->count);
 	lua_pushvalue(L, 1);

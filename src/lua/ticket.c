@@ -5,7 +5,7 @@
 
 /* Leaves nil and why on the stack. */
 static int
-refuse(lua_State *L, int error)
+ticket_refuse(lua_State *L, int error)
 {
 	lua_pushnil(L);
 	if (error == ESTALE)
@@ -35,7 +35,7 @@ core_adopt(lua_State *L)
 	int error;
 
 	if (kind == TICKET_NONE)
-		return refuse(L, errno);
+		return ticket_refuse(L, errno);
 	collector_pay(L, account);
 	box = kind == TICKET_BUF
 	    ? box_new(L, KIND_BUFFER, sizeof(struct bufpool_box))
@@ -43,13 +43,13 @@ core_adopt(lua_State *L)
 	if (bufpool_adopt_range(ticket, &buf, &frozen, &offset, &len) != 0) {
 		error = errno;
 		box_kill(L, lua_gettop(L), box, BOX_RELEASED);
-		return refuse(L, error);
+		return ticket_refuse(L, error);
 	}
 	if ((kind == TICKET_BUF) != (buf != NULL)) {
 		box_kill(L, lua_gettop(L), box, BOX_RELEASED);
 		bufpool_release(buf);
 		bufpool_frozen_unref(frozen);
-		return refuse(L, ESTALE);
+		return ticket_refuse(L, ESTALE);
 	}
 	if (kind == TICKET_BUF)
 		box_own(account, box, buf);

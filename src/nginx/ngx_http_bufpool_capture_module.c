@@ -38,7 +38,7 @@ int ngx_http_bufpool_capture(ngx_http_request_t *r,
 struct bufpool_sink *ngx_http_bufpool_captured(ngx_http_request_t *r);
 
 static void
-end(void *data)
+capture_end(void *data)
 {
 	(void)data;
 	captures--;
@@ -56,7 +56,7 @@ capture_of(ngx_http_request_t *r)
 		return c;
 	for (ngx_pool_cleanup_t *k = r->pool->cleanup; k; k = k->next) {
 		c = k->data;
-		if (k->handler == end && c->request == r) {
+		if (k->handler == capture_end && c->request == r) {
 			ngx_http_set_ctx(r, c, ngx_http_bufpool_capture_module);
 			return c;
 		}
@@ -82,7 +82,7 @@ ngx_http_bufpool_capture(ngx_http_request_t *r, const struct bufpool_sink *sink)
 	c->request = r;
 	c->sink = *sink;
 	c->begun = 0;
-	cleanup->handler = end;
+	cleanup->handler = capture_end;
 	captures++;
 	ngx_http_set_ctx(r, c, ngx_http_bufpool_capture_module);
 	return 0;
@@ -114,7 +114,7 @@ filter_header(ngx_http_request_t *r)
 }
 
 static void
-begin(struct capture *c)
+capture_begin(struct capture *c)
 {
 	off_t n = c->request->headers_out.content_length_n;
 
@@ -124,14 +124,14 @@ begin(struct capture *c)
 }
 
 static ngx_int_t
-filter_body(ngx_http_request_t *r, ngx_chain_t *in)
+capture_filter_body(ngx_http_request_t *r, ngx_chain_t *in)
 {
 	struct capture *c = capture_of(r);
 
 	if (c == NULL)
 		return next_body_filter(r, in);
 	if (!c->begun)
-		begin(c);
+		capture_begin(c);
 	for (ngx_chain_t *link = in; link != NULL; link = link->next) {
 		ngx_buf_t *b = link->buf;
 
@@ -151,7 +151,7 @@ join_filters(ngx_conf_t *cf)
 	next_header_filter = ngx_http_top_header_filter;
 	ngx_http_top_header_filter = filter_header;
 	next_body_filter = ngx_http_top_body_filter;
-	ngx_http_top_body_filter = filter_body;
+	ngx_http_top_body_filter = capture_filter_body;
 	return NGX_OK;
 }
 

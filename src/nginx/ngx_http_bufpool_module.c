@@ -76,7 +76,7 @@ ngx_http_bufpool_version(void)
 }
 
 static void
-give_back(struct output *out)
+piece_give_back(struct output *out)
 {
 	struct lent *lent = out->first;
 
@@ -99,7 +99,7 @@ give_back_sent(struct output *out)
 {
 	while (out->first != NULL &&
 	       out->first->buf.pos == out->first->buf.last)
-		give_back(out);
+		piece_give_back(out);
 }
 
 /* The request has ended, by whatever way: nginx looks at nothing any more. */
@@ -109,7 +109,7 @@ give_back_all(void *data)
 	struct output *out = data;
 
 	while (out->first != NULL)
-		give_back(out);
+		piece_give_back(out);
 }
 
 /* An internal redirect forgets the module's context but not the cleanup, so a
@@ -165,7 +165,7 @@ is_flush_of_lua(const ngx_chain_t *in)
 
 /* Nobody sends these bytes. */
 static void
-consume(ngx_chain_t *chain)
+piece_consume(ngx_chain_t *chain)
 {
 	for (; chain != NULL; chain = chain->next)
 		chain->buf->pos = chain->buf->last;
@@ -217,7 +217,7 @@ filter_body(ngx_http_request_t *r, ngx_chain_t *in)
 		ngx_http_get_module_ctx(r, ngx_http_bufpool_module);
 
 	if (r == pretending) {
-		consume(in);
+		piece_consume(in);
 		return NGX_OK;
 	}
 	if (out != NULL && is_flush_of_lua(in)) {
@@ -233,7 +233,7 @@ filter_body(ngx_http_request_t *r, ngx_chain_t *in)
 }
 
 static void
-drop(struct bufpool_piece *piece)
+piece_drop(struct bufpool_piece *piece)
 {
 	if (piece->release != NULL)
 		piece->release(piece->held);
@@ -246,7 +246,8 @@ drop(struct bufpool_piece *piece)
  * would use a buffer with its own tag again and write into our memory.
  */
 static ngx_chain_t *
-lend(ngx_http_request_t *r, struct output *out, struct bufpool_piece *piece)
+piece_lend(ngx_http_request_t *r, struct output *out,
+	   struct bufpool_piece *piece)
 {
 	ngx_chain_t *link = ngx_alloc_chain_link(r->pool);
 	struct lent *lent = out->spare != NULL ? out->spare :
@@ -287,7 +288,7 @@ all_worth(const struct bufpool_piece *pieces, size_t count, size_t worth)
  * request's pool would keep it until the request ends, however much is printed.
  */
 static struct bufpool_piece
-join(struct bufpool_piece *pieces, size_t count, ngx_log_t *log)
+piece_join(struct bufpool_piece *pieces, size_t count, ngx_log_t *log)
 {
 	struct bufpool_piece whole = { .release = free };
 	size_t size = 0;
@@ -320,9 +321,9 @@ chain_of(ngx_http_request_t *r, struct output *out,
 	struct bufpool_piece whole;
 
 	if (!all_worth(pieces, count, worth)) {
-		whole = join(pieces, count, r->connection->log);
-		chain = lend(r, out, &whole);
-		drop(&whole);
+		whole = piece_join(pieces, count, r->connection->log);
+		chain = piece_lend(r, out, &whole);
+		piece_drop(&whole);
 		if (chain != NULL) {
 			chain->buf->memory = 0;
 			chain->buf->temporary = 1;
@@ -332,9 +333,9 @@ chain_of(ngx_http_request_t *r, struct output *out,
 	for (size_t i = 0; i < count; i++) {
 		if (pieces[i].len == 0)
 			continue;
-		*end = lend(r, out, &pieces[i]);
+		*end = piece_lend(r, out, &pieces[i]);
 		if (*end == NULL) {
-			consume(chain);
+			piece_consume(chain);
 			return NULL;
 		}
 		end = &(*end)->next;
@@ -369,7 +370,7 @@ ngx_http_bufpool_send(ngx_http_request_t *r, struct bufpool_piece *pieces,
 		chain = chain_of(r, out, pieces, count, worth);
 	}
 	for (size_t i = 0; i < count; i++)
-		drop(&pieces[i]);
+		piece_drop(&pieces[i]);
 	if (chain == NULL) {
 		if (out != NULL)
 			give_back_sent(out);
@@ -378,7 +379,7 @@ ngx_http_bufpool_send(ngx_http_request_t *r, struct bufpool_piece *pieces,
 	rc = send_chain_link(r, lua_ctx, chain);
 	/* The answer to a HEAD request, whose body nobody looks at. */
 	if (r->header_only)
-		consume(chain);
+		piece_consume(chain);
 	give_back_sent(out);
 	if (rc == NGX_ERROR || rc >= NGX_HTTP_SPECIAL_RESPONSE)
 		return SEND_FAILED;
