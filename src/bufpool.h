@@ -190,8 +190,9 @@ void bufpool_config_init_sized(struct bufpool_config *, size_t struct_size);
  */
 struct bufpool *bufpool_create(const struct bufpool_config *);
 
-/* One more reference; never fails. The pool of that name, or NULL + ENOENT.
- * The pool named "default", made with the defaults at the first call. */
+/* One more reference; never fails. The pool of that name, or NULL + ENOENT;
+ * EINVAL: the name is NULL. The pool named "default", made with the defaults at
+ * the first call. */
 struct bufpool *bufpool_ref(struct bufpool *);
 struct bufpool *bufpool_get(const char *name);
 struct bufpool *bufpool_default(void);
@@ -255,6 +256,27 @@ size_t bufpool_capacity(const struct bufpool_buf *);
 /* Sets the length; new bytes are zero. Growing past the capacity moves the
  * contents. 0, or -1 + errno as bufpool_checkout, the buffer unchanged. */
 int bufpool_resize(struct bufpool_buf *, size_t n);
+
+/* Appends n bytes, which may be part of the contents. The memory grows as by
+ * bufpool_resize. 0, or -1 + errno as bufpool_checkout, the buffer
+ * unchanged. */
+int bufpool_append(struct bufpool_buf *, const void *bytes, size_t n);
+
+/*
+ * For what is received piece by piece. reserve gives the address of n bytes
+ * behind the contents, to write to until the buffer changes otherwise; NULL +
+ * errno as bufpool_checkout, the buffer unchanged. commit then makes the first
+ * n of them contents, and is a promise as bufpool_wrote: past these nothing has
+ * been written since reserve. So a read of 100 bytes into 65536 reserved ones
+ * has 100 wiped later. -1 + EINVAL, the buffer unchanged: n is more than was
+ * reserved, or nothing is.
+ */
+void *bufpool_reserve(struct bufpool_buf *, size_t n);
+int bufpool_commit(struct bufpool_buf *, size_t n);
+
+/* Takes n bytes off the front of the contents, without moving the others.
+ * -1 + EINVAL, the buffer unchanged: there are not so many. */
+int bufpool_skip(struct bufpool_buf *, size_t n);
 
 /* Wipes the buffer and gives it back. NULL does nothing. Releasing what is
  * not checked out aborts with a message. Keeps errno. */

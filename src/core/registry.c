@@ -369,6 +369,10 @@ bufpool_get(const char *text)
 	struct bufpool *p = NULL;
 	_Atomic uint64_t *id;
 
+	if (text == NULL) {
+		errno = EINVAL;
+		return NULL;
+	}
 	start_process();
 	id = works ? bp_name_find(text) : NULL;
 	if (id != NULL)
