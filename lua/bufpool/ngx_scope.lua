@@ -20,8 +20,9 @@ local identify, finish = object.identify, object.finish
 local open, borrow = calls.scope_open, calls.scope_borrow
 
 local C = core.constants
-local FULL, ZEROED, ALIGNED = C.SCOPE_FULL, C.SCOPE_ZEROED, C.SCOPE_ALIGNED
-local READY, EMPTY = C.SCOPE_READY, C.SCOPE_EMPTY
+local FULL, ZEROED = C.CHECKOUT_FULL, C.CHECKOUT_ZEROED
+local ALIGNED, READY = C.CHECKOUT_ALIGNED, C.CHECKOUT_READY
+local EMPTY = C.CHECKOUT_EMPTY
 local box_t = ffi.typeof("struct bufpool_pool_box *")
 local uintptr_t = ffi.typeof("uintptr_t")
 

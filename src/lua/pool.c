@@ -8,6 +8,7 @@
 #include "guard.h"
 #include "module.h"
 #include "stats.h"
+#include "take.h"
 
 /* core.reclaim(x, n): bp_collector_reclaim for functions called by FFI, in
  * which no collection may run. x is the pool, or the number of the descriptor
@@ -56,8 +57,6 @@ raise_shortage(lua_State *L, int error, double size)
 	return 2;
 }
 
-typedef struct bufpool_buf *take_fn(struct bufpool *, size_t n, size_t align);
-
 /*
  * The box comes first, so that nothing leaks when there is no memory for it. It
  * is killed if it stays empty. The handle in argument 1 has been checked, but a
@@ -65,7 +64,7 @@ typedef struct bufpool_buf *take_fn(struct bufpool *, size_t n, size_t align);
  */
 static inline __attribute__((always_inline)) int
 checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
-	 take_fn *take, double n, size_t align)
+	 enum checkout_kind kind, double n, size_t align)
 {
 	struct bufpool_account *account = pool->account;
 	struct bufpool_box *box;
@@ -76,12 +75,12 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	box = box_new(L, KIND_BUFFER, sizeof *box);
 	if (!box_lives(pool, KIND_POOL))
 		argument_self(L, KIND_POOL, name);
-	buf = take(pool->pool, (size_t)n, align);
+	buf = bp_take(pool->pool, (size_t)n, align, kind);
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
 		error = errno;
 		if (bp_collector_reclaim(L, pool->pool, n)) {
 			argument_self(L, KIND_POOL, name);
-			buf = take(pool->pool, (size_t)n, align);
+			buf = bp_take(pool->pool, (size_t)n, align, kind);
 		} else
 			errno = error;
 	}
@@ -94,44 +93,12 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	return 1;
 }
 
-static struct bufpool_buf *
-take_any(struct bufpool *pool, size_t n, size_t align)
-{
-	(void)align;
-	return bufpool_checkout(pool, n);
-}
-
-static struct bufpool_buf *
-take_zeroed(struct bufpool *pool, size_t n, size_t align)
-{
-	(void)align;
-	return bufpool_checkout_zeroed(pool, n);
-}
-
-static struct bufpool_buf *
-take_ready(struct bufpool *pool, size_t n, size_t align)
-{
-	(void)align;
-	return bufpool_try_checkout(pool, n);
-}
-
-static struct bufpool_buf *
-take_empty(struct bufpool *pool, size_t n, size_t align)
-{
-	struct bufpool_buf *buf = bufpool_checkout(pool, n);
-
-	(void)align;
-	if (buf != NULL)
-		buf->len = 0;
-	return buf;
-}
-
 static int
 pool_checkout(lua_State *L)
 {
 	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "checkout");
 
-	return checkout(L, pool, "checkout", take_any,
+	return checkout(L, pool, "checkout", CHECKOUT_FULL,
 			argument_size(L, 2, 1, "checkout"), 0);
 }
 
@@ -141,7 +108,7 @@ static int
 core_take(lua_State *L)
 {
 	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "with");
-	int results = checkout(L, pool, "with", take_any,
+	int results = checkout(L, pool, "with", CHECKOUT_FULL,
 			   argument_size(L, 2, 1, "with"), 0);
 	if (results > 1)
 		return results;
@@ -155,7 +122,7 @@ core_scratch(lua_State *L)
 {
 	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "scratch");
 
-	return checkout(L, pool, "scratch", take_empty, 0, 0);
+	return checkout(L, pool, "scratch", CHECKOUT_EMPTY, 0, 0);
 }
 
 /* core.drop(buf): releases a buffer, unless it is dead. */
@@ -177,7 +144,7 @@ pool_checkout_zeroed(lua_State *L)
 	struct bufpool_pool_box *pool =
 		argument_self(L, KIND_POOL, "checkout_zeroed");
 
-	return checkout(L, pool, "checkout_zeroed", take_zeroed,
+	return checkout(L, pool, "checkout_zeroed", CHECKOUT_ZEROED,
 			argument_size(L, 2, 1, "checkout_zeroed"), 0);
 }
 
@@ -187,7 +154,7 @@ pool_try_checkout(lua_State *L)
 	struct bufpool_pool_box *pool =
 		argument_self(L, KIND_POOL, "try_checkout");
 
-	return checkout(L, pool, "try_checkout", take_ready,
+	return checkout(L, pool, "try_checkout", CHECKOUT_READY,
 			argument_size(L, 2, 1, "try_checkout"), 0);
 }
 
@@ -204,8 +171,8 @@ pool_checkout_aligned(lua_State *L)
 		bp_argument_bad(L, 2, "checkout_aligned",
 			lua_pushfstring(L, "power of two expected, got %f",
 					align));
-	return checkout(L, pool, "checkout_aligned", bufpool_checkout_aligned,
-			n, (size_t)align);
+	return checkout(L, pool, "checkout_aligned", CHECKOUT_ALIGNED, n,
+			(size_t)align);
 }
 
 static int
@@ -216,7 +183,7 @@ pool_writer(lua_State *L)
 
 	if (!lua_isnoneornil(L, 2))
 		hint = argument_size(L, 2, 1, "writer");
-	return checkout(L, pool, "writer", take_empty, hint, 0);
+	return checkout(L, pool, "writer", CHECKOUT_EMPTY, hint, 0);
 }
 
 static int

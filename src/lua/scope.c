@@ -126,25 +126,6 @@ scope_make_room(struct bufpool_buf *list)
 	return has_room(list);
 }
 
-static struct bufpool_buf *
-scope_take(struct bufpool *pool, size_t n, size_t alignment, int kind)
-{
-	struct bufpool_buf *b;
-
-	switch (kind) {
-	case SCOPE_ZEROED:
-		return bufpool_checkout_zeroed(pool, n);
-	case SCOPE_ALIGNED:
-		return bufpool_checkout_aligned(pool, n, alignment);
-	case SCOPE_READY:
-		return bufpool_try_checkout(pool, n);
-	}
-	b = bufpool_checkout(pool, n);
-	if (b != NULL && kind == SCOPE_EMPTY)
-		b->len = 0;
-	return b;
-}
-
 struct bufpool_handle *
 bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 		size_t n, size_t alignment, int kind)
@@ -157,8 +138,8 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 		pool->error = ECANCELED;
 	else if (!scope_make_room(l))
 		pool->error = ENOBUFS;
-	else if ((b = box_lend(scope_take(pool->pool, n, alignment,
-					  kind))) == NULL)
+	else if ((b = box_lend(bp_take(pool->pool, n, alignment,
+				       kind))) == NULL)
 		pool->error = errno;
 	else {
 		scope_append(l, (uintptr_t)box_handle(b));

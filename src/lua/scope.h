@@ -13,13 +13,7 @@
 #ifndef BUFPOOL_LUA_SCOPE_H
 #define BUFPOOL_LUA_SCOPE_H
 
-#include "box.h"
-
-/* What a handle of a scope is to be: as checkout, checkout_zeroed,
- * checkout_aligned, try_checkout, writer. */
-enum scope_kind {
-	SCOPE_FULL, SCOPE_ZEROED, SCOPE_ALIGNED, SCOPE_READY, SCOPE_EMPTY
-};
+#include "take.h"
 
 /*
  * A list for a request of nginx, an ngx_http_request_t that lives: bp_scope_end
@@ -30,14 +24,12 @@ enum scope_kind {
  * way to learn of the request's end, ESTALE when the pool is closed.
  */
 struct bufpool_handle *bp_scope_open(struct bufpool_pool_box *pool,
-				     void *request,
-				     int late);
+				     void *request, int late);
 
 /*
- * A buffer of n bytes, in the list. `alignment` is for SCOPE_ALIGNED and a
- * power of two. NULL when it fails; the errno is in pool->error, ECANCELED when
- * the list's request has ended, ENOBUFS when the list cannot grow, ESTALE when
- * the pool is closed.
+ * A buffer of n bytes, in the list, as bp_take has it. NULL when it fails; the
+ * errno is in pool->error, ECANCELED when the list's request has ended, ENOBUFS
+ * when the list cannot grow, ESTALE when the pool is closed.
  */
 struct bufpool_handle *bp_scope_borrow(struct bufpool_pool_box *pool,
 				       struct bufpool_handle *list, size_t n,
