@@ -528,3 +528,74 @@ describe("a finalizer in the middle of put", function()
             io.write(tostring(ran > 100))]]))
     end)
 end)
+
+-- Without the JIT put is a function of C, in which nothing can yield.
+describe("a __tostring that yields while put runs", function()
+    if not jit.status() then
+        it("raises, and leaves the buffer as it was", function()
+            local w = bufpool.new():writer():put "as it was"
+            local yields = setmetatable({}, { __tostring = coroutine.yield })
+            local ok, message = coroutine.resume(coroutine.create(function()
+                w:put("a", yields)
+            end))
+            assert.is_false(ok)
+            assert.truthy(message:find "yield across C%-call boundary")
+            assert.equal("as it was", tostring(w))
+        end)
+        return
+    end
+
+    -- Coroutines that put to a writer each, and that another one resumes in
+    -- any order, while what they have let go of is collected.
+    it("lets another put go between, and each has its own bytes", function()
+        local random = math.random
+        local count = 0
+        local function paused(text)
+            return setmetatable({}, { __tostring = function()
+                coroutine.yield()
+                return text
+            end })
+        end
+        local function program()
+            local w, expected = pool:writer(), {}
+            return coroutine.create(function()
+                for _ = 1, 4 do
+                    local values, n = {}, random(5)
+                    for k = 1, n do
+                        count = count + 1
+                        local text = ("%d."):format(count):rep(random(9))
+                        values[k] = random(2) == 1 and paused(text) or text
+                        expected[#expected + 1] = text
+                    end
+                    w:put(unpack(values, 1, n))
+                    if w:tostring() ~= table.concat(expected) then
+                        return w:tostring(), table.concat(expected)
+                    end
+                end
+                w:release()
+                return "the same", "the same"
+            end)
+        end
+        local running = {}
+        for round = 1, 20 * rounds do
+            if #running < 8 and round < 19 * rounds then
+                running[#running + 1] = program()
+            end
+            local i = random(math.max(#running, 1))
+            local ok, got, expected = coroutine.resume(running[i])
+            assert(ok, got)
+            if coroutine.status(running[i]) == "dead" then
+                assert.equal(expected, got)
+                table.remove(running, i)
+            elseif random(20) == 1 then         -- never goes on
+                table.remove(running, i)
+            end
+            if #running == 0 then
+                running[1] = program()
+            end
+            if round % 50 == 0 then
+                collectgarbage()
+            end
+        end
+    end)
+end)

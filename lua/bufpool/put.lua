@@ -7,9 +7,12 @@
 -- epoch to compare. A finalizer may still put while the values are filled in:
 -- its turn then is another one, and the method begins anew.
 --
--- C takes what is plain. Otherwise numbers become text in Lua, whose text C may
--- be unable to tell, and the method begins anew. Where there are no numbers
--- something is wrong, and is looked for.
+-- C takes what is plain: strings, numbers, objects. All else becomes text
+-- first, and then the method begins anew. So no function of the program's runs
+-- while the values are filled in, which could yield there, and go on when the
+-- values are another put's. Numbers whose text C is unable to tell become text
+-- in Lua likewise. Where there are no numbers something is wrong, and is looked
+-- for.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -72,21 +75,27 @@ local function text_of(self, v, arg)
     return text
 end
 
--- What to put in place of a value that is neither a string nor a number, and
--- what C needs to know of it.
-local function other(self, v, arg)
+-- What C needs to know of a value that is neither a string nor a number; nil
+-- for one that is no object, or looks like none.
+local function plain(v)
     local what = type(v) == "userdata" and getmetatable(v)
     if what == "bufpool.buffer" or what == "bufpool.frozen" then
         local at = cast(pointer, v)
         if at ~= nil then
-            return v, at, what == "bufpool.buffer" and BUFFER or FROZEN
+            return at, what == "bufpool.buffer" and BUFFER or FROZEN
         end
     elseif is_handle(v) and v ~= nil then
-        return v, v, HANDLE
+        return v, HANDLE
     end
-    live(self, "put")
+end
+
+-- A plain value in place of v.
+local function made_plain(self, v, arg)
     v = text_of(self, v, arg)
-    return v, v, #v
+    if type(v) ~= "string" and not plain(v) then
+        return text_of_object(v)
+    end
+    return v
 end
 
 local function append(self, n, turn)
@@ -125,28 +134,35 @@ end
 local TEMPLATE = [[
 local e, again = ...
 local at, n, values = e.at, e.n, e.values
-local append, length, live, other, room = e.append, e.length, e.live, e.other,
+local append, length, live, plain, room = e.append, e.length, e.live, e.plain,
     e.room
-local text_of, tobit, tostring, type = e.text_of, e.tobit, e.tostring, e.type
+local made_plain, tobit, tostring = e.made_plain, e.tobit, e.tostring
+local type = e.type
 local ESTALE, ODD = e.ESTALE, e.ODD
 
 local function put(self$params)
     local turn = tobit(values.turn + 1)
+    local error
     values.turn = turn
     $fill
-    local error = append(self, $count, turn)
+    error = append(self, $count, turn)
     if error == 0 then
         return self
     elseif error == ODD then
         local numbers = false
         $numbers
         if not numbers then
-            live(self, "put")
-            $texts
+            goto texts
         end
     elseif error ~= ESTALE then
         room(self, 0$lengths, "put")
     end
+    do
+        return (again(self$params))
+    end
+    ::texts::
+    live(self, "put")
+    $texts
     return (again(self$params))
 end
 again = again or put
@@ -159,8 +175,10 @@ local FILL = [[
     elseif type(v$k) == "number" then
         at[$i], n[$i] = nil, v$k
     else
-        local p, m
-        v$k, p, m = other(self, v$k, $k)
+        local p, m = plain(v$k)
+        if not p then
+            goto texts
+        end
         at[$i], n[$i] = p, m
     end
 ]]
@@ -173,14 +191,14 @@ local NUMBER = [[
 
 local environment = {
     at = values.at, n = values.n, values = values,
-    append = append, length = length, live = live, other = other, room = room,
-    text_of = text_of, tobit = tobit, tostring = tostring, type = type,
+    append = append, length = length, live = live, plain = plain, room = room,
+    made_plain = made_plain, tobit = tobit, tostring = tostring, type = type,
     ESTALE = constants.ESTALE, ODD = ODD,
 }
 
 local TEXTS = {
     fill = FILL, numbers = NUMBER,
-    texts = "v$k = text_of(self, v$k, $k)\n", lengths = " + length(v$k, $k)",
+    texts = "v$k = made_plain(self, v$k, $k)\n", lengths = " + length(v$k, $k)",
 }
 
 -- The methods by the number of their arguments; each is made when it is first
