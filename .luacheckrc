@@ -4,4 +4,5 @@ exclude_files = { "build" }
 files["spec"] = { std = "luajit+busted" }
 files["examples/openresty"] = { std = "ngx_lua" }
 files["bench/openresty_*handlers.lua"] = { std = "ngx_lua" }
-files["lua/bufpool/ngx*.lua"] = { std = "ngx_lua" }
+files["lua/bufpool/ngx.lua"] = { std = "ngx_lua" }
+files["lua/bufpool/ngx"] = { std = "ngx_lua" }

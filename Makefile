@@ -85,7 +85,9 @@ LIBS = -lm -pthread -ldl
 CORE_SRC := $(wildcard src/core/*.c)
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 LUA_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/lua/*.c))
-LUA_SRC := $(sort $(wildcard lua/bufpool/*.lua))
+# A folder comes before the one that holds it, as rmdir needs them.
+LUA_DIRS = bufpool/ngx/status bufpool/ngx bufpool
+LUA_SRC := $(sort $(wildcard $(LUA_DIRS:%=lua/%/*.lua)))
 SPECS := $(patsubst %.c,$(BUILD)/%,$(wildcard spec/*.c))
 
 CORE = $(BUILD)/lua/bufpool/core.so
@@ -224,8 +226,8 @@ $(BUILD)/cdef.h: src/core/buf.h src/nginx/piece.h src/lua/box.h Makefile
 		src/core/buf.h src/nginx/piece.h src/lua/box.h; \
 	echo ';'; } >$@
 
-# The directory itself is listed so that a file removed is noticed.
-$(BUILD)/lua_sources.h: $(LUA_SRC) lua/bufpool Makefile
+# The folders are listed so that a file removed is noticed.
+$(BUILD)/lua_sources.h: $(LUA_SRC) $(LUA_DIRS:%=lua/%) Makefile
 	@mkdir -p $(@D)
 	$(call say,GEN $@)set -e; { \
 	echo 'static const struct lua_source { const char *name, *text; }'; \
@@ -241,7 +243,8 @@ $(BUILD)/lua_sources.h: $(LUA_SRC) lua/bufpool Makefile
 HEADERS = src/bufpool.h src/bufpool_lua.h
 PC = bufpool.pc bufpool_lua.pc
 to = $(call word_of,$(DESTDIR)$(1))
-at = $(foreach file,$(notdir $(2)),$(call to,$(1)/$(file)))
+at = $(call below,$(1),$(notdir $(2)))
+below = $(foreach name,$(2),$(call to,$(1)/$(name)))
 
 # The module is built again when what it is built from or for has changed, and
 # tried again with each nginx. An update of nginx-dev brings older dates along,
@@ -284,8 +287,10 @@ uninstall-nginx-module:
 .PHONY: install install-module uninstall
 install-module: $(CORE)
 	$(call say,INSTALL $(DESTDIR)$(LUADIR)/bufpool)$(INSTALL) -d \
-		$(call to,$(LUADIR)/bufpool) $(call to,$(LUALIBDIR)/bufpool)
-	@$(INSTALL) -m 644 $(LUA_SRC) $(call to,$(LUADIR)/bufpool)
+		$(call below,$(LUADIR),$(LUA_DIRS)) \
+		$(call to,$(LUALIBDIR)/bufpool)
+	@$(foreach dir,$(LUA_DIRS),$(INSTALL) -m 644 \
+		$(wildcard lua/$(dir)/*.lua) $(call to,$(LUADIR)/$(dir)) &&) :
 	@$(INSTALL) -m 755 $(CORE) $(call to,$(LUALIBDIR)/bufpool)
 
 ## installs all that was built, below PREFIX
@@ -310,14 +315,14 @@ pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 ## takes back what both installs put there
 uninstall: uninstall-nginx-module
 	$(call say,RM $(DESTDIR)$(LUADIR)/bufpool)rm -f \
-		$(call at,$(LUADIR)/bufpool,$(LUA_SRC)) \
+		$(call below,$(LUADIR),$(LUA_SRC:lua/%=%)) \
 		$(call at,$(LUALIBDIR)/bufpool,$(CORE))
 	$(call say,RM $(DESTDIR)$(LIBDIR))rm -f \
 		$(call at,$(INCDIR),$(HEADERS)) \
 		$(call at,$(LIBDIR),$(ARCHIVES)) \
 		$(call at,$(LIBDIR)/pkgconfig,$(PC))
-	@rmdir $(call to,$(LUADIR)/bufpool) $(call to,$(LUALIBDIR)/bufpool) \
-		2>/dev/null || :
+	@rmdir $(call below,$(LUADIR),$(LUA_DIRS)) \
+		$(call to,$(LUALIBDIR)/bufpool) 2>/dev/null || :
 
 # A release: a tarball of what git knows, as it lies there, and a rockspec that
 # tells LuaRocks where the tarball is. The folder is a server for LuaRocks.

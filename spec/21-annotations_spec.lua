@@ -102,7 +102,7 @@ local function parse(path)
     end
 end
 
-for path in helper.shell("ls " .. helper.quote(directory) .. "*.lua")
+for path in helper.shell("find " .. helper.quote(directory) .. " -name '*.lua'")
     :gmatch "[^\n]+" do
     parse(path)
 end

@@ -8,7 +8,7 @@ local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
 -- What the requests do. Each takes the scope's buffers first and then ends.
 local HANDLERS = [[
 local bufpool = require "bufpool"
-local scope = require "bufpool.ngx_scope"
+local scope = require "bufpool.ngx.scope"
 local pool = bufpool.default()
 local kept = {}
 
@@ -608,7 +608,7 @@ local function rules(modules)
                 ["rules.lua"] = RULES,
                 ["threaded.lua"] = [[
                     local bufpool = require "bufpool"
-                    local scope = require "bufpool.ngx_scope"
+                    local scope = require "bufpool.ngx.scope"
                     return { run = function()
                         return select(2, pcall(scope.scope,
                             bufpool.default()))

@@ -1,7 +1,7 @@
 -- Buffers through cosockets: with sockets that are tables, which can do
 -- anything at any moment, and with those of a real nginx.
 local bufpool = require "bufpool"
-local socket = require "bufpool.ngx_socket"
+local socket = require "bufpool.ngx.socket"
 local helper = require "support.helper"
 local nginx = require "support.nginx"
 
@@ -300,8 +300,8 @@ end)
 -- Frames: four bytes of length and as many bytes. The server gives each back.
 local FRAMES = [[
 local pool = require("bufpool").default()
-local socket = require "bufpool.ngx_socket"
-local scope = require("bufpool.ngx_scope").scope
+local socket = require "bufpool.ngx.socket"
+local scope = require("bufpool.ngx.scope").scope
 local send, receive = socket.send, socket.receive
 
 local M = {}

@@ -1,15 +1,15 @@
 -- The status of pools over HTTP: figures, formats, negotiation, the page; then
 -- all of it in a real nginx with several workers. Metrics are read by the
 -- official Python client, the page by headless Chromium.
-local accept = require "bufpool.ngx_accept"
+local accept = require "bufpool.ngx.status.accept"
 local bufpool = require "bufpool"
 local dkjson = require "dkjson"
 local helper = require "support.helper"
 local nginx = require "support.nginx"
-local page = require "bufpool.ngx_page"
-local tally = require "bufpool.ngx_tally"
-local text = require "bufpool.ngx_text"
-local workers = require "bufpool.ngx_workers"
+local page = require "bufpool.ngx.status.page"
+local tally = require "bufpool.ngx.status.tally"
+local text = require "bufpool.ngx.status.text"
+local workers = require "bufpool.ngx.status.workers"
 
 local quote, shell = helper.quote, helper.shell
 -- Pipes are the shell's.
@@ -615,17 +615,18 @@ describe("in nginx, status", function()
                         if not ngx.req.get_uri_args().format then
                             return ]] .. STATUS .. [[()
                         end
-                        local workers = require "bufpool.ngx_workers"
+                        local workers = require "bufpool.ngx.status.workers"
                         local report = workers.gather "figures"
                         report.all.pools, report.workers = {}, {}
                         report.time = 1e9
                             + ngx.shared.turns:incr("hours", 2, 0)
-                        ngx.print(require("bufpool.ngx_text").json(report))]])
+                        local text = require "bufpool.ngx.status.text"
+                        ngx.print(text.json(report))]])
                     .. location("injected", [[
                         if ngx.req.get_uri_args().format then
                             return ]] .. STATUS .. [[()
                         end
-                        local page = require "bufpool.ngx_page"
+                        local page = require "bufpool.ngx.status.page"
                         ngx.header.content_type = "text/html"
                         ngx.header["Content-Security-Policy"] = page.policy
                         ngx.print((page.html:gsub("<main", "<script>"

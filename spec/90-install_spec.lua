@@ -39,8 +39,8 @@ end
 
 -- Every Lua file of the source tree, as it would stand below `prefix`.
 local function with_modules(prefix, others)
-    for file in must "ls lua/bufpool/*.lua":gmatch "([^/\n]+)\n" do
-        others[#others + 1] = prefix .. "/share/lua/5.1/bufpool/" .. file
+    for file in must "cd lua && find bufpool -name '*.lua'":gmatch "[^\n]+" do
+        others[#others + 1] = prefix .. "/share/lua/5.1/" .. file
     end
     others[#others + 1] = prefix .. "/lib/lua/5.1/bufpool/core.so"
     table.sort(others)

@@ -11,8 +11,8 @@ if type(ngx) ~= "table" or type(ngx.print) ~= "function"
 end
 
 require "bufpool"
-local clock = require "bufpool.ngx_clock"
-local module = require("bufpool.ngx_module").functions
+local clock = require "bufpool.ngx.clock"
+local module = require("bufpool.ngx.module").functions
 
 ---What print and say take.
 ---@alias bufpool.Printable string|number|boolean|nil|bufpool.Reader|table
@@ -22,12 +22,12 @@ local module = require("bufpool.ngx_module").functions
 local bufpool_ngx = { zero_copy = module ~= nil }
 
 for _, part in ipairs {
-    require "bufpool.ngx_output",
-    require "bufpool.ngx_body",
-    require "bufpool.ngx_capture",
-    require "bufpool.ngx_scope",
-    require "bufpool.ngx_socket",
-    require "bufpool.ngx_status",
+    require "bufpool.ngx.output",
+    require "bufpool.ngx.body",
+    require "bufpool.ngx.capture",
+    require "bufpool.ngx.scope",
+    require "bufpool.ngx.socket",
+    require "bufpool.ngx.status",
 } do
     for name, fn in pairs(part) do
         bufpool_ngx[name] = fn

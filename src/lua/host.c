@@ -6,14 +6,14 @@
 
 #define SOURCE_COUNT (sizeof lua_sources / sizeof *lua_sources)
 
-/* "bufpool.check" -> "@bufpool/check.lua", for messages and tracebacks. */
+/* "bufpool.check" -> "@bufpool/check.lua", for messages and tracebacks. Leaves
+ * one or two strings on the stack. */
 static const char *
 chunk_name(lua_State *L, const char *module)
 {
-	const char *dot = strchr(module, '.');
-
-	return lua_pushfstring(L, "@bufpool/%s.lua",
-			       dot != NULL ? dot + 1 : "init");
+	if (strchr(module, '.') == NULL)
+		return lua_pushfstring(L, "@%s/init.lua", module);
+	return lua_pushfstring(L, "@%s.lua", luaL_gsub(L, module, ".", "/"));
 }
 
 /* Makes each file what `require` runs for its name, then requires "bufpool".
@@ -40,7 +40,7 @@ luaopen_bufpool(lua_State *L)
 				    chunk_name(L, s->name)) != 0)
 			lua_error(L);
 		lua_setfield(L, preload, s->name);
-		lua_pop(L, 1);
+		lua_settop(L, preload);
 	}
 	lua_pop(L, 1);
 	lua_pushliteral(L, "bufpool");

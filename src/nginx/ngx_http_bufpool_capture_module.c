@@ -4,7 +4,7 @@
  * A second module in the same file as ngx_http_bufpool_module, because it has
  * filters at another place of the request's way. It has no directives. A
  * handler has the response of its request captured by the functions below;
- * lua/bufpool/ngx_capture.lua calls them by FFI. From then on each buffer that
+ * lua/bufpool/ngx/capture.lua calls them by FFI. From then on each buffer that
  * passes is put into the sink (piece.h), and goes on as it is: no Lua runs and
  * no string is made, however many there are.
  *

@@ -24,7 +24,7 @@
 
 /* Raised with each change of a function here or of the capture module, and of
  * a struct in piece.h.
- * lua/bufpool/ngx_module.lua has the number that it was written for. */
+ * lua/bufpool/ngx/module.lua has the number that it was written for. */
 #define VERSION 3
 
 typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,

@@ -1,8 +1,8 @@
 -- The status of all pools of all workers of an nginx, over HTTP.
-local accept = require "bufpool.ngx_accept"
-local page = require "bufpool.ngx_page"
-local text = require "bufpool.ngx_text"
-local workers = require "bufpool.ngx_workers"
+local accept = require "bufpool.ngx.status.accept"
+local page = require "bufpool.ngx.status.page"
+local text = require "bufpool.ngx.status.text"
+local workers = require "bufpool.ngx.status.workers"
 
 local CONTENT_TYPES = {
     json = "application/json",

@@ -19,9 +19,9 @@
 -- asked in either way; it prints nothing then.
 
 local check = require "bufpool.check"
-local clock = require "bufpool.ngx_clock"
+local clock = require "bufpool.ngx.clock"
 local lend = require "bufpool.lend"
-local module = require("bufpool.ngx_module").functions
+local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local get_request = require("resty.core.base").get_request

@@ -1,7 +1,7 @@
 -- The figures of the workers of an nginx: published by each in a shared
 -- dictionary, gathered by the worker that is asked.
 local bufpool = require "bufpool"
-local tally = require "bufpool.ngx_tally"
+local tally = require "bufpool.ngx.status.tally"
 
 local PERIOD = 1        -- seconds between two publications
 local EXPIRY = 5        -- seconds for which the last one counts

@@ -11,9 +11,9 @@ require "bufpool"
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
 local failure = require "bufpool.failure"
-local module = require("bufpool.ngx_module").functions
+local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
-local scope = require "bufpool.ngx_scope"
+local scope = require "bufpool.ngx.scope"
 local get_request = require("resty.core.base").get_request
 
 local ngx = ngx

@@ -1,9 +1,9 @@
 -- Request bodies, and response bodies that pass through a filter, in buffers.
 
 local check = require "bufpool.check"
-local clock = require "bufpool.ngx_clock"
+local clock = require "bufpool.ngx.clock"
 local failure = require "bufpool.failure"
-local module = require("bufpool.ngx_module").functions
+local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
 local get_request = require("resty.core.base").get_request
 
