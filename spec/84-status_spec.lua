@@ -9,7 +9,6 @@ local nginx = require "support.nginx"
 local page = require "bufpool.ngx.status.page"
 local tally = require "bufpool.ngx.status.tally"
 local text = require "bufpool.ngx.status.text"
-local workers = require "bufpool.ngx.status.workers"
 
 local quote, shell = helper.quote, helper.shell
 -- Pipes are the shell's.
@@ -279,6 +278,7 @@ end)
 
 describe("publishing", function()
     local kept, id, values, tick
+    local workers
     setup(function()
         kept = rawget(_G, "ngx")
         values = {}
@@ -301,6 +301,9 @@ describe("publishing", function()
                 return true
             end },
         })
+        -- It keeps the ngx that there is when it is loaded.
+        package.loaded["bufpool.ngx.status.workers"] = nil
+        workers = require "bufpool.ngx.status.workers"
     end)
     teardown(function() rawset(_G, "ngx", kept) end)
 

@@ -7,7 +7,9 @@ local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
 local get_request = require("resty.core.base").get_request
 
+local ngx = ngx
 local open = io.open
+local find, HUGE = string.find, math.huge
 local pcall, tonumber, type = pcall, tonumber, type
 
 -- ngx.req.read_body yields, which a pcall of LuaJIT lets through.
@@ -135,7 +137,7 @@ function ngx_body.read_body(pool, max)
         and not (type(pool) == "table" and pool.writer) then
         object.reject(pool, "read_body", "pool", 1)
     end
-    max = check.absent(max) and math.huge or check.size(max, "read_body", 2)
+    max = check.absent(max) and HUGE or check.size(max, "read_body", 2)
     if not clock.started then
         clock.start()
     end
@@ -146,8 +148,8 @@ function ngx_body.read_body(pool, max)
     local ok, message = pcall(read_body)
     if not ok then
         message = check.without_position(message)
-        if message:find("request object", 1, true)
-            or message:find("API disabled", 1, true) then
+        if find(message, "request object", 1, true)
+            or find(message, "API disabled", 1, true) then
             check.raise(message)
         end
         return nil, message     -- a request that nginx cannot read

@@ -19,6 +19,7 @@ local get_request = require("resty.core.base").get_request
 local ngx = ngx
 local pairs, pcall, tonumber = pairs, pcall, tonumber
 local tostring, type = tostring, type
+local format, sub = string.format, string.sub
 local live = object.live
 local sink_open, sink_handle = calls.sink_open, calls.sink_handle
 local bad_argument, raise = check.bad_argument, check.raise
@@ -45,8 +46,8 @@ local function options_of(options)
     end
     for key in pairs(options) do
         if key ~= "pool" and key ~= "max" then
-            bad_argument(1, "capture", ("unknown key '%s', expected pool or "
-                .. "max"):format(tostring(key)))
+            bad_argument(1, "capture", format("unknown key '%s', expected pool "
+                .. "or max", tostring(key)))
         end
     end
     if object.type(options.pool) ~= "pool" then
@@ -61,7 +62,7 @@ local function request()
     local r = get_request()
     local phase = r and ngx.get_phase()
     if not PHASES[phase] then
-        raise(("bad call of 'capture' (%s)"):format(phase
+        raise(format("bad call of 'capture' (%s)", phase
             and "in " .. phase .. "_by_lua, which is too late, or has no "
             .. "response" or "outside of a request"))
     end
@@ -183,7 +184,7 @@ local function append(state, text)
     local room = state.max - #state.buf
     state.seen = state.seen + #text
     local ok, message = pcall(state.buf.put, state.buf,
-        #text > room and text:sub(1, room) or text)
+        #text > room and sub(text, 1, room) or text)
     if not ok then
         state.full = check.without_position(message)
     elseif #text > room then

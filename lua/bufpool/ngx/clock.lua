@@ -8,7 +8,7 @@ local bufpool = require "bufpool"
 local object = require "bufpool.object"
 
 local core = object.core
-local pcall = pcall
+local ngx, pcall = ngx, pcall
 
 -- Seconds until the next call after one that has failed.
 local AGAIN = 5

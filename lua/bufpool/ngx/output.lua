@@ -30,6 +30,7 @@ local ngx_print, null = ngx.print, ngx.null
 local error, next, pcall, rawget = error, next, pcall, rawget
 local select, tostring, type = select, tostring, type
 local floor, min = math.floor, math.min
+local format = string.format
 local bad_argument, identify = check.bad_argument, object.identify
 local view, sub = object.view, reader.methods.sub
 
@@ -54,16 +55,16 @@ local function wrong(x, name, arg, depth)
     if type(x) == "userdata" or type(x) == "cdata" then
         object.reject(x, name, "string, number, buffer, frozen or table", arg)
     end
-    bad_argument(arg, name, (depth > 0 and "%s found in a table" or
+    bad_argument(arg, name, format(depth > 0 and "%s found in a table" or
         "string, number, boolean, nil, buffer, frozen or table expected, "
-        .. "got %s"):format(type(x)))
+        .. "got %s", type(x)))
 end
 
 -- Keys 1 to max; what is missing in between counts as nil.
 local function flatten_table(x, leaves, n, largest, name, arg, depth)
     if depth == DEPTH then
-        bad_argument(arg, name, ("tables in more than %d tables: is there a "
-            .. "cycle?"):format(DEPTH))
+        bad_argument(arg, name, format("tables in more than %d tables: is "
+            .. "there a cycle?", DEPTH))
     end
     local max = 0
     for key in next, x do
@@ -90,7 +91,7 @@ function flatten(x, leaves, n, largest, name, arg, depth)
     if kind == "table" then
         return flatten_table(x, leaves, n, largest, name, arg, depth)
     elseif n >= LEAVES then
-        bad_argument(arg, name, ("more than %d strings"):format(LEAVES))
+        bad_argument(arg, name, format("more than %d strings", LEAVES))
     elseif kind == "number" then
         -- ngx.print knows no negative zero.
         x = x == 0 and "0" or tostring(x)

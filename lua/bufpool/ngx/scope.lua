@@ -13,7 +13,8 @@ local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 
 local cast, core = ffi.cast, object.core
-local pairs, pcall = pairs, pcall
+local format, frexp = string.format, math.frexp
+local ngx, pairs, pcall = ngx, pairs, pcall
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local raise, bad_argument = check.raise, check.bad_argument
 local identify, finish = object.identify, object.finish
@@ -85,9 +86,9 @@ local function fail(state, name, n, collected)
     elseif errno == C.EAGAIN then
         return nil, "exhausted"
     elseif errno == C.ENOTSUP then
-        raise(("bad call of '%s' (in %s_by_lua, where a request has no end "
-            .. "that bufpool could learn of without "
-            .. "ngx_http_bufpool_module)"):format(name, ngx.get_phase()))
+        raise(format("bad call of '%s' (in %s_by_lua, where a request has no "
+            .. "end that bufpool could learn of without "
+            .. "ngx_http_bufpool_module)", name, ngx.get_phase()))
     elseif not collected and core.reclaim(state.pool, n) then
         return true
     end
@@ -117,7 +118,7 @@ local function new_state(pool, name)
     end
     local request = get_request and get_request()
     if not request or WITHOUT_END[ngx.get_phase()] then
-        raise(("bad call of '%s' (outside of a request%s)"):format(name,
+        raise(format("bad call of '%s' (outside of a request%s)", name,
             request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
     end
     local state = { pool = pool, box = cast(box_t, pool), request = request,
@@ -165,7 +166,7 @@ end
 local function state_of(self, name)
     local state = states[self]
     if not state then
-        raise(("bad self to '%s' (scope expected, got %s)"):format(name,
+        raise(format("bad self to '%s' (scope expected, got %s)", name,
             object.type(self) or type(self)))
     end
     return state
@@ -213,9 +214,9 @@ function scope.checkout_aligned(self, n, alignment)
     local state = state_of(self, "checkout_aligned")
     n = check.size(n, "checkout_aligned", 1)
     alignment = check.size(alignment, "checkout_aligned", 2)
-    if alignment == 0 or math.frexp(alignment) ~= 0.5 then
+    if alignment == 0 or frexp(alignment) ~= 0.5 then
         bad_argument(2, "checkout_aligned",
-            ("power of two expected, got %.14g"):format(alignment))
+            format("power of two expected, got %.14g", alignment))
     end
     return take(state, "checkout_aligned", n, ALIGNED, alignment)
 end

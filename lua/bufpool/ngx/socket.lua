@@ -11,7 +11,7 @@ local object = require "bufpool.object"
 local space = require "bufpool.space"
 
 local ffi_string = ffi.string
-local min, pcall = math.min, pcall
+local format, min, pcall = string.format, math.min, pcall
 local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local view = object.view
@@ -26,8 +26,8 @@ end
 local function method(sock, key, name)
     local ok, fn = pcall(field, sock, key)
     if type(sock) == "string" or not ok or type(fn) ~= "function" then
-        bad_argument(1, name, ("socket with a method '%s' expected, got %s")
-            :format(key, object.type(sock) or type(sock)))
+        bad_argument(1, name, format("socket with a method '%s' expected, got "
+            .. "%s", key, object.type(sock) or type(sock)))
     end
     return fn
 end
@@ -36,8 +36,8 @@ end
 local function piece(x, from, n)
     local at, len, o, epoch = view(x, "send", 2)
     if from + n > len then
-        raise(("the data of 'send' became shorter meanwhile: %.14g bytes, "
-            .. "%.14g needed"):format(len, from + n))
+        raise(format("the data of 'send' became shorter meanwhile: %.14g "
+            .. "bytes, %.14g needed", len, from + n))
     end
     at = at + from
     local read = ffi_string
@@ -93,9 +93,9 @@ end
 -- Appends what the socket gave for n bytes that were asked for.
 local function append(buf, text, n)
     if type(text) ~= "string" or #text > n then
-        raise(("the socket of 'receive' gave %s where %.14g bytes were "
-            .. "asked for"):format(type(text) == "string"
-            and #text .. " bytes" or type(text), n))
+        raise(format("the socket of 'receive' gave %s where %.14g bytes were "
+            .. "asked for", type(text) == "string" and #text .. " bytes"
+            or type(text), n))
     end
     must_be_writable(buf)
     buf:put(text)

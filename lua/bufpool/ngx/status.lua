@@ -4,6 +4,10 @@ local page = require "bufpool.ngx.status.page"
 local text = require "bufpool.ngx.status.text"
 local workers = require "bufpool.ngx.status.workers"
 
+local ngx, error, ipairs, pairs = ngx, error, ipairs, pairs
+local tostring, type = tostring, type
+local concat, format = table.concat, string.format
+
 local CONTENT_TYPES = {
     json = "application/json",
     openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -18,9 +22,9 @@ local function dict_of(name, options)
     if options == nil then
         return "bufpool"
     end
-    local function bad(...)
-        error(("bad argument #1 to '%s' (%s)"):format(name, (...):format(
-            select(2, ...))), 4)
+    local function bad(what, ...)
+        error(format("bad argument #1 to '%s' (%s)", name, format(what, ...)),
+            4)
     end
     if type(options) ~= "table" then
         bad("table expected, got %s", type(options))
@@ -57,22 +61,22 @@ local function format_of()
             return wanted
         end
         return refuse(400, "format: expected one of "
-            .. table.concat(accept.FORMATS, ", "))
+            .. concat(accept.FORMATS, ", "))
     end
     local header = ngx.req.get_headers().accept
     if type(header) == "table" then
-        header = table.concat(header, ",")
+        header = concat(header, ",")
     end
-    local format = accept.negotiate(header)
-    if not format then
+    local preferred = accept.negotiate(header)
+    if not preferred then
         local media = {}
         for i, name in ipairs(accept.FORMATS) do
             media[i] = accept.MEDIA[name]
         end
         return refuse(406, "Accept: expected one of "
-            .. table.concat(media, ", "))
+            .. concat(media, ", "))
     end
-    return format
+    return preferred
 end
 
 -- What the address asks for besides, of JSON.
@@ -105,22 +109,22 @@ local function status(options)
         header.Allow = "GET, HEAD"
         return refuse(405, "method: expected GET or HEAD")
     end
-    local format = format_of()
-    if not format then
+    local chosen = format_of()
+    if not chosen then
         return
     end
     local body
-    if format == "html" then
+    if chosen == "html" then
         header["Content-Security-Policy"] = page.policy
         body = page.html
     else
         local report = workers.gather(name)
-        if format == "json" then
+        if chosen == "json" then
             extend(report, name)
         end
-        body = text[format](report)
+        body = text[chosen](report)
     end
-    header.content_type = CONTENT_TYPES[format]
+    header.content_type = CONTENT_TYPES[chosen]
     header["Content-Length"] = #body
     ngx.print(body)
 end
@@ -134,10 +138,10 @@ local function publish(options)
     -- A timer of a request would be one of many where lua_code_cache is off.
     local phase = ngx.get_phase()
     if phase ~= "init_worker" then
-        error(("publish: expected to be called in init_worker_by_lua, not in "
-            .. "%s"):format(phase), 2)
+        error(format("publish: expected to be called in init_worker_by_lua, "
+            .. "not in %s", phase), 2)
     elseif not ngx.shared[name] then
-        error(("publish: there is no lua_shared_dict %s"):format(name), 2)
+        error(format("publish: there is no lua_shared_dict %s", name), 2)
     end
     return workers.publish(name)
 end

@@ -1,5 +1,9 @@
 -- Which format of the status a client prefers.
 
+local ipairs, tonumber = ipairs, tonumber
+local find, gmatch, gsub = string.find, string.gmatch, string.gsub
+local lower, match, max = string.lower, string.match, math.max
+
 -- In the order in which they are preferred where the client has no preference.
 local FORMATS = { "json", "openmetrics", "prometheus", "html" }
 local MEDIA = {
@@ -10,25 +14,26 @@ local MEDIA = {
 -- A media range of an Accept header: its type in lower case, and its quality.
 -- Other parameters are not looked at. nil where it is malformed.
 local function range_of(part)
-    local media, rest = part:match "^%s*([^%s;]+/[^%s;]+)%s*(.*)$"
+    local media, rest = match(part, "^%s*([^%s;]+/[^%s;]+)%s*(.*)$")
     if not media then
         return nil
     end
     local q = 1
-    for name, value in rest:gmatch ";%s*([^%s=;]+)%s*=%s*([^%s;]*)" do
-        if name:lower() == "q" then
-            q = value:find "^[01]?%.?%d*$" and tonumber(value)
+    for name, value in gmatch(rest, ";%s*([^%s=;]+)%s*=%s*([^%s;]*)") do
+        if lower(name) == "q" then
+            q = find(value, "^[01]?%.?%d*$") and tonumber(value)
             if not q or q > 1 then
                 return nil
             end
         end
     end
-    return media:lower(), q
+    return lower(media), q
 end
 
 -- Without commas in quoted parameters.
 local function parts_of(accept)
-    return accept:gsub('"[^"]*"', '""'):gmatch "[^,]+"
+    local bare = gsub(accept, '"[^"]*"', '""')
+    return gmatch(bare, "[^,]+")
 end
 
 ---The format that an Accept header prefers; nil when it refuses all.
@@ -40,7 +45,7 @@ local function negotiate(accept)
         local media, q = range_of(part)
         if media then
             seen = true
-            quality[media] = math.max(quality[media] or 0, q)
+            quality[media] = max(quality[media] or 0, q)
         end
     end
     if not seen then
@@ -50,7 +55,7 @@ local function negotiate(accept)
     for _, format in ipairs(FORMATS) do
         local media = MEDIA[format]
         -- The most specific range that fits counts.
-        local q = quality[media] or quality[media:match "^[^/]+" .. "/*"]
+        local q = quality[media] or quality[match(media, "^[^/]+") .. "/*"]
             or quality["*/*"] or 0
         if q > most then
             best, most = format, q

@@ -2,6 +2,13 @@
 -- into a string and read again.
 local bufpool = require "bufpool"
 
+local assert, ipairs, pairs, pcall = assert, ipairs, pairs, pcall
+local tonumber, tostring = tonumber, tostring
+local max, concat = math.max, table.concat
+local insert, remove = table.insert, table.remove
+local byte, char, format = string.byte, string.char, string.format
+local gmatch, gsub, match = string.gmatch, string.gsub, string.match
+
 local tally = {}
 
 -- What a pool has, in the order in which the dictionary has it. COUNTERS never
@@ -39,7 +46,7 @@ local function class_of(figures, size)
         end
         at = class.size < size and i + 1 or at
     end
-    table.insert(figures.classes, at, { size = size })
+    insert(figures.classes, at, { size = size })
     return figures.classes[at]
 end
 
@@ -100,7 +107,7 @@ local function lift(figures, names, before)
     for _, name in ipairs(names) do
         local raw, above = figures[name], 0
         if before then
-            above = before[name].above + math.max(before[name].raw - raw, 0)
+            above = before[name].above + max(before[name].raw - raw, 0)
         end
         kept[name] = { raw = raw, above = above }
         figures[name] = raw + above
@@ -153,7 +160,7 @@ function tally.sample(stats)
         unnamed.pools = nil
         for i = #unnamed.classes, 1, -1 do
             if all_zero(unnamed.classes[i], CLASS_COUNTERS, CLASS_GAUGES) then
-                table.remove(unnamed.classes, i)
+                remove(unnamed.classes, i)
             end
         end
         kept[""] = lift_pool(unnamed, last[""])
@@ -167,7 +174,7 @@ end
 local function append(out, figures, ...)
     for _, names in ipairs { ... } do
         for _, name in ipairs(names) do
-            out[#out + 1] = ("%.0f"):format(figures[name])
+            out[#out + 1] = format("%.0f", figures[name])
         end
     end
 end
@@ -176,8 +183,8 @@ local REQUESTED = { ["nil"] = -1, ["local"] = -2 }
 
 -- One line: "=" and the name in hexadecimal digits, and numbers.
 local function line_of(name, figures)
-    local out = { "=" .. name:gsub(".", function(c)
-        return ("%02x"):format(c:byte())
+    local out = { "=" .. gsub(name, ".", function(c)
+        return format("%02x", byte(c))
     end) }
     append(out, figures, COUNTERS, GAUGES)
     append(out, figures.large, LARGE_COUNTERS, LARGE_GAUGES)
@@ -187,7 +194,7 @@ local function line_of(name, figures)
     out[#out + 1] = numa.available and 1 or 0
     local nodes = -1
     for node in pairs(numa.pages_by_node) do
-        nodes = math.max(nodes, node)
+        nodes = max(nodes, node)
     end
     out[#out + 1] = nodes
     for node = 0, nodes do
@@ -197,7 +204,7 @@ local function line_of(name, figures)
     for _, class in ipairs(figures.classes) do
         append(out, class, { "size" }, CLASS_COUNTERS, CLASS_GAUGES)
     end
-    return table.concat(out, " ")
+    return concat(out, " ")
 end
 
 local function read_fields(number, figures, ...)
@@ -210,9 +217,9 @@ local function read_fields(number, figures, ...)
 end
 
 local function figures_of(line)
-    local word = line:gmatch "%S+"
-    local name = word():match "^=(%x*)$":gsub("%x%x", function(digits)
-        return string.char(tonumber(digits, 16))
+    local word = gmatch(line, "%S+")
+    local name = gsub(match(word(), "^=(%x*)$"), "%x%x", function(digits)
+        return char(tonumber(digits, 16))
     end)
     local function number()
         return assert(tonumber(word()))
@@ -241,21 +248,21 @@ end
 ---@param worker table
 ---@return string
 function tally.pack(worker)
-    local head = { worker.pid, ("%.3f"):format(worker.time) }
+    local head = { worker.pid, format("%.3f", worker.time) }
     append(head, tally.total(worker.pools, worker.unnamed), tally.PAST)
-    local lines = { table.concat(head, " ") }
+    local lines = { concat(head, " ") }
     for name, figures in pairs(worker.pools) do
         lines[#lines + 1] = line_of(name, figures)
     end
     if worker.unnamed then
         lines[#lines + 1] = line_of("", worker.unnamed)
     end
-    return table.concat(lines, "\n")
+    return concat(lines, "\n")
 end
 
 local function unpack_worker(text)
-    local line = text:gmatch "[^\n]+"
-    local pid, time = line():match "^(%d+) (%S+)"
+    local line = gmatch(text, "[^\n]+")
+    local pid, time = match(line(), "^(%d+) (%S+)")
     local worker = {
         pid = assert(tonumber(pid)), time = assert(tonumber(time)), pools = {},
     }

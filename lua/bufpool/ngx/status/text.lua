@@ -1,12 +1,18 @@
 -- Figures as text: JSON, OpenMetrics, and the text format of Prometheus. What
 -- workers.gather returns is what is written.
 
+local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
+local concat, sort, unpack = table.concat, table.sort, unpack
+local byte, find, format = string.byte, string.find, string.format
+local gsub, sub = string.gsub, string.sub
+local floor, HUGE = math.floor, math.huge
+
 local text = {}
 
 -- The length of the character of UTF-8 that begins at i; nil where there is
 -- none, or one that steers a terminal.
 local function character(s, i)
-    local a, b, c, d = s:byte(i, i + 3)
+    local a, b, c, d = byte(s, i, i + 3)
     local function follows(x, low, high)
         return x and x >= (low or 0x80) and x <= (high or 0xbf)
     end
@@ -29,30 +35,30 @@ end
 ---@param name string
 ---@return string
 function text.name(name)
-    if name:find "^[%w%p ]*$" and not name:find("\\", 1, true) then
+    if find(name, "^[%w%p ]*$") and not find(name, "\\", 1, true) then
         return name
     end
     local out, i = {}, 1
     while i <= #name do
         local n = character(name, i)
-        if n and not name:find("^\\x[0-9A-F][0-9A-F]", i) then
-            out[#out + 1] = name:sub(i, i + n - 1)
+        if n and not find(name, "^\\x[0-9A-F][0-9A-F]", i) then
+            out[#out + 1] = sub(name, i, i + n - 1)
         else
-            out[#out + 1] = ("\\x%02X"):format(name:byte(i))
+            out[#out + 1] = format("\\x%02X", byte(name, i))
         end
         i = i + (n or 1)
     end
-    return table.concat(out)
+    return concat(out)
 end
 
 -- Whole numbers in full; never an exponent, an infinity or "nan".
 local function number(n)
-    if n ~= n or n == math.huge or n == -math.huge then
+    if n ~= n or n == HUGE or n == -HUGE then
         return "0"
-    elseif n == math.floor(n) then
-        return ("%.0f"):format(n)
+    elseif n == floor(n) then
+        return format("%.0f", n)
     end
-    return ("%.3f"):format(n)
+    return format("%.3f", n)
 end
 
 -- JSON
@@ -62,8 +68,8 @@ local ESCAPES = { ["\n"] = "\\n", ["\t"] = "\\t", ['"'] = '\\"',
 
 -- Of valid UTF-8. "<" and "&" are escaped for those who put JSON into HTML.
 local function json_string(s)
-    return '"' .. s:gsub('[%z\1-\31"\\<&\127]', function(c)
-        return ESCAPES[c] or ("\\u%04x"):format(c:byte())
+    return '"' .. gsub(s, '[%z\1-\31"\\<&\127]', function(c)
+        return ESCAPES[c] or format("\\u%04x", byte(c))
     end) .. '"'
 end
 
@@ -88,7 +94,7 @@ local function write_object(out, object)
     for key in pairs(object) do
         keys[#keys + 1] = key
     end
-    table.sort(keys)
+    sort(keys)
     out[#out + 1] = "{"
     for i, key in ipairs(keys) do
         out[#out + 1] = (i > 1 and "," or "") .. json_string(text.name(key))
@@ -115,7 +121,7 @@ end
 function text.json(report)
     local out = {}
     write(out, report)
-    return table.concat(out) .. "\n"
+    return concat(out) .. "\n"
 end
 
 -- Metrics
@@ -228,10 +234,10 @@ local function labels(...)
     local list = { ... }
     local out = {}
     for i = 1, #list, 2 do
-        out[#out + 1] = ('%s="%s"'):format(list[i],
-            (list[i + 1]:gsub('[\n"\\]', LABEL_ESCAPES)))
+        out[#out + 1] = format('%s="%s"', list[i],
+            (gsub(list[i + 1], '[\n"\\]', LABEL_ESCAPES)))
     end
-    return table.concat(out, ",")
+    return concat(out, ",")
 end
 
 -- Begins a family and returns what adds a sample to it. The older format knows
@@ -240,13 +246,13 @@ local function family(out, open, name, kind, unit, help)
     local suffix = kind == "counter" and "_total"
         or kind == "info" and "_info" or ""
     local shown = open and name or name .. suffix
-    out[#out + 1] = ("# HELP %s %s\n# TYPE %s %s\n"):format(shown, help, shown,
+    out[#out + 1] = format("# HELP %s %s\n# TYPE %s %s\n", shown, help, shown,
         kind == "info" and not open and "gauge" or kind)
     if unit and open then
-        out[#out + 1] = ("# UNIT %s %s\n"):format(shown, unit)
+        out[#out + 1] = format("# UNIT %s %s\n", shown, unit)
     end
     return function(value, set)
-        out[#out + 1] = ("%s%s%s %s\n"):format(name, suffix,
+        out[#out + 1] = format("%s%s%s %s\n", name, suffix,
             set and "{" .. set .. "}" or "", number(value))
     end
 end
@@ -259,7 +265,7 @@ local function sources(report)
         for name in pairs(worker.pools) do
             names[#names + 1] = name
         end
-        table.sort(names)
+        sort(names)
         for _, name in ipairs(names) do
             list[#list + 1] = { worker.pools[name],
                 labels("worker", worker.id, "pool", text.name(name)) }
@@ -302,7 +308,7 @@ local function metrics(report, open)
     if open then
         out[#out + 1] = "# EOF\n"
     end
-    return table.concat(out)
+    return concat(out)
 end
 
 ---@param report table

@@ -3,6 +3,12 @@
 local bufpool = require "bufpool"
 local tally = require "bufpool.ngx.status.tally"
 
+local ngx, ipairs, pairs = ngx, ipairs, pairs
+local tonumber, tostring = tonumber, tostring
+local floor, max = math.floor, math.max
+local concat, insert = table.concat, table.insert
+local format, gmatch, match = string.format, string.gmatch, string.match
+
 local PERIOD = 1        -- seconds between two publications
 local EXPIRY = 5        -- seconds for which the last one counts
 local HISTORY = 180     -- seconds of history in the dictionary
@@ -14,7 +20,7 @@ local function worker_key(id)
 end
 
 local function past_key(second)
-    return ("bufpool:past:%.0f"):format(second)
+    return format("bufpool:past:%.0f", second)
 end
 
 -- nginx's privileged agent has no number.
@@ -25,7 +31,7 @@ end
 local function ids()
     local list = { "agent" }
     for i = ngx.worker.count(), 1, -1 do
-        table.insert(list, 1, tostring(i - 1))
+        insert(list, 1, tostring(i - 1))
     end
     return list
 end
@@ -40,15 +46,15 @@ end
 
 -- The first worker that comes in a second adds up what all have published.
 local function remember(dict, now)
-    local key = past_key(math.floor(now))
+    local key = past_key(floor(now))
     if dict:get(key) then
         return true
     end
     local sums = {}
     for _, id in ipairs(ids()) do
-        local line = (dict:get(worker_key(id)) or ""):match "^[^\n]*"
+        local line = match(dict:get(worker_key(id)) or "", "^[^\n]*")
         local i = -2            -- pid and time are no sums
-        for word in line:gmatch "%S+" do
+        for word in gmatch(line, "%S+") do
             i = i + 1
             if i > 0 then
                 sums[i] = (sums[i] or 0) + tonumber(word)
@@ -56,9 +62,9 @@ local function remember(dict, now)
         end
     end
     for i, sum in ipairs(sums) do
-        sums[i] = ("%.0f"):format(sum)
+        sums[i] = format("%.0f", sum)
     end
-    local ok, err = dict:add(key, table.concat(sums, " "), HISTORY)
+    local ok, err = dict:add(key, concat(sums, " "), HISTORY)
     if ok or err == "exists" then
         return true
     end
@@ -125,13 +131,12 @@ local function note_of(dict, name, shown, configured)
     if shown >= configured then
         return nil
     elseif not dict then
-        return ("The figures of 1 of %d workers, the one that answered: "
-            .. "there is no lua_shared_dict %s."):format(configured, name)
+        return format("The figures of 1 of %d workers, the one that answered: "
+            .. "there is no lua_shared_dict %s.", configured, name)
     end
-    return ("The figures of %d of %d workers: the others have published none "
-        .. "in lua_shared_dict %s within %d s. Each worker has to call "
-        .. "publish in init_worker_by_lua."):format(shown, configured, name,
-        EXPIRY)
+    return format("The figures of %d of %d workers: the others have published "
+        .. "none in lua_shared_dict %s within %d s. Each worker has to call "
+        .. "publish in init_worker_by_lua.", shown, configured, name, EXPIRY)
 end
 
 -- The workers that have figures, in their order; how many have a number.
@@ -146,7 +151,7 @@ local function all(dict, name)
         end
         if worker then
             worker.id = id
-            worker.age = math.max(ngx.now() - worker.time, 0)
+            worker.age = max(ngx.now() - worker.time, 0)
             worker.totals = tally.total(worker.pools, worker.unnamed)
             list[#list + 1] = worker
             shown = shown + (id == "agent" and 0 or 1)
@@ -202,9 +207,9 @@ end
 function workers.history(name)
     local dict, list = ngx.shared[name], {}
     if dict then
-        local now = math.floor(ngx.now())
+        local now = floor(ngx.now())
         for second = now - HISTORY, now do
-            local word = (dict:get(past_key(second)) or ""):gmatch "%S+"
+            local word = gmatch(dict:get(past_key(second)) or "", "%S+")
             local sample, complete = { time = second }, true
             for _, field in ipairs(tally.PAST) do
                 sample[field] = tonumber(word() or "")
