@@ -88,6 +88,8 @@ LUA_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/lua/*.c))
 # A folder comes before the one that holds it, as rmdir needs them.
 LUA_DIRS = bufpool/ngx/status bufpool/ngx bufpool
 LUA_SRC := $(sort $(wildcard $(LUA_DIRS:%=lua/%/*.lua)))
+# What Lua runs; types.lua is for editors.
+EMBEDDED := $(filter-out lua/bufpool/types.lua,$(LUA_SRC))
 SPECS := $(patsubst %.c,$(BUILD)/%,$(wildcard spec/*.c))
 
 CORE = $(BUILD)/lua/bufpool/core.so
@@ -227,12 +229,12 @@ $(BUILD)/cdef.h: src/core/buf.h src/nginx/piece.h src/lua/box.h Makefile
 	echo ';'; } >$@
 
 # The folders are listed so that a file removed is noticed.
-$(BUILD)/lua_sources.h: $(LUA_SRC) $(LUA_DIRS:%=lua/%) Makefile
+$(BUILD)/lua_sources.h: $(EMBEDDED) $(LUA_DIRS:%=lua/%) Makefile
 	@mkdir -p $(@D)
 	$(call say,GEN $@)set -e; { \
 	echo 'static const struct lua_source { const char *name, *text; }'; \
 	echo 'lua_sources[] = {'; \
-	for f in $(LUA_SRC); do \
+	for f in $(EMBEDDED); do \
 		name=$$(echo "$$f" | \
 			sed 's|^lua/||; s|\.lua$$||; s|/init$$||; s|/|.|g'); \
 		echo "{ \"$$name\", \"\""; sed '$(QUOTE)' "$$f"; echo '},'; \

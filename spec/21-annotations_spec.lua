@@ -1,5 +1,5 @@
--- What editors are told, by the comments that begin with three dashes, is what
--- there is: names of methods, fields, keys and parameters.
+-- What types.lua tells editors is what there is: names of methods, fields, keys
+-- and parameters.
 local bufpool = require "bufpool"
 local helper = require "support.helper"
 
@@ -67,13 +67,15 @@ local function stand_on(code, block, owners, where)
     elseif not next(block.params) then
         return
     end
-    local params = {}
-    for param in words(list or "") do
+    local params, ordered = {}, {}
+    for param in list:gmatch "[%w_]+" do
         params[param] = true
+        ordered[#ordered + 1] = param
     end
+    params["..."] = list:find("...", 1, true) and true
     functions[#functions + 1] = {
-        where = where .. ": " .. code, params = params,
-        annotated = block.params, public = class ~= nil,
+        where = where .. ": " .. code, params = params, ordered = ordered,
+        annotated = block.params, class = class, method = method,
     }
 end
 
@@ -102,10 +104,7 @@ local function parse(path)
     end
 end
 
-for path in helper.shell("find " .. helper.quote(directory) .. " -name '*.lua'")
-    :gmatch "[^\n]+" do
-    parse(path)
-end
+parse(directory .. "types.lua")
 
 -- With those of its parents.
 local function annotated(name, what, all)
@@ -197,11 +196,49 @@ describe("annotations", function()
 
     it("name every parameter of a public function", function()
         for _, f in ipairs(functions) do
-            if f.public then
-                f.params.self = nil
-                assert.same({}, beyond(f.params, f.annotated), f.where)
+            assert.same({}, beyond(f.params, f.annotated), f.where)
+        end
+    end)
+
+    it("name the parameters as the functions do", function()
+        local seen = 0
+        for class, object in pairs {
+            ["bufpool"] = bufpool, ["bufpool.Pool"] = objects.pool,
+            ["bufpool.Reader"] = objects.frozen,
+            ["bufpool.FileWriter"] = objects.frozen,
+            ["bufpool.Buffer"] = objects.buffer,
+            ["bufpool.FileReader"] = objects.buffer,
+            ["bufpool.Frozen"] = objects.frozen,
+            ["bufpool.Handle"] = objects.handle,
+        } do
+            for _, f in ipairs(functions) do
+                local method = f.class == classes[class] and object[f.method]
+                -- Without the JIT some are functions of C.
+                if method and debug.getinfo(method, "S").what == "Lua" then
+                    local from = class == "bufpool" and 0 or 1
+                    for k = 1, #f.ordered + 1 do
+                        assert.equal(f.ordered[k],
+                            (debug.getlocal(method, from + k)), f.where)
+                    end
+                    seen = seen + 1
+                end
             end
         end
+        assert.is_true(seen >= 20, seen)
+    end)
+
+    it("are in no other file but where they begin", function()
+        local found = {}
+        for line in helper.shell("cd " .. helper.quote(directory)
+            .. " && grep -r --include='*.lua' -e ---@ ."):gmatch "[^\n]+" do
+            local file = line:match "^%./([^:]*)"
+            if file ~= "types.lua" then
+                found[#found + 1] = line
+            end
+        end
+        table.sort(found)
+        assert.same({ "./init.lua:---@type bufpool",
+            "./ngx.lua:---@type bufpool.Ngx" }, found)
     end)
 
     it("mention no type that is not declared", function()

@@ -51,6 +51,15 @@ function h.zero_copy()
     ngx.print(tostring(B.zero_copy))
 end
 
+function h.names()
+    local names = {}
+    for name in pairs(B) do
+        names[#names + 1] = name
+    end
+    table.sort(names)
+    ngx.print(table.concat(names, " "))
+end
+
 function h.out()
     ngx.print(pool:stats().checked_out)
 end
@@ -621,6 +630,13 @@ local function cases(modules, zero_copy)
 
     it("tells whether it copies", function()
         assert.equal(tostring(zero_copy), body "/h/zero_copy")
+        local names = { "zero_copy" }
+        for name in nginx.read(nginx.root .. "/lua/bufpool/types.lua")
+            :gmatch "\nfunction bufpool_ngx%.([%w_]+)" do
+            names[#names + 1] = name
+        end
+        table.sort(names)
+        assert.equal(table.concat(names, " "), body "/h/names")
     end)
 
     it("prints what ngx.print prints of the same strings", function()

@@ -36,9 +36,7 @@ local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
 local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
----@type any
 local new_pointer = ffi.typeof("const void *")
----@type any
 local new_bytes = ffi.typeof("uint8_t[?]")
 
 local constants = core.constants
@@ -46,18 +44,8 @@ local EFAULT, ESTALE, INT_MAX = constants.EFAULT, constants.ESTALE,
     constants.INT_MAX
 local ITSELF = "a buffer cannot be put into itself"
 
----@class (partial) bufpool.Buffer : bufpool.Reader, bufpool.FileReader
----@operator len: integer
----@operator concat(bufpool.Data): string
----@field release fun(self) wiped and given back; dead from here on
----@field freeze fun(self): bufpool.Frozen where it is, without a copy
----@field detach fun(self): integer?, string? a ticket for bufpool.adopt
----Appends values that are data or have a __tostring.
----@field put fun(self, ...: bufpool.Data|table|userdata): bufpool.Buffer
 local buffer = {}
 
----Bytes that the contents may grow to without moving.
----@return integer
 function buffer.capacity(self)
     local b, epoch = live(self, "capacity")
     local capacity = tonumber(b.capacity)
@@ -110,10 +98,6 @@ local function set_bytes(self, i, n, ...)
     return self
 end
 
----Overwrites the bytes from i on; values wrap.
----@param i bufpool.Integer
----@param ... bufpool.Number
----@return bufpool.Buffer
 function buffer.setbyte(self, i, ...)
     local b, epoch = live(self, "setbyte")
     local at, v = b.at, ...
@@ -132,10 +116,6 @@ function buffer.setbyte(self, i, ...)
     return set_bytes(self, i, select("#", ...), ...)
 end
 
----Overwrites the bytes from i on; never grows.
----@param i bufpool.Integer
----@param v bufpool.Data
----@return bufpool.Buffer
 function buffer.write(self, i, v)
     local b, epoch = live(self, "write")
     local text, n, p, p_epoch = data(v, "write", 2)
@@ -158,13 +138,6 @@ local function pointer(text)
     return text
 end
 
----Overwrites the bytes from i on with a range of source, which may overlap
----them.
----@param i bufpool.Integer
----@param source bufpool.Data
----@param from? bufpool.Integer
----@param to? bufpool.Integer
----@return bufpool.Buffer
 function buffer.copy(self, i, source, from, to)
     local b, epoch = live(self, "copy")
     local text, n, p, p_epoch = data(source, "copy", 2)
@@ -178,11 +151,6 @@ function buffer.copy(self, i, source, from, to)
     return self
 end
 
----Overwrites a range with one byte; the number wraps.
----@param v bufpool.Number
----@param i? bufpool.Integer
----@param j? bufpool.Integer
----@return bufpool.Buffer
 function buffer.fill(self, v, i, j)
     local b, epoch = live(self, "fill")
     local byte = stored(v, "fill", 1)
@@ -196,8 +164,6 @@ end
 -- Functions of calls that change a buffer fail with ESTALE when its epoch is no
 -- longer the given one. The method then begins anew.
 
----Zeroes all memory and empties the buffer.
----@return bufpool.Buffer
 function buffer.wipe(self)
     local b, epoch = live(self, "wipe")
     if calls.wipe(b, epoch) == ESTALE then
@@ -206,8 +172,6 @@ function buffer.wipe(self)
     return self
 end
 
----Empties the buffer and gives its memory back; it may be used again.
----@return bufpool.Buffer
 function buffer.free(self)
     local b, epoch = live(self, "free")
     if calls.free(b, epoch, charged(self)) == ESTALE then
@@ -216,9 +180,6 @@ function buffer.free(self)
     return self
 end
 
----Sets the length; new bytes are zero.
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.resize(self, n)
     live(self, "resize")
     grow(self, calls.resize, size(n, "resize", 1), "resize")
@@ -271,10 +232,6 @@ local function among(self, n, s, t, u, v, w, x, y, z, ...)
         or n > 8 and among(self, n - 8, ...)
 end
 
----Appends the result of string.format(fmt, ...).
----@param fmt string
----@param ... any
----@return bufpool.Buffer
 function buffer.putf(self, fmt, ...)
     live(self, "putf")
     local n = select("#", ...)
@@ -328,10 +285,6 @@ local function append_from(self, from, n, collected)
         again(b, errno, tonumber(b.len) + n, "putcdata", collected))
 end
 
----Appends n bytes from a pointer.
----@param v ffi.cdata*
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.putcdata(self, v, n)
     live(self, "putcdata")
     local count = size(n, "putcdata", 2)
@@ -360,19 +313,11 @@ local function set_to(self, v, n, collected)
     return set_to(self, v, n, again(b, errno, count, "set", collected))
 end
 
----Replaces the contents by a copy of data, or of n bytes from a pointer.
----@param v bufpool.Data|ffi.cdata*
----@param n? bufpool.Integer
----@return bufpool.Buffer
 function buffer.set(self, v, n)
     live(self, "set")
     return (set_to(self, v, n))
 end
 
----A pointer to the n bytes past the end, to be written. commit() appends them.
----@param n bufpool.Integer
----@return ffi.cdata* at
----@return integer n
 function buffer.reserve(self, n)
     local count = size(n, "reserve", 1)
     local b, epoch, at, stop = room(self, count, "reserve")
@@ -382,9 +327,6 @@ function buffer.reserve(self, n)
     return at, count
 end
 
----Appends the first n of the bytes that reserve() granted.
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.commit(self, n)
     local b, epoch = live(self, "commit")
     local count = size(n, "commit", 1)
@@ -471,9 +413,6 @@ local function get_many(self, count, ...)
     return unpack(texts, 1, count)
 end
 
----Takes bytes off the front, as one string for each length; all without one.
----@param ... bufpool.Integer?
----@return string ...
 function buffer.get(self, ...)
     live(self, "get")
     local count = select("#", ...)
@@ -483,9 +422,6 @@ function buffer.get(self, ...)
     return get_many(self, count, ...)
 end
 
----Takes n bytes off the front, or all when there are fewer.
----@param n bufpool.Integer
----@return bufpool.Buffer
 function buffer.skip(self, n)
     local b, epoch = live(self, "skip")
     if consume(b, epoch, size(n, "skip", 1)) == ESTALE then
@@ -494,8 +430,6 @@ function buffer.skip(self, n)
     return self
 end
 
----Empties the buffer and keeps its memory.
----@return bufpool.Buffer
 function buffer.reset(self)
     local b, epoch = live(self, "reset")
     if consume(b, epoch, tonumber(b.len)) == ESTALE then
@@ -504,9 +438,6 @@ function buffer.reset(self)
     return self
 end
 
----A pointer to the bytes, for reading and writing, and their number.
----@return ffi.cdata* at
----@return integer len
 function buffer.ref(self)
     local b, epoch = live(self, "ref")
     local at, len = b.at, tonumber(b.len)

@@ -18,7 +18,7 @@ local getinfo, getmetatable = library.getinfo, library.getmetatable
 
 local check = {}
 
----Whether this VM is one of nginx's, worker threads included.
+-- Whether this VM is one of nginx's, worker threads included.
 check.in_nginx = type(rawget(_G, "ngx")) == "table"
 
 -- The names of all our files begin as this one's does. Errors are raised at the
@@ -27,19 +27,18 @@ check.in_nginx = type(rawget(_G, "ngx")) == "table"
 local here = getinfo and getinfo(1, "S").source or "=bufpool/"
 here = here:match("^(.*)check%.lua$") or here
 
----The name of a chunk that a module makes, for errors at the caller's line.
----@param module string
+-- The name of a chunk that a module makes, for errors at the caller's line.
 function check.chunk(module)
     return here .. module .. ".lua"
 end
 
----The metatable of a table or userdata, also one that is protected.
+-- The metatable of a table or userdata, also one that is protected.
 check.metatable = getmetatable or function(x)
     local meta = plain_getmetatable(x)
     return type(meta) == "table" and meta or nil
 end
 
----Raises `message` at the line that called into bufpool.
+-- Raises `message` at the line that called into bufpool.
 function check.raise(message)
     if not getinfo then
         error(message, 0)
@@ -56,19 +55,19 @@ end
 
 local raise = check.raise
 
----The text of somebody else's error, without the position in front of it.
+-- The text of somebody else's error, without the position in front of it.
 function check.without_position(message)
     return (gsub(tostring(message), "^[^:]*:%d+: ", ""))
 end
 
----@param arg integer number of the argument, self not counted
+-- Raises what is wrong with argument number arg of `name`, self not counted.
 function check.bad_argument(arg, name, what)
     raise(format("bad argument #%d to '%s' (%s)", arg, name, what))
 end
 
 local bad_argument = check.bad_argument
 
----Whether an optional argument was left out. A null pointer equals nil.
+-- Whether an optional argument was left out. A null pointer equals nil.
 function check.absent(v)
     return type(v) == "nil"
 end
@@ -81,9 +80,9 @@ local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 local SIZE_END = 2 ^ 63
 check.SIZE_END = SIZE_END
 
----A 64-bit integer of C as a number. An integer below 2^63 that would round up
----to 2^63 becomes the number below: it is still a size.
----@return number? # nil when it is no such integer
+-- A 64-bit integer of C as a number. An integer below 2^63 that would round up
+-- to 2^63 becomes the number below: it is still a size. nil for
+-- anything else.
 function check.integer(v)
     if type(v) ~= "cdata" or not (istype(int64, v) or istype(uint64, v)) then
         return nil
@@ -95,7 +94,7 @@ function check.integer(v)
     return n
 end
 
----A number, from a number or a 64-bit integer of C. Strings raise.
+-- A number, from a number or a 64-bit integer of C. Strings raise.
 function check.number(v, name, arg)
     if type(v) == "number" then
         return v
@@ -121,7 +120,7 @@ local function truncated(v, name, arg)
     return n >= 0 and floor(n) or ceil(n)
 end
 
----A size or a count.
+-- A size or a count.
 function check.size(v, name, arg)
     local n = check.number(v, name, arg)
     if not (n >= 0 and n < SIZE_END and n == floor(n)) then
@@ -135,9 +134,8 @@ function check.out_of_range(i, len, name, arg)
         format("position %.14g out of range, length %.14g", i, len))
 end
 
----A lone position, for `n` bytes that must fit after it: 1 to len, or to len +
----1 when n is 0.
----@return number # counted from the start
+-- A lone position, for `n` bytes that must fit after it: 1 to len, or to len +
+-- 1 when n is 0. Returns it counted from the start.
 function check.position(v, len, n, name, arg)
     local given = whole(v, name, arg)
     local i = given < 0 and len + given + 1 or given
@@ -168,20 +166,20 @@ local function clamp(i, j, len)
     return i, j
 end
 
----A range, clamped; empty when the second result is below the first.
+-- A range, clamped; empty when the second result is below the first.
 function check.range(i, j, len, name, arg)
     i, j = clamp(absent(i) and 1 or whole(i, name, arg),
         absent(j) and -1 or whole(j, name, arg + 1), len)
     return i, j
 end
 
----As range, but fractions are cut off, as string.sub does.
+-- As range, but fractions are cut off, as string.sub does.
 function check.string_range(i, j, len, name, arg)
     i, j = clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
     return i, j
 end
 
----Raises unless f can be called.
+-- Raises unless f can be called.
 function check.callable(f, name, arg)
     local kind = type(f)
     local meta = (kind == "table" or kind == "userdata") and check.metatable(f)
@@ -190,7 +188,7 @@ function check.callable(f, name, arg)
     end
 end
 
----A number of Lua's or a 64-bit integer of C, to be stored.
+-- A number of Lua's or a 64-bit integer of C, to be stored.
 function check.storable(v, name, arg)
     if type(v) == "number" or check.integer(v) then
         return v
@@ -207,8 +205,8 @@ local storable = check.storable
 -- bit.tobit is right for whole numbers below 2^51. Where tobit(v) == v, nothing
 -- else has to be done, and for an integer of a loop a trace drops both.
 
----For a number that tobit would not keep: one of which tobit keeps the right 32
----bits.
+-- For a number that tobit would not keep: one of which tobit keeps the right 32
+-- bits.
 function check.whole(v)
     v = v >= 0 and floor(v) or ceil(v)
     if v > -2 ^ 51 and v < 2 ^ 51 then
@@ -220,7 +218,7 @@ end
 
 local whole_number = check.whole
 
----As whole, for the 64 bits of an int64_t.
+-- As whole, for the 64 bits of an int64_t.
 function check.whole64(v)
     if v >= -2 ^ 63 and v < 2 ^ 63 then
         return v
@@ -230,7 +228,7 @@ function check.whole64(v)
     return v >= 2 ^ 63 and v - 2 ^ 64 or v == v and v or 0
 end
 
----The 32 bits that are stored of v.
+-- The 32 bits that are stored of v.
 function check.word(v, name, arg)
     v = storable(v, name, arg)
     if type(v) == "number" and tobit(v) ~= v then

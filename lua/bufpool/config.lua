@@ -182,9 +182,7 @@ local function checked(key, value)
     return n
 end
 
----The whole configuration that `given` stands for.
----@param given bufpool.Config?
----@return table
+-- The whole configuration that `given` stands for.
 return function(given)
     local config = { numa_node = limits.NUMA_NONE }
     if check.in_nginx then

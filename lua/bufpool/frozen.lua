@@ -9,18 +9,8 @@ local view, reject, range = object.view, object.reject, check.range
 local order = reader.order
 local slice = core.frozen.__index.slice
 
----@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
----@field release fun(self) dead; the memory goes with its last owner
----@field clone fun(self): bufpool.Frozen another owner of the memory
----@field share fun(self): integer?, string? a ticket for bufpool.adopt
----@operator len: integer
----@operator concat(bufpool.Data): string
 local frozen = {}
 
----A frozen object for the bytes i to j. It shares the memory.
----@param i bufpool.Integer
----@param j? bufpool.Integer
----@return bufpool.Frozen
 function frozen.slice(self, i, j)
     if object.type(self) ~= "frozen" then
         reject(self, "slice", "frozen")
@@ -33,9 +23,6 @@ function frozen.slice(self, i, j)
     return slice(self, i - 1, j - i + 1)
 end
 
----A read-only pointer to the bytes, and their number.
----@return ffi.cdata* at
----@return integer len
 function frozen.ref(self)
     if object.type(self) ~= "frozen" then
         reject(self, "ref", "frozen")

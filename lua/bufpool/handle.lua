@@ -23,12 +23,8 @@ local release, freeze, detach = calls.release, calls.freeze, calls.detach
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
 local ESTALE = core.constants.ESTALE
 
----@class bufpool.Handle : bufpool.Buffer
----@operator len: integer
----@operator concat(bufpool.Data): string
 local handle = {}
 
----Gives the memory back. Every copy of the handle is stale afterwards.
 function handle.release(self)
     if not is_handle(self) then
         reject(self, "release", "handle")
@@ -39,8 +35,6 @@ function handle.release(self)
     end
 end
 
----The contents as a frozen object, without a copy; the collector returns it.
----@return bufpool.Frozen
 function handle.freeze(self)
     if not is_handle(self) then
         reject(self, "freeze", "handle")
@@ -53,10 +47,6 @@ function handle.freeze(self)
     return to
 end
 
----Gives the buffer to whoever adopts the ticket. Every copy of the handle is
----stale afterwards.
----@return integer? ticket
----@return string? message
 function handle.detach(self)
     if not is_handle(self) then
         reject(self, "detach", "handle")
@@ -71,7 +61,6 @@ function handle.detach(self)
     return nil, core.tickets_exhausted
 end
 
----@type table<string, any>
 local meta = { __index = {} }
 
 -- Without these the FFI would compare and add addresses.

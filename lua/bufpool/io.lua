@@ -73,9 +73,7 @@ local function write(o, epoch, file, i, n)
     return still_open(write_file(o, epoch, file, i, n), file, "writeto", 1)
 end
 
----@class bufpool.FileReader : bufpool.FileWriter
 local readers = {}
----@class bufpool.FileWriter
 local writers = {}
 
 -- The fewest bytes that readfrom asks for by itself, to be worth a system call.
@@ -101,13 +99,6 @@ local function wanted(file, n)
     return rest < 0 and n or min(n, rest + LEAST - rest % LEAST)
 end
 
----Appends up to n bytes; by default as many as there is room for, at least
----4096, and no more than a file of known size still has.
----@param file bufpool.File
----@param n? bufpool.Integer
----@return integer? bytes 0 at the end
----@return string? message
----@return integer? errno
 function readers.readfrom(self, file, n)
     local free = live(self, "readfrom")
     free = tonumber(free.capacity) - tonumber(free.len)
@@ -123,13 +114,6 @@ function readers.readfrom(self, file, n)
     return result(got)
 end
 
----Overwrites up to n bytes from i on; by default all. Never grows.
----@param i bufpool.Integer
----@param file bufpool.File
----@param n? bufpool.Integer
----@return integer? bytes 0 at the end
----@return string? message
----@return integer? errno
 function readers.readinto(self, i, file, n)
     local b, epoch = live(self, "readinto")
     local len = tonumber(b.len)
@@ -149,13 +133,6 @@ function readers.readinto(self, i, file, n)
     return result(got)
 end
 
----Writes a range of the bytes; consumes nothing.
----@param file bufpool.File
----@param i? bufpool.Integer
----@param j? bufpool.Integer
----@return integer? bytes written, possibly fewer
----@return string? message
----@return integer? errno
 function writers.writeto(self, file, i, j)
     local _, len, o, epoch = view(self, "writeto")
     local to = target(file, "writeto", 1)

@@ -34,7 +34,7 @@ local function new_list(size)
     end)
 end
 
----A list of at least n pieces, of which none has to be released, and its size.
+-- A list of at least n pieces, of which none has to be released, and its size.
 function lend.take_list(n)
     local list, size = spare, spare_size
     spare, spare_size = nil, 0
@@ -45,8 +45,8 @@ function lend.take_list(n)
     return list, size
 end
 
----Releases what the first n pieces of the list still hold, and keeps the list
----for the next call unless it is long.
+-- Releases what the first n pieces of the list still hold, and keeps the list
+-- for the next call unless it is long.
 function lend.return_list(list, size, n)
     take_back(list, n)
     if size <= KEPT then
@@ -54,8 +54,8 @@ function lend.return_list(list, size, n)
     end
 end
 
----Makes a piece of a string, which the caller holds, or of an object.
----@return integer errno 0 if it worked
+-- Makes a piece of a string, which the caller holds, or of an object. Returns 0
+-- or an errno.
 local function fill(piece, x, name)
     if type(x) == "string" then
         piece.at, piece.len = x, #x
@@ -77,16 +77,15 @@ end
 
 lend.fill = fill
 
----The address of a pointer or function of C, as a number.
+-- The address of a pointer or function of C, as a number.
 local function address(pointer)
     return tonumber(cast(address_t, pointer))
 end
 
 lend.address = address
 
----Calls fn(request, list, n, worth), which may run Lua code. `fn` is an
----address.
----@return integer result
+-- Calls fn(request, list, n, worth), which may run Lua code. `fn` is an
+-- address.
 function lend.deliver(fn, request, list, n, worth)
     return deliver(fn, address(request), address(list), n, worth)
 end

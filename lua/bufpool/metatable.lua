@@ -45,10 +45,8 @@ local function to_string(self)
     return format("bufpool.%s: %s", kind, state)
 end
 
----Completes the metatable of a class. Adds to the methods from C those of each
----list, and of two with one name the later.
----@param class "pool"|"buffer"|"frozen"|"handle"
----@param ... table<string, function>
+-- Completes the metatable of a class. Adds to the methods from C those of each
+-- list, and of two with one name the later.
 function metatable.complete(meta, class, ...)
     local index = meta.__index
     for k = 1, select("#", ...) do
@@ -76,10 +74,8 @@ function metatable.complete(meta, class, ...)
     end
 end
 
----Completes the metatable of everything dead: each use but tostring raises and
----says how the object died.
----@param lt function
----@param le function
+-- Completes the metatable of everything dead: each use but tostring raises and
+-- says how the object died.
 function metatable.bury(meta, lt, le)
     for _, event in ipairs { "__index", "__newindex", "__len" } do
         meta[event] = function(self)

@@ -14,11 +14,7 @@ require "bufpool"
 local clock = require "bufpool.ngx.clock"
 local module = require("bufpool.ngx.module").functions
 
----What print and say take.
----@alias bufpool.Printable string|number|boolean|nil|bufpool.Reader|table
-
----@class bufpool.Ngx
----@field zero_copy boolean whether ngx_http_bufpool_module is loaded and fits
+---@type bufpool.Ngx
 local bufpool_ngx = { zero_copy = module ~= nil }
 
 for _, part in ipairs {

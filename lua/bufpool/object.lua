@@ -29,8 +29,6 @@
 -- typed.lua): LuaJIT takes a snapshot there, and a guard that fails later goes
 -- back to that snapshot, not to the read. spec/28 looks at the traces.
 
----Language servers do not know the fields of C structs.
----@diagnostic disable: undefined-field
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -88,16 +86,14 @@ end
 
 object.is_handle = is_handle
 
----The descriptor that a handle stands for, and its epoch; nil when the handle
----is stale or forged. A word that was made up does not help its maker when the
----buffer is in the pool. box_handle_buf in src/lua/box.h does the same for C: a
----trace cannot look into C, and C would be slow through Lua.
+-- The descriptor that a handle stands for, and its epoch; nil when the handle
+-- is stale or forged. A word that was made up does not help its maker when the
+-- buffer is in the pool. box_handle_buf in src/lua/box.h does the same for C: a
+-- trace cannot look into C, and C would be slow through Lua.
 local function borrowed(h)
-    ---@type any
     local value = cast(uint64_t, h)
     local b = descriptor + band(value, NUMBER)
     local epoch = b.epoch
-    ---@type any
     local word = b.word
     if word == rshift(value, NUMBER_BITS)
         and band(word, STATE_MASK) == STATE_OUT then
@@ -105,13 +101,13 @@ local function borrowed(h)
     end
 end
 
----Whether a and b are one object. A handle is a value, which may be copied.
+-- Whether a and b are one object. A handle is a value, which may be copied.
 function object.same(a, b)
     return rawequal(a, b) or is_handle(a) and is_handle(b) and a == b
 end
 
----The kind, "pool", "buffer", "frozen" or "handle", and whether x is alive;
----false for what only looks like ours; nil for anything else.
+-- The kind, "pool", "buffer", "frozen" or "handle", and whether x is alive;
+-- false for what only looks like ours; nil for anything else.
 local function identify(x)
     if is_handle(x) then
         return "handle", borrowed(x) ~= nil
@@ -136,9 +132,7 @@ end
 
 object.identify = identify
 
----What x is to bufpool. Never raises.
----@param x any
----@return "pool"|"buffer"|"frozen"|"handle"|"dead"|nil
+-- What x is to bufpool. Never raises.
 function object.type(x)
     local kind, alive = identify(x)
     if kind then
@@ -147,13 +141,13 @@ function object.type(x)
     return nil
 end
 
----Whether x is a living buffer or handle.
+-- Whether x is a living buffer or handle.
 function object.is_writable(x)
     local kind = object.type(x)
     return kind == "buffer" or kind == "handle"
 end
 
----The kind of a dead object, and how it died; nil for everything else.
+-- The kind of a dead object, and how it died; nil for everything else.
 local function death(x)
     local kind, alive = identify(x)
     if kind and not alive then
@@ -164,8 +158,8 @@ end
 
 object.death = death
 
----Raises what is wrong with x, where `expected` should have been: as self of
----`name`, or as its argument number arg.
+-- Raises what is wrong with x, where `expected` should have been: as self of
+-- `name`, or as its argument number arg.
 local function reject(x, name, expected, arg)
     local kind, state = death(x)
     if kind then
@@ -189,7 +183,7 @@ object.reject = reject
 -- live and view contain the same look-up of a buffer: one more call would be
 -- felt in the interpreter.
 
----The descriptor of a living buffer, and its epoch.
+-- The descriptor of a living buffer, and its epoch.
 function object.live(self, name)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
         local box = cast(box_t, self)
@@ -209,13 +203,8 @@ function object.live(self, name)
     return reject(self, name, "buffer")
 end
 
----Where the bytes of a living object are, and how many; what holds its epoch,
----and the epoch; what holds a word for a reader to store (see typed.lua).
----@return any at
----@return integer len
----@return any o
----@return integer epoch
----@return any word
+-- Where the bytes of a living object are, and how many; what holds its epoch,
+-- and the epoch; what holds a word for a reader to store (see typed.lua).
 local function view(self, name, arg)
     if type(self) == "userdata" then
         local sentinel = getmetatable(self)
@@ -255,8 +244,8 @@ end
 
 object.view = view
 
----As view, for a data argument. A string stands for the pointer to its bytes,
----and has no epoch.
+-- As view, for a data argument. A string stands for the pointer to its bytes,
+-- and has no epoch.
 function object.data(v, name, arg)
     if type(v) == "string" then
         return v, #v
@@ -267,8 +256,8 @@ function object.data(v, name, arg)
     return view(v, name, arg)
 end
 
----What `with` does after a protected call: releases x if it is still a `kind`,
----and passes results and errors on.
+-- What `with` does after a protected call: releases x if it is still a `kind`,
+-- and passes results and errors on.
 function object.finish(x, kind, ok, ...)
     if object.type(x) == kind then
         x:release()

@@ -515,22 +515,9 @@ local unpackers, new_unpacker = functions("unpack", view, unpack_source)
 
 local readers, writers = {}, {}
 
----@class (partial) bufpool.Buffer
----Writes values by a format of Lua 5.3's string.pack from position i on, over
----what is there, and past the end, where the buffer grows. Alignment counts
----from position 1.
----@field pack fun(self, i: bufpool.Integer, fmt: string, ...: any):
----bufpool.Buffer
-
 function writers.pack(self, i, fmt, ...)
     return ((packers[fmt] or new_packer(self, fmt))(self, i, ...))
 end
-
----@class (partial) bufpool.Reader
----Reads values by a format of Lua 5.3's string.unpack from position i on, and
----gives the position after them last. Integers of up to four bytes are numbers,
----wider ones int64_t or uint64_t.
----@field unpack fun(self, i: bufpool.Integer, fmt: string): ...any
 
 function readers.unpack(self, i, fmt)
     return (unpackers[fmt] or new_unpacker(self, fmt))(self, i)

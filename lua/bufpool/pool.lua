@@ -1,5 +1,4 @@
--- The methods of pools that are written in Lua: borrow, scratch and with. All
--- others are C's, in src/lua/pool.c.
+-- The methods of pools.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"
@@ -17,24 +16,14 @@ local call_borrow = calls.borrow
 local box_t = ffi.typeof("struct bufpool_pool_box *")
 local ESTALE = core.constants.ESTALE
 
----@alias bufpool.Checkout fun(self, n: bufpool.Integer):
----bufpool.Buffer?, string?
----@alias bufpool.CheckoutAligned fun(self, n: bufpool.Integer,
----alignment: bufpool.Integer): bufpool.Buffer?, string?
----@alias bufpool.Writer fun(self, hint?: bufpool.Integer):
----bufpool.Buffer?, string?
-
----@class (partial) bufpool.Pool
----@field checkout bufpool.Checkout full, every byte zero
----@field checkout_zeroed bufpool.Checkout wiped again at this moment
----@field checkout_aligned bufpool.CheckoutAligned at a multiple of `alignment`
----@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
----@field writer bufpool.Writer empty, to append to
----@field stats fun(self): bufpool.Stats
----@field trim fun(self, max_bytes?: bufpool.Integer): integer, boolean?
----bytes given back to the system, and whether there are more
----@field close fun(self) the handle is dead; what is out stays valid
-local pool = {}
+-- Those of C are in src/lua/pool.c, `stats` in src/lua/stats.c.
+local of_c = core.pool.__index
+local pool = {
+    checkout = of_c.checkout, checkout_zeroed = of_c.checkout_zeroed,
+    checkout_aligned = of_c.checkout_aligned,
+    try_checkout = of_c.try_checkout, writer = of_c.writer,
+    stats = of_c.stats, trim = of_c.trim, close = of_c.close,
+}
 
 -- Before it fails, the collector may run once: what is garbage may be what
 -- memory lacks. C looks at the pool again, which a finalizer may have closed.
@@ -54,7 +43,6 @@ end
 
 local function living(self, name)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.pool" then
-        ---@type any
         local box = cast(box_t, self)
         if box ~= nil and box.low == POOL and box.high == HIGH then
             return box
@@ -63,22 +51,11 @@ local function living(self, name)
     reject(self, name, "pool")
 end
 
----A handle for n zero bytes; or nil and a message when memory is short. Only
----its release() or freeze() brings the memory back.
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function pool.borrow(self, n)
     local box = living(self, "borrow")
     return take(self, box, check.size(n, "borrow", 1), "borrow")
 end
 
----Calls fn(out, ...) with an empty buffer or handle and returns its results;
----out is released when fn returns or raises, unless fn gave it away. fn must
----not yield. out is what is cheaper: a handle with the JIT, else a buffer.
----@param fn fun(out: bufpool.Buffer, ...): ...
----@param ... any
----@return any ...
 function pool.scratch(self, fn, ...)
     local box = living(self, "scratch")
     if type(fn) ~= "function" then
@@ -120,17 +97,6 @@ end
 
 local take_buffer, guard, guard_works = core.take, core.guard, core.guard_works
 
----Calls fn(buf, ...) and returns its results; the buffer is released when fn
----returns or raises, unless fn gave it away. fn may yield. A handler of errors
----around the call sees the frames of fn, with two exceptions: inside a
----coroutine, where fn can yield, and below a hundred calls of with. There the
----error is caught and raised again, unchanged, and the handler sees only the
----frames down to with: LuaJIT has no call that fn may yield in and that is told
----of an error without catching it.
----@param n bufpool.Integer
----@param fn fun(buf: bufpool.Buffer, ...): ...
----@param ... any
----@return any ...
 function pool.with(self, n, fn, ...)
     if object.type(self) ~= "pool" then
         reject(self, "with", "pool")

@@ -40,7 +40,6 @@ local MOST = constants.VALUES_MAX
 local ITSELF = "a buffer cannot be put into itself"
 
 local box_t = object.box_type
----@type any
 local pointer = ffi.typeof("const void *")
 local values = ffi.new("struct bufpool_values")
 
@@ -64,7 +63,6 @@ local function text_of(self, v, arg)
         return tostring(v)
     end
     local meta = (kind == "table" or kind == "userdata") and metatable(v)
-    ---@type any
     local text = meta and meta.__tostring and meta.__tostring(v)
     if type(text) == "number" then
         text = tostring(text)

@@ -18,10 +18,8 @@ local find, find_plain = calls.find, calls.find_plain
 
 local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 
----@class (partial) bufpool.Reader
 local readers = {}
 
----@return integer
 function readers.len(self)
     local _, len, o, epoch = view(self, "len")
     if o.epoch ~= epoch then
@@ -33,7 +31,6 @@ end
 -- What has been read as a string is not read again: the comparison that follows
 -- it is the fence of object.lua.
 
----@return string
 function readers.tostring(self)
     local at, len, o, epoch = view(self, "tostring")
     local read = ffi_string
@@ -47,9 +44,6 @@ function readers.tostring(self)
     return text
 end
 
----@param i bufpool.Integer
----@param j? bufpool.Integer
----@return string
 function readers.sub(self, i, j)
     local at, len, o, epoch = view(self, "sub")
     local from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
@@ -112,10 +106,6 @@ local function several(self, i, j)
     return v, w, x, y
 end
 
----The bytes i to j as numbers; by default the first, or the one at i.
----@param i? bufpool.Integer
----@param j? bufpool.Integer
----@return integer ...
 function readers.byte(self, i, j)
     local at, len, o, epoch = view(self, "byte")
     if absent(j) then
@@ -156,12 +146,6 @@ local function no_hit(self, needle, init, plain, hit)
     return nil
 end
 
----As string.find, without patterns. Pattern characters need `plain`.
----@param needle bufpool.Data
----@param init? bufpool.Integer
----@param plain? boolean
----@return integer? first
----@return integer? last
 function readers.find(self, needle, init, plain)
     local _, len, o, epoch = view(self, "find")
     local text, n, p, p_epoch = data(needle, "find", 1)
@@ -178,8 +162,8 @@ function readers.find(self, needle, init, plain)
     return i + hit, i + hit + n - 1
 end
 
----Negative, zero or positive as a sorts before, with or after b. With `equal`,
----only whether the result is zero has a meaning.
+-- Negative, zero or positive as a sorts before, with or after b. With `equal`,
+-- only whether the result is zero has a meaning.
 local function order(a, b, name, arg, equal)
     local _, len, o, epoch = view(a, name)
     local text, n, p, p_epoch = data(b, name, arg)
@@ -191,15 +175,10 @@ local function order(a, b, name, arg, equal)
     return differ and 1 or result
 end
 
----@param other bufpool.Data
----@return boolean
 function readers.equals(self, other)
     return order(self, other, "equals", 1, true) == 0
 end
 
----As equals, in constant time for equal lengths.
----@param other bufpool.Data
----@return boolean
 function readers.equals_ct(self, other)
     local _, _, o, epoch = view(self, "equals_ct")
     local text, n, p, p_epoch = data(other, "equals_ct", 1)

@@ -22,13 +22,13 @@ local space = {}
 -- costs as much as wiping a byte of it, and most stores of a loop then need not
 -- touch the mark.
 
----The mark for a store that ends at i.
+-- The mark for a store that ends at i.
 function space.line_end(i, capacity)
     return min(i + (LINE - 1) - (i + (LINE - 1)) % LINE, capacity)
 end
 
----The box that memory is charged to; nil for a handle, whose memory the
----collector does not return.
+-- The box that memory is charged to; nil for a handle, whose memory the
+-- collector does not return.
 function space.charged(self)
     if type(self) == "userdata" then
         return (cast(box_t, self))
@@ -38,10 +38,9 @@ end
 
 local charged = space.charged
 
----Raises that there are no n bytes, unless the collector has not run yet for
----them: what is garbage may be what memory lacks. Then it runs.
----@param number integer of the descriptor
----@param collected boolean? whether it ran
+-- Raises that there are no n bytes, unless the collector has not run yet for
+-- them: what is garbage may be what memory lacks. Then it runs.
+-- `number` is that of the descriptor; `collected`, whether the collector ran.
 function space.collect_or_raise(number, errno, n, name, collected)
     if collected or not core.reclaim(number, n) then
         check.raise(format("cannot grow in '%s': %s", name,
@@ -51,7 +50,7 @@ end
 
 local collect_or_raise = space.collect_or_raise
 
----Grows by `call` to n bytes, or raises.
+-- Grows by `call` to n bytes, or raises.
 local function grow(self, call, n, name, collected)
     local b, epoch = live(self, name)
     local errno = call(b, epoch, n, charged(self))
@@ -72,10 +71,10 @@ local function larger(a, b)
     return a + band(more, bnot(arshift(more, 63)))
 end
 
----Room for n bytes at the end: the descriptor, its epoch, where the room
----begins, the length at its end, and the mark for that length. The last two are
----int64_t: in a loop that appends, each length waits for the one before, and a
----conversion to a number and back takes three times as long as the addition.
+-- Room for n bytes at the end: the descriptor, its epoch, where the room
+-- begins, the length at its end, and the mark for that length. The last two are
+-- int64_t: in a loop that appends, each length waits for the one before, and a
+-- conversion to a number and back takes three times as long as the addition.
 local function room(self, n, name)
     local b, epoch = live(self, name)
     local len = b.len

@@ -8,9 +8,7 @@ local concat, gsub = table.concat, string.gsub
 
 local unroll = {}
 
----One text for each of `count` values: $k is its number, $i one less.
----@param text string
----@return string
+-- One text for each of `count` values: $k is its number, $i one less.
 function unroll.each(count, text)
     local parts = {}
     for k = 1, count do
@@ -21,13 +19,11 @@ end
 
 local each = unroll.each
 
----A function of a template of Lua code. In it, $count and $params are the
----number of values and their names, v1 and so on, each after a comma; and
----$NAME is the text of that name in `texts`, once for each value.
----@param module string whose line errors have
----@param template string
----@param texts table<string, string>
----@return function # what the code returns, with `...` as its arguments
+-- A function of a template of Lua code. In it, $count and $params are the
+-- number of values and their names, v1 and so on, each after a comma; and
+-- $NAME is the text of that name in `texts`, once for each value.
+-- Errors are told as of the file `module`. Returns what the code returns, which
+-- gets `...` as its arguments.
 function unroll.make(module, template, count, texts, ...)
     local parts = { count = count, params = each(count, ", v$k") }
     for name, text in pairs(texts) do

@@ -20,7 +20,7 @@ local TOO_LARGE, NO_BODY = "too large", "no body"
 local TAKEN = "the body was taken by ngx.req.socket, or discarded"
 local EARLY = "the file of the request body ended early"
 
----Calls a function of ngx, whose errors are raised at the caller's line.
+-- Calls a function of ngx, whose errors are raised at the caller's line.
 local function call(fn, ...)
     local ok, result = pcall(fn, ...)
     if not ok then
@@ -33,7 +33,7 @@ local function length_of_header()
     return ngx.var.content_length
 end
 
----Bytes that the header announces; -1 when it does not.
+-- Bytes that the header announces; -1 when it does not.
 local function announced(r)
     if module and r then
         return module.ngx_http_bufpool_body_announced(r)
@@ -72,7 +72,7 @@ local function filled(pool, n, read)
     return buf
 end
 
----Copies the body from where nginx has it.
+-- Copies the body from where nginx has it.
 local function from_module(pool, max, r)
     local n = module.ngx_http_bufpool_body_size(r)
     if n > max then
@@ -126,12 +126,6 @@ end
 
 local ngx_body = {}
 
----The request body in a buffer. When the header announces more than `max`
----bytes, nothing is read.
----@param pool bufpool.Pool
----@param max? bufpool.Integer bytes
----@return bufpool.Buffer? buf
----@return string? message "too large", "no body", or why there is none
 function ngx_body.read_body(pool, max)
     if object.type(pool) ~= "pool"
         and not (type(pool) == "table" and pool.writer) then
@@ -168,9 +162,6 @@ local function chunk()
     return ngx.arg[1], ngx.arg[2]
 end
 
----In body_filter_by_lua: appends the chunk to `buf`.
----@param buf bufpool.Buffer
----@return boolean last whether it was the last chunk
 function ngx_body.body_filter(buf)
     if not object.is_writable(buf) then
         object.reject(buf, "body_filter", "buffer", 1)

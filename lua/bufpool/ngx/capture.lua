@@ -103,7 +103,7 @@ local function problem_of(sink)
     end
 end
 
----What a captured response is in, what is wrong with it, and how much passed.
+-- What a captured response is in, what is wrong with it, and how much passed.
 local function captured_by_module(r)
     local sink = module.ngx_http_bufpool_captured(r)
     if sink == nil then
@@ -137,10 +137,6 @@ end
 
 local ngx_capture = {}
 
----What has been captured of this request's response, from the first byte on.
----@return bufpool.Handle|bufpool.Buffer|nil buf nil when there is none
----@return string? problem why bytes are missing; nil when all are there
----@return integer? seen bytes that have passed
 function ngx_capture.captured()
     local r = get_request()
     if not r then
@@ -151,11 +147,6 @@ function ngx_capture.captured()
     return captured_by_lua()
 end
 
----Has the body of this request's response copied, as it passes, into a buffer
----of `pool`, `max` bytes at most (1 MiB unless given).
----@param options { pool: bufpool.Pool, max?: bufpool.Integer }
----@return bufpool.Handle|bufpool.Buffer|nil buf empty now
----@return string? message why there is no memory
 function ngx_capture.capture(options)
     local pool, max = options_of(options)
     local r = request()
@@ -192,7 +183,6 @@ local function append(state, text)
     end
 end
 
----In body_filter_by_lua: captures the chunk, where no module does that.
 function ngx_capture.capture_chunk()
     local ok, text, last = pcall(chunk)
     if not ok then

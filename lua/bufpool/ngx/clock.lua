@@ -34,7 +34,7 @@ function tick(premature)
     end
 end
 
----Starts the timer unless the process has one.
+-- Starts the timer unless the process has one.
 function clock.start()
     if ngx.get_phase() == "init" then
         return

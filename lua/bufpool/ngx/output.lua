@@ -83,9 +83,8 @@ local function flatten_table(x, leaves, n, largest, name, arg, depth)
     return n, largest
 end
 
----Appends x to leaves[1] to leaves[n], as strings, buffers and frozen objects.
----@return integer n
----@return integer largest bytes of the largest object; -1 where there is none
+-- Appends x to leaves[1] to leaves[n], as strings, buffers and frozen objects.
+-- Returns the new n, and the bytes of the largest object, -1 without an object.
 function flatten(x, leaves, n, largest, name, arg, depth)
     local kind = type(x)
     if kind == "table" then
@@ -113,7 +112,7 @@ function flatten(x, leaves, n, largest, name, arg, depth)
     return n + 1, largest
 end
 
----Calls ngx.print, whose errors are raised at the caller's line.
+-- Calls ngx.print, whose errors are raised at the caller's line.
 local function call_print(what)
     local ok, done, err = pcall(ngx_print, what)
     if not ok then
@@ -122,7 +121,7 @@ local function call_print(what)
     return done, err
 end
 
----Sends leaves by one ngx.print, objects in pieces.
+-- Sends leaves by one ngx.print, objects in pieces.
 local function print_strings(leaves, n, name)
     local texts, count = {}, 0
     for i = 1, n do
@@ -141,8 +140,8 @@ local function print_strings(leaves, n, name)
     return call_print(texts)
 end
 
----Calls ngx.print while it prints nothing: what it returns and raises tells
----whether this handler may print.
+-- Calls ngx.print while it prints nothing: what it returns and raises tells
+-- whether this handler may print.
 local function pretend(r, what)
     module.ngx_http_bufpool_pretend(r, 1)
     local ok, done, err = pcall(ngx_print, what)
@@ -177,10 +176,8 @@ local function lend_and_send(r, list, leaves, n, name)
     return 1
 end
 
----Sends leaves without copying what is large. False when there is no memory for
----the copies of buffers, and nothing was sent.
----@return integer|false? done
----@return string? err
+-- Sends leaves without copying what is large. False when there is no memory for
+-- the copies of buffers, and nothing was sent.
 local function send(r, leaves, n, name)
     local list, size = lend.take_list(n)
     local ok, done, err = pcall(lend_and_send, r, list, leaves, n, name)
@@ -199,7 +196,6 @@ local function flatten_all(leaves, n, largest, name, arg, count, x, ...)
     return n, largest
 end
 
----@param last? string
 local function output(name, last, ...)
     local leaves, n, largest, count = {}, 0, -1, select("#", ...)
     if count > 0 then
@@ -227,20 +223,10 @@ end
 
 local ngx_output = {}
 
----As ngx.print, for buffers and frozen objects too. Where zero_copy is true,
----frozen memory is not copied if only frozen objects and buffers of at least
----4096 bytes are printed: it goes back when its last byte has left.
----@param ... bufpool.Printable
----@return integer? done 1
----@return string? message
 function ngx_output.print(...)
     return output("print", nil, ...)
 end
 
----As print, with a line feed at the end.
----@param ... bufpool.Printable
----@return integer? done 1
----@return string? message
 function ngx_output.say(...)
     return output("say", "\n", ...)
 end

@@ -172,44 +172,24 @@ local function state_of(self, name)
     return state
 end
 
----@class bufpool.Scope
 local scope = {}
 
----A handle for n zero bytes, released when the request ends, unless it was
----released, frozen or detached before; or nil and a message when memory is
----short.
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function scope.checkout(self, n)
     local state = state_of(self, "checkout")
     return take(state, "checkout", check.size(n, "checkout", 1), FULL, 0)
 end
 
----The same: what a scope gives out are handles.
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function scope.borrow(self, n)
     local state = state_of(self, "borrow")
     return take(state, "borrow", check.size(n, "borrow", 1), FULL, 0)
 end
 
----The same, wiped again at this moment.
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function scope.checkout_zeroed(self, n)
     local state = state_of(self, "checkout_zeroed")
     n = check.size(n, "checkout_zeroed", 1)
     return take(state, "checkout_zeroed", n, ZEROED, 0)
 end
 
----The same, at a multiple of `alignment`.
----@param n bufpool.Integer
----@param alignment bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function scope.checkout_aligned(self, n, alignment)
     local state = state_of(self, "checkout_aligned")
     n = check.size(n, "checkout_aligned", 1)
@@ -221,20 +201,12 @@ function scope.checkout_aligned(self, n, alignment)
     return take(state, "checkout_aligned", n, ALIGNED, alignment)
 end
 
----The same, of what is ready; or nil and "exhausted".
----@param n bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function scope.try_checkout(self, n)
     local state = state_of(self, "try_checkout")
     return take(state, "try_checkout", check.size(n, "try_checkout", 1),
         READY, 0)
 end
 
----The same, empty, with room for `hint` bytes.
----@param hint? bufpool.Integer
----@return bufpool.Handle? handle
----@return string? message
 function scope.writer(self, hint)
     local state = state_of(self, "writer")
     if check.absent(hint) then
@@ -243,14 +215,10 @@ function scope.writer(self, hint)
     return take(state, "writer", check.size(hint, "writer", 1), EMPTY, 0)
 end
 
----@return bufpool.Stats # of the pool
 function scope.stats(self)
     return state_of(self, "stats").pool:stats()
 end
 
----@param max_bytes? bufpool.Integer
----@return integer # bytes that the pool gave back to the system
----@return boolean? more whether it could give back more than max_bytes
 function scope.trim(self, max_bytes)
     return state_of(self, "trim").pool:trim(max_bytes)
 end
@@ -265,12 +233,6 @@ local function call_with(state, arg, n, fn, ...)
     return finish(h, "handle", pcall(fn, h, ...))
 end
 
----Calls fn(handle, ...) and returns its results. The handle is released when fn
----returns or raises, and when the request ends before that.
----@param n bufpool.Integer
----@param fn fun(handle: bufpool.Handle, ...): ...
----@param ... any
----@return any ...
 function scope.with(self, n, fn, ...)
     return call_with(state_of(self, "with"), 1, n, fn, ...)
 end
@@ -281,12 +243,6 @@ function meta.__newindex()
     raise("attempt to assign to a field of a scope")
 end
 
----An object with the methods of the pool, whose buffers are handles that are
----released when the request ends, however it ends; or nil and a message when
----memory is short.
----@param pool bufpool.Pool
----@return bufpool.Scope? scope
----@return string? message
 local function new(pool)
     local state, message = new_state(pool, "scope")
     if not state then
@@ -297,12 +253,6 @@ local function new(pool)
     return self
 end
 
----As scope(pool):with(n, fn, ...).
----@param pool bufpool.Pool
----@param n bufpool.Integer
----@param fn fun(handle: bufpool.Handle, ...): ...
----@param ... any
----@return any ...
 local function with(pool, n, fn, ...)
     local state, message = new_state(pool, "with")
     if not state then

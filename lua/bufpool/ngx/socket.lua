@@ -51,14 +51,6 @@ local function piece(x, from, n)
     return text
 end
 
----Sends all bytes of x, in pieces of 64 KiB; a string is one piece. Returns how
----many bytes that were; or nil, what the socket said, and how many bytes of
----whole pieces were sent before.
----@param sock table
----@param x bufpool.Data
----@return integer? bytes
----@return string? message
----@return integer? sent
 local function send(sock, x)
     local sock_send = method(sock, "send", "send")
     if type(x) == "number" then
@@ -102,14 +94,6 @@ local function append(buf, text, n)
     return #text
 end
 
----Appends n bytes to buf, in pieces of 64 KiB. Returns n; or nil, what the
----socket said, and how many bytes were appended before: those stay.
----@param sock table
----@param buf bufpool.Buffer
----@param n bufpool.Integer
----@return integer? bytes
----@return string? message
----@return integer? appended
 local function receive(sock, buf, n)
     local sock_receive = method(sock, "receive", "receive")
     must_be_writable(buf)

@@ -92,13 +92,6 @@ local function extend(report, name)
     end
 end
 
----@class bufpool.ngx.StatusOptions
----@field dict? string the name of a lua_shared_dict ("bufpool")
-
----Answers the request with the figures of all workers that publish theirs in
----the shared dictionary, or else with those of this worker: as JSON, metrics
----or a page, as ?format= or the Accept header says.
----@param options? bufpool.ngx.StatusOptions
 local function status(options)
     local name = dict_of("status", options)
     local header, method = ngx.header, ngx.req.get_method()
@@ -129,10 +122,6 @@ local function status(options)
     ngx.print(body)
 end
 
----Publishes the figures of this worker in the shared dictionary, at once and
----then every second. To be called in init_worker_by_lua.
----@param options? bufpool.ngx.StatusOptions
----@return boolean? ok, string? message
 local function publish(options)
     local name = dict_of("publish", options)
     -- A timer of a request would be one of many where lua_code_cache is off.

@@ -36,9 +36,7 @@ local function parts_of(accept)
     return gmatch(bare, "[^,]+")
 end
 
----The format that an Accept header prefers; nil when it refuses all.
----@param accept? string
----@return string? format
+-- The format that an Accept header prefers; nil when it refuses all.
 local function negotiate(accept)
     local quality, seen = {}, false
     for part in parts_of(accept or "") do

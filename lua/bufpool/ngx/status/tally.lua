@@ -50,8 +50,7 @@ local function class_of(figures, size)
     return figures.classes[at]
 end
 
----Figures that are all 0.
----@return table
+-- Figures that are all 0.
 function tally.nothing()
     local sum = {
         classes = {}, large = {},
@@ -64,11 +63,7 @@ function tally.nothing()
     return sum
 end
 
----Adds to `sum`, or takes away from it where `sign` is -1. Returns `sum`.
----@param sum table
----@param figures table
----@param sign? integer
----@return table
+-- Adds to `sum`, or takes away from it where `sign` is -1. Returns `sum`.
 function tally.add(sum, figures, sign)
     sign = sign or 1
     add_fields(sum, figures, sign, COUNTERS, GAUGES)
@@ -85,10 +80,7 @@ function tally.add(sum, figures, sign)
     return sum
 end
 
----The sum of pools by name, and of what has no name.
----@param pools table
----@param unnamed? table
----@return table
+-- The sum of pools by name, and of what has no name.
 function tally.total(pools, unnamed)
     local sum = tally.nothing()
     for _, figures in pairs(pools) do
@@ -143,10 +135,9 @@ end
 -- Of the sample before, by pool.
 local last = {}
 
----What the pools of this worker have: of each named pool by its name, and of
----all others together.
----@param stats? table what bufpool.stats() returned
----@return table pools, table? unnamed
+-- What the pools of this worker have: of each named pool by its name, and of
+-- all others together.
+-- `stats` is what bufpool.stats() returned, where the caller has that already.
 function tally.sample(stats)
     stats = stats or bufpool.stats()
     local pools, unnamed, kept = stats.pools, stats, {}
@@ -244,9 +235,7 @@ local function figures_of(line)
     return name, figures
 end
 
----A worker as one string. Its first line has what the history needs.
----@param worker table
----@return string
+-- A worker as one string. Its first line has what the history needs.
 function tally.pack(worker)
     local head = { worker.pid, format("%.3f", worker.time) }
     append(head, tally.total(worker.pools, worker.unnamed), tally.PAST)
@@ -277,9 +266,7 @@ local function unpack_worker(text)
     return worker
 end
 
----The worker that `pack` made the string of; nil for any other string.
----@param text string
----@return table?
+-- The worker that `pack` made the string of; nil for any other string.
 function tally.unpack(text)
     local ok, worker = pcall(unpack_worker, text)
     return ok and worker or nil

@@ -29,11 +29,9 @@ local function character(s, i)
     end
 end
 
----The name of a pool as valid UTF-8. Bytes that are none, and control
----characters but tab and newline, are written as \xHH; so is the backslash of a
----name that has \xHH itself. So two names never look the same.
----@param name string
----@return string
+-- The name of a pool as valid UTF-8. Bytes that are none, and control
+-- characters but tab and newline, are written as \xHH; so is the backslash of a
+-- name that has \xHH itself. So two names never look the same.
 function text.name(name)
     if find(name, "^[%w%p ]*$") and not find(name, "\\", 1, true) then
         return name
@@ -116,8 +114,6 @@ function write(out, value, is_list)
     end
 end
 
----@param report table
----@return string
 function text.json(report)
     local out = {}
     write(out, report)
@@ -311,14 +307,10 @@ local function metrics(report, open)
     return concat(out)
 end
 
----@param report table
----@return string
 function text.openmetrics(report)
     return metrics(report, true)
 end
 
----@param report table
----@return string
 function text.prometheus(report)
     return metrics(report, false)
 end

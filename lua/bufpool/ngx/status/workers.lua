@@ -84,10 +84,8 @@ end
 -- The names of the dictionaries in which this VM publishes.
 local publishing = {}
 
----Publishes at once and then every second, until the worker exits. What fails
----is in nginx's log.
----@param name string of a lua_shared_dict
----@return boolean? ok, string? message
+-- Publishes in the lua_shared_dict `name`, at once and then every second, until
+-- the worker exits. What fails is in nginx's log.
 function workers.publish(name)
     if publishing[name] then
         return true
@@ -185,10 +183,8 @@ local function sum_of(list)
     }
 end
 
----What all workers have published, with the figures of this one, and the sum.
----Without the dictionary: the figures of this worker only.
----@param name string of a lua_shared_dict
----@return table
+-- What all workers have published, with the figures of this one, and the sum.
+-- Without the dictionary: the figures of this worker only.
 function workers.gather(name)
     local dict, configured = ngx.shared[name], ngx.worker.count()
     local list, shown = all(dict, name)
@@ -201,9 +197,7 @@ function workers.gather(name)
     }
 end
 
----The sums of the last minutes, oldest first: one a second.
----@param name string of a lua_shared_dict
----@return table[]
+-- The sums of the last minutes, oldest first: one a second.
 function workers.history(name)
     local dict, list = ngx.shared[name], {}
     if dict then
