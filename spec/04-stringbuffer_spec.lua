@@ -413,6 +413,81 @@ describe("putf of many values", function()
     end
 end)
 
+describe("putf of objects", function()
+    local function shown(text)
+        return setmetatable({}, { __tostring = function()
+            if text == "raises" then
+                error("no text", 0)
+            end
+            return text
+        end })
+    end
+    local values = {
+        string = "text", number = 12.5, integer = 7, ["nil"] = "nothing",
+        boolean = true, int64 = 12LL, ["function"] = print, table = {},
+        object = shown "object", empty = shown "", raises = shown "raises",
+        five = shown(5),
+    }
+    local names, options = {}, { "%s", "%d", "%q", "%%", "%5.2s", "%-9s|",
+        "%x", "%c", "%y", "%", "%g", "text" }
+    for name in pairs(values) do
+        names[#names + 1] = name
+    end
+    table.sort(names)
+
+    -- Where string.format does not name itself, putf does.
+    local function outcome(ok, text)
+        return ok, ok and text or tostring(text):gsub("^.-:%d+: ", "")
+            :gsub("to '[^']*' %(", "to 'putf' ("):gsub("'format'", "'putf'")
+    end
+
+    it("is as string.format, errors and their order too", function()
+        local w = pool:writer()
+        for _ = 1, 5000 do
+            local n, arguments, format = math.random(0, 4), {}, {}
+            for k = 1, n do
+                local name = names[math.random(#names)]
+                if name ~= "nil" then
+                    arguments[k] = values[name]
+                end
+            end
+            for k = 1, math.random(0, 5) do
+                format[k] = options[math.random(#options)]
+            end
+            format = table.concat(format)
+            local function put(...)
+                return w:reset():putf(format, ...):tostring()
+            end
+            local ok, text = outcome(pcall(string.format, format,
+                unpack(arguments, 1, n)))
+            local same, got = outcome(pcall(put, unpack(arguments, 1, n)))
+            assert.equal(text, got, format)
+            assert.equal(ok, same, format)
+        end
+    end)
+
+    -- string.format of LuaJITs before 2023 loses what it has, or crashes.
+    it("holds what is formatted when the collector runs", function()
+        assert.equal("true", helper.child_ok [[
+            local pool = require("bufpool").new()
+            local w, big = pool:writer(), ("s"):rep(100000)
+            local x = setmetatable({}, { __tostring = function()
+                collectgarbage()
+                return "x"
+            end })
+            for i = 1, 50 do
+                w:reset():putf("%s%s%d", big, x, i)
+                assert(w:tostring() == big .. "x" .. i)
+            end
+            local part = pool:writer():put "part"
+            for i = 1, 2000 do
+                w:reset():putf("%s%s%d", big, part, i)
+                assert(#w == #big + 4 + #tostring(i))
+            end
+            io.write "true"]])
+    end)
+end)
+
 describe("skip", function()
     it("consumes without a string", function()
         local w = pool:writer():put "abcdef"

@@ -19,8 +19,9 @@ local cast, ffi_string = ffi.cast, ffi.string
 local floor, max, min = math.floor, math.max, math.min
 local HUGE = math.huge
 local error, pcall, select, tonumber = error, pcall, select, tonumber
-local setmetatable, unpack = setmetatable, unpack
+local tostring, unpack = tostring, unpack
 local string_find, string_format = string.find, string.format
+local string_gmatch, string_sub = string.gmatch, string.sub
 local string_gsub, string_match = string.gsub, string.match
 local type = type
 local band, bor, lshift, tobit = bit.band, bit.bor, bit.lshift, bit.tobit
@@ -208,36 +209,58 @@ end
 
 buffer.put = put
 
--- Stands for the buffer that is written to. That buffer may be an argument as
--- long as the format does not use it.
-local itself = setmetatable({}, {
-    __tostring = function() error(ITSELF, 0) end,
-})
-
-local function format_many(self, fmt, n, ...)
-    local values = { ... }
-    for k = 1, n do
-        if same(self, values[k]) then
-            values[k] = itself
-        end
-    end
-    return pcall(string_format, fmt, unpack(values, 1, n))
+-- Whether none of the n values has a __tostring. Eight at a time: a trace holds
+-- only a few calls of a function by itself.
+local function is_simple(v)
+    local kind = type(v)
+    return kind == "string" or kind == "number" or kind == "nil"
+        or kind == "boolean"
 end
 
--- Whether self is among the n values. Eight at a time: a trace holds only a few
--- calls of a function by itself.
-local function among(self, n, s, t, u, v, w, x, y, z, ...)
-    return same(self, s) or same(self, t) or same(self, u) or same(self, v)
-        or same(self, w) or same(self, x) or same(self, y) or same(self, z)
-        or n > 8 and among(self, n - 8, ...)
+local function are_simple(n, s, t, u, v, w, x, y, z, ...)
+    return is_simple(s) and is_simple(t) and is_simple(u) and is_simple(v)
+        and is_simple(w) and is_simple(x) and is_simple(y) and is_simple(z)
+        and (n <= 8 or are_simple(n - 8, ...))
+end
+
+-- string.format with a text in place of each object that %s shows: while it
+-- calls a __tostring itself, LuaJITs before 2023 lose what they have formatted
+-- if the collector runs, or crash. In their order, as string.format would: so
+-- what comes before an object is tried before its __tostring is called. The
+-- buffer that is written to may be an argument that the format does not use.
+local function format_objects(self, fmt, n, ...)
+    local values, tried, k = { ... }, true, 0
+    for at, option in string_gmatch(fmt, "()%%[-+ #0-9.]*(.)") do
+        k = option == "%" and k or k + 1
+        if option == "s" and k <= n and not is_simple(values[k]) then
+            local ok, text
+            if not tried then
+                ok, text = pcall(string_format, string_sub(fmt, 1, at - 1),
+                    unpack(values, 1, n))
+                if not ok then
+                    return ok, text
+                end
+            end
+            if same(self, values[k]) then
+                return false, ITSELF
+            end
+            ok, text = pcall(tostring, values[k])
+            if not ok then
+                return ok, text
+            end
+            values[k] = text
+        end
+        tried = option == "s" and tried
+    end
+    return pcall(string_format, fmt, unpack(values, 1, n))
 end
 
 function buffer.putf(self, fmt, ...)
     live(self, "putf")
     local n = select("#", ...)
     local ok, text
-    if n > 16 or among(self, n, ...) then
-        ok, text = format_many(self, fmt, n, ...)
+    if (n > 16 or not are_simple(n, ...)) and type(fmt) == "string" then
+        ok, text = format_objects(self, fmt, n, ...)
     else
         ok, text = pcall(string_format, fmt, ...)
     end

@@ -19,8 +19,8 @@ local handle_t = object.handle_type
 local handles = tonumber(handle_t) + (ffi.abi "gc64" and 6 or 2) * 2 ^ 16
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 
--- The fastest form of a method of `class`, whose Lua form is `method`. Without a
--- class it is one of every class.
+-- The fastest form of a method of `class`, whose Lua form is `method`. Without
+-- a class it is one of every class.
 return function(name, method, class)
     return plain(name, method, class, handles, handle_t, int64, uint64)
 end
