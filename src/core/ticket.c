@@ -259,17 +259,6 @@ find_entry(uint64_t ticket, int64_t now, uint64_t *word)
 	return -1;
 }
 
-enum bp_ticket_kind
-bp_ticket_kind(uint64_t ticket)
-{
-	uint64_t word;
-
-	forked_check();
-	if (find_entry(ticket, bp_system_now(), &word) < 0)
-		return TICKET_NONE;
-	return word & SHARED ? TICKET_FROZEN : TICKET_BUF;
-}
-
 /* Of those who want what is LIVE one gets it. */
 static bool
 claim_entry(struct entry *e, uint64_t word)

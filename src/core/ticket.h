@@ -36,12 +36,6 @@ struct ticket_range {
 /* As bufpool_share, for a part. */
 uint64_t bp_ticket_share(struct bufpool_frozen *f, struct ticket_range part);
 
-enum bp_ticket_kind { TICKET_NONE, TICKET_BUF, TICKET_FROZEN };
-
-/* What adopting it would give if nobody is faster; TICKET_NONE + errno as
- * bufpool_adopt. Any thread. */
-enum bp_ticket_kind bp_ticket_kind(uint64_t ticket);
-
 /* Takes what has expired home, of all pools, `most` tickets at most; `now` is
  * bp_system_now's. One load when nothing has, and otherwise a bounded time for
  * each of `most`. Keeps errno. Any thread. */

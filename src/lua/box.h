@@ -262,19 +262,28 @@ box_lives(const void *box, enum box_kind kind)
 		any->high == (int32_t)(cookie >> 32);
 }
 
+/* Makes the userdata on top of the stack a box of this kind. Allocates nothing
+ * where the stack has two free slots. */
+static inline void
+box_become(lua_State *L, void *box, enum box_kind kind)
+{
+	struct bufpool_pool_box *any = box;
+	uint64_t cookie = box_cookie(kind);
+
+	any->low = (int32_t)cookie;
+	any->high = (int32_t)(cookie >> 32);
+	lua_pushvalue(L, kind == KIND_POOL ? UP_POOL :
+		      kind == KIND_BUFFER ? UP_BUFFER : UP_FROZEN);
+	lua_setmetatable(L, -2);
+}
+
 /* A new box on top of the stack, with its metatable and nothing inside. */
 static inline void *
 box_new(lua_State *L, enum box_kind kind, size_t size)
 {
-	struct bufpool_pool_box *box = lua_newuserdata(L, size);
-	uint64_t cookie = box_cookie(kind);
+	void *box = memset(lua_newuserdata(L, size), 0, size);
 
-	memset(box, 0, size);
-	box->low = (int32_t)cookie;
-	box->high = (int32_t)(cookie >> 32);
-	lua_pushvalue(L, kind == KIND_POOL ? UP_POOL :
-		      kind == KIND_BUFFER ? UP_BUFFER : UP_FROZEN);
-	lua_setmetatable(L, -2);
+	box_become(L, box, kind);
 	return box;
 }
 
