@@ -7,6 +7,7 @@ local dkjson = require "dkjson"
 local helper = require "support.helper"
 local nginx = require "support.nginx"
 local page = require "bufpool.ngx.status.page"
+local stats = require "bufpool.stats"
 local tally = require "bufpool.ngx.status.tally"
 local text = require "bufpool.ngx.status.text"
 
@@ -188,62 +189,59 @@ describe("a pool's name", function()
 end)
 
 describe("figures", function()
-    -- Those of bufpool.stats(), with these pools and totals of this many hits.
-    local function stats(hits, pools)
+    -- Those of a pool with this many hits.
+    local function with_hits(hits)
         local f = figures(0)
-        f.pools, f.hits, f.large.hits = pools, hits, hits
-        f.classes[1].hits = hits
+        f.hits, f.large.hits, f.classes[1].hits = hits, hits, hits
         return f
     end
 
     it("of unnamed pools are what no named pool has", function()
-        local named = figures(0)
-        named.hits, named.checked_out = 10, 1
-        local pools, unnamed = tally.sample(stats(25, { a = named }))
-        assert.equal(10, pools.a.hits)
-        assert.equal(15, unnamed.hits)
-        assert.equal(figures(0).checked_out - 1, unnamed.checked_out)
-        assert.equal(0, unnamed.committed_bytes)
-    end)
-
-    it("are none of unnamed pools where there are none", function()
+        local before = select(2, stats.by_name()) or stats.nothing()
         local pool = bufpool.new { name = "status of one" }
-        pool:checkout(10):release()
-        local all = bufpool.stats()
-        -- As if only that pool were there.
-        local one = all.pools["status of one"]
-        local copy = assert(tally.unpack(tally.pack {
-            pid = 1, time = 1, pools = { one = one },
-        })).pools.one
-        copy.pools = { one = one }
-        local pools, unnamed = tally.sample(copy)
-        assert.equal(one, pools.one)
-        assert.is_nil(unnamed)
+        local unnamed = bufpool.new { classes = { { size = 8192 } } }
+        local gone = bufpool.new { name = "status of none" }
+        local bufs = { pool:checkout(10), unnamed:checkout(10),
+            unnamed:checkout(10), gone:checkout(10) }
+        gone:close()
+        local pools, others = stats.by_name()
+        assert.same(pool:stats(), pools["status of one"])
+        assert.is_nil(pools["status of none"])
+        assert.equal(before.checked_out + 3, others.checked_out)
+        assert.same(stats.total(pools, others).checked_out,
+            bufpool.stats().checked_out)
+        for _, class in ipairs(others.classes) do
+            if class.size == 8192 then
+                assert.equal(2, class.out)
+            end
+        end
+        for _, buf in ipairs(bufs) do
+            buf:release()
+        end
     end)
 
     it("that are counters never fall", function()
-        tally.sample(stats(0, {}))
-        local _, unnamed = tally.sample(stats(100, {}))
-        local base = unnamed.hits
-        local seen = { base }
-        for _, hits in ipairs { 110, 40, 45, 0, 7 } do
-            _, unnamed = tally.sample(stats(hits, {}))
-            seen[#seen + 1] = unnamed.hits
+        local _, unnamed
+        local seen = {}
+        for i, hits in ipairs { 0, 100, 110, 40, 45, 0, 7 } do
+            _, unnamed = tally.sample({}, with_hits(hits))
+            seen[i] = unnamed.hits
             assert.equal(unnamed.hits, unnamed.classes[1].hits)
             assert.equal(unnamed.hits, unnamed.large.hits)
         end
-        assert.same({ base, base + 10, base + 10, base + 15, base + 15,
-            base + 22 }, seen)
+        local base = seen[1]
+        assert.same({ base, base + 100, base + 110, base + 110, base + 115,
+            base + 115, base + 122 }, seen)
     end)
 
     it("of a pool that is gone and comes again begin at 0", function()
         local f = figures(0)
         f.hits = 100
-        tally.sample(stats(200, { a = f }))
-        tally.sample(stats(200, {}))
+        tally.sample { a = f }
+        tally.sample {}
         f = figures(0)
         f.hits = 3
-        assert.equal(3, tally.sample(stats(200, { a = f })).a.hits)
+        assert.equal(3, tally.sample({ a = f }).a.hits)
     end)
 
     it("survive the dictionary whole, whatever the names", function()
@@ -630,6 +628,7 @@ describe("in nginx, status", function()
                             return ]] .. STATUS .. [[()
                         end
                         local page = require "bufpool.ngx.status.page"
+local stats = require "bufpool.stats"
                         ngx.header.content_type = "text/html"
                         ngx.header["Content-Security-Policy"] = page.policy
                         ngx.print((page.html:gsub("<main", "<script>"

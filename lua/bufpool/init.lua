@@ -27,6 +27,7 @@ local io = require "bufpool.io"
 local frozen = require "bufpool.frozen"
 local handle = require "bufpool.handle"
 local pool = require "bufpool.pool"
+local stats = require "bufpool.stats"
 -- For bufpool.ngx, which may come when core is no longer to be had.
 require "bufpool.lend"
 
@@ -38,7 +39,6 @@ local bufpool = {
     _VERSION = core.version,
     default = core.default,
     get = core.get,
-    stats = core.stats,
     maintain = core.maintain,
 }
 
@@ -49,6 +49,13 @@ end
 
 function bufpool.type(x)
     return object.type(x)
+end
+
+function bufpool.stats()
+    local pools, unnamed = stats.by_name()
+    local total = stats.total(pools, unnamed)
+    total.pools = pools
+    return total
 end
 
 function bufpool.new(config)

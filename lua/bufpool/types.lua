@@ -94,7 +94,6 @@
 ---@field _VERSION string
 ---@field default fun(): bufpool.Pool?, string? the pool named "default"
 ---@field get fun(name: string): bufpool.Pool? the pool of that name
----@field stats fun(): bufpool.Totals over all pools of the process
 ---@field maintain fun(): number seconds until it wants to be called again
 local bufpool = {}
 
@@ -104,6 +103,10 @@ local bufpool = {}
 ---@return bufpool.Buffer|bufpool.Frozen|nil object
 ---@return string? message
 function bufpool.adopt(ticket) end
+
+---The statistics of all pools of the process, added up.
+---@return bufpool.Totals
+function bufpool.stats() end
 
 ---What `x` is to bufpool: "dead" for what was released. Never raises.
 ---@param x any

@@ -315,7 +315,7 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "create", core_create },
 	{ "default", core_default },
 	{ "get", core_get },
-	{ "stats", bp_stats_of_all },
+	{ "next_pool", bp_stats_next },
 	{ "maintain", core_maintain },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },

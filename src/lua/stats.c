@@ -62,28 +62,26 @@ static const struct { const char *name; size_t offset; } scalars[] = {
 #define LARGE_COUNT 6
 
 static uint64_t *
-push_scalar(struct bufpool_stats *s, size_t i)
+scalar_at(struct bufpool_stats *s, size_t i)
 {
 	return (uint64_t *)(void *)((char *)s + scalars[i].offset);
 }
 
-/* The classes stand apart: all pools together have more than a struct holds. */
 static void
-push_stats(lua_State *L, struct bufpool_stats *s,
-	   const struct bufpool_class_stats *classes, unsigned count)
+push_stats(lua_State *L, struct bufpool_stats *s)
 {
 	const size_t large = SCALAR_COUNT - LARGE_COUNT;
 
-	lua_createtable(L, 0, (int)large + 4);
+	lua_createtable(L, 0, (int)large + 3);
 	for (size_t i = 0; i < large; i++)
-		set_number(L, scalars[i].name, *push_scalar(s, i));
+		set_number(L, scalars[i].name, *scalar_at(s, i));
 	lua_createtable(L, 0, LARGE_COUNT);
 	for (size_t i = large; i < SCALAR_COUNT; i++)
-		set_number(L, scalars[i].name, *push_scalar(s, i));
+		set_number(L, scalars[i].name, *scalar_at(s, i));
 	lua_setfield(L, -2, "large");
-	lua_createtable(L, (int)count, 0);
-	for (unsigned i = 0; i < count; i++) {
-		push_class(L, &classes[i]);
+	lua_createtable(L, (int)s->class_count, 0);
+	for (unsigned i = 0; i < s->class_count; i++) {
+		push_class(L, &s->classes[i]);
 		lua_rawseti(L, -2, (int)i + 1);
 	}
 	lua_setfield(L, -2, "classes");
@@ -98,101 +96,31 @@ bp_stats_of_pool(lua_State *L)
 	struct bufpool_stats s;
 
 	bufpool_get_stats(box->pool, &s);
-	push_stats(L, &s, s.classes, s.class_count);
+	push_stats(L, &s);
 	return 1;
-}
-
-/* Classes of all pools by ascending size, in a userdata. A larger one replaces
- * it as it fills. */
-struct totals {
-	unsigned count, room;
-	struct bufpool_class_stats class[];
-};
-
-/* The totals at `index`, with room for all classes of one more pool. */
-static struct totals *
-stats_make_room(lua_State *L, int index)
-{
-	struct totals *t = lua_touserdata(L, index), *larger;
-	unsigned room = 2 * (t != NULL ? t->room : BUFPOOL_CLASSES_MAX);
-
-	if (t != NULL && t->room - t->count >= BUFPOOL_CLASSES_MAX)
-		return t;
-	larger = lua_newuserdata(L, sizeof *t + room * sizeof *t->class);
-	larger->room = room;
-	larger->count = t != NULL ? t->count : 0;
-	if (t != NULL)
-		memcpy(larger->class, t->class, t->count * sizeof *t->class);
-	lua_replace(L, index);
-	return larger;
-}
-
-static void
-add_class_stats(struct totals *totals, const struct bufpool_class_stats *c)
-{
-	struct bufpool_class_stats *t = totals->class;
-	struct bufpool_class_stats *end = t + totals->count;
-
-	while (t < end && t->size < c->size)
-		t++;
-	if (t == end || t->size != c->size) {
-		memmove(t + 1, t, (size_t)(end - t) * sizeof *t);
-		memset(t, 0, sizeof *t);
-		t->size = c->size;
-		totals->count++;
-	}
-	t->count += c->count;
-	t->ready += c->ready;
-	t->cached += c->cached;
-	t->out += c->out;
-	t->hits += c->hits;
-	t->misses += c->misses;
-}
-
-static void
-add_stats(struct bufpool_stats *total, struct totals *classes,
-	  struct bufpool_stats *s)
-{
-	for (size_t i = 0; i < SCALAR_COUNT; i++)
-		*push_scalar(total, i) += *push_scalar(s, i);
-	for (unsigned i = 0; i < s->class_count; i++)
-		add_class_stats(classes, &s->classes[i]);
-	total->numa_available |= s->numa_available;
-	for (unsigned i = 0; i < s->node_count; i++)
-		total->pages_by_node[i] += s->pages_by_node[i];
-	if (total->node_count < s->node_count)
-		total->node_count = s->node_count;
 }
 
 /* Holds no reference while Lua may raise. */
 int
-bp_stats_of_all(lua_State *L)
+bp_stats_next(lua_State *L)
 {
-	struct bufpool_stats total = { .numa_requested = BUFPOOL_NUMA_NONE }, s;
+	unsigned cursor = (unsigned)lua_tointeger(L, 2);
 	char name[BUFPOOL_NAME_MAX];
-	struct totals *classes;
+	struct bufpool_stats s;
 	struct bufpool *pool;
-	unsigned cursor = 0;
-	bool closed;
 
-	lua_settop(L, 0);
-	lua_newtable(L);
-	lua_pushnil(L);
-	classes = stats_make_room(L, 2);
-	while (bp_registry_next(&cursor, &pool)) {
-		bufpool_get_stats(pool, &s);
-		memcpy(name, pool->name, sizeof name);
-		closed = pool_closed(pool);
-		bp_arena_drop(&pool->arena);
-		add_stats(&total, classes, &s);
-		if (name[0] != '\0' && !closed) {
-			push_stats(L, &s, s.classes, s.class_count);
-			lua_setfield(L, 1, name);
-		}
-		classes = stats_make_room(L, 2);
-	}
-	push_stats(L, &total, classes->class, classes->count);
-	lua_pushvalue(L, 1);
-	lua_setfield(L, -2, "pools");
-	return 1;
+	if (!bp_registry_next(&cursor, &pool))
+		return 0;
+	bufpool_get_stats(pool, &s);
+	memcpy(name, pool->name, sizeof name);
+	if (pool_closed(pool))
+		name[0] = '\0';
+	bp_arena_drop(&pool->arena);
+	lua_pushinteger(L, (lua_Integer)cursor);
+	if (name[0] != '\0')
+		lua_pushstring(L, name);
+	else
+		lua_pushboolean(L, 0);
+	push_stats(L, &s);
+	return 3;
 }

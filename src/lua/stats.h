@@ -9,7 +9,9 @@
 /* pool:stats() */
 int bp_stats_of_pool(lua_State *L);
 
-/* core.stats(): the totals, and the field "pools" by name. */
-int bp_stats_of_all(lua_State *L);
+/* core.next_pool(_, cursor), for a loop that begins with the cursor 0: the next
+ * cursor, the name of a pool, and its statistics; nothing after the last one.
+ * The name is false where there is none or the pool is closed. */
+int bp_stats_next(lua_State *L);
 
 #endif

@@ -1,93 +1,25 @@
--- What the pools of a worker have: taken from bufpool.stats(), added up, put
--- into a string and read again.
-local bufpool = require "bufpool"
+-- What the pools of a worker have: counters that never fall, put into a string
+-- and read again.
+require "bufpool"
+local stats = require "bufpool.stats"
 
 local assert, ipairs, pairs, pcall = assert, ipairs, pairs, pcall
 local tonumber, tostring = tonumber, tostring
 local max, concat = math.max, table.concat
-local insert, remove = table.insert, table.remove
 local byte, char, format = string.byte, string.char, string.format
 local gmatch, gsub, match = string.gmatch, string.gsub, string.match
 
 local tally = {}
 
--- What a pool has, in the order in which the dictionary has it. COUNTERS never
--- fall, the others do.
-local COUNTERS = { "hits", "misses", "wiped_bytes", "gc_returns", "lost" }
-local GAUGES = {
-    "checked_out", "peak_checked_out", "bytes_checked_out",
-    "peak_bytes_checked_out", "committed_bytes", "cached_bytes", "in_transit",
-}
-local LARGE_COUNTERS = { "hits", "misses" }
-local LARGE_GAUGES = { "out", "bytes_out", "cached", "cached_bytes" }
-local CLASS_COUNTERS = LARGE_COUNTERS
-local CLASS_GAUGES = { "count", "ready", "cached", "out" }
+-- In the order in which the dictionary has them.
+local COUNTERS, GAUGES = stats.COUNTERS, stats.GAUGES
+local LARGE_COUNTERS, LARGE_GAUGES = stats.LARGE_COUNTERS, stats.LARGE_GAUGES
+local CLASS_COUNTERS, CLASS_GAUGES = stats.CLASS_COUNTERS, stats.CLASS_GAUGES
 -- What is kept of the past.
 tally.PAST = {
     "hits", "misses", "checked_out", "bytes_checked_out", "committed_bytes",
     "cached_bytes",
 }
-
--- Sums
-
-local function add_fields(sum, figures, sign, ...)
-    for _, names in ipairs { ... } do
-        for _, name in ipairs(names) do
-            sum[name] = (sum[name] or 0) + sign * figures[name]
-        end
-    end
-end
-
-local function class_of(figures, size)
-    local at = 1
-    for i, class in ipairs(figures.classes) do
-        if class.size == size then
-            return class
-        end
-        at = class.size < size and i + 1 or at
-    end
-    insert(figures.classes, at, { size = size })
-    return figures.classes[at]
-end
-
--- Figures that are all 0.
-function tally.nothing()
-    local sum = {
-        classes = {}, large = {},
-        numa = { available = false, pages_by_node = {} },
-    }
-    for _, name in ipairs(COUNTERS) do sum[name] = 0 end
-    for _, name in ipairs(GAUGES) do sum[name] = 0 end
-    for _, name in ipairs(LARGE_COUNTERS) do sum.large[name] = 0 end
-    for _, name in ipairs(LARGE_GAUGES) do sum.large[name] = 0 end
-    return sum
-end
-
--- Adds to `sum`, or takes away from it where `sign` is -1. Returns `sum`.
-function tally.add(sum, figures, sign)
-    sign = sign or 1
-    add_fields(sum, figures, sign, COUNTERS, GAUGES)
-    add_fields(sum.large, figures.large, sign, LARGE_COUNTERS, LARGE_GAUGES)
-    for _, class in ipairs(figures.classes) do
-        add_fields(class_of(sum, class.size), class, sign, CLASS_COUNTERS,
-            CLASS_GAUGES)
-    end
-    local pages = sum.numa.pages_by_node
-    for node, count in pairs(figures.numa.pages_by_node) do
-        pages[node] = (pages[node] or 0) + sign * count
-    end
-    sum.numa.available = sum.numa.available or figures.numa.available
-    return sum
-end
-
--- The sum of pools by name, and of what has no name.
-function tally.total(pools, unnamed)
-    local sum = tally.nothing()
-    for _, figures in pairs(pools) do
-        tally.add(sum, figures)
-    end
-    return unnamed and tally.add(sum, unnamed) or sum
-end
 
 -- What one worker has
 
@@ -121,39 +53,17 @@ local function lift_pool(figures, before)
     return kept
 end
 
-local function all_zero(figures, ...)
-    for _, names in ipairs { ... } do
-        for _, name in ipairs(names) do
-            if figures[name] ~= 0 then
-                return false
-            end
-        end
-    end
-    return true
-end
-
 -- Of the sample before, by pool.
 local last = {}
 
--- What the pools of this worker have: of each named pool by its name, and of
--- all others together.
--- `stats` is what bufpool.stats() returned, where the caller has that already.
-function tally.sample(stats)
-    stats = stats or bufpool.stats()
-    local pools, unnamed, kept = stats.pools, stats, {}
+-- Makes what stats.by_name returns the next sample: counters do not fall from
+-- one sample to the next. Returns both.
+function tally.sample(pools, unnamed)
+    local kept = {}
     for name, figures in pairs(pools) do
-        tally.add(unnamed, figures, -1)
         kept[name] = lift_pool(figures, last[name])
     end
-    if all_zero(unnamed, COUNTERS, GAUGES) then
-        unnamed = nil
-    else
-        unnamed.pools = nil
-        for i = #unnamed.classes, 1, -1 do
-            if all_zero(unnamed.classes[i], CLASS_COUNTERS, CLASS_GAUGES) then
-                remove(unnamed.classes, i)
-            end
-        end
+    if unnamed then
         kept[""] = lift_pool(unnamed, last[""])
     end
     last = kept
@@ -238,7 +148,7 @@ end
 -- A worker as one string. Its first line has what the history needs.
 function tally.pack(worker)
     local head = { worker.pid, format("%.3f", worker.time) }
-    append(head, tally.total(worker.pools, worker.unnamed), tally.PAST)
+    append(head, stats.total(worker.pools, worker.unnamed), tally.PAST)
     local lines = { concat(head, " ") }
     for name, figures in pairs(worker.pools) do
         lines[#lines + 1] = line_of(name, figures)

@@ -1,6 +1,7 @@
 -- The figures of the workers of an nginx: published by each in a shared
 -- dictionary, gathered by the worker that is asked.
 local bufpool = require "bufpool"
+local stats = require "bufpool.stats"
 local tally = require "bufpool.ngx.status.tally"
 
 local ngx, ipairs, pairs = ngx, ipairs, pairs
@@ -37,7 +38,7 @@ local function ids()
 end
 
 local function own()
-    local pools, unnamed = tally.sample()
+    local pools, unnamed = tally.sample(stats.by_name())
     return {
         id = own_id(), pid = ngx.worker.pid(), time = ngx.now(),
         pools = pools, unnamed = unnamed,
@@ -150,7 +151,7 @@ local function all(dict, name)
         if worker then
             worker.id = id
             worker.age = max(ngx.now() - worker.time, 0)
-            worker.totals = tally.total(worker.pools, worker.unnamed)
+            worker.totals = stats.total(worker.pools, worker.unnamed)
             list[#list + 1] = worker
             shown = shown + (id == "agent" and 0 or 1)
         end
@@ -166,20 +167,20 @@ local function sum_of(list)
             local requested = figures.numa.requested
             local sum = pools[key]
             if not sum then
-                sum = tally.nothing()
+                sum = stats.nothing()
                 sum.numa.requested = requested
                 pools[key] = sum
             elseif sum.numa.requested ~= requested then
                 sum.numa.requested = nil
             end
-            tally.add(sum, figures)
+            stats.add(sum, figures)
         end
         if worker.unnamed then
-            unnamed = tally.add(unnamed or tally.nothing(), worker.unnamed)
+            unnamed = stats.add(unnamed or stats.nothing(), worker.unnamed)
         end
     end
     return {
-        pools = pools, unnamed = unnamed, totals = tally.total(pools, unnamed),
+        pools = pools, unnamed = unnamed, totals = stats.total(pools, unnamed),
     }
 end
 
