@@ -4,10 +4,9 @@ Digests every regular file below a directory and finds the duplicates.
     luajit examples/digest.lua [OPTION...] [DIR]
 
 Files are read into buffers of a pool, hashed where they lie, and compared
-where they lie: their contents never become Lua strings. --strings does the
-same job with io.read and Lua strings, --compare runs both, each in a process
-of its own, and prints them side by side. --check compares every digest with
-coreutils' sha256sum and fails on a difference. --help tells the rest.
+where they lie: their contents never become Lua strings. --check compares every
+digest with coreutils' sha256sum and fails on a difference. --help tells the
+rest.
 ]]
 -- From a source tree the module is beside us; otherwise it is installed.
 local root = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../"
@@ -15,17 +14,17 @@ package.path = root .. "examples/?.lua;" .. root .. "lua/?.lua;"
     .. root .. "lua/?/init.lua;" .. package.path
 package.cpath = root .. "build/lua/?.so;" .. package.cpath
 
-local find = require "digest_find"
 local progress = require "digest_progress"
-local report = require "digest_report"
 local sha256 = require "digest_sha256"
+local shell = require "digest_shell"
 
-local complain, quote = progress.complain, find.quote
+local complain, quote = progress.complain, shell.quote
+local grouped, megabytes = progress.grouped, progress.megabytes
 
 local CHUNK = 256 * 1024    -- the most that is read at once
+local LISTED = 10           -- sets, and names of a set, without --all
 
--- Two ways to do the job ------------------------------------------------------
-
+local pool = require("bufpool").new()
 local peak_heap = 0
 local phase                 -- of progress: what is being done
 
@@ -35,50 +34,8 @@ local function note(bytes)
     phase:advance(0, bytes)
 end
 
--- How much to read at once from a file of `size` bytes.
-local function chunk_size(size)
-    return math.max(4096, math.min(size, CHUNK))
-end
-
--- Both ways have digest(file, size), which gives up when the file is longer
--- than `size`, for some files never end, and same(a, b).
+-- Some files never end.
 local LONGER = "longer than when it was listed"
-
-local strings = { name = "strings" }
-
-function strings.digest(file, size)
-    local total = 0
-    sha256.start()
-    while total <= size do
-        local data, err = file:read(chunk_size(size))
-        if err then
-            return nil, err
-        elseif not data then
-            return sha256.finish(), total
-        end
-        note(#data)
-        sha256.update(data, #data)
-        total = total + #data
-    end
-    return nil, LONGER
-end
-
-function strings.same(a, b)
-    repeat
-        local x, y = a:read(CHUNK), b:read(CHUNK)
-        if x ~= y then
-            return false
-        end
-        note(x and #x + #y or 0)
-    until not x
-    return true
-end
-
-function strings.hit_rate()
-    return nil
-end
-
-local pooled = { name = "pooled" }
 
 -- Called by pool:with, which releases the buffer however this ends.
 local function digest_through(buf, file, size)
@@ -100,106 +57,103 @@ local function digest_through(buf, file, size)
     return nil, LONGER
 end
 
-function pooled.digest(file, size)
-    return pooled.pool:with(chunk_size(size), digest_through, file, size)
-end
-
 -- The next piece of a file as a frozen object, of length 0 at its end. Freezing
 -- moves nothing: the bytes stay where the kernel put them.
 local function read_frozen(file)
-    local buf = assert(pooled.pool:writer(CHUNK))
-    local n = buf:readfrom(file, CHUNK)
-    if not n then
-        buf:release()
-        return nil
+    local buf = assert(pool:writer(CHUNK))
+    if buf:readfrom(file, CHUNK) then
+        return buf:freeze()
     end
-    return buf:freeze()
+    buf:release()
 end
 
-function pooled.same(a, b)
+local function same(a, b)
     while true do
         local x, y = read_frozen(a), read_frozen(b)
-        local same = x and y and x == y
-        local more = same and #x > 0
+        local equal = x and y and x == y
+        local more = equal and #x > 0
         note(more and #x + #y or 0)
         -- Without these two the collector would do it, later.
         if x then x:release() end
         if y then y:release() end
         if not more then
-            return same or false
+            return equal or false
         end
     end
 end
 
-function pooled.hit_rate()
-    local stats = pooled.pool:stats()
-    return stats.hits / math.max(1, stats.hits + stats.misses)
-end
-
--- Around it -------------------------------------------------------------------
-
--- Digests the files that are listed, and returns a list of those that could be.
-local function digest(way, files, skipped)
-    local digested = {}
-    for _, file in ipairs(files) do
-        local stream, err = io.open(file.name, "rb")
-        local reason = "unreadable"
-        if stream then
-            local total
-            file.digest, total = way.digest(stream, file.size)
-            stream:close()
-            if not file.digest then
-                err = file.name .. ": " .. total
-                reason = total == LONGER and "changed" or reason
-            elseif total < file.size then
-                err = file.name .. ": shorter than when it was listed"
-                reason = "changed"
-            end
+-- The regular files of one file system below `dir`, as a list of { name, size,
+-- linked }; linked: a further name of a file in the list. nil without a `dir`.
+local function list(dir, figures)
+    local files, seen, found = {}, {}, false
+    phase = progress.phase "find"
+    for record in shell.records("find -H " .. quote(dir)
+        .. " -xdev -printf '%y %s %n %i %p\\0'") do
+        local kind, size, links, inode, name =
+            record:match "^(%a) (%d+) (%d+) (%d+) (.*)$"
+        found = true
+        if kind == "f" then
+            local linked = links ~= "1" and seen[inode]
+            seen[inode] = links ~= "1" or nil
+            files[#files + 1] = { name = name, size = tonumber(size),
+                linked = linked }
+            phase:advance(1, tonumber(size))
+        elseif kind ~= "d" then
+            local key = kind == "l" and "links" or "special"
+            figures[key] = figures[key] + 1
         end
-        if err then
-            complain(err)
-            skipped[reason] = skipped[reason] + 1
-        else
-            digested[#digested + 1] = file
-        end
-        phase:advance(1, 0)
     end
-    return digested
+    phase:finish()
+    return found and files or nil, phase.bytes
 end
 
--- Groups the names whose digest and size are equal; `files` is a list of
--- { name, digest, size }. Empty files waste nothing and are left out, and so
--- are further hard links of one file.
+-- Digests a file. Returns why it could not, a key of figures, and a message.
+local function digest(file)
+    local stream, err = io.open(file.name, "rb")
+    if not stream then
+        return "unreadable", err
+    end
+    local total
+    file.digest, total = pool:with(math.max(4096, math.min(file.size, CHUNK)),
+        digest_through, stream, file.size)
+    stream:close()
+    if not file.digest then
+        return total == LONGER and "changed" or "unreadable",
+            file.name .. ": " .. total
+    elseif total < file.size then
+        return "changed", file.name .. ": shorter than when it was listed"
+    end
+end
+
+-- Groups the files whose digest and size are equal. Empty files waste nothing
+-- and are left out, and so are further hard links of one file.
 local function candidates(files)
     local first, groups = {}, {}
     for _, file in ipairs(files) do
         if file.size > 0 and not file.linked then
             local key = file.digest .. file.size
-            local group = first[key]
-            if not group then
-                first[key] = { file }
-            else
-                group[#group + 1] = file
-                if #group == 2 then
-                    groups[#groups + 1] = group
-                end
+            local group = first[key] or {}
+            first[key] = group
+            group[#group + 1] = file
+            if #group == 2 then
+                groups[#groups + 1] = group
             end
         end
     end
     return groups
 end
 
-local function same_contents(way, a, b)
+local function same_contents(a, b)
     local x, y = io.open(a.name, "rb"), io.open(b.name, "rb")
-    local same = x and y and way.same(x, y)
+    local equal = x and y and same(x, y)
     if x then x:close() end
     if y then y:close() end
-    return same
+    return equal
 end
 
 -- Equal digests of equal sizes are equal contents, until the day they are not.
 -- Returns a list of { size, wasted, names }, those that waste most first.
-local function confirm(way, groups)
+local function confirm(groups)
     local sets, files, bytes = {}, 0, 0
     for _, group in ipairs(groups) do
         files = files + #group - 1
@@ -207,19 +161,18 @@ local function confirm(way, groups)
     end
     phase = progress.phase("compare", files, bytes)
     for _, group in ipairs(groups) do
-        local set = { size = group[1].size, names = { group[1].name } }
+        local size, names = group[1].size, { group[1].name }
         for i = 2, #group do
-            if same_contents(way, group[1], group[i]) then
-                set.names[#set.names + 1] = group[i].name
+            if same_contents(group[1], group[i]) then
+                names[#names + 1] = group[i].name
             else
-                complain(group[i].name, "not what it was, or not " ..
-                    group[1].name)
+                complain(group[i].name, "not what it was, or not " .. names[1])
             end
             phase:advance(1, 0)
         end
-        set.wasted = set.size * (#set.names - 1)
-        if set.wasted > 0 then
-            sets[#sets + 1] = set
+        if #names > 1 then
+            sets[#sets + 1] = { size = size, names = names,
+                wasted = size * (#names - 1) }
         end
     end
     table.sort(sets, function(a, b)
@@ -239,65 +192,107 @@ local function peak_resident()
             return kilobytes * 1024
         end
     end
-    return 0
 end
 
 -- Returns the figures and the sets of duplicates.
-local function run(way, dir, checking)
-    local figures = { empty = 0, bytes = 0, copies = 0, wasted = 0 }
-    for _, reason in ipairs(find.REASONS) do
-        figures[reason] = 0
+local function run(dir, checking)
+    local f = { files = 0, empty = 0, bytes = 0, copies = 0, wasted = 0,
+        unreadable = 0, links = 0, special = 0, changed = 0 }
+    local files, bytes = list(dir, f)
+    if not files then
+        os.exit(2)          -- find has said why
     end
-    local files, bytes = find.list(dir, figures)
+    local digested = {}
     phase = progress.phase("read and hash", #files, bytes)
-    files = digest(way, files, figures)
-    figures.seconds = phase:finish()
-    figures.files = #files
     for _, file in ipairs(files) do
-        figures.bytes = figures.bytes + file.size
-        figures.empty = figures.empty + (file.size == 0 and 1 or 0)
+        local reason, message = digest(file)
+        if reason then
+            complain(message)
+            f[reason] = f[reason] + 1
+        else
+            digested[#digested + 1] = file
+            f.bytes = f.bytes + file.size
+            f.empty = f.empty + (file.size == 0 and 1 or 0)
+        end
+        phase:advance(1, 0)
     end
-    figures.skipped = 0
-    for _, reason in ipairs(find.REASONS) do
-        figures.skipped = figures.skipped + figures[reason]
-    end
+    f.seconds, f.files = phase:finish(), #digested
+    f.speed = f.bytes / math.max(f.seconds, 1e-9)
+    f.skipped = f.unreadable + f.links + f.special + f.changed
     local sets
-    sets, figures.confirmed = confirm(way, candidates(files))
-    figures.sets = #sets
+    sets, f.confirmed = confirm(candidates(digested))
+    f.sets = #sets
     for _, set in ipairs(sets) do
-        figures.copies = figures.copies + #set.names - 1
-        figures.wasted = figures.wasted + set.wasted
+        f.copies = f.copies + #set.names - 1
+        f.wasted = f.wasted + set.wasted
     end
-    figures.hit_rate = way.hit_rate()
-    figures.heap = peak_heap
-    figures.resident = peak_resident()
+    local stats = pool:stats()
+    f.hit_rate = stats.hits / math.max(1, stats.hits + stats.misses)
+    f.heap, f.resident = peak_heap, peak_resident()
     if checking then
-        figures.agree, figures.differ = sha256.check(files)
+        f.agree, f.differ = sha256.check(digested)
     end
-    return figures, sets
+    return f, sets
 end
 
--- Runs this very script once more, so that one way's peaks are not the other's,
--- and returns its figures.
-local function run_apart(way, dir, checking)
-    local words, first = {}, 0
-    while arg[first - 1] do
-        first = first - 1
+-- What it prints --------------------------------------------------------------
+
+local function seconds(n)
+    return ("%.2f s"):format(n)
+end
+
+local ROWS = {
+    { "files", "files" }, { "  of them empty", "empty" }, { "bytes", "bytes" },
+    { "skipped", "skipped" }, { "  unreadable", "unreadable" },
+    { "  symbolic links", "links" }, { "  special files", "special" },
+    { "  changed meanwhile", "changed" },
+    { "read and hashed in", "seconds", seconds },
+    { "speed", "speed", function(n) return megabytes(n) .. "/s" end },
+    { "duplicate sets", "sets" }, { "  redundant files", "copies" },
+    { "  bytes wasted", "wasted" }, { "  confirmed in", "confirmed", seconds },
+    { "pool hit rate", "hit_rate", function(n)
+        return ("%.2f %%"):format(n * 100)
+    end },
+    { "peak Lua heap", "heap", megabytes },
+    { "peak resident memory", "resident", megabytes },
+    { "sha256sum agrees on", "agree" }, { "sha256sum differs on", "differ" },
+}
+
+local function print_figures(dir, figures)
+    print(dir)
+    for _, row in ipairs(ROWS) do
+        local label, n, show = row[1], figures[row[2]], row[3] or grouped
+        if n then
+            print(("%-22s%18s"):format(label, show(n)))
+        end
     end
-    for i = first, 0 do
-        words[#words + 1] = quote(arg[i])
+end
+
+-- Names are on one line, without what a terminal would obey.
+local function print_duplicates(sets, all)
+    local shown = all and #sets or math.min(#sets, LISTED)
+    if shown > 0 then
+        print(shown == #sets and "Duplicates:" or
+            ("The %d largest of %s sets of duplicates, --all lists all:")
+            :format(shown, grouped(#sets)))
     end
-    words[#words + 1] = "--figures --" .. way.name
-    words[#words + 1] = checking and "--check" or ""
-    words[#words + 1] = "-- " .. quote(dir)
-    local pipe = assert(io.popen(table.concat(words, " "), "r"))
-    local figures = {}
-    for key, value in pipe:read "*a":gmatch "(%S+)=(%S+)\n" do
-        figures[key] = tonumber(value)
+    for i = 1, shown do
+        local set = sets[i]
+        local most = all and #set.names or math.min(#set.names, LISTED)
+        print(("  %s bytes wasted by %s files of %s bytes"):format(
+            grouped(set.wasted), grouped(#set.names), grouped(set.size)))
+        for k = 1, most do
+            print("    " .. set.names[k]:gsub("%c", function(c)
+                return ("\\%03d"):format(c:byte())
+            end))
+        end
+        if most < #set.names then
+            print(("    and %s more"):format(grouped(#set.names - most)))
+        end
     end
-    pipe:close()
-    return assert(figures.files and figures,
-        "the run with " .. way.name .. " failed")
+    if shown > 0 then
+        print()
+    end
 end
 
 -- The command line ------------------------------------------------------------
@@ -311,10 +306,6 @@ systems.
 
   --check     has sha256sum digest the files too; status 1 when it differs
   --all       lists all duplicates, not only of the ten largest sets
-  --json      prints figures and all duplicates as JSON; a byte of a name that
-              is no UTF-8 becomes one of U+DC80 to U+DCFF
-  --strings   does the job with Lua strings instead
-  --compare   does it both ways and prints the figures side by side
   --help      prints this
 
 Progress and messages go to standard error.
@@ -326,68 +317,25 @@ local function usage(message)
     os.exit(2)
 end
 
-local OPTIONS = { check = true, all = true, json = true, strings = true,
-    compare = true, help = true, pooled = true, figures = true }
+local OPTIONS = { check = true, all = true, help = true }
 
-local function parse(words)
-    local options, dir, no_more = {}, nil, false
-    for _, word in ipairs(words) do
-        local option = not no_more and word:match "^%-%-(.*)$"
-        if option == "" then
-            no_more = true
-        elseif option then
-            options[option] = OPTIONS[option]
-                or usage("unknown option " .. word)
-        else
-            dir = dir and usage "more than one directory" or word
-        end
+local options, dir = {}, nil
+for i, word in ipairs(arg) do
+    local option = arg[i - 1] ~= "--" and word:match "^%-%-(.+)$"
+    if option then
+        options[option] = OPTIONS[option] or usage("unknown option " .. word)
+    elseif word ~= "--" then
+        dir = dir and usage "more than one directory" or word
     end
-    if options.compare and (options.json or options.all) then
-        usage "--compare prints figures only: not with --json or --all"
-    end
-    -- A directory named like an option must not look like one to find.
-    return options, (dir or "/usr/share"):gsub("^%-", "./-")
 end
-
-local options, dir = parse(arg)
+-- A directory named like an option must not look like one to find.
+dir = (dir or "/usr/share"):gsub("^%-", "./-")
 if options.help then
     io.write(HELP)
     os.exit(0)
 end
-if not find.exists(dir) then
-    os.exit(2)
-end
 
-local names, reports, sets = {}, {}, nil
-if options.compare then
-    complain "a run that does not count: whoever is first waits for the disk"
-    run_apart(pooled, dir, false)
-    for i, way in ipairs { strings, pooled } do
-        complain(way.name)
-        names[i] = way.name
-        reports[i] = run_apart(way, dir, options.check)
-    end
-else
-    local way = options.strings and strings or pooled
-    if way == pooled then
-        pooled.pool = require "bufpool".new()
-    end
-    names[1] = way.name
-    reports[1], sets = run(way, dir, options.check)
-end
-
-if options.figures then
-    for key, value in pairs(reports[1]) do
-        print(("%s=%.17g"):format(key, value))
-    end
-elseif options.json then
-    report.print_json(dir, reports[1], sets)
-else
-    report.print_duplicates(sets or {}, options.all)
-    report.print(dir, names, reports)
-end
-for _, figures in ipairs(reports) do
-    if (figures.differ or 0) > 0 then
-        os.exit(1)
-    end
-end
+local figures, sets = run(dir, options.check)
+print_duplicates(sets, options.all)
+print_figures(dir, figures)
+os.exit((figures.differ or 0) > 0 and 1 or 0)

@@ -1,8 +1,8 @@
 -- SHA-256 by OpenSSL, and by coreutils' sha256sum as a second opinion, for
 -- examples/digest.lua.
 local ffi = require "ffi"
-local find = require "digest_find"
 local progress = require "digest_progress"
+local shell = require "digest_shell"
 
 ffi.cdef [[
 typedef struct evp_md_ctx_st EVP_MD_CTX;
@@ -55,37 +55,29 @@ end
 -- how many digests agree and how many do not. -z keeps it from rewriting odd
 -- names.
 function sha256.check(files)
-    local names = os.tmpname()
-    local out = assert(io.open(names, "wb"))
-    local expected, sizes, bytes = {}, {}, 0
+    local list = os.tmpname()
+    local out = assert(io.open(list, "wb"))
+    local by_name, bytes, agree = {}, 0, 0
     for _, file in ipairs(files) do
         out:write(file.name, "\0")
-        expected[file.name] = hex(file.digest)
-        sizes[file.name] = file.size
+        by_name[file.name] = file
         bytes = bytes + file.size
     end
     out:close()
     local phase = progress.phase("check with sha256sum", #files, bytes)
-    local pipe = assert(io.popen("exec xargs -r -0 -a " .. find.quote(names)
-        .. " sha256sum -z --", "r"))
-    local agree, rest = 0, ""
-    for piece in function() return pipe:read(1024) end do
-        local at = 1
-        rest = rest .. piece
-        for sum, name, after in rest:gmatch "(%x+) [ *]([^%z]+)%z()" do
-            if expected[name] == sum then
-                agree = agree + 1
-                expected[name] = nil
-            end
-            phase:advance(1, sizes[name] or 0)
-            at = after
+    for record in shell.records("xargs -r -0 -a " .. shell.quote(list)
+        .. " sha256sum -z --") do
+        local sum, name = record:match "^(%x+) [ *](.*)$"
+        local file = by_name[name]
+        if file and hex(file.digest) == sum then
+            agree = agree + 1
+            by_name[name] = nil
         end
-        rest = rest:sub(at)
+        phase:advance(1, file and file.size or 0)
     end
-    pipe:close()
-    os.remove(names)
+    os.remove(list)
     phase:finish()
-    for name in pairs(expected) do
+    for name in pairs(by_name) do
         progress.complain(name, "sha256sum does not agree")
     end
     return agree, #files - agree
