@@ -230,7 +230,7 @@ end
 
 -- The report -----------------------------------------------------------------
 
-local time, line = report.time, report.line
+local time = report.time
 
 local function text()
     for _, cell in ipairs(data.cells) do
@@ -251,144 +251,11 @@ local function text()
     end
 end
 
-local function columns()
-    local names, seen = {}, {}
-    for _, rival in ipairs(RIVALS) do
-        if not seen[rival[2]] then
-            seen[rival[2]] = true
-            names[#names + 1] = rival[2]
-        end
-    end
-    return names
-end
-
--- The highest rate of a cell, which is set in bold. `memset` is not a pool, and
--- does not count.
-local function fastest(cell)
-    local best = 0
-    for name, f in pairs(cell.rivals) do
-        best = name == "memset" and best or math.max(best, f.rate)
-    end
-    return best
-end
-
--- Time per buffer; an allocator has two figures, for calloc and for malloc.
-local function throughput_table(add, pattern, threads)
-    local names = columns()
-    local began
-    for _, cell in ipairs(data.cells) do
-        if cell.pattern == pattern and cell.threads == threads then
-            if not began then
-                began = true
-                add ""
-                add(("%s, %d thread%s:"):format(pattern, threads,
-                    threads == 1 and "" or "s"))
-                add ""
-                add("| class, dirty | " .. table.concat(names, " | ") .. " |")
-                add("|---" .. ("|---"):rep(#names) .. "|")
-            end
-            local values = { cell.class .. ", " .. cell.dirty }
-            for k, name in ipairs(names) do
-                local parts = {}
-                for _, rival in ipairs(RIVALS) do
-                    local f = cell.rivals[rival[1]]
-                    if rival[2] == name and f then
-                        parts[#parts + 1] = (f.rate == fastest(cell)
-                            and "**%s**" or "%s"):format(time(1e9 / f.rate))
-                    end
-                end
-                values[k + 1] = table.concat(parts, " / ")
-            end
-            add(line(values, #names + 1))
-        end
-    end
-end
-
-local function latency_table(add, cell)
-    if cell.class ~= "4KiB" or cell.dirty ~= "64" or cell.threads == 8
-        or cell.threads == 2 and cell.pattern ~= "pass" then
-        return
-    end
-    add ""
-    add(("| %s, %d thread%s | p50 | p99 | p99.9 | p99.99 | worst |"):format(
-        cell.pattern, cell.threads, cell.threads == 1 and "" or "s"))
-    add "|---|---|---|---|---|---|"
-    for _, rival in ipairs(RIVALS) do
-        local f = cell.rivals[rival[1]]
-        if f then
-            add(line({ rival[1], time(f.p50), time(f.p99), time(f.p999),
-                time(f.p9999), time(f.worst) }, 6))
-        end
-    end
-end
-
-local function memory_table(add)
-    local seen = {}
-    local function mib(kib)
-        return report.number(math.max(kib, 0) / 1024)
-    end
-    for _, rival in ipairs(RIVALS) do
-        local values, any = { rival[1] }, false
-        for k, class in ipairs(CLASSES) do
-            local function of(name)
-                return figure("burst", 8, class[1], "all", rival[1], name)
-            end
-            if of "peak" then
-                any = true
-                values[k + 1] = mib(of "peak") .. " / " .. mib(of "after")
-            end
-        end
-        if any then
-            seen[#seen + 1] = line(values, #CLASSES + 1)
-        end
-    end
-    if #seen > 0 then
-        add ""
-        add "| MiB, peak / after | 4 KiB | 64 KiB | 256 KiB | 1 MiB |"
-        add "|---|---|---|---|---|"
-        add(table.concat(seen, "\n"))
-    end
-end
-
 local function markdown()
-    local out = {}
-    local function add(row)
-        out[#out + 1] = row
-    end
-    add(("Machine: %s; all threads run on two of them. %s. Each figure is the "
-        .. "median of %d, or of three times as many in `same` with 1 thread."
-        ):format(
-        data.machine, data.packages, data.repeats))
-    add ""
-    add "### Targets"
-    add ""
-    add "| what | against | wanted | measured | |"
-    add "|---|---|---|---|---|"
-    for _, v in ipairs(verdicts) do
-        add(line({ v.what, v.against, v.want, v.got,
-            v.met and "met" or "**missed**" }, 5))
-    end
-    add ""
-    add "### Time per buffer"
-    add ""
-    add("Elapsed time, divided by the number of buffers that all threads "
-        .. "together gave back. An allocator has two figures: with calloc / "
-        .. "with malloc and memset. The best time of a line is bold, memset "
-        .. "apart.")
-    for _, pattern in ipairs(PATTERNS) do
-        for _, threads in ipairs(THREADS) do
-            throughput_table(add, pattern, threads)
-        end
-    end
-    add ""
-    add "### Latency of take and give, 4 KiB, 64 dirty"
-    for _, cell in ipairs(data.cells) do
-        latency_table(add, cell)
-    end
-    add ""
-    add "### Resident memory, bursts of 8 threads, all dirty"
-    memory_table(add)
-    return table.concat(out, "\n")
+    return ("Machine: %s; all threads run on two of them. %s. Each figure is "
+        .. "the median of %d, or of three times as many in `same` with 1 "
+        .. "thread. %s"):format(data.machine, data.packages, data.repeats,
+        report.targets(verdicts))
 end
 
 -- A plot of value_of(figures) for each cell that pick(cell) gives a name.

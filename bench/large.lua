@@ -261,34 +261,29 @@ local function clear_table(add, points)
 end
 
 local function markdown()
+    return ("Machine: %s. %s. The targets say how many times as fast as the "
+        .. "best allocator bufpool is; what is less than %d %% slower counts "
+        .. "as equal. %s"):format(data.machine, data.packages, NOISE * 100,
+        report.targets(verdicts))
+end
+
+-- What the page leaves to the plots and to the JSON file.
+local function tables()
     local out = {}
     local function add(row)
         out[#out + 1] = row
     end
-    add(("Machine: %s. %s."):format(data.machine, data.packages))
     if data.cells[1] then
-        add ""
-        add(("### Targets\n\nHow many times as fast as the best allocator "
-            .. "bufpool is. What is less than %d %% slower counts as equal.")
-            :format(NOISE * 100))
-        local list = {}
-        for k, v in ipairs(verdicts) do
-            list[k] = { v.what, v.against, v.want, v.got,
-                v.met and "met" or "**missed**" }
-        end
-        rows(add, { "what", "against", "wanted", "measured", "" }, list)
-        add ""
-        add(("### Time per buffer\n\nProcessor time, one thread. An allocator "
-            .. "has two figures: with calloc / with malloc and memset. Each is "
-            .. "the least of %d. The best time of a line is bold, memset "
-            .. "apart."):format(data.repeats))
+        add(("\nProcessor time for a buffer, one thread. An allocator has two "
+            .. "figures: with calloc / with malloc and memset. Each is the "
+            .. "least of %d."):format(data.repeats))
         throughput(add)
-        add "\n### Resident memory, 8 threads, 8 buffers of 2 MiB each, dirtied"
+        add "\nResident memory, 8 threads, 8 buffers of 2 MiB each, dirtied"
         memory(add)
     end
     for _, mode in ipairs { "small", "huge" } do
         if data.clearing[mode][1] then
-            add(("\n### Clearing, %s\n\nEach is the median of %d."):format(
+            add(("\nClearing, %s. Each is the median of %d."):format(
                 mode == "small" and "pages of 4 KiB" or "huge pages",
                 data.clears))
             clear_table(add, data.clearing[mode])
@@ -364,7 +359,7 @@ local function curves()
         end)
 end
 
-print((markdown():gsub("%*%*", "")))
+print(markdown(), (tables():gsub("%*%*", "")))
 if options.out then
     local path = options.out .. "/large-performance"
     report.save_json(path .. ".json", { machine = data.machine,

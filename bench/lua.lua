@@ -685,16 +685,6 @@ local function ratios(r, cell)
     return table.concat(parts, " / ")
 end
 
-local function rivals(r)
-    local names = {}
-    for _, cell in ipairs(r.cells) do
-        if cell.rival and not cell.missing then
-            names[#names + 1] = cell.name
-        end
-    end
-    return table.concat(names, " / ")
-end
-
 local function text(data)
     for _, mode in ipairs { "on", "off" } do
         print(("JIT %s: ns per operation, and ratio to each rival"):format(
@@ -748,40 +738,14 @@ local function verdicts(data)
 end
 
 local function markdown(data)
-    local out = {}
-    local function add(...)
-        out[#out + 1] = string.format(...)
+    local list = verdicts(data)
+    for _, v in ipairs(list) do
+        v.want, v.got = ("%.3g"):format(v.want), ("%.3g"):format(v.got)
     end
-    add("Machine: %s. %s, %s. Each figure is the median of %d.",
-        report.machine(), data.version, data.arch, data.repeats)
-    add ""
-    add "Targets: time (or memory) of bufpool divided by that of the rival:"
-    add ""
-    add "| what | against | at most | measured | |"
-    add "|---|---|---|---|---|"
-    for _, v in ipairs(verdicts(data)) do
-        add("| %s | %s | %s | %s | %s |", v.what, v.against, ("%.3g"):format(
-            v.want), ("%.3g"):format(v.got), v.met and "met" or "**missed**")
-    end
-    for _, mode in ipairs { "on", "off" } do
-        add ""
-        add("JIT %s: ns per operation, and the ratio to each rival of the row:",
-            mode)
-        for _, r in ipairs(data[mode]) do
-            add ""
-            add("| %s | ns | | ratio to %s |", r.name, rivals(r))
-            add "|---|---|---|---|"
-            for _, cell in ipairs(r.cells) do
-                if not cell.missing then
-                    add("| %s | %s | %s | %s |", cell.rival and cell.name
-                        or "**" .. cell.name .. "**", number(cell.ns), r.memory
-                        and ("%.4g MB peak"):format(cell.mb) or "",
-                        ratios(r, cell))
-                end
-            end
-        end
-    end
-    return table.concat(out, "\n")
+    return ("Machine: %s. %s, %s. Each figure is the median of %d. The targets "
+        .. "are the time, or the memory, of bufpool divided by that of the "
+        .. "rival. %s"):format(report.machine(), data.version, data.arch,
+        data.repeats, report.targets(list))
 end
 
 -- A bar for each cell, with the figure for the JIT off as a red frame.

@@ -314,6 +314,23 @@ end
 
 local BEGIN, END = "<!-- bench: begin -->\n", "<!-- bench: end -->"
 
+---How many targets are met, and a table of those that are not. Each has what
+---was measured, against whom, what was wanted and what was got, and whether it
+---was met.
+function report.targets(list)
+    local met, out = 0, {}
+    for _, v in ipairs(list) do
+        met = met + (v.met and 1 or 0)
+        if not v.met then
+            out[#out + 1] = report.line({ v.what, v.against, v.want, v.got }, 4)
+        end
+    end
+    local text = ("%d of %d targets are met%s."):format(met, #list,
+        #out > 0 and ", and these are not" or "")
+    return #out == 0 and text or text .. "\n\n| what | against | wanted | "
+        .. "measured |\n|---|---|---|---|\n" .. table.concat(out, "\n")
+end
+
 ---Puts text between the marker lines of a document.
 function report.insert(path, text)
     local file = assert(io.open(path))
