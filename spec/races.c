@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -30,6 +31,7 @@
 #include "core/hook.h"
 #include "core/registry.h"
 #include "core/stats.h"
+#include "core/table.h"
 #include "core/ticket.h"
 #include "support/process.h"
 
@@ -726,6 +728,172 @@ a_child_finds_every_pool_whole(void **state)
 	assert_int_equal(bad, 0);
 }
 
+static uint64_t slow_ticket;
+
+static uint64_t
+detach(void)
+{
+	return bufpool_detach(bufpool_checkout(pool, 1));
+}
+
+static void
+detach_slowly(void)
+{
+	slow_ticket = detach();
+}
+
+static void
+adopt_this(uint64_t wanted)
+{
+	ticket = wanted;
+	adopt_ticket();
+	assert_int_equal(adopted, 0);
+}
+
+/* One has seen the first two of four spare entries when another takes all, and
+ * gives the first back to the same stack: for that, what is given goes to the
+ * other stack once, from where the last one is taken. The second entry is in
+ * use, so none may find it on the stack. */
+static void
+a_slow_ticket_does_not_take_the_entry_of_another(void **state)
+{
+	enum { MANY = 64 };	/* more entries than were ever used */
+	struct actor slow = { .act = detach_slowly };
+	uint64_t held[MANY], mine[5];
+
+	(void)state;
+	pool = new_pool();
+	for (int i = 0; i < MANY; i++)
+		held[i] = detach();
+	for (int i = 0; i < 4; i++)
+		adopt_this(held[i]);
+	assert_true(start(&slow, "ticket: popping", 1));
+	for (int i = 0; i < 4; i++)
+		mine[i] = detach();
+	adopt_this(mine[3]);
+	mine[3] = detach();
+	adopt_this(mine[0]);
+	finish(&slow);
+	mine[0] = slow_ticket;
+	mine[4] = detach();
+	for (int i = 0; i < 5; i++)
+		adopt_this(mine[i]);
+	for (int i = 4; i < MANY; i++)
+		adopt_this(held[i]);
+	assert_int_equal(atomic_load(&pool->in_transit), 0);
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
+/* Has more buffers than the calls do away with that end it: it is left on the
+ * stack of pools that are ending. */
+static struct bufpool *
+pool_that_ends_slowly(void)
+{
+	const struct bufpool_class_config class = { SMALL, 4 * REGISTRY_WORK };
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.classes = &class;
+	config.class_count = 1;
+	p = bufpool_create(&config);
+	CHECK(p != NULL, "no pool");
+	return p;
+}
+
+static void
+finish_a_little(void)
+{
+	bp_registry_finish(1);
+}
+
+/* One has seen the first two pools that are ending when another ends both, and
+ * their places are those of new pools, of which the first is ending as well:
+ * the second is whole, and stays so. */
+static void
+a_slow_end_does_not_take_a_pool_that_lives(void **state)
+{
+	struct actor slow = { .act = finish_a_little };
+	struct bufpool *first = pool_that_ends_slowly();
+	struct bufpool *second = pool_that_ends_slowly(), *next;
+	struct bufpool_buf *last[] = { bufpool_checkout(second, 1),
+				       bufpool_checkout(first, 1) };
+
+	(void)state;
+	bufpool_destroy(second);
+	bufpool_destroy(first);
+	bufpool_release(last[0]);
+	bufpool_release(last[1]);
+	assert_true(start(&slow, "ending: popping", 1));
+	assert_true(bp_registry_finish(UINT_MAX));
+	next = pool_that_ends_slowly();
+	assert_ptr_equal(next, first);
+	pool = new_pool();
+	assert_ptr_equal(pool, second);
+	last[0] = bufpool_checkout(next, 1);
+	bufpool_destroy(next);
+	bufpool_release(last[0]);
+	finish(&slow);
+	assert_true(bp_registry_finish(UINT_MAX));
+	assert_int_equal(pools_left(), 1);
+	warm_up();
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
+/* An actor can also be stopped where it makes memory accessible. */
+__attribute__((visibility("default"))) int
+mprotect(void *at, size_t bytes, int access)
+{
+	static int (*real)(void *, size_t, int);
+
+	if (watched && stop.place != NULL)
+		come_to("mprotect");
+	if (real == NULL)
+		*(void **)&real = dlsym(RTLD_NEXT, "mprotect");
+	return real(at, bytes, access);
+}
+
+#define ITEM 65536	/* as much as a table makes accessible at a time */
+
+static struct table table;
+static int64_t extended;
+static int extend_errno;
+
+static void
+extend(void)
+{
+	extended = bp_table_extend(&table);
+	extend_errno = errno;
+}
+
+/* Two want the same new entry: one gets it, the other the next one, or none
+ * where there is no more. */
+static void
+an_entry_of_a_table_is_taken_once(void **state)
+{
+	static const uint32_t used[] = { 0, 10, 63 };
+
+	(void)state;
+	assert_true(bp_table_init(&table, ITEM, 64));
+	for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+		struct actor slow = { .act = extend };
+		bool room = used[i] + 1 < table.limit;
+
+		while (table_used(&table) < used[i])
+			assert_true(bp_table_extend(&table) >= 0);
+		assert_true(start(&slow, "mprotect", 1));
+		assert_int_equal(bp_table_extend(&table), used[i]);
+		finish(&slow);
+		assert_true(extended == (room ? (int64_t)used[i] + 1 : -1));
+		assert_true(room || extend_errno == ENOMEM);
+		assert_int_equal(table_used(&table), used[i] + 1U + room);
+	}
+}
+
 int
 main(void)
 {
@@ -740,6 +908,10 @@ main(void)
 		    a_slow_pop_does_not_bring_back_what_another_popped),
 		cmocka_unit_test(a_ticket_that_was_found_is_adopted_once),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
+		cmocka_unit_test(
+		    a_slow_ticket_does_not_take_the_entry_of_another),
+		cmocka_unit_test(a_slow_end_does_not_take_a_pool_that_lives),
+		cmocka_unit_test(an_entry_of_a_table_is_taken_once),
 	};
 
 	bufpool_hook = come_to;

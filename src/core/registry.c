@@ -8,6 +8,7 @@
 
 #include "fork.h"
 #include "forked.h"
+#include "hook.h"
 #include "name.h"
 #include "registry.h"
 #include "settings.h"
@@ -146,6 +147,7 @@ pop_ending(void)
 		p = table_at(&pools, (uint32_t)head - 1);
 		next = atomic_load_explicit(&p->next_ending,
 					    memory_order_relaxed);
+		hook("ending: popping");
 	} while (!atomic_compare_exchange_weak_explicit(
 	    &ending, &head, ((head >> 32) + 1) << 32 | next,
 	    memory_order_acquire, memory_order_acquire));

@@ -128,6 +128,7 @@ pop_entry(_Atomic uint64_t *stack)
 			return -1;
 		e = table_at(&entries, (uint32_t)head - 1);
 		next = atomic_load_explicit(&e->next, memory_order_relaxed);
+		hook("ticket: popping");
 	} while (!atomic_compare_exchange_weak_explicit(	/* T4 */
 	    stack, &head, ((head >> 32) + 1) << 32 | next,
 	    memory_order_acquire, memory_order_acquire));
