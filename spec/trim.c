@@ -214,6 +214,31 @@ trims_some_at_a_time(void **state)
 	bufpool_destroy(p);
 }
 
+/* Of spans of huge pages, what nobody has taken yet goes as well. */
+static void
+trims_the_rest_of_a_span_at_last(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+	int more = 1;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.four_kib_count = config.sixty_four_kib_count = 0;
+	config.two_fifty_six_kib_count = config.one_mib_count = 0;
+	config.huge_pages = 1;
+	p = bufpool_create(&config);
+	bufpool_release(bufpool_checkout(p, 4096));
+	bufpool_release(bufpool_checkout(p, 65536));
+	for (int calls = 0; more; calls++) {
+		assert_in_range(calls, 0, 100);
+		assert_in_range(bufpool_trim_some(p, 1 << 20, &more), 1,
+				1 << 20);
+	}
+	assert_int_equal(stats_of(p).committed_bytes, 0);
+	bufpool_destroy(p);
+}
+
 static pthread_barrier_t both;
 
 static void *
@@ -257,6 +282,7 @@ main(void)
 		cmocka_unit_test(one_trim_gives_a_burst_back_to_the_system),
 		cmocka_unit_test(what_lies_idle_decays),
 		cmocka_unit_test(trims_some_at_a_time),
+		cmocka_unit_test(trims_the_rest_of_a_span_at_last),
 		cmocka_unit_test(two_trims_at_once_leave_the_counts),
 	};
 

@@ -6,8 +6,8 @@ local ipairs, pairs, insert = ipairs, pairs, table.insert
 
 local next_pool = core.next_pool
 
--- The fields of a pool, of large memory, and of a class. COUNTERS count what has
--- happened, GAUGES what there is.
+-- The fields of a pool, of large memory, and of a class. COUNTERS count what
+-- has happened, GAUGES what there is.
 local stats = {
     COUNTERS = { "hits", "misses", "wiped_bytes", "gc_returns", "lost" },
     GAUGES = {

@@ -229,6 +229,17 @@ bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
 	return done;
 }
 
+bool
+bp_arena_has_blanks(const struct bufpool_arena *a)
+{
+	unsigned rings = layout_rings(a->layout);
+
+	for (unsigned r = 0; r < rings; r++)
+		if ((uint32_t)atomic_load(&a->blank[r].resident.head) != 0)
+			return true;
+	return false;
+}
+
 /* Blanks that have pages make room first. */
 static bool
 commit_bytes(struct bufpool_arena *a, size_t bytes)

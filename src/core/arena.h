@@ -153,6 +153,9 @@ size_t bp_arena_retry(struct bufpool_arena *a, size_t most);
  * or of each ring none after one that the system refuses. Returns bytes. */
 size_t bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
 
+/* Whether any blanks have pages. The system may refuse to take them. */
+bool bp_arena_has_blanks(const struct bufpool_arena *a);
+
 /* Bytes that can still be committed. */
 static inline size_t
 arena_room(const struct bufpool_arena *a)

@@ -207,9 +207,14 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 	}
 	for (unsigned c = p->layout.classes; c-- > 0 && left > 0;)
 		done += trim_class(p, c, &left, left == most);
-	if (left > 0)
-		done += bp_arena_give_blanks(&p->arena, left, false);
-	*more = left < most && has_spare(p);
+	if (left > 0) {
+		size_t blank = bp_arena_give_blanks(&p->arena, left, false);
+
+		done += blank;
+		left -= blank < left ? blank : left;
+	}
+	*more = left < most &&
+	    (has_spare(p) || bp_arena_has_blanks(&p->arena));
 	return done;
 }
 
