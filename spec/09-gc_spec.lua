@@ -61,6 +61,34 @@ describe("dropping buffers without releasing them", function()
         end)
     end
 
+    for _, what in ipairs {
+        { "buffers", "pool:checkout(1e6)" },
+        { "frozen objects", "pool:checkout(1e6):freeze()" },
+        { "slices", "pool:checkout(1e6):freeze():slice(9, 99)" },
+        { "slices whose parent was released", "local f = "
+            .. "pool:checkout(1e6):freeze() f:slice(9, 99) f:release()" },
+        { "clones of clones that were released", "local f = "
+            .. "pool:checkout(1e6):freeze() local g, h = f:clone(), f:clone() "
+            .. "f:release() g:clone() g:release() h:release()" },
+        { "frozen handles", "pool:borrow(1e6):freeze()" },
+        { "frozen handles of a scratch", "pool:scratch(function(out) "
+            .. "out:resize(1e6):freeze() end)" },
+        { "parts of a ticket", "local f = pool:checkout(1e6):freeze() "
+            .. "local t = f:slice(9, 99):share() f:release() "
+            .. "bufpool.adopt(t):clone()" },
+    } do
+        it("has 64 MiB out at most: " .. what[1], function()
+            local most = tonumber(helper.child_ok(measure .. ([[
+                local pool = bufpool.new()
+                for _ = 1, 2000 do
+                    (function() %s end)()
+                end
+                print(pool:stats().peak_bytes_checked_out)
+            ]]):format(what[2])))
+            assert.is_true(most <= 64 * MiB, most .. " bytes")
+        end)
+    end
+
     it("keeps off-heap memory under the live heap with 200 MB of tables",
         function()
             local heap, most = helper.child_ok(measure .. [[

@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "box.h"
 #include "core/system.h"
 
@@ -25,4 +27,36 @@ bp_box_draw_cookie(void)
 		atomic_compare_exchange_strong(
 		    &bp_box_cookie_drawn, &none,
 		    (bp_system_random() | 1) << KIND_BITS);
+}
+
+void
+bp_box_share(struct bufpool_frozen_box *from, struct bufpool_frozen_box *to)
+{
+	struct bufpool_share *share = from->share;
+
+	to->account = from->account;
+	if (share == NULL)
+		share = calloc(1, sizeof *share);
+	if (share == NULL)
+		return;
+	if (from->share == NULL) {
+		from->share = share;
+		share->charged = from->charged;
+		share->boxes = 1;
+		from->charged = 0;
+	}
+	to->share = share;
+	share->boxes++;
+}
+
+void
+bp_box_unshare(struct bufpool_frozen_box *box)
+{
+	struct bufpool_share *share = box->share;
+
+	box->share = NULL;
+	if (--share->boxes > 0)
+		return;
+	box_charge(box->account, &share->charged, 0);
+	free(share);
 }

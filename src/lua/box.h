@@ -62,6 +62,7 @@ struct bufpool_frozen_box {
 	struct bufpool_account *account;
 	double charged;
 	int32_t epoch;		/* changes on release */
+	struct bufpool_share *share;	/* in the charge; NULL: it has none */
 };
 
 struct bufpool_pool_box {
@@ -423,6 +424,19 @@ box_narrow(struct bufpool_frozen_box *box, size_t offset, size_t len)
 	box->len = len;
 }
 
+/* What boxes of one VM are charged together, for memory that they share: it
+ * stays charged until the last of them lets go. */
+struct bufpool_share {
+	double charged;
+	size_t boxes;
+};
+
+/* `to` is another box for the memory of `from`. Without memory for the struct
+ * that stays charged to `from` alone. */
+void bp_box_share(struct bufpool_frozen_box *from,
+		  struct bufpool_frozen_box *to);
+void bp_box_unshare(struct bufpool_frozen_box *box);
+
 /* Takes the reference out of its box; NULL when there was none. */
 static inline struct bufpool_frozen *
 box_disown_frozen(struct bufpool_frozen_box *box)
@@ -435,6 +449,8 @@ box_disown_frozen(struct bufpool_frozen_box *box)
 	box->len = 0;
 	if (box->account != NULL)
 		box_charge(box->account, &box->charged, 0);
+	if (box->share != NULL)
+		bp_box_unshare(box);
 	return frozen;
 }
 

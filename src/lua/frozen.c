@@ -29,8 +29,8 @@ frozen_gc(lua_State *L)
 	return 0;
 }
 
-/* Another object for `len` bytes from `offset`. It shares the memory, which
- * stays charged to the first object. */
+/* Another object for `len` bytes from `offset`. It shares the memory, and what
+ * is charged for that. */
 static int
 share_memory(lua_State *L, const char *function, size_t offset, size_t len)
 {
@@ -38,7 +38,7 @@ share_memory(lua_State *L, const char *function, size_t offset, size_t len)
 
 	to = box_new(L, KIND_FROZEN, sizeof *to);
 	box = argument_self(L, KIND_FROZEN, function);
-	to->account = box->account;
+	bp_box_share(box, to);
 	box_own_frozen(to, bufpool_frozen_ref(box->frozen),
 		       len > 0 ? box->at + offset : box->at, len);
 	return 1;

@@ -31,14 +31,17 @@ core_reclaim(lua_State *L)
 }
 
 /* core.frozen_box(): a frozen object with nothing inside, which calls.freeze
- * fills. */
+ * fills with what a handle had. The checkout of that has paid nothing, as it
+ * was charged to nobody. */
 static int
 core_frozen_box(lua_State *L)
 {
-	struct bufpool_frozen_box *box =
-		box_new(L, KIND_FROZEN, sizeof *box);
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+	struct bufpool_frozen_box *box;
 
-	box->account = lua_touserdata(L, UP_ACCOUNT);
+	collector_pay(L, account);
+	box = box_new(L, KIND_FROZEN, sizeof *box);
+	box->account = account;
 	return 1;
 }
 
