@@ -162,7 +162,7 @@ HOOKED = $(addprefix $(BUILD)/spec/,progress races work)
 WITH_LUA := $(patsubst %.c,$(BUILD)/%,$(shell grep -l '^.include ["<]lua' \
 	spec/*.c examples/*.c))
 
-FUZZ = $(BUILD)/spec/fuzz/core
+FUZZ = $(BUILD)/spec/fuzz/core $(BUILD)/spec/fuzz/threads
 
 $(FUZZ) $(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: \
 		spec/%.c $(BUILD)/libbufpool.a
@@ -422,8 +422,8 @@ test: deps-test
 fuzz: deps-test
 	@$(MAKE) all $(FUZZ) nginx-module
 	@LUAJIT=$(LUAJIT) $(if $(TIME)$(SEED),,SEED=1) AGAIN=fuzz \
-		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),spec/fuzz/core.c \
-		$(wildcard spec/fuzz/*.lua))
+		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),$(wildcard \
+		spec/fuzz/*.c spec/fuzz/*.lua))
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian 12, unpacked, as it cannot be installed beside OpenResty's.
