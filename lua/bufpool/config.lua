@@ -8,20 +8,17 @@ local floor, min = math.floor, math.min
 local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
 local raise = check.raise
 
--- In the order in which a conflict with "classes" is told.
-local COUNTS = { "four_kib_count", "sixty_four_kib_count",
-    "two_fifty_six_kib_count", "one_mib_count" }
 local LATER = { hardened = true, leak_detection = true }
 
-local defaults, limits = core.defaults, core.constants
+local limits = core.constants
 local GRAIN = limits.CLASS_GRAIN
 
 -- Seconds. A handler that ends early leaves its tickets with nobody.
 local TTL_IN_NGINX = 60
 
--- By key: checks the value and returns what C gets. Keys with a default in
--- `defaults` (the counts, max_bytes) take a size and have no function here.
-local checks = {}
+-- The settings that C has a table of, by key; a function that checks a value
+-- and returns what C gets, by key.
+local settings, checks = {}, {}
 
 -- Edit distance, by rows.
 local function distance(a, b)
@@ -49,7 +46,7 @@ local function nearest(key)
             best, least = name, d
         end
     end
-    for _, keys in ipairs { defaults, checks, LATER } do
+    for _, keys in ipairs { checks, LATER } do
         for name in pairs(keys) do
             try(name)
         end
@@ -76,36 +73,54 @@ function checks.name(value)
     return value
 end
 
-function checks.numa_node(value)
+-- By type.
+local types = {}
+
+function types.size(key, value)
+    local n = check.integer(value) or value
+    if type(n) ~= "number" or not (n >= 0 and n < check.SIZE_END)
+        or n ~= floor(n) then
+        wrong(key, "size", value)
+    end
+    return n
+end
+
+types.count = types.size
+
+function types.node(key, value)
     if value == "local" then
         return limits.NUMA_LOCAL
     end
     local node = check.integer(value) or value
     if type(node) ~= "number" or not (node >= 0 and node <= limits.INT_MAX)
         or node ~= floor(node) then
-        wrong("numa_node", "number of a node or 'local'", value)
+        wrong(key, "number of a node or 'local'", value)
     end
     return node
 end
 
-function checks.ticket_ttl(value)
+function types.seconds(key, value)
     local seconds = check.integer(value) or value
     if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 2 ^ 53) then
-        wrong("ticket_ttl", "number of seconds", value)
+        wrong(key, "number of seconds", value)
     end
     return seconds
 end
 
-local function boolean(key)
-    return function(value)
-        if type(value) ~= "boolean" then
-            wrong(key, "boolean", value)
-        end
-        return value
+function types.boolean(key, value)
+    if type(value) ~= "boolean" then
+        wrong(key, "boolean", value)
     end
+    return value
 end
 
-checks.prefault, checks.huge_pages = boolean "prefault", boolean "huge_pages"
+for _, setting in ipairs(core.settings) do
+    local key, check_type = setting.key, types[setting.type]
+    settings[key] = setting
+    checks[key] = function(value)
+        return check_type(key, value)
+    end
+end
 
 local function class_number(key, value, low, high)
     local n = check.integer(value) or value
@@ -167,29 +182,21 @@ local function checked(key, value)
         raise(format("'%s' is not built yet", key))
     elseif checks[key] then
         return checks[key](value)
-    elseif not defaults[key] then
-        if type(key) ~= "string" then
-            raise(format("unknown key [%s] in 'new'", tostring(key)))
-        end
-        raise(format("unknown key '%s' in 'new' (did you mean '%s'?)", key,
-            nearest(key)))
+    elseif type(key) ~= "string" then
+        raise(format("unknown key [%s] in 'new'", tostring(key)))
     end
-    local n = check.integer(value) or value
-    if type(n) ~= "number" or not (n >= 0 and n < check.SIZE_END)
-        or n ~= floor(n) then
-        wrong(key, "size", value)
-    end
-    return n
+    raise(format("unknown key '%s' in 'new' (did you mean '%s'?)", key,
+        nearest(key)))
 end
 
 -- The whole configuration that `given` stands for.
 return function(given)
-    local config = { numa_node = limits.NUMA_NONE }
+    local config = {}
+    for key, setting in pairs(settings) do
+        config[key] = setting.default
+    end
     if check.in_nginx then
         config.ticket_ttl = TTL_IN_NGINX
-    end
-    for key, default in pairs(defaults) do
-        config[key] = default
     end
     if type(given) ~= "nil" and type(given) ~= "table" then
         check.bad_argument(1, "new", "table expected, got " .. type(given))
@@ -198,10 +205,10 @@ return function(given)
     for key, value in pairs(given) do
         config[key] = checked(key, value)
     end
-    for _, key in ipairs(config.classes and COUNTS or {}) do
-        if type(given[key]) ~= "nil" then
+    for _, setting in ipairs(config.classes and core.settings or {}) do
+        if setting.type == "count" and type(given[setting.key]) ~= "nil" then
             raise(format("both 'classes' and '%s' in 'new': with classes of "
-                .. "its own a pool has no others", key))
+                .. "its own a pool has no others", setting.key))
         end
     end
     return config

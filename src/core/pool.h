@@ -27,6 +27,7 @@ struct bufpool {
 	struct large large;
 	char name[BUFPOOL_NAME_MAX];	/* "": unnamed */
 	int64_t ticket_ttl;	/* milliseconds; 0: tickets do not expire */
+	struct bufpool_config config;	/* as read, without name and classes */
 
 	/* away from the hot path */
 	_Alignas(64) _Atomic uint64_t users;

@@ -235,14 +235,17 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	a->label = p->name;
 	a->id = p->caches.id;
 	a->place = p->caches.place;
-	a->max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
+	a->max_bytes = config->max_bytes;
 	a->numa_node = config->numa_node;
-	a->prefault = config->prefault != 0;
-	a->huge_pages = config->huge_pages != 0;
+	a->prefault = config->prefault;
+	a->huge_pages = config->huge_pages;
 	a->end = end_pool;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;
 	p->ticket_ttl = bp_settings_ticket_ttl(config);
+	p->config = *config;
+	p->config.name = NULL;
+	p->config.classes = NULL;
 	reset_counters(p);
 }
 

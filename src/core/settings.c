@@ -1,4 +1,6 @@
 #define _GNU_SOURCE
+#include <limits.h>
+#include <math.h>
 #include <string.h>
 
 #include "cgroup.h"
@@ -13,34 +15,69 @@
 #define LARGE_BYTES ((size_t)128 << 20)
 #define LARGE_PART 8
 
-static size_t
-large_bytes(void)
-{
-	size_t part = bp_cgroup_limit() / LARGE_PART;
+const struct bp_setting bp_settings[] = {
+#define SETTING(type, key, ...) \
+	{ #key, type, offsetof(struct bufpool_config, key), __VA_ARGS__ }
+	SETTING(SETTING_COUNT, four_kib_count, 64, 0, 0x1p64),
+	SETTING(SETTING_COUNT, sixty_four_kib_count, 8, 0, 0x1p64),
+	SETTING(SETTING_COUNT, two_fifty_six_kib_count, 2, 0, 0x1p64),
+	SETTING(SETTING_COUNT, one_mib_count, 0, 0, 0x1p64),
+	SETTING(SETTING_SIZE, max_bytes, 0, 0, 0x1p64),
+	SETTING(SETTING_NODE, numa_node, BUFPOOL_NUMA_NONE,
+		BUFPOOL_NUMA_LOCAL, INT_MAX),
+	SETTING(SETTING_BOOLEAN, prefault, 0, INT_MIN, INT_MAX),
+	SETTING(SETTING_BOOLEAN, huge_pages, 0, INT_MIN, INT_MAX),
+	SETTING(SETTING_SIZE, large_bytes, LARGE_BYTES, 0, 0x1p64),
+	SETTING(SETTING_SECONDS, ticket_ttl, 0, 0, INFINITY),
+#undef SETTING
+	{ NULL, 0, 0, 0, 0, 0 }
+};
 
-	return part < LARGE_BYTES ? part : LARGE_BYTES;
+double
+bp_setting_get(const struct bufpool_config *config, const struct bp_setting *s)
+{
+	const void *at = (const char *)config + s->offset;
+
+	switch (s->type) {
+	case SETTING_COUNT:
+	case SETTING_SIZE:
+		return (double)*(const size_t *)at;
+	case SETTING_SECONDS:
+		return *(const double *)at;
+	default:
+		return *(const int *)at;
+	}
+}
+
+void
+bp_setting_set(struct bufpool_config *config, const struct bp_setting *s,
+	       double value)
+{
+	void *at = (char *)config + s->offset;
+
+	switch (s->type) {
+	case SETTING_COUNT:
+	case SETTING_SIZE:
+		*(size_t *)at = (size_t)value;
+		return;
+	case SETTING_SECONDS:
+		*(double *)at = value;
+		return;
+	default:
+		*(int *)at = (int)value;
+	}
 }
 
 void
 bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 {
-	const struct bufpool_config defaults = {
-		.struct_size = struct_size,
-		.four_kib_count = 64,
-		.sixty_four_kib_count = 8,
-		.two_fifty_six_kib_count = 2,
-		.one_mib_count = 0,
-		.max_bytes = 0,
-		.numa_node = BUFPOOL_NUMA_NONE,
-		.name = NULL,
-		.class_count = 0,
-		.classes = NULL,
-		.prefault = 0,
-		.huge_pages = 0,
-		.large_bytes = large_bytes(),
-		.ticket_ttl = 0,
-	};
+	struct bufpool_config defaults = { .struct_size = struct_size };
+	size_t part = bp_cgroup_limit() / LARGE_PART;
 
+	for (const struct bp_setting *s = bp_settings; s->key != NULL; s++)
+		bp_setting_set(&defaults, s, s->standard);
+	if (defaults.large_bytes > part)
+		defaults.large_bytes = part;
 	if (struct_size <= sizeof defaults)
 		memcpy(config, &defaults, struct_size);
 	else {
@@ -92,6 +129,18 @@ bp_settings_ticket_ttl(const struct bufpool_config *config)
 	return (double)whole < ms && ms < most ? whole + 1 : whole;
 }
 
+static bool
+in_range(const struct bufpool_config *config)
+{
+	for (const struct bp_setting *s = bp_settings; s->key != NULL; s++) {
+		double value = bp_setting_get(config, s);
+
+		if (!(value >= s->least && value <= s->most))
+			return false;
+	}
+	return true;
+}
+
 int
 bp_settings_read(struct bufpool_config *config,
 		 const struct bufpool_config *given)
@@ -109,10 +158,13 @@ bp_settings_read(struct bufpool_config *config,
 	else if (config->name[0] == '\0')
 		goto invalid;
 	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
-	    !bp_settings_layout(config, &l) ||
-	    config->numa_node < BUFPOOL_NUMA_LOCAL ||
-	    !(config->ticket_ttl >= 0))
+	    !bp_settings_layout(config, &l) || !in_range(config))
 		goto invalid;
+	/* One way to say each thing, so that settings can be compared. */
+	if (config->max_bytes == 0)
+		config->max_bytes = SIZE_MAX;
+	config->prefault = config->prefault != 0;
+	config->huge_pages = config->huge_pages != 0;
 	return 0;
 invalid:
 	errno = EINVAL;
@@ -120,14 +172,10 @@ invalid:
 }
 
 /* With the same sizes a difference in a count has a key of its own, if the
- * configuration named the four. */
+ * configuration named the four: their settings are the first. */
 static const char *
 class_difference(const struct bufpool *p, const struct bufpool_config *config)
 {
-	static const char *const keys[] = { "four_kib_count",
-					    "sixty_four_kib_count",
-					    "two_fifty_six_kib_count",
-					    "one_mib_count" };
 	const char *key = NULL;
 	struct layout l;
 
@@ -137,31 +185,26 @@ class_difference(const struct bufpool *p, const struct bufpool_config *config)
 		if (p->layout.size[c] != l.size[c])
 			return "classes";
 		if (p->layout.floor[c] != l.floor[c])
-			key = config->class_count ? "classes" : keys[c];
+			key = config->class_count ? "classes"
+						  : bp_settings[c].key;
 	}
 	return key;
 }
 
 const char *
 bp_settings_difference(const struct bufpool *p,
-		       const struct bufpool_config *config)
+		       const struct bufpool_config *given)
 {
-	const struct bufpool_arena *a = &p->arena;
-	size_t max_bytes = config->max_bytes ? config->max_bytes : SIZE_MAX;
-	const char *key = class_difference(p, config);
+	struct bufpool_config config;
+	const char *key;
 
-	if (key != NULL)
-		return key;
-	if (a->max_bytes != max_bytes)
-		return "max_bytes";
-	if (a->numa_node != config->numa_node)
-		return "numa_node";
-	if (a->prefault != (config->prefault != 0))
-		return "prefault";
-	if (a->huge_pages != (config->huge_pages != 0))
-		return "huge_pages";
-	if (p->large.limit != config->large_bytes)
-		return "large_bytes";
-	return p->ticket_ttl != bp_settings_ticket_ttl(config) ? "ticket_ttl"
-							    : NULL;
+	if (bp_settings_read(&config, given) != 0)
+		return NULL;
+	key = class_difference(p, &config);
+	for (const struct bp_setting *s = bp_settings;
+	     key == NULL && s->key != NULL; s++)
+		if (s->type != SETTING_COUNT && bp_setting_get(&p->config, s) !=
+		    bp_setting_get(&config, s))
+			key = s->key;
+	return key;
 }

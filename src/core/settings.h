@@ -7,6 +7,30 @@
 
 #include "pool.h"
 
+/*
+ * What a configuration has besides its name and its classes, each once. This
+ * list is what defaults, checks and comparisons of pools go by, and what Lua
+ * gets.
+ */
+struct bp_setting {
+	const char *key;
+	enum setting_type {
+		SETTING_COUNT,		/* size_t: buffers of a class */
+		SETTING_SIZE,		/* size_t */
+		SETTING_NODE,		/* int */
+		SETTING_BOOLEAN,	/* int */
+		SETTING_SECONDS,	/* double */
+	} type;
+	size_t offset;			/* in struct bufpool_config */
+	double standard, least, most;
+};
+extern const struct bp_setting bp_settings[];	/* a NULL key ends it */
+
+double bp_setting_get(const struct bufpool_config *,
+		      const struct bp_setting *);
+void bp_setting_set(struct bufpool_config *, const struct bp_setting *,
+		    double value);
+
 /* The caller's configuration, of whatever struct_size, in today's layout; the
  * name is "" where there was none. 0, or -1 + EINVAL. */
 int bp_settings_read(struct bufpool_config *config,
@@ -19,8 +43,8 @@ int64_t bp_settings_ticket_ttl(const struct bufpool_config *config);
  * given twice. */
 bool bp_settings_layout(const struct bufpool_config *config, struct layout *l);
 
-/* The first key in which the pool and the configuration differ, or NULL. */
+/* The first key in which the pool and a valid configuration differ, or NULL. */
 const char *bp_settings_difference(const struct bufpool *p,
-				   const struct bufpool_config *config);
+				   const struct bufpool_config *given);
 
 #endif

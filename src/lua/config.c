@@ -1,32 +1,33 @@
 #include "argument.h"
 #include "config.h"
+#include "core/settings.h"
 
-/* The sizes in a configuration, by the name that they have in Lua. */
-static const struct { const char *name; size_t offset; } sizes[] = {
-#define SIZE(name) { #name, offsetof(struct bufpool_config, name) }
-	SIZE(four_kib_count), SIZE(sixty_four_kib_count),
-	SIZE(two_fifty_six_kib_count), SIZE(one_mib_count),
-	SIZE(max_bytes), SIZE(large_bytes)
-#undef SIZE
+static const char *const types[] = {
+	[SETTING_COUNT] = "count", [SETTING_SIZE] = "size",
+	[SETTING_NODE] = "node", [SETTING_BOOLEAN] = "boolean",
+	[SETTING_SECONDS] = "seconds"
 };
-#define SIZE_COUNT (sizeof sizes / sizeof *sizes)
-
-static size_t *
-size_at(struct bufpool_config *config, size_t i)
-{
-	return (size_t *)(void *)((char *)config + sizes[i].offset);
-}
 
 void
-bp_config_push_defaults(lua_State *L)
+bp_config_push_settings(lua_State *L)
 {
 	struct bufpool_config config;
+	int n = 0;
 
 	bufpool_config_init(&config);
 	lua_newtable(L);
-	for (size_t i = 0; i < SIZE_COUNT; i++) {
-		lua_pushnumber(L, (double)*size_at(&config, i));
-		lua_setfield(L, -2, sizes[i].name);
+	for (const struct bp_setting *s = bp_settings; s->key != NULL; s++) {
+		lua_createtable(L, 0, 3);
+		lua_pushstring(L, s->key);
+		lua_setfield(L, -2, "key");
+		lua_pushstring(L, types[s->type]);
+		lua_setfield(L, -2, "type");
+		if (s->type == SETTING_BOOLEAN)
+			lua_pushboolean(L, bp_setting_get(&config, s) != 0);
+		else
+			lua_pushnumber(L, bp_setting_get(&config, s));
+		lua_setfield(L, -2, "default");
+		lua_rawseti(L, -2, ++n);
 	}
 }
 
@@ -40,17 +41,6 @@ field_size(lua_State *L, int index, const char *key)
 	n = argument_size(L, -1, 1, "new");
 	lua_pop(L, 1);
 	return (size_t)n;
-}
-
-static int
-field_true(lua_State *L, const char *key)
-{
-	int is_true;
-
-	lua_getfield(L, 1, key);
-	is_true = lua_toboolean(L, -1);
-	lua_pop(L, 1);
-	return is_true;
 }
 
 /* Returns how many classes the field "classes" has; 0 when it is absent. */
@@ -79,18 +69,14 @@ bp_config_read(lua_State *L, struct bufpool_config *config,
 	       struct bufpool_class_config classes[BUFPOOL_CLASSES_MAX])
 {
 	bufpool_config_init(config);
-	for (size_t i = 0; i < SIZE_COUNT; i++)
-		*size_at(config, i) = field_size(L, 1, sizes[i].name);
+	for (const struct bp_setting *s = bp_settings; s->key != NULL; s++) {
+		lua_getfield(L, 1, s->key);
+		bp_setting_set(config, s, lua_isboolean(L, -1)
+			       ? lua_toboolean(L, -1) : lua_tonumber(L, -1));
+		lua_pop(L, 1);
+	}
 	config->class_count = read_classes(L, classes);
 	config->classes = classes;
-	config->prefault = field_true(L, "prefault");
-	config->huge_pages = field_true(L, "huge_pages");
-	lua_getfield(L, 1, "numa_node");
-	config->numa_node = (int)lua_tointeger(L, -1);
-	lua_pop(L, 1);
-	lua_getfield(L, 1, "ticket_ttl");
-	config->ticket_ttl = lua_tonumber(L, -1);
-	lua_pop(L, 1);
 	lua_getfield(L, 1, "name");
 	config->name = lua_tostring(L, -1);
 }

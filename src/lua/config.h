@@ -6,8 +6,8 @@
 
 #include "box.h"
 
-/* Pushes a table of the defaults: the counts and max_bytes. */
-void bp_config_push_defaults(lua_State *L);
+/* Pushes a list of the settings: key, type and default. */
+void bp_config_push_settings(lua_State *L);
 
 /*
  * Reads the table at index 1, which config.lua has completed and checked. The

@@ -50,7 +50,6 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "CLASS_GRAIN", LAYOUT_GRAIN },
 	{ "CLASS_MAX", LAYOUT_SIZE_MAX },
 	{ "COUNT_MAX", LAYOUT_FLOOR_MAX },
-	{ "NUMA_NONE", BUFPOOL_NUMA_NONE },
 	{ "NUMA_LOCAL", BUFPOOL_NUMA_LOCAL },
 };
 
@@ -159,8 +158,8 @@ add_facts(lua_State *L)
 	lua_setfield(L, -2, "guard_works");
 	push_constants(L);
 	lua_setfield(L, -2, "constants");
-	bp_config_push_defaults(L);
-	lua_setfield(L, -2, "defaults");
+	bp_config_push_settings(L);
+	lua_setfield(L, -2, "settings");
 	push_names(L, bp_box_kinds, KIND_POOL);
 	lua_setfield(L, -2, "kinds");
 	push_names(L, bp_box_states, BOX_LIVE);
