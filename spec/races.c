@@ -411,6 +411,33 @@ a_depot_that_is_filled_keeps_its_mark(void **state)
 	}
 }
 
+static void
+use_middle(void)
+{
+	burst(MIDDLE, 3);
+}
+
+/* Its owner has not come back from the push yet. */
+static void
+what_was_pushed_is_found_at_once(void **state)
+{
+	struct actor owner = { .before = use_middle,
+			       .act = bufpool_thread_flush };
+	struct bufpool_buf *held[3];
+
+	(void)state;
+	pool = new_pool();
+	assert_true(start(&owner, "depot: pushed", 1));
+	for (int i = 0; i < 3; i++)
+		assert_non_null(held[i] = bufpool_try_checkout(pool, MIDDLE));
+	finish(&owner);
+	for (int i = 0; i < 3; i++)
+		bufpool_release(held[i]);
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
 static struct buf_stack stack;
 static struct bufpool_buf *popped;
 
@@ -444,6 +471,63 @@ a_slow_pop_does_not_bring_back_what_another_popped(void **state)
 	assert_null(bp_buf_pop(&stack));
 	for (int i = 0; i < 3; i++)
 		bp_buf_destroy(b[i]);
+}
+
+static struct bufpool_buf *lent[BATCH_MAX + 10];
+
+static void *
+release_lent(void *range)
+{
+	const int *r = range;
+
+	for (int i = r[0]; i < r[1]; i++)
+		bufpool_release(lent[i]);
+	return NULL;
+}
+
+/* Into the commons, as a thread leaves its shelf when it exits. */
+static void
+leave_lent(int from, int to)
+{
+	int range[] = { from, to };
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, release_lent, range) == 0,
+	      "no thread");
+	pthread_join(thread, NULL);
+}
+
+static void take_all(unsigned class);
+
+/* One has seen the batch on top of the commons when another takes that, and so
+ * gets what lies below, and nothing of the first. */
+static void
+a_batch_is_read_by_whoever_took_it(void **state)
+{
+	struct actor slow = { .act = take_last };
+	bool is_below = false;
+
+	(void)state;
+	pool = new_pool();
+	for (int i = 0; i < BATCH_MAX + 10; i++)
+		lent[i] = bufpool_checkout(pool, SMALL);
+	leave_lent(0, 10);
+	leave_lent(10, BATCH_MAX + 10);
+	assert_true(start(&slow, "stack: popping", 1));
+	for (int i = 10; i < BATCH_MAX + 10; i++)
+		lent[i] = bufpool_try_checkout(pool, SMALL);
+	finish(&slow);
+	for (int i = 0; i < 10; i++)
+		is_below |= last_out == lent[i];
+	assert_true(is_below);
+	check_law(pool);
+	bufpool_release(last_out);
+	for (int i = 10; i < BATCH_MAX + 10; i++)
+		bufpool_release(lent[i]);
+	take_all(0);
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
 }
 
 static uint64_t ticket;
@@ -904,8 +988,10 @@ main(void)
 		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
 		cmocka_unit_test(a_shelf_can_be_left_when_its_pool_has_gone),
 		cmocka_unit_test(a_depot_that_is_filled_keeps_its_mark),
+		cmocka_unit_test(what_was_pushed_is_found_at_once),
 		cmocka_unit_test(
 		    a_slow_pop_does_not_bring_back_what_another_popped),
+		cmocka_unit_test(a_batch_is_read_by_whoever_took_it),
 		cmocka_unit_test(a_ticket_that_was_found_is_adopted_once),
 		cmocka_unit_test(a_child_finds_every_pool_whole),
 		cmocka_unit_test(

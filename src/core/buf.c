@@ -90,7 +90,7 @@ bp_buf_sum(const struct buf_stack *s)
 	while (next != 0) {
 		struct bufpool_buf *b = bp_buf_at(next - 1);
 
-		sum.count++;
+		sum.count += b->batched;
 		sum.bytes += b->span;
 		next = atomic_load(&b->next);
 	}
@@ -114,6 +114,7 @@ bp_buf_create(void)
 	b->len = b->capacity = b->mark = b->span = 0;
 	b->class = CLASS_NONE;
 	b->node = b->huge = 0;
+	b->batched = 1;
 	b->flags = 0;
 	return b;
 }

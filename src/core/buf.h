@@ -47,12 +47,17 @@ struct bufpool_buf {
 	size_t len;		/* bytes of contents */
 	size_t capacity;	/* bytes from at to the end of the memory */
 	size_t mark;		/* bytes from at past which all is zero */
-	struct bufpool_shelf *shelf;	/* whose owner releases it fastest */
+	union {
+		struct bufpool_shelf *shelf;	/* whose owner releases it
+						 * fastest */
+		int32_t batch[2];	/* READY: see depot.c */
+	};
 	uint16_t place;		/* of the pool, in each thread's caches */
 	uint8_t class;		/* index of the class, or CLASS_LARGE, _NONE */
 	uint8_t node;		/* of the memory; 0 where nodes do not matter */
 	uint8_t huge;		/* its memory is of a span of huge pages */
-	uint8_t unused[3];
+	uint8_t batched;	/* READY: buffers of the batch that it heads */
+	uint8_t unused[2];
 	int32_t epoch;		/* changes when any of the above does */
 	union {
 		uint32_t flags;	/* all four, to find that none is set */
@@ -246,6 +251,19 @@ buf_set_state(struct bufpool_buf *b, unsigned to)
 			      memory_order_relaxed);
 }
 
+/* Likewise, which aborts as buf_turn does. Whoever releases the buffer once
+ * more meanwhile is found by buf_turn_cached. */
+static inline void
+buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
+	     const char *phase)
+{
+	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+
+	if (__builtin_expect((word & BUF_STATE) != from, 0))
+		bp_buf_corrupt(b, phase);
+	buf_set_state(b, to);
+}
+
 /*
  * A stack of descriptors that any thread may push and pop without waiting: a
  * Treiber stack whose head carries a tag against ABA. What was popped may
@@ -259,7 +277,7 @@ struct bufpool_buf *bp_buf_pop(struct buf_stack *s);
 
 /* What is on a stack that nobody changes meanwhile. */
 struct buf_sum {
-	uint64_t count;		/* descriptors */
+	uint64_t count;		/* buffers, whole batches */
 	size_t bytes;		/* mapped at their base */
 };
 struct buf_sum bp_buf_sum(const struct buf_stack *s);

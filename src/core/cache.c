@@ -35,7 +35,7 @@ bp_caches_create(struct caches *cs)
 		    offsetof(struct cache, shelf) +
 		    class * sizeof(struct bufpool_shelf));
 	}
-	return bp_commons_create(&cs->commons, l);
+	return bp_depot_create(&cs->commons, l, true);
 }
 
 void
@@ -48,7 +48,7 @@ bp_caches_destroy(struct caches *cs)
 		bp_pages_unmap(block, sizeof *block);
 	}
 	atomic_store(&cs->blocks, NULL);
-	bp_commons_destroy(&cs->commons);
+	bp_depot_destroy(&cs->commons);
 }
 
 /* Inside, or nobody knows the shelf yet. */
@@ -103,7 +103,7 @@ bp_cache_unmark_depot(struct cache *k, unsigned class)
 	hook("depot: unmarked");
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned node = 0; node < l->nodes; node++)
-		if (bp_depot_ready(k->depot, layout_ring(l, node, class)) > 0)
+		if (depot_ready(&k->depot, layout_ring(l, node, class)) > 0)
 			mark_part(k, PART_DEPOT(class));
 }
 
@@ -173,8 +173,8 @@ bp_cache_create(struct caches *cs, const struct owner *owner)
 	k->bytes = bytes;
 	for (unsigned c = 0; c <= classes; c++)
 		shelf_init(&k->shelf[c], k, c, owner);
-	k->depot = bp_depot_create(cs->layout);
-	if (k->depot != NULL && list_cache(cs, k))
+	if (bp_depot_create(&k->depot, cs->layout, false) == 0 &&
+	    list_cache(cs, k))
 		return k;
 	bp_cache_destroy(k);
 	return NULL;
@@ -195,8 +195,7 @@ bp_cache_hold(const struct cache *k)
 void
 bp_cache_destroy(struct cache *k)
 {
-	if (k->depot != NULL)
-		bp_depot_destroy(k->depot);
+	bp_depot_destroy(&k->depot);
 	bp_pages_unmap(k, k->bytes);
 }
 
@@ -220,36 +219,91 @@ bp_cache_attach(struct cache *k)
 void
 bp_caches_drain_commons(struct caches *cs)
 {
-	struct bufpool_buf *b;
+	struct bufpool_buf *b[BATCH_MAX];
 
 	/* between the store of `closed` and the loads here */
 	atomic_thread_fence(memory_order_seq_cst);
-	for (unsigned r = 0; r < cs->commons.rings; r++)
-		while ((b = bp_commons_take(&cs->commons, r)) != NULL)
-			bp_arena_give(b);
+	for (unsigned r = 0; r < layout_rings(cs->layout); r++)
+		for (uint32_t n; (n = bp_depot_take(&cs->commons, r, b)) > 0;)
+			while (n > 0)
+				bp_arena_give(b[--n]);
 }
 
 /* Sequentially consistent, for close against push: either close finds the
- * buffer, or whoever pushed it sees that the pool was closed. */
+ * buffers, or whoever pushed them sees that the pool was closed. */
 void
-bp_caches_put_common(struct caches *cs, struct bufpool_buf *b)
+bp_caches_put_common(struct caches *cs, struct bufpool_buf *const *b,
+		     uint32_t count)
 {
-	bp_commons_push(&cs->commons, layout_ring(cs->layout, b->node,
-						  b->class),
-			b);
+	bp_depot_put(&cs->commons, b, count);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&cs->closed))
 		bp_caches_drain_commons(cs);
 }
 
-/* Where its gate no longer lets a buffer stay. */
-static void
-send_away(struct bufpool_shelf *s, struct bufpool_buf *b, uint32_t gate)
+uint32_t
+bp_caches_steal(struct caches *cs, const struct cache *own, unsigned ring,
+		struct bufpool_buf **to)
 {
-	if (gate & GATE_CLOSED)
-		bp_arena_give(b);
-	else
-		bp_caches_put_common(s->cache->caches, b);
+	unsigned class = ring % cs->layout->classes, part = PART_DEPOT(class);
+
+	for (int pass = own == NULL; pass < 2; pass++) {
+		struct cache_walk w = pass == 0 ? caches_after(own, part)
+		    : caches_all(cs, part);
+		struct cache *k;
+
+		while ((k = caches_next(&w)) != NULL && k != own) {
+			uint32_t n;
+
+			hook("steal: found a cache");
+			n = bp_depot_take(&k->depot, ring, to);
+			if (n > 0)
+				return n;
+			bp_cache_unmark_depot(k, class);
+		}
+	}
+	return 0;
+}
+
+struct bufpool_buf *
+bp_caches_take_one(struct caches *cs, unsigned class)
+{
+	struct bufpool_buf *b[BATCH_MAX];
+	uint32_t n = 0;
+
+	for (unsigned node = 0; node < cs->layout->nodes && n == 0; node++) {
+		unsigned ring = layout_ring(cs->layout, node, class);
+
+		n = bp_depot_take(&cs->commons, ring, b);
+		if (n == 0)
+			n = bp_caches_steal(cs, NULL, ring, b);
+	}
+	if (n > 1)
+		bp_caches_put_common(cs, b, n - 1);
+	return n > 0 ? b[n - 1] : NULL;
+}
+
+/* What is in the depot goes where any thread puts. */
+static void
+empty_depot(struct cache *k)
+{
+	struct bufpool_buf *b[BATCH_MAX];
+
+	for (unsigned r = 0; r < layout_rings(k->caches->layout); r++)
+		for (uint32_t n; (n = bp_depot_take(&k->depot, r, b)) > 0;)
+			bp_caches_put_common(k->caches, b, n);
+}
+
+/* Moves the `count` coldest buffers out; the others close up. Inside. */
+static void
+shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
+		uint32_t count)
+{
+	uint32_t left = shelf_count(s) - count;
+
+	memcpy(out, s->buf, count * sizeof *out);
+	memmove(s->buf, s->buf + count, left * sizeof *out);
+	atomic_store_explicit(&s->count, left, memory_order_relaxed);
 }
 
 /*
@@ -314,13 +368,15 @@ bp_shelf_claim(struct bufpool_shelf *s)
 void
 bp_shelf_unclaim(struct bufpool_shelf *s)
 {
-	uint32_t gate = atomic_load(&s->gate);
-	struct bufpool_buf *b;
+	uint32_t gate = atomic_load(&s->gate), count;
+	struct bufpool_buf *out[SHELF_MAX];
 
 	do {
 		hook("claim: leaving");
-		while ((gate & GATE_CALLED) && (b = shelf_take(s)) != NULL)
-			send_away(s, b, gate);
+		if ((gate & GATE_CALLED) && (count = shelf_count(s)) > 0) {
+			shelf_take_cold(s, out, count);
+			bp_caches_put_common(s->cache->caches, out, count);
+		}
 		if (shelf_count(s) == 0)
 			unmark_part(s->cache, PART_SHELF(s->class));
 	} while (!atomic_compare_exchange_strong(
@@ -338,21 +394,6 @@ claim_own(struct bufpool_shelf *s)
 	hook("claim: claimed");
 	shut_shelf(s);
 	return true;
-}
-
-/* The rings need no claim: anyone may take from them. Nothing comes after: the
- * owner is ordered, and looks for CLOSED again each time it has pushed. */
-static void
-drain_rings(struct bufpool_shelf *s)
-{
-	const struct layout *l = s->cache->caches->layout;
-	struct bufpool_buf *b;
-
-	for (unsigned node = 0; node < l->nodes; node++)
-		while ((b = bp_depot_take(s->cache->depot,
-					  layout_ring(l, node,
-						      s->class))) != NULL)
-			bp_arena_give(b);
 }
 
 bool
@@ -389,10 +430,12 @@ bp_shelf_leave_slow(struct bufpool_shelf *s)
 		return;
 	if (claim_own(s))
 		bp_shelf_unclaim(s);
-	drain_rings(s);
+	empty_depot(s->cache);
 	bp_arena_drop(a);
 }
 
+/* The rings need no claim: anyone may take from them. Nothing comes after: the
+ * owner is ordered, and looks for CLOSED again each time it has pushed. */
 void
 bp_cache_close(struct cache *k)
 {
@@ -406,28 +449,19 @@ bp_cache_close(struct cache *k)
 			bp_shelf_unclaim(s);
 		else	/* whoever has claimed it may not have done so yet */
 			order_owner(s, gate);
-		drain_rings(s);
 	}
+	empty_depot(k);
 }
 
-/* Moves the `count` coldest buffers out; the others close up. */
 static void
 shelf_move_out(struct bufpool_shelf *s, uint32_t count)
 {
-	const struct layout *l = s->cache->caches->layout;
-	uint32_t all = shelf_count(s);
 	struct bufpool_buf *out[SHELF_MAX];
 
-	memcpy(out, s->buf, count * sizeof *out);
-	memmove(s->buf, s->buf + count, (all - count) * sizeof *out);
-	atomic_store_explicit(&s->count, all - count, memory_order_relaxed);
+	shelf_take_cold(s, out, count);
 	hook("spill: moved out");
 	mark_part(s->cache, PART_DEPOT(s->class));
-	for (uint32_t i = 0; i < count; i++)
-		if (!bp_depot_push(s->cache->depot,
-				   layout_ring(l, out[i]->node, s->class),
-				   out[i]))
-			bp_arena_give(out[i]);
+	bp_depot_put(&s->cache->depot, out, count);
 	bp_cache_mark_depot(s->cache, s->class);
 }
 
@@ -498,16 +532,6 @@ fold_counters(struct cache *k)
 	atomic_fetch_and(&k->block->live, ~bit_of(k));
 }
 
-static void
-retire_rings(struct cache *k)
-{
-	struct bufpool_buf *b;
-
-	for (unsigned r = 0; r < layout_rings(k->caches->layout); r++)
-		while ((b = bp_depot_take(k->depot, r)) != NULL)
-			bp_caches_put_common(k->caches, b);
-}
-
 /* Unclaiming empties a shelf that is called for. One that is claimed just now
  * is emptied by the claimer. */
 void
@@ -521,7 +545,7 @@ bp_cache_retire(struct cache *k)
 		if (claim_own(s))
 			bp_shelf_unclaim(s);
 	}
-	retire_rings(k);
+	empty_depot(k);
 	fold_counters(k);
 }
 
@@ -530,8 +554,8 @@ bp_cache_retire(struct cache *k)
  * thread that was inside may have been moving any of the shelf's buffers; what
  * it moved is lost, and counted so by registry.c.
  */
-void
-bp_cache_after_fork(struct cache *k, bool own)
+static void
+cache_after_fork(struct cache *k)
 {
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
@@ -546,8 +570,27 @@ bp_cache_after_fork(struct cache *k, bool own)
 		atomic_store(&s->gate, gate);
 		shut_shelf(s);
 	}
-	if (!own)
+	if (!owner_is_self(k->shelf[0].owner))
 		bp_cache_retire(k);
 	else if (atomic_load(&k->caches->closed))
 		bp_cache_close(k);
+	else
+		empty_depot(k);
+}
+
+/* Depots are counted last, when threads' are empty: those of exited threads,
+ * too, from which another may just have been taking. */
+void
+bp_caches_after_fork(struct caches *cs)
+{
+	struct cache_block *block = atomic_load(&cs->blocks);
+	struct cache *k;
+
+	for_each_cache(k, cs)
+		cache_after_fork(k);
+	for (; block != NULL; block = block->next)
+		for (unsigned i = 0; i < CACHE_BLOCK; i++)
+			if ((k = atomic_load(&block->cache[i])) != NULL)
+				bp_depot_after_fork(&k->depot);
+	bp_depot_after_fork(&cs->commons);
 }

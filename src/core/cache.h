@@ -116,7 +116,7 @@ struct cache {
 	_Atomic uint64_t wiped_bytes;
 	_Atomic uint64_t gc_returns;
 	struct caches *caches;		/* of its pool */
-	struct depot *depot;
+	struct depot depot;
 	struct cache_block *block;	/* where it is listed */
 	unsigned bit;			/* and at which place of it */
 	bool live;			/* owner only; true implies the bit */
@@ -176,7 +176,7 @@ struct caches {
 	struct bufpool_arena *arena;
 	_Atomic uint32_t closed;
 	_Atomic(struct cache_block *) blocks;
-	struct commons commons;
+	struct depot commons;
 	/* counters of threads that had no cache, and of those that exited */
 	struct {
 		_Atomic uint64_t checkouts, releases, misses;
@@ -403,12 +403,26 @@ void bp_cache_retire(struct cache *k);
  * is inside. The caller holds the pool. */
 void bp_cache_close(struct cache *k);
 
-/* In a fork child, for every live cache; `own`: of the thread that forked. */
-void bp_cache_after_fork(struct cache *k, bool own);
+/* In a fork child: what is ready, and what other threads had cached, goes to
+ * the commons. */
+void bp_caches_after_fork(struct caches *cs);
 
-/* Into the commons, or to the system if the pool is closed. Any thread that
- * holds the pool. */
-void bp_caches_put_common(struct caches *cs, struct bufpool_buf *b);
+/* CACHED buffers of a class into the commons, or to the system if the pool is
+ * closed. Any thread that holds the pool. */
+void bp_caches_put_common(struct caches *cs, struct bufpool_buf *const *b,
+			  uint32_t count);
+
+/* Takes a batch from the depot of another thread, of those first that are
+ * listed after `own`, so that not all threads empty the same one. As
+ * bp_depot_take; own is the caller's, or NULL: from any depot. The caller holds
+ * the pool. */
+uint32_t bp_caches_steal(struct caches *cs, const struct cache *own,
+			 unsigned ring, struct bufpool_buf **to);
+
+/* Takes a ready buffer of whatever node and thread, CACHED and the caller's,
+ * and puts the rest of its batch into the commons; NULL when there is none. The
+ * caller holds the pool. */
+struct bufpool_buf *bp_caches_take_one(struct caches *cs, unsigned class);
 
 /* Gives what is in the commons back to the system. Any thread that holds the
  * pool. */

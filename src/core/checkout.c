@@ -82,65 +82,38 @@ checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 	return buf_turn_out(b, n);
 }
 
-/* From depots of other threads, those first that are listed after the caller's
- * own, so that not all threads empty the same one. *from becomes the depot. */
-static struct bufpool_buf *
-steal_one(struct bufpool *p, const struct cache *own, unsigned ring,
-	  struct depot **from)
-{
-	unsigned class = ring % p->layout.classes, part = PART_DEPOT(class);
-
-	for (int pass = own == NULL; pass < 2; pass++) {
-		struct cache_walk w = pass == 0
-		    ? caches_after(own, part) : caches_all(&p->caches, part);
-		struct cache *k;
-
-		while ((k = caches_next(&w)) != NULL && k != own) {
-			struct bufpool_buf *b;
-
-			hook("steal: found a cache");
-			b = bp_depot_take(k->depot, ring);
-			if (b != NULL) {
-				*from = k->depot;
-				return b;
-			}
-			bp_cache_unmark_depot(k, class);
-		}
-	}
-	return NULL;
-}
-
-/* Buffers of a ring, `count` at most, from the place that had the first. */
+/* For a shelf half of what it holds, where there is as much, also when someone
+ * has put buffers into the depot one by one. */
 static uint32_t
-take_more(struct bufpool *p, struct depot *from, unsigned ring,
-	  struct bufpool_buf **to, uint32_t count)
+take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
+	   struct bufpool_buf **to)
 {
-	uint32_t got = 0;
+	uint32_t wanted = s != NULL ? (s->full + 1) / 2 : 1, n = 0, more;
 
-	if (from != NULL)
-		return bp_depot_take_some(from, ring, to, count);
-	while (got < count &&
-	       (to[got] = bp_commons_take(&p->caches.commons, ring)) != NULL)
-		got++;
-	return got;
+	while (n < wanted && (more = bp_depot_take(d, ring, to + n)) > 0)
+		n += more;
+	return n;
 }
 
-/* What is on the shelf fills up to half of it. */
-static void
-fill_shelf(struct bufpool *p, struct bufpool_shelf *s, struct depot *from,
-	   unsigned ring)
+/* The last of n buffers; NULL when there is none. The others go on the shelf,
+ * and where that is NULL, not open or full, into the commons. */
+static struct bufpool_buf *
+keep_one(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
+	 uint32_t n)
 {
-	uint32_t half = (s->full + 1) / 2, count = 0;
-	struct bufpool_buf *more[SHELF_MAX];
+	uint32_t done = 0;
 
-	if (!bp_shelf_open(s))
-		return;
-	if (shelf_count(s) + 1 < half)
-		count = take_more(p, from, ring, more,
-				  half - 1 - shelf_count(s));
-	while (count > 0)
-		shelf_put(s, more[--count]);
-	shelf_leave(s);
+	if (n == 0)
+		return NULL;
+	n--;
+	if (n > 0 && s != NULL && bp_shelf_open(s)) {
+		while (done < n && shelf_put(s, b[done]))
+			done++;
+		shelf_leave(s);
+	}
+	if (done < n)
+		bp_caches_put_common(&p->caches, b + done, n - done);
+	return b[n];
 }
 
 /* A ready buffer of the caller's node; k is NULL for a thread without cache. */
@@ -149,46 +122,24 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 {
 	unsigned node = k ? k->node : bp_arena_node(&p->arena);
 	unsigned ring = layout_ring(&p->layout, node, class);
-	struct depot *from = k ? k->depot : NULL;
-	struct bufpool_buf *b = NULL;
+	struct bufpool_shelf *s = k ? &k->shelf[class] : NULL;
+	struct bufpool_buf *b[2 * BATCH_MAX];
+	uint32_t n = 0;
 
 	/* A shelf that was shut may still have some. */
-	if (k != NULL && shelf_count(&k->shelf[class]) > 0 &&
-	    bp_shelf_open(&k->shelf[class])) {
-		b = shelf_take(&k->shelf[class]);
-		shelf_leave(&k->shelf[class]);
-		if (b != NULL)
-			return b;
+	if (s != NULL && shelf_count(s) > 0 && bp_shelf_open(s)) {
+		b[0] = shelf_take(s);
+		shelf_leave(s);
+		if (b[0] != NULL)
+			return b[0];
 	}
-	if (from != NULL)
-		b = bp_depot_take(from, ring);
-	if (b == NULL) {
-		from = NULL;
-		b = bp_commons_take(&p->caches.commons, ring);
-	}
-	if (b == NULL)
-		b = steal_one(p, k, ring, &from);
-	if (b == NULL || k == NULL)
-		return b;
-	fill_shelf(p, &k->shelf[class], from, ring);
-	return b;
-}
-
-/* A ready buffer of whatever node. */
-static struct bufpool_buf *
-take_elsewhere(struct bufpool *p, unsigned class)
-{
-	struct bufpool_buf *b = NULL;
-	struct depot *from;
-
-	for (unsigned node = 0; node < p->layout.nodes && b == NULL; node++) {
-		unsigned ring = layout_ring(&p->layout, node, class);
-
-		b = bp_commons_take(&p->caches.commons, ring);
-		if (b == NULL)
-			b = steal_one(p, NULL, ring, &from);
-	}
-	return b;
+	if (k != NULL)
+		n = take_ready(&k->depot, ring, s, b);
+	if (n == 0)
+		n = take_ready(&p->caches.commons, ring, s, b);
+	if (n == 0)
+		n = bp_caches_steal(&p->caches, k, ring, b);
+	return keep_one(p, s, b, n);
 }
 
 /* Whether the owner has checked nothing out since the shelf was last found
@@ -252,7 +203,7 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 
 		*miss = b != NULL;
 		if (b == NULL)
-			b = take_elsewhere(p, class);
+			b = bp_caches_take_one(&p->caches, class);
 		if (b == NULL)
 			b = claim_one(p, class);
 		if (b != NULL)
@@ -368,7 +319,7 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 	if (take & TAKE_FRESH)
 		return take_fresh(p, class, k ? k->node :
 				  bp_arena_node(&p->arena), take, miss);
-	b = take_elsewhere(p, class);
+	b = bp_caches_take_one(&p->caches, class);
 	if (b == NULL)
 		b = claim_one(p, class);
 	errno = EAGAIN;

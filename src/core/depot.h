@@ -1,21 +1,22 @@
 /*
  * depot - where ready buffers wait for whichever thread needs them next.
  *
- * Each thread has one depot for each pool it uses: a ck_ring per size class
- * (and NUMA node, where the pool tells them apart), into which only that thread
- * pushes and from which everyone takes.
+ * They wait in batches: up to half a shelf, of one class and one node, that is
+ * put and taken as a whole, by one exchange. (Bonwick's magazines.)
  *
- *      owner --push--> [ ring ] --take--> owner, by refill
- *                               --take--> any other thread, by stealing
+ *      spill, flush --put--> [ batch  batch  batch ] --take--> refill, steal
  *
- * One producer to a ring is what makes it lock-free: in a ring with many
- * producers each waits until those before it have published, and one that lost
- * its core holds up all others (measured: 1120 ms at 32 threads on two cores,
- * against 0.26 us with one producer).
+ * Each thread has a depot for each pool it uses: a ck_ring per size class (and
+ * NUMA node, where the pool tells them apart), into which only that thread puts
+ * and from which everyone takes. One producer to a ring is what makes it
+ * lock-free: in a ring with many producers each waits until those before it
+ * have published, and one that lost its core holds up all others (measured:
+ * 1120 ms at 32 threads on two cores, against 0.26 us with one producer).
  *
- * The commons hold what is ready and belongs to no thread's depot: what a pool
- * was stocked with, and what exited threads have left. They are stacks, from
- * which any thread pops and onto which any thread pushes, without waiting.
+ * The commons are the depot that belongs to no thread: what a pool was stocked
+ * with, what exited threads have left, and the rest of a batch of which a part
+ * was wanted. They have a stack where the others have a ring, so any thread
+ * puts, without waiting.
  *
  * Only depot.c knows Concurrency Kit.
  */
@@ -24,61 +25,49 @@
 
 #include "buf.h"
 
-struct depot;
+/* How many wait of one class and node. */
+struct batches {
+	_Atomic uint64_t ready;	/* buffers; never fewer than there are */
+	struct buf_stack stack;	/* of the commons */
+};
 
-/* A depot with a ring for each class of each node. NULL + ENOMEM. Whoever
- * destroys it is certain that no other thread reaches it. */
-struct depot *bp_depot_create(const struct layout *l);
+struct depot {
+	const struct layout *layout;
+	struct ring *ring;	/* NULL: the commons */
+	struct batches *batches;
+	char *map;		/* what the two are in; NULL: alone is enough */
+	size_t bytes;
+	struct batches alone[BUFPOOL_CLASSES_MAX];	/* of a single node */
+};
+
+/* An empty depot of a thread, or the commons. -1 + ENOMEM. Whoever destroys it
+ * is certain that it is empty and that no other thread reaches it. */
+int bp_depot_create(struct depot *d, const struct layout *l, bool common);
 void bp_depot_destroy(struct depot *d);
 
-/* Owner only. Turns CACHED into READY. False when the ring is full: the buffer
- * is still the caller's. */
-bool bp_depot_push(struct depot *d, unsigned ring, struct bufpool_buf *b);
+/* Makes buffers of one class ready, which are CACHED and the caller's. What
+ * finds no room goes to the system. The owner only; the commons: any thread.
+ * The caller holds the pool. */
+void bp_depot_put(struct depot *d, struct bufpool_buf *const *b,
+		  uint32_t count);
 
-/* Any thread. Takes the oldest buffers, `count` at most, turns them CACHED, and
- * returns how many. They are the caller's. */
-uint32_t bp_depot_take_some(struct depot *d, unsigned ring,
-			    struct bufpool_buf **to, uint32_t count);
+/* Takes a batch, half a shelf of buffers at most, which are CACHED and the
+ * caller's; those that were the warmest come last. Returns how many. Any
+ * thread. */
+uint32_t bp_depot_take(struct depot *d, unsigned ring, struct bufpool_buf **to);
 
-/* Any thread. Takes the oldest buffer; NULL when there is none. */
-struct bufpool_buf *bp_depot_take(struct depot *d, unsigned ring);
-
-/* Buffers in the ring; exact when nobody moves any. Any thread. */
-uint32_t bp_depot_ready(const struct depot *d, unsigned ring);
-
-/* Owner only. Whether bp_depot_push would fail. */
-bool bp_depot_is_full(const struct depot *d, unsigned ring);
-
-struct commons_ring {
-	struct buf_stack stack;
-	_Atomic uint64_t count;	/* never below what is on the stack */
-};
-
-struct commons {
-	unsigned rings;
-	struct commons_ring *ring;
-	struct commons_ring alone[BUFPOOL_CLASSES_MAX];	/* one node's rings */
-};
-
-/* Empty commons. -1 + ENOMEM. */
-int bp_commons_create(struct commons *m, const struct layout *l);
-/* They are empty by then. */
-void bp_commons_destroy(struct commons *m);
-
-/* Any thread. Turns CACHED into READY. */
-void bp_commons_push(struct commons *m, unsigned ring, struct bufpool_buf *b);
-
-/* Any thread. Takes a buffer and turns it CACHED; NULL when there is none. */
-struct bufpool_buf *bp_commons_take(struct commons *m, unsigned ring);
-
+/* Buffers of a ring; exact when nobody moves any. Any thread. */
 static inline uint64_t
-commons_ready(const struct commons *m, unsigned ring)
+depot_ready(const struct depot *d, unsigned ring)
 {
-	return atomic_load_explicit(&m->ring[ring].count,
+	return atomic_load_explicit(&d->batches[ring].ready,
 				    memory_order_relaxed);
 }
 
-/* In a fork child: counts what is there. */
-void bp_commons_after_fork(struct commons *m);
+/* Buffers that still find room. Owner only. */
+uint64_t bp_depot_room(const struct depot *d, unsigned ring);
+
+/* In a fork child: counts what is on the stacks. Rings are empty by then. */
+void bp_depot_after_fork(struct depot *d);
 
 #endif

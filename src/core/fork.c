@@ -6,11 +6,7 @@
 void
 bp_fork_adopt(struct bufpool *p)
 {
-	struct cache *k;
-
-	bp_commons_after_fork(&p->caches.commons);
-	for_each_cache(k, &p->caches)
-		bp_cache_after_fork(k, owner_is_self(k->shelf[0].owner));
+	bp_caches_after_fork(&p->caches);
 	bp_large_after_fork(&p->large);
 	memset(&p->tally, 0, sizeof p->tally);
 	atomic_store(&p->in_transit, 0);

@@ -27,8 +27,7 @@ home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 		return;
 	}
 	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
-	b->shelf = &bp_cache_no_shelf;
-	bp_caches_put_common(cs, b);
+	bp_caches_put_common(cs, &b, 1);
 }
 
 void

@@ -20,6 +20,7 @@
  * many bytes unless that is less than one buffer. */
 #define SHELF_MAX 60
 #define SHELF_BYTES ((size_t)2 << 20)
+#define BATCH_MAX ((SHELF_MAX + 1) / 2)	/* buffers that move at once */
 
 /* Bytes of one class in one depot. */
 #define DEPOT_BYTES ((size_t)32 << 20)

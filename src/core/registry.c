@@ -263,7 +263,7 @@ stock_pool(struct bufpool *p)
 			if (b == NULL)
 				return -1;
 			ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
-			bp_caches_put_common(&p->caches, b);
+			bp_caches_put_common(&p->caches, &b, 1);
 		}
 	return 0;
 }

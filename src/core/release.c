@@ -152,9 +152,7 @@ spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 		if (full)
 			bp_trim_spilled(p, s);
 	} else {
-		if (!bp_depot_push(k->depot, layout_ring(&p->layout, b->node,
-							 b->class), b))
-			bp_arena_give(b);
+		bp_depot_put(&k->depot, &b, 1);
 		bp_cache_mark_depot(k, s->class);
 		shelf_leave(s);
 	}
@@ -171,7 +169,7 @@ leaves_now(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 
 	if (atomic_load(&s->gate) & GATE_CLOSED)
 		return true;
-	return b->mark >= DIRTY && bp_depot_is_full(k->depot, ring) &&
+	return b->mark >= DIRTY && bp_depot_room(&k->depot, ring) == 0 &&
 	    (b->node != k->node || shelf_count(s) >= s->full);
 }
 

@@ -27,9 +27,9 @@ bp_stats_ready(const struct bufpool *p, unsigned class)
 	for (unsigned node = 0; node < p->layout.nodes; node++) {
 		unsigned ring = layout_ring(&p->layout, node, class);
 
-		sum += commons_ready(&p->caches.commons, ring);
+		sum += depot_ready(&p->caches.commons, ring);
 		for_each_marked(k, &p->caches, PART_DEPOT(class))
-			sum += bp_depot_ready(k->depot, ring);
+			sum += depot_ready(&k->depot, ring);
 	}
 	return sum;
 }

@@ -12,14 +12,11 @@ struct portion {
 	size_t bytes;
 };
 
-static bool
+static void
 give_back_one(struct portion *left, struct bufpool_buf *b)
 {
-	if (b == NULL)
-		return false;
 	left->bytes += bp_arena_give(b);
 	left->count--;
-	return true;
 }
 
 /* From a shelf whose owner is not inside. */
@@ -28,31 +25,23 @@ give_back_shelf(struct bufpool_shelf *s, struct portion *left)
 {
 	if (left->count == 0 || shelf_count(s) == 0 || !bp_shelf_claim(s))
 		return;
-	while (left->count > 0 && give_back_one(left, shelf_take(s)))
-		;
+	while (left->count > 0 && shelf_count(s) > 0)
+		give_back_one(left, shelf_take(s));
 	bp_shelf_unclaim(s);
 }
 
 /* Idle buffers of a class: those of no thread first, then those in depots, then
- * those on shelves. */
+ * those on shelves. One at a time: the system may take its time, and meanwhile
+ * the rest of a batch can be had by others. */
 static void
 give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 {
+	struct bufpool_buf *b;
 	struct cache *k;
 
-	for (unsigned node = 0; node < p->layout.nodes; node++) {
-		unsigned ring = layout_ring(&p->layout, node, class);
-
-		while (left->count > 0 &&
-		       give_back_one(left, bp_commons_take(&p->caches.commons,
-							   ring)))
-			;
-		for_each_marked(k, &p->caches, PART_DEPOT(class))
-			while (left->count > 0 &&
-			       give_back_one(left, bp_depot_take(k->depot,
-								 ring)))
-				;
-	}
+	while (left->count > 0 &&
+	       (b = bp_caches_take_one(&p->caches, class)) != NULL)
+		give_back_one(left, b);
 	for_each_marked(k, &p->caches, PART_SHELF(class))
 		give_back_shelf(&k->shelf[class], left);
 }
