@@ -33,6 +33,7 @@
  *   same    take, dirty, give, over and over
  *   pass    pairs of threads: one takes and dirties, the other gives back;
  *           between them is a ring with one producer and one consumer
+ *   read    as `pass`, but who gives back has read what was dirtied first
  *   burst   takes more buffers than caches hold, dirties all, gives all back
  *   churn   as `same`, but each thread ends after LIFE buffers, and the next
  *           thread is created
@@ -130,9 +131,9 @@ struct worker {
 typedef void take_fn(struct held *);
 typedef void give_fn(struct held *);
 
-enum pattern { SAME, PASS, BURST, VARY, CHURN, PATTERNS };
+enum pattern { SAME, PASS, BURST, VARY, CHURN, READ, PATTERNS };
 static const char *const pattern_name[] = { "same", "pass", "burst", "vary",
-					    "churn" };
+					    "churn", "read" };
 
 struct rival {
 	const char *name;
@@ -152,7 +153,7 @@ static size_t dirty_part;	/* 1: all, 2: half, 0: a number of bytes */
 static size_t vary_from, vary_to;
 static unsigned threads;
 static enum pattern pattern;
-static bool timed, check;
+static bool timed, check, reading;
 static _Atomic bool stop, recording;
 
 static struct worker *worker;
@@ -361,6 +362,18 @@ dirty(uint8_t *bytes, int value)
 	memset(bytes, value, dirty_bytes);
 }
 
+static __attribute__((noinline)) void
+look(const uint8_t *bytes)
+{
+	uint64_t sum = 0, word;
+
+	for (size_t i = 0; i + sizeof word <= dirty_bytes; i += sizeof word) {
+		memcpy(&word, bytes + i, sizeof word);
+		sum += word;
+	}
+	__asm__ volatile("" : : "r"(sum));
+}
+
 static void
 record(struct worker *w, uint64_t t)
 {
@@ -529,6 +542,8 @@ consume(struct worker *w, give_fn give, bool time)
 			put = atomic_load_explicit(&r->put,
 						   memory_order_acquire);
 		}
+		if (reading)
+			look(r->slot[got % HELD_MAX].bytes);
 		back(w, &r->slot[got % HELD_MAX], give, time);
 		tell(&r->got, ++got);
 	}
@@ -883,12 +898,16 @@ parse(int argc, char **argv)
 	if (rival != NULL && class >= 4096 && dirty_bytes <= class &&
 	    (pattern != VARY || dirty_part != 0 || dirty_bytes <= vary_from) &&
 	    pattern < PATTERNS && threads >= 1 && threads <= THREADS_MAX &&
-	    (pattern != PASS || threads % 2 == 0) &&
-	    (pattern != VARY || threads == 1))
+	    ((pattern != PASS && pattern != READ) || threads % 2 == 0) &&
+	    (pattern != VARY || threads == 1)) {
+		reading = pattern == READ;
+		if (reading)
+			pattern = PASS;
 		return;
+	}
 usage:
 	fputs("usage: core RIVAL BYTES BYTES|half|all THREADS"
-	      " same|pass|burst|vary|churn [SECONDS|check]\nrivals:", stderr);
+	      " same|pass|read|burst|vary|churn [SECONDS|check]\nrivals:", stderr);
 	for (size_t k = 0; k < RIVALS; k++)
 		fprintf(stderr, " %s", rivals[k].name);
 	fputs("\n", stderr);
