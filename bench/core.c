@@ -907,7 +907,8 @@ parse(int argc, char **argv)
 	}
 usage:
 	fputs("usage: core RIVAL BYTES BYTES|half|all THREADS"
-	      " same|pass|read|burst|vary|churn [SECONDS|check]\nrivals:", stderr);
+	      " same|pass|read|burst|vary|churn [SECONDS|check]\nrivals:",
+	      stderr);
 	for (size_t k = 0; k < RIVALS; k++)
 		fprintf(stderr, " %s", rivals[k].name);
 	fputs("\n", stderr);
