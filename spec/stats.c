@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "core/release.h"
 #include "support/pool.h"
 
 /* Counted before a checkout and after a release, so never below what is out. */
@@ -63,7 +64,8 @@ hold_one(void *pool)
 
 #define EXITED 7	/* threads */
 
-/* Three checkouts, of which fresh memory serves one; 300 bytes to wipe. */
+/* Three checkouts, of which fresh memory serves one and a collector returns
+ * one; 300 bytes to wipe. */
 static void *
 use_thrice(void *pool)
 {
@@ -72,7 +74,10 @@ use_thrice(void *pool)
 
 		memset(bufpool_data(b), 1, 100);
 		bufpool_wrote(b, 100);
-		bufpool_release(b);
+		if (i == 0)
+			bp_release_gc(b);
+		else
+			bufpool_release(b);
 	}
 	return NULL;
 }
@@ -81,6 +86,7 @@ static void
 threads_that_exit_leave_their_counts(void **state)
 {
 	struct bufpool *p = new_pool(0, 0, 0);
+	struct bufpool_buf *held[EXITED * 9];
 	pthread_t thread[EXITED];
 	struct bufpool_stats s;
 
@@ -95,6 +101,13 @@ threads_that_exit_leave_their_counts(void **state)
 	assert_int_equal(s.misses, 1);
 	assert_int_equal(s.classes[0].out, 0);
 	assert_int_equal(s.wiped_bytes, EXITED * 3 * 100);
+	assert_int_equal(s.gc_returns, EXITED);
+	/* A release that counts twice shows only while as much is out. */
+	for (int i = 0; i < EXITED * 9; i++)
+		held[i] = bufpool_checkout(p, 100);
+	assert_int_equal(stats_of(p).classes[0].out, EXITED * 9);
+	for (int i = 0; i < EXITED * 9; i++)
+		bufpool_release(held[i]);
 	bufpool_destroy(p);
 }
 

@@ -334,6 +334,21 @@ madvise(void *at, size_t n, int advice)
 	return real(at, n, advice);
 }
 
+/* As at the limit of mappings, where one more would be needed. */
+__attribute__((visibility("default"))) int
+munmap(void *at, size_t n)
+{
+	static int (*real)(void *, size_t);
+
+	if (refuse) {
+		errno = ENOMEM;
+		return -1;
+	}
+	if (real == NULL)
+		*(void **)&real = dlsym(RTLD_NEXT, "munmap");
+	return real(at, n);
+}
+
 #define MIB ((size_t)1 << 20)
 #define MANY 60
 
@@ -394,6 +409,33 @@ what_leaves_for_the_system_is_not_wiped(void **state)
 	bufpool_destroy(p);
 }
 
+/* As a mapping or as pages: it stays committed, and goes with the next trim. */
+static void
+what_the_system_takes_neither_way_is_wiped(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool_buf *b;
+	struct bufpool *p;
+	const uint8_t *at;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.four_kib_count = config.sixty_four_kib_count = 0;
+	config.two_fifty_six_kib_count = config.large_bytes = 0;
+	p = bufpool_create(&config);
+	b = bufpool_checkout(p, 2 * MIB);
+	at = memset(bufpool_data(b), 0xa5, 2 * MIB);
+	refuse = true;
+	bufpool_release(b);
+	refuse = false;
+	for (size_t i = 0; i < 2 * MIB; i++)
+		assert_int_equal(at[i], 0);
+	assert_int_equal(stats_of(p).committed_bytes, 2 * MIB);
+	assert_int_equal(bufpool_trim(p), 2 * MIB);
+	assert_int_equal(stats_of(p).committed_bytes, 0);
+	bufpool_destroy(p);
+}
+
 /* Nothing stays in a closed pool. */
 static void
 a_closed_pool_wipes_nothing(void **state)
@@ -421,6 +463,7 @@ main(void)
 		cmocka_unit_test(a_promise_covers_the_last_access_only),
 		cmocka_unit_test(true_promises_leave_nothing),
 		cmocka_unit_test(what_leaves_for_the_system_is_not_wiped),
+		cmocka_unit_test(what_the_system_takes_neither_way_is_wiped),
 		cmocka_unit_test(a_closed_pool_wipes_nothing),
 	};
 
