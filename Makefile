@@ -220,12 +220,15 @@ QUOTE = s/[\\"?]/\\&/g; s/.*/"&\\n"/
 SIGNED = s/_Atomic //g; s/\<size_t\>/ptrdiff_t/g
 MARKED = /^\/\* ffi: begin \*\/$$/,/^\/\* ffi: end \*\/$$/
 
-$(BUILD)/cdef.h: src/core/buf.h src/nginx/piece.h src/lua/box.h Makefile
+# In the order in which one needs the other.
+FOR_FFI = src/core/buf.h src/nginx/piece.h src/lua/box.h src/lua/handle.h \
+	src/lua/append.h src/lua/calls.h
+$(BUILD)/cdef.h: $(FOR_FFI) Makefile
 	@mkdir -p $(@D)
 	$(call say,GEN $@)set -e; { \
 	echo 'static const char bufpool_cdef[] ='; \
 	sed -n '$(MARKED){ //d; $(SIGNED); $(QUOTE); p; }' \
-		src/core/buf.h src/nginx/piece.h src/lua/box.h; \
+		$(FOR_FFI); \
 	echo ';'; } >$@
 
 # The folders are listed so that a file removed is noticed.

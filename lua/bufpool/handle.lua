@@ -6,7 +6,7 @@
 --
 -- To the FFI a handle is a pointer to a struct without fields: of the types
 -- that may have methods, only pointers are values to LuaJIT's compiler. Nothing
--- is at that address, and nothing reads it. src/lua/box.h tells what the bits
+-- is at that address, and nothing reads it. src/lua/handle.h tells what the bits
 -- mean.
 
 local ffi = require "ffi"

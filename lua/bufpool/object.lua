@@ -88,7 +88,7 @@ object.is_handle = is_handle
 
 -- The descriptor that a handle stands for, and its epoch; nil when the handle
 -- is stale or forged. A word that was made up does not help its maker when the
--- buffer is in the pool. box_handle_buf in src/lua/box.h does the same for C: a
+-- buffer is in the pool. handle_buf in src/lua/handle.h does the same for C: a
 -- trace cannot look into C, and C would be slow through Lua.
 local function borrowed(h)
     local value = cast(uint64_t, h)

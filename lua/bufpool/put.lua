@@ -2,7 +2,7 @@
 --
 -- A method for each number of arguments, without a loop: a loop does not fit
 -- into the trace of the program's own. It fills in what struct bufpool_values
--- of src/lua/box.h says, and one call of C looks at all of it, makes room and
+-- of src/lua/append.h says, and one call of C looks at all of it, makes room and
 -- copies. So no finalizer comes between the look and the copy, and there is no
 -- epoch to compare. A finalizer may still put while the values are filled in:
 -- its turn then is another one, and the method begins anew.

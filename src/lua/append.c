@@ -59,7 +59,7 @@ measure_object(const struct bufpool_buf *b, const void *at, double kind,
 		return *n > 0 ? frozen->at : (const uint8_t *)"";
 	}
 	if (kind == VALUE_HANDLE)
-		from = box_handle_buf(at);
+		from = handle_buf(at);
 	else if (box_lives(box, KIND_BUFFER) && box_holds(box))
 		from = box->buf;
 	if (from == NULL || from == b)
@@ -163,7 +163,7 @@ bp_append_put_handle(struct bufpool_handle *to,
 		     const struct bufpool_values *values, int count,
 		     int32_t turn)
 {
-	struct bufpool_buf *b = box_handle_buf(to);
+	struct bufpool_buf *b = handle_buf(to);
 
 	if (values->turn != turn)
 		return ESTALE;

@@ -19,8 +19,6 @@
 
 #include "bufpool_lua.h"
 #include "core/buf.h"
-#include "core/grow.h"
-#include "nginx/piece.h"
 
 /* ffi: begin */
 struct bufpool_account {	/* of one Lua VM, in bytes */
@@ -74,148 +72,7 @@ struct bufpool_pool_box {
 	int32_t error;		/* why the last borrow failed */
 };
 
-/*
- * A borrowed buffer, which is a value and has no box: the descriptor's word at
- * checkout, above the BUF_NUMBER bits of the descriptor's number. To LuaJIT it
- * is an address, which a trace keeps in a register; nothing is ever at that
- * address. A handle is alive while its descriptor is out and has this word, so
- * any value is safe.
- */
-struct bufpool_handle;
-
-/*
- * What put is to append: for each value a pointer and a number. Of a string
- * these are its bytes and its length; of a number NULL and the number itself;
- * of an object its payload, or the handle, and one of the VALUE_ numbers below.
- * `turn` is another one whenever somebody fills this in: finalizers may put.
- */
-struct bufpool_values {
-	const void *at[32];
-	double n[32];
-	int32_t turn;
-};
-
-/*
- * What Lua calls by FFI. These functions raise nothing and know no Lua state.
- * Those that take an epoch do nothing and return ESTALE when the object's is
- * another one. Growth is charged to `box`, or to nobody when that is NULL. An
- * int is 0 or an errno. Numbers that can be large are doubles, which Lua need
- * not box. `i` counts bytes from the start of the contents; the caller has seen
- * at this epoch that what it asks for fits. `source` and source_epoch belong to
- * the object that `from` points into, if any: bytes.h.
- *
- * extend makes the contents at least n bytes long; what that adds is the
- * caller's to write. grant lets commit append what lies before `end`. store
- * writes n bytes, the lowest first, 4 at most. assign and append grow; `from`
- * may point into the buffer's own memory, and they return EFAULT when n bytes
- * go past its end. compare returns -1, 0 or 1, and equal_ct 0 or 1. find and
- * find_plain return how far from i it is, -1 when it is nowhere, or -ESTALE;
- * find also -EINVAL, for the characters of a pattern. read and fread make bytes
- * that have come past the end part of the contents.
- *
- * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
- * an errno of some file systems; rest and frest return the bytes that a regular
- * file has from here to its end, or -1 where nobody knows. borrow returns NULL
- * when it fails, detach an errno negated. freeze fills a box that has nothing
- * inside. scope.h tells what those of scopes do.
- *
- * put and put_handle append `count` values, all or none. They return ESTALE
- * when the turn is over, and APPEND_ODD when the buffer or a value is not what
- * it should be, or a value is the buffer, or a number whose text only Lua can
- * tell.
- *
- * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
- * a frozen buffer of the same pool. An empty piece has nothing to be released.
- * take_back releases what is left of `count` pieces.
- */
-struct bufpool_calls {
-	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
-			  struct bufpool_box *box);
-	int (*const resize)(struct bufpool_buf *, int32_t epoch, size_t n,
-			    struct bufpool_box *box);
-	int (*const extend)(struct bufpool_buf *, int32_t epoch, size_t n,
-			    struct bufpool_box *box);
-	int (*const grant)(struct bufpool_buf *, int32_t epoch, size_t end);
-	int (*const commit)(struct bufpool_buf *, int32_t epoch, size_t n);
-	int (*const expose)(struct bufpool_buf *, int32_t epoch);
-	int (*const store)(struct bufpool_buf *, int32_t epoch, size_t i,
-			   int32_t bytes, int n);
-	int (*const fill)(struct bufpool_buf *, int32_t epoch, size_t i,
-			  size_t n, int byte);
-	int (*const overwrite)(struct bufpool_buf *, int32_t epoch, size_t i,
-			       const void *from, size_t n,
-			       const void *source, int32_t source_epoch);
-	int (*const assign)(struct bufpool_buf *, int32_t epoch,
-			    struct bufpool_box *box, const void *from,
-			    size_t n, const void *source,
-			    int32_t source_epoch);
-	int (*const append)(struct bufpool_buf *, int32_t epoch,
-			       struct bufpool_box *box, const void *from,
-			       size_t n, const void *source,
-			       int32_t source_epoch);
-	int (*const compare)(const void *o, int32_t epoch, const void *source,
-			     int32_t source_epoch, const void *from, size_t n);
-	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
-			      int32_t source_epoch, const void *from, size_t n);
-	double (*const find)(const void *o, int32_t epoch, size_t i,
-			     const void *source, int32_t source_epoch,
-			     const void *from, size_t n);
-	double (*const find_plain)(const void *o, int32_t epoch, size_t i,
-				   const void *source, int32_t source_epoch,
-				   const void *from, size_t n);
-	double (*const read)(struct bufpool_buf *, int32_t epoch, int fd,
-			     size_t i, size_t n);
-	double (*const fread)(struct bufpool_buf *, int32_t epoch, void *file,
-			      size_t i, size_t n);
-	double (*const write)(const void *o, int32_t epoch, int fd, size_t i,
-			      size_t n);
-	double (*const fwrite)(const void *o, int32_t epoch, void *file,
-			       size_t i, size_t n);
-	int (*const free)(struct bufpool_buf *, int32_t epoch,
-			  struct bufpool_box *box);
-	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
-	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
-	int (*const put)(struct bufpool_box *, const struct bufpool_values *,
-			 int count, int32_t turn);
-	int (*const put_handle)(struct bufpool_handle *,
-				const struct bufpool_values *, int count,
-				int32_t turn);
-	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
-					       size_t n);
-	struct bufpool_handle *(*const scope_open)(struct bufpool_pool_box *,
-						   void *request, int late);
-	struct bufpool_handle *(*const scope_borrow)(struct bufpool_pool_box *,
-		struct bufpool_handle *list, size_t n, size_t alignment,
-		int kind);
-	int (*const release)(struct bufpool_buf *, int32_t epoch);
-	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
-			    struct bufpool_frozen_box *to);
-	double (*const detach)(struct bufpool_buf *, int32_t epoch);
-	struct bufpool_buf *(*const descriptor)(uint32_t number);
-	uint32_t (*const descriptors)(void);
-	double (*const rest)(int fd);
-	double (*const frest)(void *file);
-	void (*const shortage)(int error, double size, char *to, size_t n);
-	void (*const message)(int error, char *to, size_t n);
-	int (*const lend_frozen)(struct bufpool_frozen_box *, int32_t epoch,
-				 struct bufpool_piece *to);
-	int (*const lend_copy)(struct bufpool_buf *, int32_t epoch,
-			       struct bufpool_piece *to);
-	void (*const take_back)(struct bufpool_piece *, size_t count);
-	int (*const sink_open)(struct bufpool_sink *, struct bufpool_buf *,
-				  int32_t epoch, size_t max);
-	struct bufpool_handle *(*const sink_handle)(
-		const struct bufpool_sink *);
-};
 /* ffi: end */
-
-#define BYTES_STALE (-65536)	/* no errno */
-
-#define VALUES_MAX ((int)(sizeof ((struct bufpool_values *)0)->n / \
-			  sizeof (double)))
-#define VALUE_BUFFER (-1)
-#define VALUE_FROZEN (-2)
-#define VALUE_HANDLE (-3)
 
 /* Every C function of the module has these upvalues, so that the hot ones look
  * nothing up. */
@@ -386,23 +243,6 @@ box_own_frozen(struct bufpool_frozen_box *box, struct bufpool_frozen *frozen,
 	box->len = len;
 }
 
-/* A buffer that was checked out, as a handle can name it; NULL and errno when
- * it was NULL, or when there is no descriptor that a handle can name. */
-static inline struct bufpool_buf *
-box_lend(struct bufpool_buf *b)
-{
-	return b != NULL && buf_outgrown(b) ? bp_grow_renew(b) : b;
-}
-
-static inline struct bufpool_handle *
-box_handle(const struct bufpool_buf *b)
-{
-	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
-
-	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
-						    b->number);
-}
-
 /* All of a frozen buffer that enters the VM, which is charged for it. */
 static inline void
 box_enter_frozen(struct bufpool_account *account,
@@ -452,24 +292,6 @@ box_disown_frozen(struct bufpool_frozen_box *box)
 	if (box->share != NULL)
 		bp_box_unshare(box);
 	return frozen;
-}
-
-/* The descriptor of a handle, or NULL when the handle is stale or forged. A
- * word that was made up does not help its maker when the buffer is in the pool.
- * object.lua does the same for traces, which cannot look into C. */
-static inline struct bufpool_buf *
-box_handle_buf(const struct bufpool_handle *h)
-{
-	uint64_t v = (uintptr_t)h;
-	uint32_t number = (uint32_t)v & (((uint32_t)1 << BUF_NUMBER) - 1);
-	struct bufpool_buf *b;
-
-	if (number >= bp_buf_table_limit())
-		return NULL;
-	b = bp_buf_at(number);
-	return atomic_load_explicit(&b->word, memory_order_relaxed) ==
-	    v >> BUF_NUMBER && (v >> BUF_NUMBER & BUF_STATE) == BUF_OUT
-	    ? b : NULL;
 }
 
 #endif

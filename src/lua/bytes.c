@@ -1,52 +1,10 @@
 #define _GNU_SOURCE
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "append.h"
 #include "bytes.h"
 #include "core/grow.h"
 #include "core/checkout.h"
-
-#define SAME(field) \
-	_Static_assert(offsetof(struct bufpool_buf, field) == \
-		       offsetof(struct bufpool_frozen_box, field), #field)
-SAME(at);
-SAME(len);
-SAME(epoch);
-
-/* A descriptor or a frozen box: the fields that are in one place in both. */
-static const uint8_t *
-bytes_start(const void *o)
-{
-	const uint8_t *at;
-
-	memcpy(&at, (const char *)o + offsetof(struct bufpool_buf, at),
-	       sizeof at);
-	return at;
-}
-
-static size_t
-length_of(const void *o)
-{
-	size_t len;
-
-	memcpy(&len, (const char *)o + offsetof(struct bufpool_buf, len),
-	       sizeof len);
-	return len;
-}
-
-static bool
-bytes_stale(const void *o, int32_t seen)
-{
-	int32_t epoch = seen;
-
-	if (o != NULL)
-		memcpy(&epoch,
-		       (const char *)o + offsetof(struct bufpool_buf, epoch),
-		       sizeof epoch);
-	return epoch != seen;
-}
 
 int
 bp_bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
@@ -261,7 +219,7 @@ bp_bytes_compare(const void *o, int32_t epoch, const void *source,
 
 	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
-	len = length_of(o);
+	len = bytes_length(o);
 	least = len < n ? len : n;
 	order = least > 0 ? memcmp(bytes_start(o), from, least) : 0;
 	return order != 0 ? (order > 0) - (order < 0) : (len > n) - (len < n);
@@ -277,7 +235,7 @@ bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
 
 	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return ESTALE;
-	if (length_of(o) != n)
+	if (bytes_length(o) != n)
 		return 0;
 	p = bytes_start(o);
 	for (size_t i = 0; i < n; i++)
@@ -295,9 +253,9 @@ bp_bytes_find_plain(const void *o, int32_t epoch, size_t i, const void *source,
 		return -ESTALE;
 	if (n == 0)
 		return 0;
-	if (length_of(o) - i < n)
+	if (bytes_length(o) - i < n)
 		return -1;
-	hit = memmem(bytes_start(o) + i, length_of(o) - i, from, n);
+	hit = memmem(bytes_start(o) + i, bytes_length(o) - i, from, n);
 	return hit == NULL ? -1 : (double)(hit - (bytes_start(o) + i));
 }
 
@@ -319,94 +277,31 @@ bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
 	return bp_bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
 }
 
-/* Before bytes are read to [i, i + n) of the buffer. A read that failed may
- * have written, so the mark stays where this raises it to. */
-static void *
-bytes_prepare(struct bufpool_buf *b, size_t i, size_t n)
+int
+bp_bytes_free(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 {
-	buf_raise_mark(b, i + n);
-	buf_changed(b);
-	return b->at + i;
-}
-
-/* The bytes that have come belong to the contents. */
-static double
-bytes_received(struct bufpool_buf *b, size_t i, size_t got)
-{
-	if (b->len < i + got)
-		b->len = i + got;
-	return (double)got;
-}
-
-double
-bp_bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
-{
-	ssize_t got;
-
 	if (bytes_stale(b, epoch))
-		return BYTES_STALE;
-	bytes_prepare(b, i, n);
-	do
-		got = read(fd, b->at + i, n);
-	while (got < 0 && errno == EINTR);
-	return got < 0 ? -errno : bytes_received(b, i, (size_t)got);
+		return ESTALE;
+	bp_grow_free(b);
+	if (box != NULL)
+		box_charge(box->account, &box->charged, (double)buf_size(b));
+	return 0;
 }
 
-/* What a call has failed of that only ferror tells of: musl sets no errno where
- * a file is not open for it. */
-static double
-failure_of(int error)
+int
+bp_bytes_wipe(struct bufpool_buf *b, int32_t epoch)
 {
-	return error != 0 ? -error : -EBADF;
-}
-
-/* LuaJIT passes the FILE pointer inside a file of Lua, which is NULL once that
- * is closed. As io.read does, this forgets the end that an earlier call met,
- * and its error: the file may have grown since. */
-double
-bp_bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
-	       size_t n)
-{
-	size_t got;
-
 	if (bytes_stale(b, epoch))
-		return BYTES_STALE;
-	if (file == NULL)
-		return -EBADF;
-	if (n == 0)
-		return 0;
-	clearerr(file);
-	errno = 0;
-	got = fread(bytes_prepare(b, i, n), 1, n, file);
-	return got == 0 && ferror((FILE *)file) ?
-		failure_of(errno) : bytes_received(b, i, got);
+		return ESTALE;
+	bp_buf_wipe(b);
+	return 0;
 }
 
-double
-bp_bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n)
+int
+bp_bytes_consume(struct bufpool_buf *b, int32_t epoch, size_t n)
 {
-	ssize_t put;
-
-	if (bytes_stale(o, epoch))
-		return BYTES_STALE;
-	do
-		put = write(fd, bytes_start(o) + i, n);
-	while (put < 0 && errno == EINTR);
-	return put < 0 ? -errno : (double)put;
-}
-
-double
-bp_bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
-{
-	size_t put;
-
-	if (bytes_stale(o, epoch))
-		return BYTES_STALE;
-	if (file == NULL)
-		return -EBADF;
-	if (n == 0)
-		return 0;
-	errno = 0;
-	put = fwrite(bytes_start(o) + i, 1, n, file);
-	return put < n ? failure_of(errno) : (double)put;
+	if (bytes_stale(b, epoch))
+		return ESTALE;
+	bp_buf_consume(b, n < b->len ? n : b->len);
+	return 0;
 }

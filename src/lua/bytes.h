@@ -7,12 +7,53 @@
  * two. `o` and `source` are a descriptor or a frozen box. A source of NULL
  * stands for memory that is no object of ours, and is not compared.
  *
- * box.h says what each may do. By the owner of the objects only.
+ * calls.h says what each may do. By the owner of the objects only.
  */
 #ifndef BUFPOOL_LUA_BYTES_H
 #define BUFPOOL_LUA_BYTES_H
 
 #include "box.h"
+
+/* The fields that a descriptor and a frozen box have in one place. */
+#define SAME(field) \
+	_Static_assert(offsetof(struct bufpool_buf, field) == \
+		       offsetof(struct bufpool_frozen_box, field), #field)
+SAME(at);
+SAME(len);
+SAME(epoch);
+#undef SAME
+
+static inline const uint8_t *
+bytes_start(const void *o)
+{
+	const uint8_t *at;
+
+	memcpy(&at, (const char *)o + offsetof(struct bufpool_buf, at),
+	       sizeof at);
+	return at;
+}
+
+static inline size_t
+bytes_length(const void *o)
+{
+	size_t len;
+
+	memcpy(&len, (const char *)o + offsetof(struct bufpool_buf, len),
+	       sizeof len);
+	return len;
+}
+
+static inline bool
+bytes_stale(const void *o, int32_t seen)
+{
+	int32_t epoch = seen;
+
+	if (o != NULL)
+		memcpy(&epoch,
+		       (const char *)o + offsetof(struct bufpool_buf, epoch),
+		       sizeof epoch);
+	return epoch != seen;
+}
 
 int bp_bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
 		  struct bufpool_box *box);
@@ -48,13 +89,9 @@ double bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
 double bp_bytes_find_plain(const void *o, int32_t epoch, size_t i,
 			   const void *source, int32_t source_epoch,
 			   const void *from, size_t n);
-double bp_bytes_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i,
-		     size_t n);
-double bp_bytes_fread(struct bufpool_buf *b, int32_t epoch, void *file,
-		      size_t i,
-		      size_t n);
-double bp_bytes_write(const void *o, int32_t epoch, int fd, size_t i, size_t n);
-double bp_bytes_fwrite(const void *o, int32_t epoch, void *file, size_t i,
-		       size_t n);
+int bp_bytes_free(struct bufpool_buf *b, int32_t epoch,
+		  struct bufpool_box *box);
+int bp_bytes_wipe(struct bufpool_buf *b, int32_t epoch);
+int bp_bytes_consume(struct bufpool_buf *b, int32_t epoch, size_t n);
 
 #endif

@@ -1,20 +1,127 @@
 /*
- * calls - the functions that Lua calls by FFI; box.h says what each may do.
+ * calls - the functions that Lua calls by FFI.
  */
 #ifndef BUFPOOL_LUA_CALLS_H
 #define BUFPOOL_LUA_CALLS_H
 
-#include "box.h"
+#include "append.h"
+#include "nginx/piece.h"
 
-#define MESSAGE_MAX 160	/* bytes that hold any message of shortage, message */
+/* ffi: begin */
+/*
+ * What Lua calls by FFI. These functions raise nothing and know no Lua state.
+ * Those that take an epoch do nothing and return ESTALE when the object's is
+ * another one. Growth is charged to `box`, or to nobody when that is NULL. An
+ * int is 0 or an errno. Numbers that can be large are doubles, which Lua need
+ * not box. `i` counts bytes from the start of the contents; the caller has seen
+ * at this epoch that what it asks for fits. `source` and source_epoch belong to
+ * the object that `from` points into, if any: bytes.h.
+ *
+ * extend makes the contents at least n bytes long; what that adds is the
+ * caller's to write. grant lets commit append what lies before `end`. store
+ * writes n bytes, the lowest first, 4 at most. assign and append grow; `from`
+ * may point into the buffer's own memory, and they return EFAULT when n bytes
+ * go past its end. compare returns -1, 0 or 1, and equal_ct 0 or 1. find and
+ * find_plain return how far from i it is, -1 when it is nowhere, or -ESTALE;
+ * find also -EINVAL, for the characters of a pattern. read and fread make bytes
+ * that have come past the end part of the contents.
+ *
+ * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
+ * an errno of some file systems; rest and frest return the bytes that a regular
+ * file has from here to its end, or -1 where nobody knows. borrow returns NULL
+ * when it fails, detach an errno negated. freeze fills a box that has nothing
+ * inside. scope.h tells what those of scopes do.
+ *
+ * put and put_handle append `count` values, all or none. They return ESTALE
+ * when the turn is over, and APPEND_ODD when the buffer or a value is not what
+ * it should be, or a value is the buffer, or a number whose text only Lua can
+ * tell.
+ *
+ * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
+ * a frozen buffer of the same pool. An empty piece has nothing to be released.
+ * take_back releases what is left of `count` pieces.
+ */
+struct bufpool_calls {
+	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
+			  struct bufpool_box *box);
+	int (*const resize)(struct bufpool_buf *, int32_t epoch, size_t n,
+			    struct bufpool_box *box);
+	int (*const extend)(struct bufpool_buf *, int32_t epoch, size_t n,
+			    struct bufpool_box *box);
+	int (*const grant)(struct bufpool_buf *, int32_t epoch, size_t end);
+	int (*const commit)(struct bufpool_buf *, int32_t epoch, size_t n);
+	int (*const expose)(struct bufpool_buf *, int32_t epoch);
+	int (*const store)(struct bufpool_buf *, int32_t epoch, size_t i,
+			   int32_t bytes, int n);
+	int (*const fill)(struct bufpool_buf *, int32_t epoch, size_t i,
+			  size_t n, int byte);
+	int (*const overwrite)(struct bufpool_buf *, int32_t epoch, size_t i,
+			       const void *from, size_t n,
+			       const void *source, int32_t source_epoch);
+	int (*const assign)(struct bufpool_buf *, int32_t epoch,
+			    struct bufpool_box *box, const void *from,
+			    size_t n, const void *source,
+			    int32_t source_epoch);
+	int (*const append)(struct bufpool_buf *, int32_t epoch,
+			       struct bufpool_box *box, const void *from,
+			       size_t n, const void *source,
+			       int32_t source_epoch);
+	int (*const compare)(const void *o, int32_t epoch, const void *source,
+			     int32_t source_epoch, const void *from, size_t n);
+	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
+			      int32_t source_epoch, const void *from, size_t n);
+	double (*const find)(const void *o, int32_t epoch, size_t i,
+			     const void *source, int32_t source_epoch,
+			     const void *from, size_t n);
+	double (*const find_plain)(const void *o, int32_t epoch, size_t i,
+				   const void *source, int32_t source_epoch,
+				   const void *from, size_t n);
+	double (*const read)(struct bufpool_buf *, int32_t epoch, int fd,
+			     size_t i, size_t n);
+	double (*const fread)(struct bufpool_buf *, int32_t epoch, void *file,
+			      size_t i, size_t n);
+	double (*const write)(const void *o, int32_t epoch, int fd, size_t i,
+			      size_t n);
+	double (*const fwrite)(const void *o, int32_t epoch, void *file,
+			       size_t i, size_t n);
+	int (*const free)(struct bufpool_buf *, int32_t epoch,
+			  struct bufpool_box *box);
+	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
+	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
+	int (*const put)(struct bufpool_box *, const struct bufpool_values *,
+			 int count, int32_t turn);
+	int (*const put_handle)(struct bufpool_handle *,
+				const struct bufpool_values *, int count,
+				int32_t turn);
+	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
+					       size_t n);
+	struct bufpool_handle *(*const scope_open)(struct bufpool_pool_box *,
+						   void *request, int late);
+	struct bufpool_handle *(*const scope_borrow)(struct bufpool_pool_box *,
+		struct bufpool_handle *list, size_t n, size_t alignment,
+		int kind);
+	int (*const release)(struct bufpool_buf *, int32_t epoch);
+	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
+			    struct bufpool_frozen_box *to);
+	double (*const detach)(struct bufpool_buf *, int32_t epoch);
+	struct bufpool_buf *(*const descriptor)(uint32_t number);
+	uint32_t (*const descriptors)(void);
+	double (*const rest)(int fd);
+	double (*const frest)(void *file);
+	void (*const shortage)(int error, double size, char *to, size_t n);
+	void (*const message)(int error, char *to, size_t n);
+	int (*const lend_frozen)(struct bufpool_frozen_box *, int32_t epoch,
+				 struct bufpool_piece *to);
+	int (*const lend_copy)(struct bufpool_buf *, int32_t epoch,
+			       struct bufpool_piece *to);
+	void (*const take_back)(struct bufpool_piece *, size_t count);
+	int (*const sink_open)(struct bufpool_sink *, struct bufpool_buf *,
+				  int32_t epoch, size_t max);
+	struct bufpool_handle *(*const sink_handle)(
+		const struct bufpool_sink *);
+};
+/* ffi: end */
 
 extern const struct bufpool_calls bp_ffi_calls;
-
-/* core.deliver, which calls by a lua_CFunction what the FFI must not. */
-int bp_calls_deliver(lua_State *L);
-
-/* core.claim_clock(on): true for the first VM of a process that wants to keep
- * time for all; false for the others, until that one gives it up. */
-int bp_calls_claim_clock(lua_State *L);
 
 #endif

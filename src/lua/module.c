@@ -3,12 +3,16 @@
 
 #include "append.h"
 #include "calls.h"
+#include "clock.h"
 #include "config.h"
 #include "copy.h"
 #include "core/arena.h"
 #include "core/ticket.h"
 #include "core/wipe.h"
+#include "failure.h"
+#include "file.h"
 #include "guard.h"
+#include "lend.h"
 #include "module.h"
 #include "plain.h"
 #include "scope.h"
@@ -104,8 +108,8 @@ publish_module(lua_State *L)
 
 static const luaL_Reg module_functions[] = {
 	{ "publish", publish_module }, { "plain", bp_plain_method },
-	{ "guard", bp_guard_call }, { "deliver", bp_calls_deliver },
-	{ "claim_clock", bp_calls_claim_clock },
+	{ "guard", bp_guard_call }, { "deliver", bp_lend_deliver },
+	{ "claim_clock", bp_clock_claim },
 	{ NULL, NULL }
 };
 

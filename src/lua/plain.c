@@ -5,7 +5,6 @@
 #include "append.h"
 #include "argument.h"
 #include "bytes.h"
-#include "calls.h"
 #include "core/wipe.h"
 #include "plain.h"
 
@@ -102,7 +101,7 @@ take_handle(lua_State *L, struct self *self)
 	struct bufpool_handle **h = self_handle(L, 1);
 
 	self->box = NULL;
-	self->b = h != NULL ? box_handle_buf(*h) : NULL;
+	self->b = h != NULL ? handle_buf(*h) : NULL;
 	return self->b != NULL;
 }
 
@@ -705,7 +704,7 @@ plain_borrow(lua_State *L)
 	lua_pushvalue(L, UP_TYPE);
 	lua_call(L, 0, 1);
 	box = box_test(L, 1, KIND_POOL);
-	taken = box != NULL ? bp_ffi_calls.borrow(box, (size_t)n) : NULL;
+	taken = box != NULL ? bp_handle_borrow(box, (size_t)n) : NULL;
 	if (taken == NULL)
 		return anew_in_lua(L, 2);
 	*self_handle(L, 3) = taken;
@@ -717,7 +716,7 @@ static int
 plain_release(lua_State *L)
 {
 	struct bufpool_handle **h = self_handle(L, 1);
-	struct bufpool_buf *b = h != NULL ? box_handle_buf(*h) : NULL;
+	struct bufpool_buf *b = h != NULL ? handle_buf(*h) : NULL;
 
 	if (b == NULL)
 		return in_lua(L);

@@ -1,9 +1,9 @@
 #include <string.h>
 
 #include "argument.h"
-#include "calls.h"
 #include "collector.h"
 #include "config.h"
+#include "failure.h"
 #include "core/settings.h"
 #include "guard.h"
 #include "module.h"
@@ -54,7 +54,7 @@ raise_shortage(lua_State *L, int error, double size)
 	if (error == EAGAIN)
 		lua_pushliteral(L, "exhausted");
 	else {
-		bp_ffi_calls.shortage(error, size, text, sizeof text);
+		bp_failure_shortage(error, size, text, sizeof text);
 		lua_pushstring(L, text);
 	}
 	return 2;

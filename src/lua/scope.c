@@ -53,13 +53,13 @@ bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 		pool->error = ESTALE;
 		return NULL;
 	}
-	b = box_lend(bufpool_checkout(pool->pool, LIST_LEAST));
+	b = handle_renew(bufpool_checkout(pool->pool, LIST_LEAST));
 	if (b == NULL) {
 		pool->error = errno;
 		return NULL;
 	}
 	b->len = 0;
-	list = box_handle(b);
+	list = handle_of(b);
 	pool->error = scope_enroll(request, late, list);
 	if (pool->error != 0) {
 		bufpool_release(b);
@@ -81,7 +81,7 @@ scope_entry(const struct bufpool_buf *list, size_t at)
 static struct bufpool_buf *
 entry_buf(const struct bufpool_buf *list, size_t at)
 {
-	return box_handle_buf((struct bufpool_handle *)(uintptr_t)
+	return handle_buf((struct bufpool_handle *)(uintptr_t)
 			      scope_entry(list, at));
 }
 
@@ -130,7 +130,7 @@ struct bufpool_handle *
 bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 		size_t n, size_t alignment, int kind)
 {
-	struct bufpool_buf *l = box_handle_buf(list), *b;
+	struct bufpool_buf *l = handle_buf(list), *b;
 
 	if (pool->state != BOX_LIVE)
 		pool->error = ESTALE;
@@ -138,12 +138,12 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 		pool->error = ECANCELED;
 	else if (!scope_make_room(l))
 		pool->error = ENOBUFS;
-	else if ((b = box_lend(bp_take(pool->pool, n, alignment,
+	else if ((b = handle_renew(bp_take(pool->pool, n, alignment,
 				       kind))) == NULL)
 		pool->error = errno;
 	else {
-		scope_append(l, (uintptr_t)box_handle(b));
-		return box_handle(b);
+		scope_append(l, (uintptr_t)handle_of(b));
+		return handle_of(b);
 	}
 	return NULL;
 }
@@ -151,7 +151,7 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 void
 bp_scope_end(void *list)
 {
-	struct bufpool_buf *l = box_handle_buf(list), *b;
+	struct bufpool_buf *l = handle_buf(list), *b;
 
 	if (l == NULL)
 		return;

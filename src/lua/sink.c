@@ -85,5 +85,5 @@ bp_sink_handle(const struct bufpool_sink *sink)
 {
 	struct bufpool_buf *b = sink_target(sink);
 
-	return b != NULL ? box_handle(b) : NULL;
+	return b != NULL ? handle_of(b) : NULL;
 }

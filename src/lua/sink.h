@@ -8,7 +8,8 @@
 #ifndef BUFPOOL_LUA_SINK_H
 #define BUFPOOL_LUA_SINK_H
 
-#include "box.h"
+#include "handle.h"
+#include "nginx/piece.h"
 
 /* A sink for up to `max` bytes, into a buffer of this epoch. 0, or ESTALE. */
 int bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b,

@@ -4,7 +4,7 @@
 #ifndef BUFPOOL_LUA_TAKE_H
 #define BUFPOOL_LUA_TAKE_H
 
-#include "box.h"
+#include "handle.h"
 
 /* As checkout, checkout_zeroed, checkout_aligned, try_checkout, writer. */
 enum checkout_kind {

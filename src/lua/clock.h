@@ -1,0 +1,13 @@
+/*
+ * clock - which VM of a process has the timer that lets idle memory go home.
+ */
+#ifndef BUFPOOL_LUA_CLOCK_H
+#define BUFPOOL_LUA_CLOCK_H
+
+#include <lua.h>
+
+/* core.claim_clock(on): true for the first VM of a process that wants to keep
+ * time for all; false for the others, until that one gives it up. */
+int bp_clock_claim(lua_State *L);
+
+#endif

@@ -1,0 +1,17 @@
+/*
+ * failure - what messages say of an errno.
+ */
+#ifndef BUFPOOL_LUA_FAILURE_H
+#define BUFPOOL_LUA_FAILURE_H
+
+#include <stddef.h>
+
+#define MESSAGE_MAX 160	/* bytes that hold any message */
+
+/* As strerror, in `n` bytes at `to`. */
+void bp_failure_message(int error, char *to, size_t n);
+
+/* Why there are no `size` bytes. */
+void bp_failure_shortage(int error, double size, char *to, size_t n);
+
+#endif
