@@ -48,15 +48,15 @@ static void
 a_handle_stands_for_one_checkout(void **state)
 {
 	struct bufpool_handle *h = bp_ffi_calls.borrow(&box, 100);
-	struct bufpool_buf *b = box_handle_buf(h);
+	struct bufpool_buf *b = handle_buf(h);
 
 	(void)state;
 	assert_non_null(b);
 	assert_int_equal(bufpool_len(b), 100);
 	bufpool_release(b);
-	assert_null(box_handle_buf(h));
-	assert_null(box_handle_buf(NULL));
-	assert_null(box_handle_buf((void *)UINTPTR_MAX));
+	assert_null(handle_buf(h));
+	assert_null(handle_buf(NULL));
+	assert_null(handle_buf((void *)UINTPTR_MAX));
 }
 
 static void
@@ -70,10 +70,10 @@ the_last_handle_of_a_descriptor_works_and_dies(void **state)
 	atomic_fetch_sub(&b->word, BUF_GENERATION);
 	bufpool_release(b);
 	h = bp_ffi_calls.borrow(&box, 100);
-	assert_ptr_equal(box_handle_buf(h), b);
+	assert_ptr_equal(handle_buf(h), b);
 	bufpool_release(b);
 	assert_true(buf_outgrown(b));
-	assert_null(box_handle_buf(h));
+	assert_null(handle_buf(h));
 }
 
 static void
@@ -91,7 +91,7 @@ memory_moves_on_from_a_descriptor_that_is_too_old(void **state)
 	assert_true(buf_outgrown(b));
 	bufpool_get_stats(box.pool, &s);
 	count = s.classes[0].count;
-	young = box_handle_buf(bp_ffi_calls.borrow(&box, 50));
+	young = handle_buf(bp_ffi_calls.borrow(&box, 50));
 	assert_non_null(young);
 	assert_ptr_not_equal(young, b);
 	assert_ptr_equal(bufpool_peek(young), memory);

@@ -6,8 +6,8 @@
 --
 -- To the FFI a handle is a pointer to a struct without fields: of the types
 -- that may have methods, only pointers are values to LuaJIT's compiler. Nothing
--- is at that address, and nothing reads it. src/lua/handle.h tells what the bits
--- mean.
+-- is at that address, and nothing reads it. src/lua/handle.h tells what the
+-- bits mean.
 
 local ffi = require "ffi"
 local check = require "bufpool.check"

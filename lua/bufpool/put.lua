@@ -1,11 +1,11 @@
 -- buf:put(...): any number of values of any kinds, all of them or none.
 --
 -- A method for each number of arguments, without a loop: a loop does not fit
--- into the trace of the program's own. It fills in what struct bufpool_values
--- of src/lua/append.h says, and one call of C looks at all of it, makes room and
--- copies. So no finalizer comes between the look and the copy, and there is no
--- epoch to compare. A finalizer may still put while the values are filled in:
--- its turn then is another one, and the method begins anew.
+-- into the trace of the program's own. It fills in a struct bufpool_values, and
+-- one call of C (src/lua/append.h) looks at all of it, makes room and copies.
+-- So no finalizer comes between the look and the copy, and there is no epoch to
+-- compare. A finalizer may still put while the values are filled in: its turn
+-- then is another one, and the method begins anew.
 --
 -- C takes what is plain: strings, numbers, objects. All else becomes text
 -- first, and then the method begins anew. So no function of the program's runs
