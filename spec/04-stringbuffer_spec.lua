@@ -404,6 +404,8 @@ describe("putf of many values", function()
             values[count] = w
             raises(function() w:putf(format:gsub("%%d,$", "%%s"),
                 unpack(values)) end, "itself")
+            raises(function() w:putf(format:gsub("%%d,$", "%%q"),
+                unpack(values)) end, "itself")
             assert.equal(before, tostring(w))
             -- The format does not use it.
             w:putf("%d", unpack(values))

@@ -223,16 +223,18 @@ local function are_simple(n, s, t, u, v, w, x, y, z, ...)
         and (n <= 8 or are_simple(n - 8, ...))
 end
 
--- string.format with a text in place of each object that %s shows: while it
--- calls a __tostring itself, LuaJITs before 2023 lose what they have formatted
--- if the collector runs, or crash. In their order, as string.format would: so
--- what comes before an object is tried before its __tostring is called. The
--- buffer that is written to may be an argument that the format does not use.
+-- string.format with a text in place of each object that %s or %q shows. While
+-- it calls a __tostring itself, LuaJITs before 2023 lose what they have
+-- formatted if the collector runs, or crash. In their order, as string.format
+-- would: so what comes before an object is tried before its __tostring is
+-- called. The buffer that is written to may be an argument that the format does
+-- not use.
 local function format_objects(self, fmt, n, ...)
     local values, tried, k = { ... }, true, 0
     for at, option in string_gmatch(fmt, "()%%[-+ #0-9.]*(.)") do
+        local shows = option == "s" or option == "q"
         k = option == "%" and k or k + 1
-        if option == "s" and k <= n and not is_simple(values[k]) then
+        if shows and k <= n and not is_simple(values[k]) then
             local ok, text
             if not tried then
                 ok, text = pcall(string_format, string_sub(fmt, 1, at - 1),
@@ -250,7 +252,7 @@ local function format_objects(self, fmt, n, ...)
             end
             values[k] = text
         end
-        tried = option == "s" and tried
+        tried = shows and tried
     end
     return pcall(string_format, fmt, unpack(values, 1, n))
 end
