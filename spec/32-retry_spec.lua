@@ -203,3 +203,112 @@ describe("a change in the middle of", function()
         end
     end)
 end)
+
+-- Between the comparison in Lua and the call no hook of the tests above changes
+-- more than the epoch, so they do not tell whether C compares it.
+describe("with an epoch of before C does nothing in", function()
+    local calls, object = require "bufpool.calls", require "bufpool.object"
+    local ESTALE, BYTES_STALE = 116, -65536
+    local answers = { [ESTALE] = true, [-ESTALE] = true, [BYTES_STALE] = true }
+    local frozen = pool:checkout(9):freeze()
+    local box = ffi.cast("struct bufpool_frozen_box *", frozen)
+    local unused = pool:checkout(9):freeze()
+    local to = ffi.cast("struct bufpool_frozen_box *", unused)
+    local piece = ffi.new "struct bufpool_piece"
+    local sink = ffi.new "struct bufpool_sink"
+
+    -- By function: calls of it for a descriptor and an epoch.
+    local tries = {
+        grow = { function(b, e) return calls.grow(b, e, 9000, nil) end },
+        resize = { function(b, e) return calls.resize(b, e, 9, nil) end },
+        extend = { function(b, e) return calls.extend(b, e, 200, nil) end },
+        grant = { function(b, e) return calls.grant(b, e, 200) end },
+        commit = { function(b, e) return calls.commit(b, e, 1) end },
+        expose = { function(b, e) return calls.expose(b, e) end },
+        store = { function(b, e) return calls.store(b, e, 0, 65, 1) end },
+        fill = { function(b, e) return calls.fill(b, e, 0, 3, 65) end },
+        read = { function(b, e) return calls.read(b, e, fd, 0, 3) end },
+        fread = { function(b, e) return calls.fread(b, e, file, 0, 3) end },
+        write = { function(b, e) return calls.write(b, e, fd, 0, 3) end },
+        fwrite = { function(b, e) return calls.fwrite(b, e, file, 0, 3) end },
+        free = { function(b, e) return calls.free(b, e, nil) end },
+        wipe = { function(b, e) return calls.wipe(b, e) end },
+        consume = { function(b, e) return calls.consume(b, e, 3) end },
+        release = { function(b, e) return calls.release(b, e) end },
+        freeze = { function(b, e) return calls.freeze(b, e, to) end },
+        detach = { function(b, e) return calls.detach(b, e) end },
+        lend_frozen = { function(_, e)
+            return calls.lend_frozen(box, e + box.epoch, piece)
+        end },
+        lend_copy = { function(b, e) return calls.lend_copy(b, e, piece) end },
+        sink_open = { function(b, e)
+            return calls.sink_open(sink, b, e, 9)
+        end },
+    }
+    -- Those that take a source have an epoch of that as well.
+    local b2 = object.live(other, "spec")
+    local function with_source(which, call)
+        tries[which] = {
+            function(b, e) return call(b, e, nil, 0, pointer) end,
+            function(b, e)
+                return call(b, e + 1, b2, b2.epoch - 1, pointer)
+            end,
+            function(b, e) return call(b, e, nil, 0, "X[") end,
+            function(b, e) return call(b, e + 1, b2, b2.epoch - 1, "X[") end,
+        }
+    end
+    with_source("overwrite", function(b, e, source, se, from)
+        return calls.overwrite(b, e, 0, from, 2, source, se)
+    end)
+    with_source("assign", function(b, e, source, se, from)
+        return calls.assign(b, e, nil, from, 2, source, se)
+    end)
+    with_source("append", function(b, e, source, se, from)
+        return calls.append(b, e, nil, from, 2, source, se)
+    end)
+    with_source("compare", function(b, e, source, se, from)
+        return calls.compare(b, e, source, se, from, 2)
+    end)
+    with_source("equal_ct", function(b, e, source, se, from)
+        return calls.equal_ct(b, e, source, se, from, 2)
+    end)
+    with_source("find", function(b, e, source, se, from)
+        return calls.find(b, e, 0, source, se, from, 2)
+    end)
+    with_source("find_plain", function(b, e, source, se, from)
+        return calls.find_plain(b, e, 0, source, se, from, 2)
+    end)
+
+    local function state(b)
+        local d, epoch = object.live(b, "spec")
+        return ("%s %d %d %d %d %d %d"):format(tostring(b), tonumber(d.mark),
+            tonumber(d.capacity), epoch, ffi.C.lseek(fd, 0, 1),
+            file:seek(), tonumber(piece.len)), d, epoch
+    end
+
+    for call, ways in pairs(tries) do
+        it(call, function()
+            local b = pool:checkout(#text):write(1, text)
+            for _, way in ipairs(ways) do
+                local before, d, epoch = state(b)
+                assert.is_true(answers[tonumber(way(d, epoch - 1))] == true)
+                assert.equal(before, (state(b)))
+            end
+            b:release()
+            assert.equal(9, #frozen)
+            assert.equal(9, #unused)
+        end)
+    end
+
+    it("every function that takes an epoch", function()
+        local count, header = 0, assert(io.open "src/lua/box.h")
+        local text_of_header = header:read "*a"
+        header:close()
+        local takes_epoch = "%(%*const ([%w_]+)%)%([^)]-int32_t epoch"
+        for call in text_of_header:gmatch(takes_epoch) do
+            assert.is_true(tries[call] ~= nil, call)
+            count = count + 1
+        end
+        assert.equal(28, count)
+    end)
+end)
