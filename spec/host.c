@@ -164,6 +164,33 @@ others_are_refused(void **state)
 }
 
 /* Lua's memory, of which some allocation fails. */
+/* A host that pushes one object after the other, each of which Lua forgets. */
+static void
+the_collector_feels_what_is_pushed(void **state)
+{
+	const size_t size = (size_t)1 << 20, most = 32 * size;
+
+	(void)state;
+	for (int frozen = 0; frozen <= 1; frozen++) {
+		lua_State *L = open_state();
+
+		for (int i = 0; i < 500; i++) {
+			struct bufpool_buf *b = bufpool_checkout(pool, size);
+
+			assert_non_null(b);
+			if (frozen)
+				bufpool_lua_push_frozen(L, bufpool_freeze(b));
+			else
+				bufpool_lua_push_buf(L, b);
+			lua_settop(L, 0);
+			assert_in_range(stats_of(pool).bytes_checked_out, 0,
+					most);
+		}
+		lua_close(L);
+	}
+	assert_conserved(pool);
+}
+
 static long left;
 static lua_Alloc real;
 
@@ -227,6 +254,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_pushed_is_taken_again),
 		cmocka_unit_test(others_are_refused),
+		cmocka_unit_test(the_collector_feels_what_is_pushed),
 		cmocka_unit_test(a_failed_push_or_take_loses_nothing),
 	};
 

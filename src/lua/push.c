@@ -1,3 +1,4 @@
+#include "collector.h"
 #include "copy.h"
 #include "module.h"
 
@@ -16,9 +17,12 @@ box_pool(lua_State *L)
 static int
 box_buf(lua_State *L)
 {
-	struct bufpool_box *box = box_new(L, KIND_BUFFER, sizeof *box);
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+	struct bufpool_box *box;
 
-	box_own(lua_touserdata(L, UP_ACCOUNT), box,
+	collector_pay(L, account);
+	box = box_new(L, KIND_BUFFER, sizeof *box);
+	box_own(account, box,
 		(struct bufpool_buf *)(uintptr_t)lua_tonumber(L, 1));
 	return 1;
 }
@@ -27,11 +31,13 @@ box_buf(lua_State *L)
 static int
 box_frozen(lua_State *L)
 {
-	struct bufpool_frozen_box *box = box_new(L, KIND_FROZEN, sizeof *box);
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
 	uintptr_t frozen = (uintptr_t)lua_tonumber(L, 1);
+	struct bufpool_frozen_box *box;
 
-	box_enter_frozen(lua_touserdata(L, UP_ACCOUNT), box,
-			 (struct bufpool_frozen *)frozen);
+	collector_pay(L, account);
+	box = box_new(L, KIND_FROZEN, sizeof *box);
+	box_enter_frozen(account, box, (struct bufpool_frozen *)frozen);
 	return 1;
 }
 
