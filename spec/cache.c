@@ -12,6 +12,7 @@
 
 #include "bufpool.h"
 #include "core/pool.h"
+#include "support/clock.h"
 #include "support/pool.h"
 
 static void *

@@ -6,25 +6,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "core/stats.h"
+#include "support/clock.h"
 #include "support/pool.h"
 
 #define MIB ((size_t)1 << 20)
 #define CALL ((size_t)4 << 20)	/* bytes that one call gives back */
 #define MINUTES 60000		/* milliseconds */
-
-static int64_t passed = 1000000;	/* milliseconds */
-
-int
-clock_gettime(clockid_t clock, struct timespec *t)
-{
-	(void)clock;
-	t->tv_sec = passed / 1000;
-	t->tv_nsec = passed % 1000 * 1000000;
-	return 0;
-}
 
 static struct bufpool *
 with_large(size_t bytes)

@@ -29,6 +29,7 @@
 #include "core/pool.h"
 #include "core/system.h"
 #include "core/trim.h"
+#include "support/clock.h"
 #include "support/pool.h"
 #include "support/process.h"
 

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "support/clock.h"
 #include "support/pool.h"
 #include "support/process.h"
 

@@ -16,6 +16,7 @@
 #include "bufpool.h"
 #include "core/grow.h"
 #include "core/release.h"
+#include "support/clock.h"
 #include "support/pool.h"
 
 /* Each of these dirties a buffer of n bytes and gives it back. */
