@@ -412,7 +412,7 @@ describe("with", function()
     end)
 
     it("leaves the buffer of a coroutine that never ends to the collector",
-        function()
+        helper.uncollected(function()
             coroutine.wrap(function()
                 pool:with(10, coroutine.yield)
             end)()
@@ -421,7 +421,7 @@ describe("with", function()
             ffi.new "char[1]"
             helper.collect()
             assert.equal(0, pool:stats().checked_out)
-        end)
+        end))
 
     it("nests", function()
         local sum = pool:with(1, function(a)

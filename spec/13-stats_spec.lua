@@ -253,26 +253,27 @@ describe("stats", function()
 end)
 
 describe("bufpool.stats", function()
-    it("adds up all pools and lists the named ones", function()
-        local name = "stats-spec"
-        local before = bufpool.stats()
-        local a = bufpool.new { name = name }
-        local b = bufpool.new()
-        local x, y = a:checkout(1), b:checkout(1)
-        local stats = bufpool.stats()
-        assert.equal(before.checked_out + 2, stats.checked_out)
-        assert.is_true(stats.committed_bytes >= before.committed_bytes
-            + a:stats().committed_bytes + b:stats().committed_bytes)
-        assert.equal(1, stats.pools[name].checked_out)
-        assert.equal(64, stats.pools[name].classes[1].count)
-        x:release()
-        y:release()
-        assert.equal(before.checked_out, bufpool.stats().checked_out)
-        a:close()
-        assert.is_nil(bufpool.stats().pools[name])
-    end)
+    it("adds up all pools and lists the named ones",
+        helper.uncollected(function()
+            local name = "stats-spec"
+            local before = bufpool.stats()
+            local a = bufpool.new { name = name }
+            local b = bufpool.new()
+            local x, y = a:checkout(1), b:checkout(1)
+            local stats = bufpool.stats()
+            assert.equal(before.checked_out + 2, stats.checked_out)
+            assert.is_true(stats.committed_bytes >= before.committed_bytes
+                + a:stats().committed_bytes + b:stats().committed_bytes)
+            assert.equal(1, stats.pools[name].checked_out)
+            assert.equal(64, stats.pools[name].classes[1].count)
+            x:release()
+            y:release()
+            assert.equal(before.checked_out, bufpool.stats().checked_out)
+            a:close()
+            assert.is_nil(bufpool.stats().pools[name])
+        end))
 
-    it("adds up classes by their size", function()
+    it("adds up classes by their size", helper.uncollected(function()
         local function out(size)
             for _, class in ipairs(bufpool.stats().classes) do
                 if class.size == size then
@@ -292,7 +293,7 @@ describe("bufpool.stats", function()
             held[i]:release()
         end
         assert.equal(before, out(65536))
-    end)
+    end))
 
     it("adds up every figure of a class", function()
         local size = 4096 * 313     -- of no other pool

@@ -151,6 +151,19 @@ function helper.collect()
     collectgarbage()
 end
 
+-- Makes a test that the collector does not interrupt, because it counts what
+-- the collector changes. A full collection inside starts the collector again.
+function helper.uncollected(test)
+    return function()
+        collectgarbage "stop"
+        local ok, err = pcall(test)
+        collectgarbage "restart"
+        if not ok then
+            error(err, 0)
+        end
+    end
+end
+
 -- Runs fn on a stack of its own, so that no stale slot of ours keeps alive what
 -- fn has dropped.
 function helper.apart(fn)
