@@ -67,7 +67,7 @@ raise_shortage(lua_State *L, int error, double size)
  */
 static inline __attribute__((always_inline)) int
 checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
-	 enum checkout_kind kind, double n, size_t align)
+	 int kind, double n, size_t align)
 {
 	struct bufpool_account *account = pool->account;
 	struct bufpool_box *box;
