@@ -48,8 +48,9 @@ init_process(void)
 }
 
 /* At load, or earlier when the constructor of a program comes first that is
- * linked with the static library. */
-__attribute__((constructor)) static void
+ * linked with the static library. Not inlined, because gcc 12 ends with an
+ * internal error where -flto and -O3 inline it. */
+__attribute__((constructor, noinline)) static void
 start_process(void)
 {
 	pthread_once(&once, init_process);
