@@ -237,8 +237,8 @@ describe("with an epoch of before C does nothing in", function()
         release = { function(b, e) return calls.release(b, e) end },
         freeze = { function(b, e) return calls.freeze(b, e, to) end },
         detach = { function(b, e) return calls.detach(b, e) end },
-        lend_frozen = { function(_, e)
-            return calls.lend_frozen(box, e + box.epoch, piece)
+        lend_frozen = { function()
+            return calls.lend_frozen(box, box.epoch - 1, piece)
         end },
         lend_copy = { function(b, e) return calls.lend_copy(b, e, piece) end },
         sink_open = { function(b, e)

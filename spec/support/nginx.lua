@@ -182,8 +182,10 @@ function nginx.start(options)
         user = "root"
     end
     local pid = self.dir .. "/" .. (options.pid or "nginx.pid")
-    local command = ("%s nginx -p %s -c nginx.conf -e %s/build/early.log %s "
-        .. ">%s/build/output"):format(options.wrap or "", self.dir, self.dir,
+    -- nginx has a LuaJIT of its own, wherever that of the specs is.
+    local command = ("env -u LD_LIBRARY_PATH %s nginx -p %s -c nginx.conf "
+        .. "-e %s/build/early.log %s >%s/build/output"):format(
+        options.wrap or "", self.dir, self.dir,
         user and "-g 'user " .. user .. ";'" or "", self.dir)
     for _ = 1, TRIES do
         self.port = 20000 + random() % 12000
