@@ -393,10 +393,13 @@ deps: deps-check deps-bench deps-openresty
 deps-demo deps-test deps-check deps-bench deps-openresty:
 	@$(DEPS) $(@:deps-%=%)
 
+# As many at a time as there are cores, unless make was told how many.
+PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 # Another make, for what was just installed has to be found.
 ## finds the duplicate files below DIR, through a pool
 demo: deps-demo
-	@$(MAKE) all
+	@$(MAKE) $(PARALLEL) all
 	@$(LUA_ENV) $(LUAJIT) examples/digest.lua $(DEMO) -- \
 		$(call word_of,$(DIR))
 
@@ -417,13 +420,13 @@ distros:
 
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
-	@$(MAKE) for-specs $(FOR_NGINX)
+	@$(MAKE) $(PARALLEL) for-specs $(FOR_NGINX)
 	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
 
 # Without TIME the programs are those of one seed, the same each time.
 ## runs generated programs against models: TIME=600
 fuzz: deps-test
-	@$(MAKE) all $(FUZZ) nginx-module
+	@$(MAKE) $(PARALLEL) all $(FUZZ) nginx-module
 	@LUAJIT=$(LUAJIT) $(if $(TIME)$(SEED),,SEED=1) AGAIN=fuzz \
 		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),$(wildcard \
 		spec/fuzz/*.c spec/fuzz/*.lua))
@@ -532,7 +535,7 @@ portability: deps-check
 
 ## runs specs under AddressSanitizer
 asan: deps-test
-	@$(MAKE) BUILD=build/asan VARIANT='$(ASAN)' for-specs
+	@$(MAKE) $(PARALLEL) BUILD=build/asan VARIANT='$(ASAN)' for-specs
 	@BUILD=build/asan AGAIN=asan \
 		PRELOAD=$$($(CC) -print-file-name=libasan.so) \
 		BUSTED=--exclude-tags=noasan \
@@ -548,7 +551,7 @@ TSAN_SPEC = $(filter $(addprefix spec/,$(addsuffix .c,cache checkout large \
 # place mappings where ThreadSanitizer does not expect them.
 ## runs specs of threads under ThreadSanitizer
 tsan: deps-test
-	@$(MAKE) BUILD=build/tsan VARIANT=-fsanitize=thread \
+	@$(MAKE) $(PARALLEL) BUILD=build/tsan VARIANT=-fsanitize=thread \
 		SPEC='$(TSAN_SPEC)' for-specs
 	@BUILD=build/tsan AGAIN=tsan TSAN_OPTIONS=halt_on_error=1 \
 		STRESS_OPS=1000000 \

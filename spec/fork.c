@@ -162,7 +162,7 @@ int
 main(void)
 {
 	const char *count = getenv("FORKS");
-	int forks = count ? atoi(count) : 500, bad = 0;
+	int forks = count ? atoi(count) : 150, bad = 0;
 	pthread_t thread[THREADS];
 	struct bufpool_stats s;
 

@@ -330,7 +330,7 @@ main(void)
 			       : (uintptr_t)time(NULL);
 	pthread_t thread[THREADS], trimmer, closer;
 
-	target = ops ? strtoull(ops, NULL, 0) : 10000000;
+	target = ops ? strtoull(ops, NULL, 0) : 3000000;
 	printf("stress: STRESS_SEED=%llu\n", (unsigned long long)start);
 	fflush(stdout);
 	pool = bufpool_create(NULL);
