@@ -50,6 +50,7 @@ static jmp_buf portable_return;
 #define assert_int_equal(a, b) portable_equal(a, b)
 #define assert_int_not_equal(a, b) portable_check((a) != (b))
 #define assert_ptr_equal(a, b) portable_check((a) == (b))
+#define assert_memory_equal(a, b, n) portable_check(memcmp(a, b, n) == 0)
 #define assert_ptr_not_equal(a, b) portable_check((a) != (b))
 #define assert_in_range(x, least, most)                         \
 	portable_check(portable_within(portable_number(x),      \
