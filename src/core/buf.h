@@ -77,15 +77,18 @@ struct bufpool_buf {
 	const char *label;	/* the pool's, for messages */
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
-	_Atomic uint32_t next;	/* number of the next one in a stack */
+	_Atomic uint32_t next;	/* in a stack: its number + 1; 0: none */
 	size_t told;		/* bufpool_wrote leaves the mark above this */
 };
 /* ffi: end */
 
 /* States. */
 #define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
-#define BUF_READY 1	/* in a depot or the commons: every byte zero */
-#define BUF_CACHED 2	/* on a shelf, or on its way: every byte zero */
+/* in a depot, in the commons, or a large mapping that is kept: all zero */
+#define BUF_READY 1
+/* on a shelf: all zero; or on its way: all zero once it has been wiped, because
+ * a release turns the state before it wipes */
+#define BUF_CACHED 2
 #define BUF_FROZEN 3	/* counted owners, immutable; or in transit */
 #define BUF_OUT 4	/* one owner; a bit that no other state has */
 #define BUF_STATE 7
@@ -152,9 +155,11 @@ bool bp_buf_table_init(void);
 _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
 
 /*
- * The one way out of `from`: swaps the state for `to`, raising the generation
- * by `raise`. Aborts, naming the phase, when the state is not `from`: released
- * twice, or written over.
+ * Changes the state from `from` to `to` and adds `raise` to the generation, by
+ * one compare-and-exchange, so that of two threads one succeeds. When the state
+ * is not `from`, because the buffer was released twice or its descriptor was
+ * overwritten, prints the phase and aborts. The
+ * functions below do without the exchange where only one thread can act.
  *
  * Relaxed is enough: whoever hands a buffer to another thread orders its
  * bytes by the way it hands it over (depot.c, cache.h, or the caller's own).

@@ -552,7 +552,7 @@ bp_cache_retire(struct cache *k)
 /*
  * fork copies each thread's memory as of one moment in its program order. A
  * thread that was inside may have been moving any of the shelf's buffers; what
- * it moved is lost, and counted so by registry.c.
+ * it moved is lost, and bp_fork_count_lost counts it so.
  */
 static void
 cache_after_fork(struct cache *k)

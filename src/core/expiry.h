@@ -10,11 +10,12 @@
  *      blocks             12      31        20      never
  *      numbers (64 each)  12, 40  (31), 50  20, 33  -
  *
- * A time that is expected lowers four words at most, and as a rule none. A
- * number that is no longer wanted (31, above) is not reported: its block is
- * looked at in vain, once. So finding a block that is due takes 256 loads at
- * most, however many numbers are expected, and a block is looked at once for
- * each time that was expected in it, at most.
+ * bp_expiry_expect lowers four words at most, and as a rule none. That a number
+ * is no longer wanted (31, above) is not reported, so its block is looked at
+ * once in vain. Finding a block that is due reads the children of three words:
+ * 4 + 64 + 64 = 132 loads at most, however many numbers are expected. Putting
+ * it back reads about as many. A block is looked at once at most for each time
+ * that was expected in it.
  *
  * A thread that is stopped between bp_expiry_take and bp_expiry_put_back holds
  * up what is due in that block, and nothing else.

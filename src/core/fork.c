@@ -56,9 +56,9 @@ tally_bytes(const struct bufpool_buf *b)
 	return bytes < b->span ? bytes : b->span;
 }
 
-/* What is out, or holds its pool, by the first cache line of the descriptors
- * themselves, of which there may be millions. A large buffer
- * that is READY or CACHED is kept, or lost. */
+/* Counts a descriptor that holds its pool. There may be millions of these, so
+ * for a buffer of a class only the first cache line of the descriptor is read.
+ * A large buffer that is READY or CACHED is kept, or lost. */
 static void
 tally_one(const struct table *pools, const struct bufpool_buf *b,
 	  unsigned state)

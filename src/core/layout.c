@@ -32,7 +32,8 @@ insert_class(struct layout *l, size_t size)
 	return (int)at;
 }
 
-/* The depot's ring of n slots holds n - 1 buffers, and the floor has to fit. */
+/* bp_depot_room lets a ring of n slots hold n - 1 buffers, so the ring is one
+ * larger than the floor, which has to fit. */
 static void
 set_limits(struct layout *l, unsigned class)
 {
