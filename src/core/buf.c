@@ -12,7 +12,7 @@ _Static_assert(sizeof(struct bufpool_buf) == 128,
 	       "a descriptor is two cache lines");
 
 static struct table table;
-static struct buf_stack unused;	/* descriptors without an arena */
+static struct buf_stack unused;	/* destroyed descriptors, to be reused */
 
 bool
 bp_buf_table_init(void)
@@ -65,9 +65,12 @@ bp_buf_pop(struct buf_stack *s)
 	do {
 		if ((uint32_t)head != 0) {
 			b = bp_buf_at((uint32_t)head - 1);
-			/* May be stale when another thread has popped b
-			 * meanwhile: then the tag has moved on and the exchange
-			 * fails. */
+			/* Until our exchange others may pop b and its
+			 * successor, and push b again (ABA). The head then has
+			 * b's number again, but the `next` read here is stale.
+			 * Every push and pop raises the tag, so the head still
+			 * differs, and the exchange fails. Reading b is safe
+			 * meanwhile, because descriptors stay mapped. */
 			mine = ((head >> 32) + 1) << 32 |
 			    atomic_load_explicit(&b->next,
 						 memory_order_relaxed);
@@ -226,7 +229,8 @@ bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 	b->len = 0;
 }
 
-/* Empty, a buffer has all of its memory ahead of it again. */
+/* A buffer that becomes empty is rewound, so that its whole memory can be
+ * written again. */
 void
 bp_buf_consume(struct bufpool_buf *b, size_t n)
 {

@@ -3,8 +3,8 @@
  * has it.
  *
  * Descriptors live apart from the memory they describe, in a table that is
- * never unmapped, and are reused. So a stale pointer to a descriptor can always
- * be read, and its word says that it is stale.
+ * never unmapped, and are reused. So it is always safe to read through a stale
+ * pointer to a descriptor, and the descriptor's word shows that it is stale.
  *
  *      base         at                    at+len      at+mark   at+capacity
  *       |  consumed  |      contents        |   dirty   |   zero    |
@@ -16,13 +16,13 @@
  *
  * The word holds the state in its low bits and, above them, a generation that
  * every release raises. The turn from OUT to any other state is one atomic
- * operation: of two threads that try it, one finds OUT.
+ * operation, so that of two threads that try it only one finds OUT.
  *
- * The epoch is for Lua, where code of the owner itself may come in between:
- * reading a field can allocate, and an allocation can run a finalizer. Whatever
- * changes the fields of a buffer changes its epoch. So comparing the epoch
- * last, which allocates nothing, shows that all that was read before still
- * holds.
+ * The epoch is for Lua, where a finalizer of the same program may change the
+ * buffer between two reads, because reading a field can allocate and an
+ * allocation can run a finalizer. Whatever changes the fields of a buffer
+ * changes its epoch. So Lua reads the epoch first and compares it last, which
+ * allocates nothing: if it is equal, all fields read in between still hold.
  */
 #ifndef BUFPOOL_BUF_H
 #define BUFPOOL_BUF_H
@@ -77,7 +77,7 @@ struct bufpool_buf {
 	const char *label;	/* the pool's, for messages */
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
-	_Atomic uint32_t next;	/* in a stack: its number + 1; 0: none */
+	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
 	size_t told;		/* bufpool_wrote leaves the mark above this */
 };
 /* ffi: end */
@@ -104,8 +104,8 @@ buf_size(const struct bufpool_buf *b)
 	return b->capacity + (size_t)(b->at - b->base);
 }
 
-/* Counts from the start of the memory again. The contents stay where they
- * are, so this is for a buffer that has none, or that the caller moves. */
+/* Moves `at` back to the start of the memory, but not the contents. So the
+ * buffer must have no contents, or the caller moves them. */
 static inline void
 buf_rewind(struct bufpool_buf *b)
 {
@@ -118,8 +118,9 @@ buf_rewind(struct bufpool_buf *b)
 	b->granted = b->consumed = 0;
 }
 
-/* A handle of Lua has 64 bits: the descriptor's number and its word. After 2^37
- * releases the word no longer fits the 40 bits that the number leaves. */
+/* True when a Lua handle can no longer hold the buffer's word. A handle has 64
+ * bits, of which the descriptor's number takes 24; after 2^37 releases the word
+ * does not fit the other 40. */
 static inline bool
 buf_outgrown(const struct bufpool_buf *b)
 {
@@ -140,18 +141,19 @@ buf_raise_mark(struct bufpool_buf *b, size_t end)
 		b->mark = end;
 }
 
-/* A descriptor of no arena, without memory, state BLANK; NULL + ENOMEM. And
- * back. Any thread. */
+/* create returns a BLANK descriptor without memory or arena, or NULL + ENOMEM;
+ * destroy takes such a descriptor back. Any thread. */
 struct bufpool_buf *bp_buf_create(void);
 void bp_buf_destroy(struct bufpool_buf *b);
 struct bufpool_buf *bp_buf_at(uint32_t number);
-/* Descriptors ever made: their numbers are below this. */
+/* How many descriptors were ever made: all of their numbers are below this. */
 uint32_t bp_buf_table_used(void);
-/* A power of two: descriptors of numbers below this can be looked at. */
+/* A power of two. bp_buf_at may be called for every number below this, and what
+ * it returns may be read. */
 uint32_t bp_buf_table_limit(void);
 bool bp_buf_table_init(void);
 
-/* Prints what is wrong with the buffer, and at which operation, and aborts. */
+/* Prints the buffer, its state and the operation that found it, and aborts. */
 _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
 
 /*
@@ -161,9 +163,9 @@ _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
  * overwritten, prints the phase and aborts. The
  * functions below do without the exchange where only one thread can act.
  *
- * Relaxed is enough: whoever hands a buffer to another thread orders its
- * bytes by the way it hands it over (depot.c, cache.h, or the caller's own).
- * The word itself only decides who wins.
+ * Relaxed is enough, because the word only decides which thread succeeds. The
+ * buffer's bytes are ordered by whatever hands the buffer to another thread:
+ * depot.c, cache.h, or the caller's own means.
  */
 static inline void
 buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
@@ -179,9 +181,9 @@ buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
 }
 
 /*
- * A release: from OUT to CACHED by one addition, which is shorter than a
- * comparison and an exchange and as safe. Of two that release at once, the
- * second finds a state that is no longer OUT.
+ * A release: from OUT to CACHED by one addition, which takes fewer instructions
+ * than a compare-and-exchange and is as safe, because the second of two threads
+ * that release at once finds a state that is no longer OUT.
  */
 static inline void
 buf_turn_cached(struct bufpool_buf *b)
@@ -221,10 +223,10 @@ buf_freeze(struct bufpool_buf *b, const char *phase)
 }
 
 /*
- * Drops a reference of a frozen buffer. True when it was the last one: the
- * buffer is CACHED then, and the caller's to take home. Each release of the
- * count pairs with the acquire of the last one, which so comes after every
- * reader's last look.
+ * Drops a reference of a frozen buffer. True when it was the last one: then the
+ * buffer is CACHED, and the caller has to take it home. The subtraction is a
+ * release for every reader and an acquire for the last, so that the wipe comes
+ * after each reader's last read.
  */
 static inline bool
 buf_unref(struct bufpool_buf *b)
@@ -239,7 +241,8 @@ buf_unref(struct bufpool_buf *b)
 	return true;
 }
 
-/* A frozen buffer is its descriptor under a name that only reads. */
+/* The descriptor of a frozen buffer: both types name the same address, but the
+ * public functions for the frozen one only read. */
 static inline struct bufpool_buf *
 buf_thaw(const struct bufpool_frozen *f)
 {
@@ -256,8 +259,8 @@ buf_set_state(struct bufpool_buf *b, unsigned to)
 			      memory_order_relaxed);
 }
 
-/* Likewise, which aborts as buf_turn does. Whoever releases the buffer once
- * more meanwhile is found by buf_turn_cached. */
+/* Like buf_set_state, but aborts as buf_turn does when the state is not `from`.
+ * A second release of the buffer is found by buf_turn_cached, not here. */
 static inline void
 buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
 	     const char *phase)
@@ -271,8 +274,9 @@ buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
 
 /*
  * A stack of descriptors that any thread may push and pop without waiting: a
- * Treiber stack whose head carries a tag against ABA. What was popped may
- * still be looked at by a slower thread, which is why descriptors stay mapped.
+ * Treiber stack whose head carries a tag against ABA (explained in bp_buf_pop).
+ * A slower thread may still read a descriptor that another has popped, which is
+ * one reason why descriptors stay mapped.
  */
 struct buf_stack {
 	_Atomic uint64_t head;	/* tag << 32 | number + 1; low half 0: empty */
@@ -280,15 +284,15 @@ struct buf_stack {
 void bp_buf_push(struct buf_stack *s, struct bufpool_buf *b);
 struct bufpool_buf *bp_buf_pop(struct buf_stack *s);
 
-/* What is on a stack that nobody changes meanwhile. */
+/* Sums over a stack that no thread pushes to or pops from meanwhile. */
 struct buf_sum {
 	uint64_t count;		/* buffers, whole batches */
 	size_t bytes;		/* mapped at their base */
 };
 struct buf_sum bp_buf_sum(const struct buf_stack *s);
 
-/* Of a buffer that is on its way home: wipes what was written, so that all of
- * the memory is zero. Returns how many bytes. */
+/* Wipes what was written to a buffer that is on its way home, so that all of
+ * its memory is zero. Returns how many bytes it wiped. */
 static inline size_t
 buf_clean(struct bufpool_buf *b)
 {
@@ -304,7 +308,7 @@ buf_clean(struct bufpool_buf *b)
 	return dirty;
 }
 
-/* Likewise, when all of the memory has become zero by other means. */
+/* Like buf_clean without the wipe: the system has zeroed the memory. */
 static inline void
 buf_forget(struct bufpool_buf *b)
 {
@@ -314,8 +318,8 @@ buf_forget(struct bufpool_buf *b)
 	b->flags = 0;
 }
 
-/* The memory and all that belongs to it change descriptors; who owns the
- * descriptors stays as it is. */
+/* Exchanges the memory of two descriptors, and the fields that describe it. The
+ * owners and the contents' lengths stay with the descriptors. */
 void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
 /* Gives b's memory and contents to `to`, which has none. */

@@ -17,13 +17,14 @@
 
 #define LINE 64
 
-/* ck_ring pads its heads apart; aligned, no two rings share a line either. */
+/* ck_ring keeps its head and tail on separate cache lines by padding. The
+ * alignment keeps two rings from sharing a line, too. */
 struct ring {
 	_Alignas(LINE) struct ck_ring ring;
 	struct ck_ring_buffer *slots;
 };
 
-/* Of the mapping, slots come after the rings, and counters after the slots. */
+/* The mapping holds first the rings, then their slots, then the counters. */
 int
 bp_depot_create(struct depot *d, const struct layout *l, bool common)
 {
@@ -62,12 +63,13 @@ bp_depot_destroy(struct depot *d)
 }
 
 /*
- * A batch is a heap without its order: b[i] tells where b[2i + 1] and b[2i + 2]
- * are, in descriptors from itself. Its descriptors were last written on another
- * core, as a rule. In a chain each would have to arrive before the next can be
- * asked for; here 30 arrive in the time of five.
+ * A batch is linked like a binary heap, but without a heap's order: b[i] tells
+ * how many descriptors away from itself b[2i + 1] and b[2i + 2] are. Most often
+ * another core has written these descriptors last. In a chain each would have
+ * to arrive before the next could be asked for; here 30 arrive in the time that
+ * five would take in a chain.
  *
- * Nobody reads these words of a batch that is not its own.
+ * Only the thread that has the batch reads or writes these words.
  */
 static struct bufpool_buf *
 tie_batch(struct bufpool_buf *const *b, uint32_t count)
@@ -99,12 +101,12 @@ untie_batch(struct bufpool_buf *first, struct bufpool_buf **b)
 }
 
 /*
- * The ring publishes: what was written to the buffers and their descriptors
- * before the push (the wipe, the batch) is ordered before ck_ring's store of
- * p_tail, and the taker's load of p_tail before its own accesses. ck_ring
- * orders stores only; the fence orders what the last owner read before what
- * the taker writes. The stack publishes, too: bp_buf_push releases, bp_buf_pop
- * acquires.
+ * The ring publishes the buffers: what was written to them and to their
+ * descriptors before the push (the wipe, the batch) is ordered before ck_ring's
+ * store of p_tail, and the taker loads p_tail before it touches them. ck_ring
+ * orders stores only, so the fence here also orders what the last owner has
+ * read before what the taker will write. The stack publishes, too, because
+ * bp_buf_push is a release and bp_buf_pop an acquire.
  */
 static void
 push_batch(struct depot *d, unsigned ring, struct bufpool_buf *first)
@@ -147,9 +149,10 @@ pop_batch(struct depot *d, unsigned ring)
 }
 
 /*
- * There are no fewer buffers than batches, and so a ring that has room for a
- * buffer has a slot. Acquire: pairs with the release in bp_depot_take, so that
- * the slots of what is no longer counted are seen to be free.
+ * A ring holds no more batches than buffers, so a ring whose buffers are fewer
+ * than its slots has a free slot. The acquire pairs with the release in
+ * bp_depot_take: when a batch is no longer counted, its slot is seen to be
+ * free.
  */
 uint64_t
 bp_depot_room(const struct depot *d, unsigned ring)
@@ -162,7 +165,8 @@ bp_depot_room(const struct depot *d, unsigned ring)
 	    : l->ring[ring % l->classes] - 1 - ready;
 }
 
-/* Counted before they can be taken, so that the count is never too low. */
+/* Buffers are counted before they can be taken, so that the count is never too
+ * low. */
 void
 bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 {
@@ -184,7 +188,8 @@ bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 	}
 }
 
-/* The load keeps those who find nothing from writing to the line. */
+/* The count is loaded first, so that a thread that finds nothing does not write
+ * to the ring's cache line. */
 uint32_t
 bp_depot_take(struct depot *d, unsigned ring, struct bufpool_buf **to)
 {
