@@ -51,7 +51,7 @@ bp_caches_destroy(struct caches *cs)
 	bp_depot_destroy(&cs->commons);
 }
 
-/* Inside, or nobody knows the shelf yet. */
+/* Called by the owner inside the shelf. */
 static void
 open_up(struct bufpool_shelf *s)
 {
@@ -65,7 +65,8 @@ bit_of(const struct cache *k)
 	return (uint64_t)1 << k->bit;
 }
 
-/* Most often there is a mark already, and its line is only read. */
+/* The load comes first, because most often the mark is there already, and then
+ * the line is only read. */
 static void
 mark_part(struct cache *k, unsigned part)
 {
@@ -132,8 +133,8 @@ shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class,
 	s->gate = asymmetric ? 0 : GATE_FENCED;
 }
 
-/* Lists it at a place that it keeps for as long as the pool is there. A block
- * whose places are all given out is followed by another. */
+/* Gives the cache a place in a block, which it keeps for as long as the pool
+ * exists. When all places of the block are given out, adds another block. */
 static bool
 list_cache(struct caches *cs, struct cache *k)
 {
@@ -180,7 +181,8 @@ bp_cache_create(struct caches *cs, const struct owner *owner)
 	return NULL;
 }
 
-/* A pool's place may have gone to another pool. */
+/* The ids are compared because the pool's place may belong to a later pool by
+ * now. */
 bool
 bp_cache_hold(const struct cache *k)
 {
@@ -221,7 +223,7 @@ bp_caches_drain_commons(struct caches *cs)
 {
 	struct bufpool_buf *b[BATCH_MAX];
 
-	/* between the store of `closed` and the loads here */
+	/* orders the store of `closed` before the loads here */
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned r = 0; r < layout_rings(cs->layout); r++)
 		for (uint32_t n; (n = bp_depot_take(&cs->commons, r, b)) > 0;)
@@ -283,7 +285,7 @@ bp_caches_take_one(struct caches *cs, unsigned class)
 	return n > 0 ? b[n - 1] : NULL;
 }
 
-/* What is in the depot goes where any thread puts. */
+/* Moves the depot's buffers to the commons. */
 static void
 empty_depot(struct cache *k)
 {
@@ -294,7 +296,8 @@ empty_depot(struct cache *k)
 			bp_caches_put_common(k->caches, b, n);
 }
 
-/* Moves the `count` coldest buffers out; the others close up. Inside. */
+/* Copies the `count` coldest buffers to `out` and moves the others down. Called
+ * by whoever is inside. */
 static void
 shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
 		uint32_t count)
@@ -307,11 +310,11 @@ shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
 }
 
 /*
- * The heavy fence: the owner either has seen the gate of before, and then what
- * it stored can be seen from here on, or it will see the gate. An owner that is
- * FENCED orders its own side, one that is RETIRED has left by an exchange of
- * the gate, and the caller may be the owner; any other must be ordered by
- * membarrier. False where that fails.
+ * The heavy fence. After it, an owner that has not seen the caller's store to
+ * the gate will see it at its next load, and what such an owner stored before
+ * is visible here. No membarrier is needed when the owner is FENCED, because it
+ * orders its own side, when it is RETIRED, because it has left by an exchange
+ * of the gate, and when the caller is the owner. False where membarrier fails.
  */
 static bool
 order_owner(const struct bufpool_shelf *s, uint32_t gate)
@@ -323,8 +326,8 @@ order_owner(const struct bufpool_shelf *s, uint32_t gate)
 	    0;
 }
 
-/* Whether the owner is not inside, and has not opened the shelf after it was
- * shut. One that cannot be ordered counts as inside. */
+/* Whether the owner is not inside and has not opened the shelf since the caller
+ * shut it. Where the heavy fence fails, the owner counts as inside. */
 static bool
 shelf_deserted(struct bufpool_shelf *s, uint32_t gate)
 {
@@ -333,8 +336,9 @@ shelf_deserted(struct bufpool_shelf *s, uint32_t gate)
 }
 
 /*
- * After an undone claim of a shelf that is called for, look once more: its
- * owner may have left in between, found our claim, and left the emptying to us.
+ * When a claim is undone while the gate calls for the shelf to be emptied, the
+ * shelf is looked at once more, because its owner may have left in between,
+ * found our claim, and left the emptying to us.
  */
 bool
 bp_shelf_claim(struct bufpool_shelf *s)
@@ -363,8 +367,9 @@ bp_shelf_claim(struct bufpool_shelf *s)
 	}
 }
 
-/* A call that comes while the shelf is claimed is the claimer's to carry out,
- * so the exchange fails if one has appeared since it was looked for. */
+/* When CLOSED or RETIRED appears while the shelf is claimed, the claimer has to
+ * empty it. So the exchange fails if a bit has appeared since the gate was
+ * read, and the loop goes round again. */
 void
 bp_shelf_unclaim(struct bufpool_shelf *s)
 {
@@ -383,7 +388,8 @@ bp_shelf_unclaim(struct bufpool_shelf *s)
 	    &s->gate, &gate, gate & ~(uint32_t)GATE_CLAIMED));
 }
 
-/* Owner only, who is not inside, and so needs no fence to claim. */
+/* Claims the caller's own shelf. The owner only, while it is not inside; it
+ * needs no fence because it knows that. */
 static bool
 claim_own(struct bufpool_shelf *s)
 {
@@ -417,8 +423,8 @@ bp_shelf_open(struct bufpool_shelf *s)
 	return true;
 }
 
-/* What this gives back may be the last of the pool, so it holds the pool. When
- * that is gone already, everything is home. */
+/* Holds the pool, because the buffers given back here may be the pool's last.
+ * When the pool is gone already, nothing is left on the shelf. */
 void
 bp_shelf_leave_slow(struct bufpool_shelf *s)
 {
@@ -434,8 +440,9 @@ bp_shelf_leave_slow(struct bufpool_shelf *s)
 	bp_arena_drop(a);
 }
 
-/* The rings need no claim: anyone may take from them. Nothing comes after: the
- * owner is ordered, and looks for CLOSED again each time it has pushed. */
+/* Emptying the depot needs no claim, because any thread may take from it.
+ * Nothing is left there later, because after order_owner the owner sees CLOSED
+ * when it next leaves the shelf from which it has pushed. */
 void
 bp_cache_close(struct cache *k)
 {
@@ -447,7 +454,7 @@ bp_cache_close(struct cache *k)
 		hook("close: closed");
 		if (bp_shelf_claim(s))
 			bp_shelf_unclaim(s);
-		else	/* whoever has claimed it may not have done so yet */
+		else	/* the claimer may not have ordered it yet */
 			order_owner(s, gate);
 	}
 	empty_depot(k);
@@ -499,10 +506,14 @@ bp_cache_find_node(struct cache *k)
 	}
 }
 
-/* bp_stats_sample reads the checkouts of the uncached before those of caches,
- * and their releases after. So that a checkout is never seen twice, it leaves
- * the cache before it is added; so that a release is never missed, it leaves
- * the cache after. */
+/*
+ * Adds the shelf's counters to `uncached` in such an order that the checkouts
+ * less the releases that another thread reads are never too many.
+ * bp_stats_checkouts reads `uncached` first and the shelves last, so the shelf
+ * is set to 0 before `uncached` rises: no checkout is counted twice.
+ * bp_stats_releases reads the shelves first, so `uncached` rises before the
+ * shelf is set to 0: no release is missed.
+ */
 static void
 fold_shelf(struct bufpool_shelf *s, struct caches *cs)
 {
@@ -532,8 +543,8 @@ fold_counters(struct cache *k)
 	atomic_fetch_and(&k->block->live, ~bit_of(k));
 }
 
-/* Unclaiming empties a shelf that is called for. One that is claimed just now
- * is emptied by the claimer. */
+/* bp_shelf_unclaim empties the shelf, because its gate says RETIRED. A shelf
+ * that another thread has claimed is emptied by that thread. */
 void
 bp_cache_retire(struct cache *k)
 {
@@ -578,8 +589,9 @@ cache_after_fork(struct cache *k)
 		empty_depot(k);
 }
 
-/* Depots are counted last, when threads' are empty: those of exited threads,
- * too, from which another may just have been taking. */
+/* Depots are counted last, when those of threads are empty. Depots of exited
+ * threads are counted too, because another thread of the parent may just have
+ * been taking from one. */
 void
 bp_caches_after_fork(struct caches *cs)
 {

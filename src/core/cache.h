@@ -9,9 +9,9 @@
  *      `-- cold half: spills --'       hot end:       empty
  *                                      push, pop
  *
- * (Bonwick's magazines, which stand at this place in his allocator, are
- * exchanged as a whole. A shelf stays, so that a buffer can name the shelf that
- * it was last on: a release then finds neither thread, nor pool, nor class.)
+ * (Bonwick's allocator has magazines here, which are exchanged as a whole. A
+ * shelf stays where it is, so that a buffer can name the shelf that it was last
+ * on, and a release need not look up the thread, the pool or the class.)
  *
  * THE OWNER WORD of a shelf is two halves, so that the owner's side needs no
  * atomic read-modify-write. The owner writes `busy`, all others write `gate`:
@@ -25,18 +25,18 @@
  *                                         C4  gate &= ~CLAIMED (release)
  *
  * A count is compared with `empty_at` to see whether the shelf has a buffer,
- * and with `full_at` to see whether it has room. To shut a shelf is to move
- * both beyond every count. So the fast paths find a shut shelf by the
- * comparison that they make anyway, and never look at the gate. Only the owner
- * opens its shelf again, in a slow path: between E1 and E4, when it has found
- * the gate without CLAIMED.
+ * and with `full_at` to see whether it has room. To shut a shelf is to set both
+ * so that no count passes. So the fast paths find a shut shelf by a comparison
+ * that they make anyway, and do not look at the gate before they use it. Only
+ * the owner opens its shelf again, in a slow path, between E1 and E4, when it
+ * has found the gate without CLAIMED.
  *
- * Both sides store, fence and load (Dekker), so they cannot both miss the
- * other: at most one is inside, and neither ever waits. An owner that was
- * inside before C1 may open the shelf between C1 and C2: then the claimer finds
- * it busy or, once the owner has left, open. E4 pairs with the acquire load at
- * C3, C4 with the acquire load of the gate before opening: whoever gets in sees
- * all that the one before did.
+ * Each side stores, fences and loads what the other has stored (Dekker), so at
+ * least one of them sees the other: at most one is inside, and neither ever
+ * waits. An owner that was inside before C1 may open the shelf between C1 and
+ * C2; then the claimer finds it busy or, if the owner has left, open. E4 pairs
+ * with the acquire load at C3, and C4 with the acquire load of the gate before
+ * the owner opens: whoever gets in sees all that the last one inside did.
  *
  * The fences are a compiler barrier and membarrier(2), which puts a full
  * barrier into every running thread of the process. Where the kernel lacks it,
@@ -46,17 +46,17 @@
  * claim succeeds from then on: what a thread has cached is that thread's alone,
  * until it spills, flushes or exits.
  *
- * CLOSED and RETIRED in the gate call for the shelf to be emptied: to the
- * system when the pool is closed, to the commons when the owner's thread exits.
- * Whoever is inside finds the bit when leaving and does it: the owner by E4,
- * fence, load, a claimer by the exchange of C4.
+ * CLOSED and RETIRED in the gate call for the shelf to be emptied: into the
+ * system when the pool is closed, into the commons when the owner's thread
+ * exits. Whoever is inside finds the bit when it leaves, and empties the shelf:
+ * the owner finds it by E4, fence, load, a claimer by the exchange of C4.
  *
- * A CACHE belongs to a thread's record. It is live from the moment when its
- * thread first uses the pool to the thread's exit, which empties it and adds
- * its counters to those of the pool. The next thread that adopts the record
- * takes the cache up again. Once the pool is gone it is taken out of the
- * record, so that no later pool meets it, and unmapped by the record's owner
- * only: so a thread can always look at its own caches.
+ * A CACHE belongs to a thread's record. It is live from the thread's first use
+ * of the pool to the thread's exit, which empties the cache and adds its
+ * counters to the pool's. The next thread that adopts the record uses the cache
+ * again. When the pool ends, its caches are taken out of all records, so that
+ * no later pool finds them, but only the record's owner unmaps a cache, so that
+ * a thread can always read its own.
  */
 #ifndef BUFPOOL_CACHE_H
 #define BUFPOOL_CACHE_H
@@ -64,8 +64,9 @@
 #include "arena.h"
 #include "depot.h"
 
-/* Checkouts between two looks at the clock: from one, in a thread that seldom
- * comes, to this many in one that comes all the time. */
+/* At most so many checkouts from a shelf pass between two looks at the clock:
+ * one where checkouts are rare, this many where they come in quick
+ * succession. */
 #define SHELF_STRIDE 256
 
 #define GATE_CLAIMED 1
@@ -73,7 +74,7 @@
 #define GATE_RETIRED 4
 #define GATE_FENCED 8
 #define GATE_CALLED (GATE_CLOSED | GATE_RETIRED)
-#define SHUT UINT32_MAX		/* of empty_at: no count is above it */
+#define SHUT UINT32_MAX		/* value of empty_at; no count is above it */
 
 /* Who owns a shelf: the address that identifies a thread. NULL: nobody. */
 struct owner {
@@ -81,29 +82,29 @@ struct owner {
 };
 
 /*
- * Counters have one writer, the owner, and are read by anyone. The law: over
- * all shelves and the uncached, checkouts - releases == buffers out.
+ * Only the owner writes the counters, and any thread reads them. Summed over
+ * all shelves and over caches.uncached, checkouts - releases == buffers out.
  */
 struct bufpool_shelf {
-	/* what its owner writes all the time, and others now and then */
+	/* written by the owner all the time, by other threads rarely */
 	_Alignas(64) _Atomic uint32_t count;	/* buffers on it */
 	_Atomic uint32_t busy;
 	_Atomic uint32_t gate;
-	_Atomic uint32_t empty_at;	/* 0; SHUT */
-	_Atomic uint32_t full_at;	/* full; 0: shut */
-	uint32_t stride;	/* checkouts from the last look to the next */
+	_Atomic uint32_t empty_at;	/* open: 0; shut: SHUT */
+	_Atomic uint32_t full_at;	/* open: full; shut: 0 */
+	uint32_t stride;	/* checkouts from one look to the next */
 	_Atomic uint64_t checkouts;
 	_Atomic uint64_t releases;
-	_Atomic uint64_t misses;	/* of the checkouts: fresh memory */
-	uint64_t due;		/* the next look is after so many checkouts */
-	int64_t looked_at;	/* milliseconds */
-	/* what is written at creation only: any thread that releases a buffer
-	 * reads it, and must not take the line above from the owner for that */
+	_Atomic uint64_t misses;	/* checkouts that took fresh memory */
+	uint64_t due;		/* value of `checkouts` at the next look */
+	int64_t looked_at;	/* when, in milliseconds */
+	/* written at creation only, on lines of its own, because every thread
+	 * that releases a buffer reads it; the owner keeps the line above */
 	_Alignas(64) size_t size;	/* bytes of a buffer */
 	const struct owner *owner;
 	struct cache *cache;
-	/* what its buffers name as their shelf: this one, or, where nodes are
-	 * kept apart, none, so that each release compares nodes */
+	/* what a buffer put here names as its shelf: this one; where nodes are
+	 * kept apart bp_cache_no_shelf, so that each release compares nodes */
 	struct bufpool_shelf *named;
 	uint32_t full;
 	uint32_t class;
@@ -117,85 +118,89 @@ struct cache {
 	_Atomic uint64_t gc_returns;
 	struct caches *caches;		/* of its pool */
 	struct depot depot;
-	struct cache_block *block;	/* where it is listed */
-	unsigned bit;			/* and at which place of it */
+	struct cache_block *block;	/* the block that lists this cache */
+	unsigned bit;			/* its place in the block */
 	bool live;			/* owner only; true implies the bit */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
-	/* checkouts of a shelf that was last found empty: see claim_one */
+	/* by class, `checkouts` when claim_one last found the shelf empty */
 	_Atomic uint32_t seen[BUFPOOL_CLASSES_MAX];
 	struct cache *next;		/* after its pool: see thread.c */
-	/* One more than there are classes; the last one's size is boundless,
-	 * and it is always shut. */
+	/* One for each class, and a last one that is always shut, of size
+	 * SIZE_MAX, which every larger request finds. */
 	struct bufpool_shelf shelf[];
 };
 
 #define CACHE_BLOCK 64		/* as many as a word has bits */
 
-/* What a cache may have buffers on: by class, its shelf, and its depot. */
+/* The parts of a cache that may hold buffers: for each class a shelf and a
+ * depot. */
 #define PART_SHELF(class) (class)
 #define PART_DEPOT(class) (BUFPOOL_CLASSES_MAX + (class))
 #define PARTS (2 * BUFPOOL_CLASSES_MAX)
 #define PART_ALL PARTS
 
 /*
- * MARKS. Whoever looks for buffers passes by what is not marked.
+ * MARKS. A search for buffers skips shelves and depots that are not marked.
  *
- * A shelf without a mark is shut and empty. Its owner marks it inside, before
- * it opens it, and only a claimer takes the mark away, inside, when it leaves
- * the shelf empty: so the two exclude each other (E, C above).
+ * A shelf without a mark is shut and empty. The owner marks it while inside,
+ * before it opens the shelf. Only a claimer takes the mark away, also while
+ * inside, when it leaves the shelf empty. So the two exclude each other, by E
+ * and C above.
  *
  * A depot without a mark is empty, or its owner is just pushing. The owner
- * pushes, fences, and marks it where there is no mark; a taker that has found
- * nothing takes the mark away, fences, looks again, and marks it where there is
- * something. Each stores, fences and loads what the other stores: so the owner
- * finds the mark gone, or the taker what was pushed. A spill marks the depot
- * before it pushes, too, so that what it has pushed is found meanwhile.
+ * pushes, fences, and sets the mark if it is missing. A taker that has found
+ * the depot empty takes the mark away, fences, looks again, and sets the mark
+ * if there is something. Each stores, fences and loads what the other stores,
+ * so the owner finds the mark gone or the taker finds what was pushed. A spill
+ * sets the mark before it pushes, too, so that others find what it has pushed
+ * before it has come to the end.
  */
 struct cache_block {
-	_Atomic uint64_t live;		/* bit i: cache[i] is */
-	_Atomic uint32_t used;	/* places asked for, of which 64 exist */
+	_Atomic uint64_t live;		/* bit i: cache[i] is live */
+	_Atomic uint32_t used;	/* places given out; 64 or more: all are */
 	struct cache_block *next;
 	_Atomic(struct cache *) cache[CACHE_BLOCK];
-	_Atomic uint64_t marked[PARTS];	/* bit i: of cache[i] */
+	_Atomic uint64_t marked[PARTS];	/* bit i: that part of cache[i] is */
 };
 
 /*
- * All caches of one pool, and what stands in for a cache where a thread has
- * none. Blocks are listed once, and unmapped with the pool. Looking at all
- * caches takes the time of those that are live, or of those that are marked,
- * and two loads for 64 others.
+ * All caches of one pool, and the counters of threads that have no cache.
+ * Blocks are listed once, and unmapped with the pool. A walk over the caches
+ * visits those that are live, or those that are marked, and costs two loads for
+ * each block of 64.
  */
 struct caches {
 	uint64_t id;			/* the pool's; never used twice */
 	uint32_t place;			/* the pool's, in each thread's array */
-	/* by i: the offset in a cache of the shelf of the smallest class that
-	 * holds 2^i bytes. A request from 2^i bytes on begins there. */
+	/* first[i]: offset in a cache of the shelf of the smallest class that
+	 * holds 2^i bytes; where a request of 2^i bytes or more begins */
 	uint16_t first[64];
 	const struct layout *layout;
 	struct bufpool_arena *arena;
 	_Atomic uint32_t closed;
 	_Atomic(struct cache_block *) blocks;
 	struct depot commons;
-	/* counters of threads that had no cache, and of those that exited */
+	/* counters of threads without a cache, and of threads that exited */
 	struct {
 		_Atomic uint64_t checkouts, releases, misses;
 	} uncached[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t wiped_bytes, gc_returns;
 };
 
-/* Where buffers belong that no thread releases fast. Nobody's, and shut. */
+/* A shut shelf that no thread owns. Buffers name it that no thread can release
+ * by the fast path. */
 extern struct bufpool_shelf bp_cache_no_shelf;
 
 void bp_cache_init(void);		/* once, before any other thread */
 
-/* Makes caches ready whose layout, arena, id and place are filled in already.
- * -1 + ENOMEM. Undone by bp_caches_destroy, when no thread reaches them. */
+/* Initialises caches whose layout, arena, id and place are filled in already;
+ * -1 + ENOMEM. bp_caches_destroy undoes that, when no thread can reach them. */
 int bp_caches_create(struct caches *cs);
 void bp_caches_destroy(struct caches *cs);
 
-/* An address that the calling thread alone has, for as long as it lives, and
- * that is found without a call. */
+/* An address that identifies the calling thread for as long as it lives. It is
+ * found without a call. */
 static inline const void *
 owner_token(void)
 {
@@ -221,8 +226,8 @@ owner_is_self(const struct owner *o)
 	    owner_token();
 }
 
-/* Adds to what only this thread writes, and others may read at any time, so
- * that no read-modify-write is needed. Returns the sum. */
+/* Adds n to a counter and returns the sum. Needs no atomic read-modify-write,
+ * because only the calling thread writes the counter; others may read it. */
 static inline uint64_t
 counter_add(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -237,8 +242,8 @@ counter_get(const _Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Owner only: the next checkout from it is to look at the clock, and those
- * after that more often than they did. */
+/* Owner only: makes the next checkout from this shelf look at the clock, and
+ * later ones more often than before. */
 static inline void
 shelf_look_soon(struct bufpool_shelf *s)
 {
@@ -246,8 +251,8 @@ shelf_look_soon(struct bufpool_shelf *s)
 	s->due = counter_get(&s->checkouts) + 1;
 }
 
-/* The shelf that holds n bytes; the last, which is shut, when n is above every
- * class. */
+/* The shelf of the smallest class that holds n bytes; the last one, which is
+ * shut, when n is above every class. */
 static inline struct bufpool_shelf *
 cache_shelf(const struct caches *cs, struct cache *k, size_t n)
 {
@@ -268,7 +273,7 @@ shelf_enter(struct bufpool_shelf *s)
 	hook("shelf: entered");
 }
 
-/* Owner only: E4. True when bp_shelf_leave_slow has to be called then. */
+/* Owner only: E4. True when the caller has to call bp_shelf_leave_slow. */
 static inline bool
 shelf_exit(struct bufpool_shelf *s)
 {
@@ -283,7 +288,7 @@ shelf_exit(struct bufpool_shelf *s)
 /* Owner only, after shelf_exit: does what the gate calls for. Keeps errno. */
 void bp_shelf_leave_slow(struct bufpool_shelf *s);
 
-/* Owner only, once it is done inside. */
+/* Owner only: leaves, and does what the gate calls for. */
 static inline void
 shelf_leave(struct bufpool_shelf *s)
 {
@@ -291,14 +296,15 @@ shelf_leave(struct bufpool_shelf *s)
 		bp_shelf_leave_slow(s);
 }
 
-/* Buffers on it; exact for whoever is inside. Any thread. */
+/* How many buffers are on it; exact for whoever is inside. Any thread. */
 static inline uint32_t
 shelf_count(const struct bufpool_shelf *s)
 {
 	return atomic_load_explicit(&s->count, memory_order_relaxed);
 }
 
-/* Owner inside: whether there is a buffer to take, of so many. E3. */
+/* Owner, inside: whether the shelf, of this count, is open and has a buffer.
+ * E3. */
 static inline bool
 shelf_has(const struct bufpool_shelf *s, uint32_t count)
 {
@@ -306,14 +312,14 @@ shelf_has(const struct bufpool_shelf *s, uint32_t count)
 					    memory_order_acquire);
 }
 
-/* Owner inside: whether there is room above so many. E3. */
+/* Owner, inside: whether the shelf, of this count, is open and has room. E3. */
 static inline bool
 shelf_has_room(const struct bufpool_shelf *s, uint32_t count)
 {
 	return count < atomic_load_explicit(&s->full_at, memory_order_acquire);
 }
 
-/* Whoever is inside and has found `count` buffers, at least one. */
+/* Called by whoever is inside, with the shelf's count, which is not 0. */
 static inline struct bufpool_buf *
 shelf_pop(struct bufpool_shelf *s, uint32_t count)
 {
@@ -326,7 +332,7 @@ shelf_pop(struct bufpool_shelf *s, uint32_t count)
 	return b;
 }
 
-/* Whoever is inside and has found `count` buffers, fewer than fill it. */
+/* Called by whoever is inside, with the shelf's count, which is below full. */
 static inline void
 shelf_push(struct bufpool_shelf *s, uint32_t count, struct bufpool_buf *b)
 {
@@ -335,7 +341,7 @@ shelf_push(struct bufpool_shelf *s, uint32_t count, struct bufpool_buf *b)
 	atomic_store_explicit(&s->count, count + 1, memory_order_relaxed);
 }
 
-/* Whoever is inside; NULL when there is none. */
+/* Called by whoever is inside. NULL when the shelf is empty. */
 static inline struct bufpool_buf *
 shelf_take(struct bufpool_shelf *s)
 {
@@ -344,8 +350,8 @@ shelf_take(struct bufpool_shelf *s)
 	return count > 0 ? shelf_pop(s, count) : NULL;
 }
 
-/* Owner inside. The buffer names this shelf from then on, where it may. False
- * when the shelf is full. */
+/* Owner, inside. The buffer names s->named from then on. False when the shelf
+ * is full. */
 static inline bool
 shelf_put(struct bufpool_shelf *s, struct bufpool_buf *b)
 {
@@ -358,87 +364,89 @@ shelf_put(struct bufpool_shelf *s, struct bufpool_buf *b)
 	return true;
 }
 
-/* Owner only, in slow paths: enters, and opens the shelf if it was shut. False
- * when it is claimed or closed: then the owner has left again. */
+/* Owner only, in slow paths: enters, and opens the shelf if it was shut. When
+ * the shelf is claimed or closed, leaves again and returns false. */
 bool bp_shelf_open(struct bufpool_shelf *s);
 
-/* Another thread's way in and out; that thread holds the pool. False when the
- * owner is inside, or another claimer, or the system refuses the fence.
- * Unclaiming empties the shelf if it was called for meanwhile. */
+/* How a thread that is not the owner enters and leaves; it holds the pool.
+ * claim returns false when the owner or another claimer is inside, or when the
+ * system refuses the fence. unclaim also empties a shelf whose gate calls for
+ * that. */
 bool bp_shelf_claim(struct bufpool_shelf *s);
 void bp_shelf_unclaim(struct bufpool_shelf *s);
 
-/* Owner inside: the cold half goes to the depot, or to the arena when that is
- * full. */
+/* Owner, inside: moves the cold half to the depot, or to the arena when the
+ * depot is full. */
 void bp_shelf_spill(struct bufpool_shelf *s);
 
-/* A cache of a pool for the owner's record, listed and not live. NULL + ENOMEM.
- * The caller holds the pool. */
+/* Makes a cache of a pool for the owner's record; it is listed, but not live.
+ * NULL + ENOMEM. The caller holds the pool. */
 struct cache *bp_cache_create(struct caches *cs, const struct owner *owner);
 
 /* The record's owner only, once the pool is gone. */
 void bp_cache_destroy(struct cache *k);
 
-/* Holds its pool, by a reference to the arena; false when that is gone. Any
- * thread that may look at k. */
+/* Takes a reference to the arena of k's pool, which holds the pool; false when
+ * the pool is gone. Any thread that may read k. */
 bool bp_cache_hold(const struct cache *k);
 
-/* Owner only, who holds the pool: makes it live, and closes it when the pool
- * has been closed. */
+/* Makes the cache live, and closes it at once when the pool is closed. Owner
+ * only, who holds the pool. */
 void bp_cache_attach(struct cache *k);
 
-/* Owner only, who may have moved to another node: takes its buffers from there
- * from now on, and leaves those of the old one where that node's threads look
- * first. */
+/* Owner only: looks which node the thread runs on. If it has moved, the cached
+ * buffers go to the depot, where threads of their node find them, and from now
+ * on the cache holds buffers of the new node. */
 void bp_cache_find_node(struct cache *k);
 
-/* Owner only: what is on the shelves goes to the depot. */
+/* Owner only: moves all buffers from the shelves to the depot. */
 void bp_cache_flush(struct cache *k);
 
-/* Owner only, as the last thing that its thread does with it: everything goes
- * to the commons, and it is no longer live. The caller holds the pool. */
+/* The last thing that an exiting thread does with its cache: moves all buffers
+ * to the commons and makes the cache not live. Owner only, who holds the
+ * pool. */
 void bp_cache_retire(struct cache *k);
 
-/* Closes the gates for good, and empties the shelves or leaves that to whoever
- * is inside. The caller holds the pool. */
+/* Sets CLOSED in all gates for good. Empties each shelf, or leaves that to
+ * whoever is inside. The caller holds the pool. */
 void bp_cache_close(struct cache *k);
 
-/* In a fork child: what is ready, and what other threads had cached, goes to
- * the commons. */
+/* In a fork child: moves what is ready in the depots, and what other threads
+ * had cached, to the commons. */
 void bp_caches_after_fork(struct caches *cs);
 
-/* CACHED buffers of a class into the commons, or to the system if the pool is
- * closed. Any thread that holds the pool. */
+/* Puts CACHED buffers of one class into the commons, or gives them to the
+ * system if the pool is closed. Any thread that holds the pool. */
 void bp_caches_put_common(struct caches *cs, struct bufpool_buf *const *b,
 			  uint32_t count);
 
-/* Takes a batch from the depot of another thread, of those first that are
- * listed after `own`, so that not all threads empty the same one. As
- * bp_depot_take; own is the caller's, or NULL: from any depot. The caller holds
- * the pool. */
+/* Takes a batch from the depot of another thread, as bp_depot_take does. `own`
+ * is the caller's cache; the search begins with the caches listed after it, so
+ * that not all threads empty the same depot. NULL: searches all depots. The
+ * caller holds the pool. */
 uint32_t bp_caches_steal(struct caches *cs, const struct cache *own,
 			 unsigned ring, struct bufpool_buf **to);
 
-/* Takes a ready buffer of whatever node and thread, CACHED and the caller's,
- * and puts the rest of its batch into the commons; NULL when there is none. The
- * caller holds the pool. */
+/* Takes one ready buffer of any node and thread, which is CACHED then and the
+ * caller's, and puts the rest of its batch into the commons. NULL when there is
+ * none. The caller holds the pool. */
 struct bufpool_buf *bp_caches_take_one(struct caches *cs, unsigned class);
 
 /* Gives what is in the commons back to the system. Any thread that holds the
  * pool. */
 void bp_caches_drain_commons(struct caches *cs);
 
-/* Of a depot of the owner's, after it has pushed; and of one in which a taker
- * has found nothing. */
+/* mark: by the owner, after it has pushed to its depot. unmark: by a taker that
+ * has found the depot empty. See MARKS. */
 void bp_cache_mark_depot(struct cache *k, unsigned class);
 void bp_cache_unmark_depot(struct cache *k, unsigned class);
 
-/* Live caches in turn, each once, by any thread that holds the pool; all, or
- * those that are marked for a part. */
+/* A walk that visits each live cache once: all of them, or those that are
+ * marked for a part. Any thread that holds the pool. */
 struct cache_walk {
 	struct cache_block *block;
 	unsigned part;
-	uint64_t left;		/* those of the block that are still to come */
+	uint64_t left;		/* caches of the block not visited yet */
 };
 
 static inline uint64_t
@@ -461,7 +469,7 @@ caches_all(const struct caches *cs, unsigned part)
 	return w;
 }
 
-/* Those that are listed after k. */
+/* A walk over the caches that are listed after k. */
 static inline struct cache_walk
 caches_after(const struct cache *k, unsigned part)
 {
@@ -472,7 +480,7 @@ caches_after(const struct cache *k, unsigned part)
 	return w;
 }
 
-/* NULL at the end. */
+/* The next cache of the walk; NULL at the end. */
 static inline struct cache *
 caches_next(struct cache_walk *w)
 {
