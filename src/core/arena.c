@@ -23,8 +23,9 @@
 
 static size_t page;
 
-/* What is used of libnuma. Its allocation calls print to stderr; these do not.
- * Found at run time, so its headers are not needed to build. */
+/* The functions of libnuma used here; unlike its allocation calls, they do not
+ * print to stderr. They are looked up at run time, so that building does not
+ * need its headers. */
 static struct {
 	int (*available)(void);
 	int (*max_node)(void);
@@ -98,7 +99,7 @@ bp_arena_try_ref(struct bufpool_arena *a)
 	return false;
 }
 
-/* acq_rel: what others did with the pool comes before its end. */
+/* acq_rel, so that what others did with the pool comes before its end. */
 void
 bp_arena_drop(struct bufpool_arena *a)
 {
@@ -118,9 +119,9 @@ bp_arena_node(const struct bufpool_arena *a)
 	return node;
 }
 
-/* Preferred, not bound: on a full node memory from elsewhere beats none, and
- * the statistics tell where it is. A call that fails for want of memory may
- * succeed the next time. */
+/* The node is preferred, not bound, because on a full node memory from another
+ * one is better than none; the statistics tell where the pages are. ENOMEM does
+ * not clear numa_available, because the next call may succeed. */
 static void
 prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 	    unsigned own_node)
@@ -137,8 +138,8 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 				      memory_order_relaxed);
 }
 
-/* Kernels before 5.14 know no such advice: then the pages are touched. They
- * are zero and stay so. */
+/* Kernels before 5.14 do not know this advice; there the pages are touched, by
+ * writing the zeros that they hold. */
 static void
 populate_span(void *base, size_t bytes)
 {
@@ -170,9 +171,10 @@ uncommit_bytes(struct bufpool_arena *a, size_t bytes)
 }
 
 /*
- * Gives the pages of a class's memory back. What was part of a huge page no
- * longer is: by itself the kernel would make one of the rest again, with pages
- * that nobody has. False where the system refuses, and where a page is shared.
+ * Gives back the pages of a buffer of a class. A huge page around them is told
+ * to stay split, because otherwise the kernel would make one again, and so
+ * commit pages that were given back. False where the system refuses, and where
+ * the buffer shares a page with another.
  */
 static bool
 drop_pages(const struct bufpool_arena *a, const struct bufpool_buf *b)
@@ -188,8 +190,8 @@ drop_pages(const struct bufpool_arena *a, const struct bufpool_buf *b)
 	return madvise(b->base, size, MADV_DONTNEED) == 0;
 }
 
-/* Of one ring, until so many bytes have gone. Those that the system refuses to
- * take are put back, at once or, to try `all`, in the end. */
+/* bp_arena_give_blanks for one ring. A blank that the system refuses goes back
+ * on the stack in the end, so that with `all` each is tried once. */
 static size_t
 give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
 	    bool all)
@@ -240,7 +242,7 @@ bp_arena_has_blanks(const struct bufpool_arena *a)
 	return false;
 }
 
-/* Blanks that have pages make room first. */
+/* Where max_bytes leaves no room, resident blanks are given back first. */
 static bool
 commit_bytes(struct bufpool_arena *a, size_t bytes)
 {
@@ -300,7 +302,7 @@ unmap_span(void *base, size_t bytes)
 	return munmap(base, bytes) == 0;
 }
 
-/* As unmap; the address range of what the system refuses is lost. */
+/* Like unmap_span, but when the system refuses, the address range is lost. */
 static void
 unmap_for_good(void *base, size_t bytes)
 {
@@ -308,7 +310,7 @@ unmap_for_good(void *base, size_t bytes)
 	bp_pages_unmap(base, bytes);
 }
 
-/* The descriptor has memory of the arena from here on. */
+/* From here on the descriptor describes memory of this arena. */
 static void
 own_span(struct bufpool_arena *a, struct bufpool_buf *b)
 {
@@ -317,8 +319,8 @@ own_span(struct bufpool_arena *a, struct bufpool_buf *b)
 	b->place = (uint16_t)a->place;
 }
 
-/* Bytes to carve buffers of a size from: of huge pages as many, up to eight, as
- * leave the smallest part of them unused. */
+/* Bytes of a span to carve buffers of this size from. With huge pages it takes
+ * that number of them, up to eight, which leaves the smallest part unused. */
 static size_t
 span_bytes(size_t size, bool huge)
 {
@@ -348,8 +350,9 @@ bp_arena_has_addresses(size_t bytes)
 	return base != NULL;
 }
 
-/* Carves a span. The first buffer, whose descriptor knows the span, is the
- * caller's, the others become blanks; NULL without a descriptor for it. */
+/* Carves a span. The first buffer, whose descriptor records the span's size, is
+ * the caller's; the others become blanks. NULL when there is no descriptor for
+ * the first. */
 static struct bufpool_buf *
 carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 	   uint8_t *base, size_t span, bool huge)
@@ -379,10 +382,10 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 }
 
 /*
- * Maps a span and carves it; the caller has committed one buffer of it. A huge
- * page has memory as a whole once a byte of it is touched, and so a span of
- * them is committed as a whole. Where max_bytes leaves no room for that, or the
- * addresses are short, it is an ordinary span.
+ * Maps a span and carves it; the caller has committed one buffer of it. A span
+ * of huge pages is committed as a whole, because touching one byte of a huge
+ * page gives memory to all of it. Where max_bytes leaves no room for that, or
+ * the mapping fails, an ordinary span is used.
  */
 static struct bufpool_buf *
 new_span(struct bufpool_arena *a, unsigned class, unsigned node)
@@ -409,7 +412,7 @@ new_span(struct bufpool_arena *a, unsigned class, unsigned node)
 	return NULL;
 }
 
-/* Memory that is committed from here on; NULL + EDQUOT, ENOMEM. */
+/* A blank, which is committed from here on; NULL + EDQUOT or ENOMEM. */
 static struct bufpool_buf *
 take_blank(struct bufpool_arena *a, unsigned class, unsigned node)
 {
@@ -438,8 +441,8 @@ bp_arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 
 	if (b == NULL)
 		return NULL;
-	/* Counted before anyone can have it, so that a child forked here finds
-	 * it missing rather than one too many. */
+	/* Counted before the buffer is CACHED, so that a child forked here
+	 * counts it as lost, and does not find one buffer too many. */
 	atomic_fetch_add_explicit(&a->existing[class], 1, memory_order_relaxed);
 	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
@@ -462,7 +465,7 @@ move_span(struct bufpool_buf *b, size_t bytes)
 	size_t head = (size_t)(b->at - b->base);
 	void *base;
 
-	/* TSan does not know that the system hands addresses on. */
+	/* TSan does not know that the kernel reuses freed addresses. */
 	tsan_give(&page);
 	base = mremap(b->base, b->span, bytes, MREMAP_MAYMOVE);
 	tsan_take(&page);
@@ -516,14 +519,15 @@ bp_arena_shrink(struct bufpool_buf *b, size_t n)
 	errno = saved;
 }
 
-/* Maps the range where that can be had, and n bytes otherwise. */
+/* In a limited arena maps `range` bytes of addresses, if the system allows;
+ * otherwise n. */
 static bool
 map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
 	  size_t range, size_t alignment)
 {
 	unsigned node = bp_arena_node(a);
 
-	/* A huge page could have memory past what is committed. */
+	/* Not with huge pages: one could have memory past what is committed. */
 	b->span = bp_arena_whole_pages(
 		arena_limited(a) && !a->huge_pages ? range : n);
 	b->base = map_span(a, b->span, alignment, node);
@@ -582,9 +586,9 @@ bp_arena_take_bare(struct bufpool_arena *a)
 }
 
 /*
- * What the system does not take back as a mapping it takes as pages; what is
- * locked in memory it takes neither way, and so it is wiped. Either stays
- * committed until a later call finds the system willing.
+ * When the system refuses to unmap, it is asked to drop the pages; when they
+ * are locked it refuses that, too, and then they are wiped. In both cases the
+ * memory stays committed until bp_arena_retry can unmap it.
  */
 static size_t
 give_large(struct bufpool_arena *a, struct bufpool_buf *b)
@@ -621,10 +625,10 @@ bp_arena_retry(struct bufpool_arena *a, size_t most)
 }
 
 /*
- * The memory of a class keeps its address and loses its pages. Should the
- * system refuse that, because they are locked, they are still all zero, and
- * stay committed until the buffer is taken again. So do buffers that share a
- * page of a system whose pages are larger than 4 KiB.
+ * The buffer keeps its addresses and loses its pages. When the system refuses
+ * to take them, because they are locked, they are wiped and stay committed
+ * until the buffer is taken again. The same goes for a buffer that shares a
+ * page with others, where pages are larger than 4 KiB.
  */
 static size_t
 give_class(struct bufpool_arena *a, struct bufpool_buf *b)
@@ -650,7 +654,7 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	return size;
 }
 
-/* The reference goes last: after that the pool may be gone. */
+/* The reference is dropped last, because after that the pool may be gone. */
 size_t
 bp_arena_give(struct bufpool_buf *b)
 {
@@ -671,8 +675,8 @@ bp_arena_give(struct bufpool_buf *b)
 	return bytes;
 }
 
-/* With the spans whose first buffers are among them. False when *work did not
- * last. */
+/* Destroys the blanks of a stack, up to *work, and unmaps the spans whose first
+ * buffers are among them. False when *work ran out. */
 static bool
 destroy_some(struct buf_stack *s, unsigned *work)
 {
@@ -727,9 +731,9 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
 }
 
 /*
- * Looks at every descriptor of the process, also those that others are just
- * changing: that gives a wrong count, but never a fault, for it is the kernel
- * that looks at the addresses.
+ * Looks at every descriptor of the process, also at those that other threads
+ * are just changing. That may give a wrong count but never a fault, because
+ * only the kernel looks at the addresses.
  */
 unsigned
 bp_arena_pages_by_node(const struct bufpool_arena *a,

@@ -1,21 +1,22 @@
 /*
  * arena - memory from the operating system, and back to it.
  *
- * Buffers of the small classes are carved from spans, mappings of 256 KiB or
- * one buffer, whichever is more: one system call serves many, and the number
- * of mappings of a process is limited. Memory that is given back leaves its
- * address space behind (madvise), as a blank buffer that the next miss takes
- * before it maps anything. A buffer that is not whole pages keeps its memory.
- * Large buffers are mapped and unmapped one by one.
+ * Buffers of the classes are carved from spans, which are mappings of 256 KiB
+ * or of one buffer, whichever is more, because one system call then serves many
+ * buffers and the number of mappings of a process is limited. When a buffer's
+ * memory is given back, its pages go and its addresses stay (madvise): it is a
+ * blank, which the next miss takes before it maps anything. A buffer that is
+ * not whole pages keeps its memory. Large buffers are mapped and unmapped one
+ * by one.
  *
- * The arena counts what exists: committed bytes, buffers of each class, and
- * references. Each descriptor with the arena's memory holds one, and the pool's
- * users hold one together; whoever drops the last one ends the pool.
+ * The arena counts committed bytes, existing buffers of each class, and its
+ * references. Each descriptor with the arena's memory holds one reference, and
+ * the pool's users hold one together; whoever drops the last one ends the pool.
  *
  * `prefault` makes the kernel provide pages before a buffer is handed out for
- * the first time, `huge_pages` asks for huge ones: spans are multiples of 2 MiB
- * and aligned then, and committed as a whole, where max_bytes leaves room for
- * that. Giving a part of one back splits it.
+ * the first time. `huge_pages` asks for huge pages: then spans are aligned
+ * multiples of 2 MiB and are committed as a whole, where max_bytes leaves room
+ * for that. Giving a part of a huge page back splits it.
  *
  * Only arena.c knows libnuma, which it looks for at run time; without it, and
  * where the system forbids its calls, memory is placed by the kernel.
@@ -25,11 +26,11 @@
 
 #include "buf.h"
 
-/* Memory of one class and node that was given back, or carved and not yet
- * taken. */
+/* Blanks of one class and node: memory that was given back, or that was carved
+ * and has not been taken yet. */
 struct blanks {
-	struct buf_stack bare;		/* without pages */
-	struct buf_stack resident;	/* with pages, and so still committed */
+	struct buf_stack bare;		/* have no pages */
+	struct buf_stack resident;	/* have pages, so are still committed */
 };
 
 struct bufpool_arena {
@@ -48,22 +49,23 @@ struct bufpool_arena {
 	_Atomic size_t committed;		/* bytes */
 	_Atomic uint64_t existing[BUFPOOL_CLASSES_MAX];
 	_Atomic int numa_available;
-	struct blanks *blank;		/* by ring */
-	struct blanks blank_alone[BUFPOOL_CLASSES_MAX];	/* one node's */
-	struct buf_stack unmappable;	/* large ones that the system refused */
+	struct blanks *blank;		/* by layout_ring */
+	struct blanks blank_alone[BUFPOOL_CLASSES_MAX];	/* where nodes is 1 */
+	struct buf_stack unmappable;	/* large; the system refused to unmap */
 };
 
 void bp_arena_init(void);		/* once, before any other thread */
 
-/* The nodes that a pool with this numa_node keeps apart. */
+/* How many nodes a pool with this numa_node keeps apart. */
 unsigned bp_arena_nodes(int numa_node);
 
-/* Makes an arena whose first fields are filled in ready for the functions
- * below, with one reference. -1 + ENOMEM. */
+/* Initialises an arena whose fields "written at creation only" are filled in
+ * already. It has one reference then. -1 + ENOMEM. */
 int bp_arena_create(struct bufpool_arena *a);
 
-/* Unmaps what an arena without references has left, *work buffers of it, and
- * takes those from *work. False when more are left. One thread at a time. */
+/* Unmaps memory of an arena without references, *work buffers at most, and
+ * subtracts from *work how many it has unmapped. False when some are left. One
+ * thread at a time. */
 bool bp_arena_destroy(struct bufpool_arena *a, unsigned *work);
 
 static inline void
@@ -72,17 +74,18 @@ arena_ref(struct bufpool_arena *a)
 	atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed);
 }
 
-/* One more reference, unless there are none. */
+/* Adds a reference; false when there is none left. */
 bool bp_arena_try_ref(struct bufpool_arena *a);
 
-/* Drops one. The last one takes the pool along. */
+/* Drops a reference. Dropping the last one ends the pool. */
 void bp_arena_drop(struct bufpool_arena *a);
 
 /* The node that the calling thread runs on just now; 0 where the pool does not
  * keep nodes apart. */
 unsigned bp_arena_node(const struct bufpool_arena *a);
 
-/* Bytes that a large buffer of n bytes takes from the system. */
+/* n rounded up to whole pages, at least one: what a large buffer of n bytes
+ * takes from the system. */
 size_t bp_arena_whole_pages(size_t n);
 
 /* Bytes that must be mapped at once where buffers of a class are carved. */
@@ -92,11 +95,11 @@ size_t bp_arena_span(const struct bufpool_arena *a, unsigned class);
 bool bp_arena_has_addresses(size_t bytes);
 
 /*
- * Fresh memory for one buffer, in state CACHED and the caller's: of a class on
- * a node, or of n bytes at a multiple of an alignment (0: the page's) on the
- * caller's node, with a range of addresses as bp_arena_extend has. NULL +
- * EDQUOT when max_bytes would be exceeded, ENOMEM. Any thread that holds the
- * pool.
+ * Fresh memory for one buffer, which is CACHED and the caller's. take: of a
+ * class, on a node. take_large: of n bytes, on the caller's node, at a multiple
+ * of `alignment` (0: a page's), with a `range` of addresses as bp_arena_extend
+ * explains. NULL + EDQUOT when max_bytes would be exceeded, or ENOMEM. Any
+ * thread that holds the pool.
  */
 struct bufpool_buf *bp_arena_take(struct bufpool_arena *a, unsigned class,
 				  unsigned node);
@@ -104,19 +107,20 @@ struct bufpool_buf *bp_arena_take_large(struct bufpool_arena *a, size_t n,
 					size_t range, size_t alignment);
 
 /*
- * Has a large buffer, OUT or CACHED, hold n bytes at least. Where its mapping
- * is smaller, its pages move to a larger range of addresses, aligned to a page:
- * `at` and `base` move. `range`: as many addresses as it may grow to later; no
- * less than n, and heeded only where max_bytes is. False + EDQUOT, ENOMEM, the
- * buffer unchanged. Its owner only.
+ * Makes a large buffer, OUT or CACHED, hold at least n bytes. Where its mapping
+ * is smaller, its pages move to a larger range of addresses, aligned to a page,
+ * and `at` and `base` change. `range` is how many bytes of addresses to reserve
+ * for later growth, n or more; it counts only where max_bytes limits the pool.
+ * False + EDQUOT or ENOMEM, the buffer unchanged. The buffer's owner only.
  */
 bool bp_arena_extend(struct bufpool_buf *b, size_t n, size_t range);
 
 /* Gives what a large buffer has mapped past its first n bytes back to the
- * system, or leaves it. Its owner only. */
+ * system; when the system refuses, the buffer keeps it. Its owner only. */
 void bp_arena_shrink(struct bufpool_buf *b, size_t n);
 
-/* Whether memory that one has in excess may be missing elsewhere. */
+/* Whether max_bytes limits the pool, so that memory which one buffer has in
+ * excess may be missing for another. */
 static inline bool
 arena_limited(const struct bufpool_arena *a)
 {
@@ -124,9 +128,9 @@ arena_limited(const struct bufpool_arena *a)
 }
 
 /*
- * Bytes that a large buffer has committed. More may be mapped than its capacity
- * tells. In a limited arena that is a range of addresses without memory, which
- * the buffer may grow into, else memory that was kept.
+ * Bytes that a large buffer has committed. Its mapping may be larger than its
+ * capacity: in a limited arena the excess is addresses without memory, into
+ * which the buffer may grow; otherwise it is memory of a kept mapping.
  */
 static inline size_t
 arena_bytes(const struct bufpool_buf *b)
@@ -138,22 +142,23 @@ arena_bytes(const struct bufpool_buf *b)
 struct bufpool_buf *bp_arena_take_bare(struct bufpool_arena *a);
 
 /*
- * Takes the memory of a CACHED buffer back, wiped or not: the system drops what
- * is in it, and what the system does not take is wiped. Returns the bytes that
- * the system got. Any thread. The pool may be gone when this returns, if this
- * was its last buffer.
+ * Gives the memory of a CACHED buffer, wiped or not, back to the system, and
+ * wipes it where the system refuses. Returns the bytes that the system took.
+ * Any thread. The pool may be gone when this returns, if this was its last
+ * buffer.
  */
 size_t bp_arena_give(struct bufpool_buf *b);
 
-/* Tries once more to unmap what the system refused to unmap, until so many
- * bytes have gone. Returns bytes. */
+/* Tries again to unmap large mappings that the system refused to unmap, until
+ * at least `most` bytes have gone. Returns how many have. */
 size_t bp_arena_retry(struct bufpool_arena *a, size_t most);
 
-/* Gives pages of blanks back until so many bytes have gone. Tries all of them,
- * or of each ring none after one that the system refuses. Returns bytes. */
+/* Gives pages of resident blanks back until at least `bytes` have gone, and
+ * returns how many have. In each ring stops at the first blank that the system
+ * refuses, unless `all`. */
 size_t bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
 
-/* Whether any blanks have pages. The system may refuse to take them. */
+/* Whether any blank is resident. The system may refuse to take its pages. */
 bool bp_arena_has_blanks(const struct bufpool_arena *a);
 
 /* Bytes that can still be committed. */

@@ -6,10 +6,10 @@
 
 #define EXPIRE_COUNT 8	/* tickets; each may have a buffer to wipe */
 
-/* What is still to be given back, and what the system has got. */
+/* How much a call still has to give back, and has given. */
 struct portion {
-	uint64_t count;		/* buffers */
-	size_t bytes;
+	uint64_t count;		/* buffers still to be given back */
+	size_t bytes;		/* bytes that the system has taken */
 };
 
 static void
@@ -19,7 +19,7 @@ give_back_one(struct portion *left, struct bufpool_buf *b)
 	left->count--;
 }
 
-/* From a shelf whose owner is not inside. */
+/* Gives buffers of a shelf back, unless its owner is inside. */
 static void
 give_back_shelf(struct bufpool_shelf *s, struct portion *left)
 {
@@ -30,9 +30,9 @@ give_back_shelf(struct bufpool_shelf *s, struct portion *left)
 	bp_shelf_unclaim(s);
 }
 
-/* Idle buffers of a class: those of no thread first, then those in depots, then
- * those on shelves. One at a time: the system may take its time, and meanwhile
- * the rest of a batch can be had by others. */
+/* Gives idle buffers of a class back: first those in the commons, then those in
+ * depots, then those on shelves. They are taken one at a time, because the
+ * system may be slow, and meanwhile others can take the rest of a batch. */
 static void
 give_back_class(struct bufpool *p, unsigned class, struct portion *left)
 {
@@ -53,12 +53,12 @@ idle_buffers(const struct bufpool *p, unsigned class)
 }
 
 /*
- * Gives idle buffers of a class back as long as the floor stays, also when
- * several threads do so at once: each promises first what it is going to give
- * back, and counts on no buffer that another has promised. A promise is kept
- * until after its buffers have gone, so that for a moment they count as gone
- * twice; the other way round the floor would go. A thread that never comes back
- * to its promise only makes others give back less.
+ * Gives idle buffers of a class back, but leaves the floor, also when several
+ * threads do this at once. Each first adds to `promised` how many it is going
+ * to give back, and leaves as many more as others have promised. A promise is
+ * taken off only after its buffers have gone, so for a moment these are counted
+ * as gone twice; the other order would give back a part of the floor. A thread
+ * that stops before it takes its promise off only makes others give back less.
  */
 static void
 give_back_spare(struct bufpool *p, unsigned class, struct portion *left)
@@ -108,7 +108,8 @@ bp_trim_idle(const struct bufpool *p)
 	return bytes;
 }
 
-/* So many of a class: of those above the floor, or of all that are idle. */
+/* Gives `count` buffers of a class back. `floors`: of all idle ones; otherwise
+ * only of those above the floor. */
 static void
 give_back_some(struct bufpool *p, unsigned class, uint64_t count, bool floors,
 	       struct portion *got)
@@ -120,8 +121,9 @@ give_back_some(struct bufpool *p, unsigned class, uint64_t count, bool floors,
 		give_back_spare(p, class, got);
 }
 
-/* Whole buffers, of the largest class first, as long as they are needed whole;
- * then one of the smallest class that has one. */
+/* From the largest class to the smallest, gives back as many buffers as fit
+ * into what is needed; then, for the rest, one of the smallest class that has
+ * one. */
 static void
 give_back_classes(struct bufpool *p, size_t bytes, bool floors,
 		  struct portion *got)
@@ -159,8 +161,9 @@ has_spare(const struct bufpool *p)
 	return false;
 }
 
-/* Of one class, as many as fit *left, or one where nothing has gone yet.
- * Returns what the system took. */
+/* Gives back as many buffers of one class as fit into *left, or one when none
+ * fits and nothing has gone yet (`first`). Returns the bytes that the system
+ * took. */
 static size_t
 trim_class(struct bufpool *p, unsigned class, size_t *left, bool first)
 {
@@ -216,15 +219,15 @@ bp_trim_addresses(struct bufpool *p, size_t bytes)
 }
 
 /*
- * Decay goes by time. For each DECAY_EVERY milliseconds that have passed, each
- * class gives back 1/DECAY_PART, and one buffer at least, of what has lain idle
- * above its floor all the while: 1/8 of it in a second. A class that has missed
- * meanwhile has been short, and is spared for a second, or for the time that
- * has passed where that is less. So is what is kept above the classes.
+ * Decay goes by time. For each DECAY_EVERY milliseconds that have passed (a
+ * step), each class gives back 1/DECAY_PART of what has been idle above its
+ * floor all that time, and at least one buffer: about 1/8 in a second. A class
+ * that has had a miss meanwhile was short, and is spared DECAY_SPARED steps, or
+ * as many as have passed if they are fewer. The same goes for large mappings.
  *
- * One call gives back DECAY_BYTES at most, or one buffer, in all pools. What it
- * owes then is left to the next: the time that it has not used up stays to be
- * used, DECAY_OWED milliseconds at most.
+ * One call gives back DECAY_BYTES or one buffer at most, over all pools. When
+ * it stops there, the time that it has not used is left to the next call, up to
+ * DECAY_OWED milliseconds.
  */
 #define DECAY_EVERY 250
 #define DECAY_PART 32
@@ -234,7 +237,7 @@ bp_trim_addresses(struct bufpool *p, size_t bytes)
 #define DECAY_UNIT ((size_t)256 << 10)	/* bytes above the classes */
 #define DECAY_OTHERS 4	/* other pools that a call looks at */
 
-/* What is given back of so much in so many steps of decay. */
+/* How many of `of` are given back in so many steps of decay. */
 static uint64_t
 decay_share(uint64_t of, uint64_t steps)
 {
@@ -289,9 +292,10 @@ decay_large(struct large *l, uint64_t steps, size_t *left)
 }
 
 /*
- * Whoever moves the time on does the work. Where *left does not last, one step
- * has been used up, whatever has been done: so each call goes on with another
- * class, and the time comes to an end.
+ * The thread whose exchange moves p->decayed on does the work. Where *left does
+ * not suffice, one step counts as done nevertheless. Each call begins with
+ * another class, so all classes get their turn, and the steps that are owed
+ * come to an end.
  */
 static void
 decay_pool(struct bufpool *p, int64_t now, size_t *left)
@@ -320,9 +324,9 @@ decay_pool(struct bufpool *p, int64_t now, size_t *left)
 				 (int64_t)(steps - 1) * DECAY_EVERY);
 }
 
-/* Up to so many pools, each in its turn. Returns how many there were: fewer
- * when the last one has had its turn, and then the next call begins with the
- * first. */
+/* Lets up to `count` pools decay, each in its turn. Returns how many they were.
+ * They are fewer than `count` when the last pool has had its turn; then the
+ * next call begins with the first. */
 static unsigned
 decay_next(int64_t now, unsigned count, size_t *left)
 {
@@ -342,8 +346,9 @@ decay_next(int64_t now, unsigned count, size_t *left)
 	return done;
 }
 
-/* Looking reads what other threads have just written, which takes the time of
- * thousands of instructions: so not more often than the coarse clock ticks. */
+/* At most once in a tick of the coarse clock, because this reads what other
+ * threads have just written, which takes the time of thousands of
+ * instructions. */
 void
 bp_trim_maintain(struct bufpool *p, int64_t now)
 {
@@ -360,10 +365,9 @@ bp_trim_maintain(struct bufpool *p, int64_t now)
 }
 
 /*
- * Reading the clock at each checkout would take a third of its time. So where
- * two looks follow each other within SLOW milliseconds, the way to the next one
- * is twice as long, up to SHELF_STRIDE checkouts; where they do not, it is one
- * checkout.
+ * Reading the clock at each checkout would take a third of its time. So when
+ * two looks are less than SLOW milliseconds apart, the number of checkouts to
+ * the next look doubles, up to SHELF_STRIDE; otherwise the next checkout looks.
  */
 #define SLOW 100
 
@@ -413,7 +417,7 @@ any_has_spare(void)
 	return any;
 }
 
-#define MAINTAIN_POOLS 64	/* that one call looks at */
+#define MAINTAIN_POOLS 64	/* pools that one call looks at */
 #define MAINTAIN_WORK (4 * REGISTRY_WORK)
 #define MAINTAIN_SOON 10	/* milliseconds */
 #define MAINTAIN_LATE 5000
