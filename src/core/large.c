@@ -2,7 +2,7 @@
 #include "pages.h"
 
 #define PAGE_LOG 12	/* sizes in bins are counted in units of 1 << this */
-#define EVICTIONS 8	/* mappings given up for one that comes home */
+#define EVICTIONS 8	/* mappings given back, at most, to keep another */
 
 static size_t
 count_bins(const struct large *l)
@@ -53,8 +53,8 @@ count_kept(struct large *l, size_t bytes, uint64_t mappings)
 	atomic_fetch_add_explicit(&l->count, mappings, memory_order_relaxed);
 }
 
-/* Sequentially consistent, for close against push: either close finds the
- * mapping, or this sees that the pool was closed. */
+/* The fence is sequentially consistent, so that either bp_large_close finds the
+ * mapping or this load sees that the pool was closed. */
 static void
 push_kept(struct large *l, struct bufpool_buf *b)
 {
@@ -65,7 +65,8 @@ push_kept(struct large *l, struct bufpool_buf *b)
 		bp_large_give_back(l, SIZE_MAX, true);
 }
 
-/* Still counted as kept: whoever does not push it back takes it off. */
+/* The mapping still counts as kept. A caller that does not push it back takes
+ * it off the count. */
 static struct bufpool_buf *
 pop_kept(struct buf_stack *bin)
 {
@@ -85,8 +86,8 @@ give_kept(struct large *l, struct bufpool_buf *b)
 	return bp_arena_give(b);
 }
 
-/* A mapping of this bin that holds n bytes or, with fresh memory, can be made
- * to. */
+/* The top mapping of this bin, if it holds n bytes or, with `fresh`, can be
+ * made to hold them; otherwise it is pushed back. */
 static struct bufpool_buf *
 take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
 	  bool fresh)
@@ -131,7 +132,7 @@ bp_large_take(struct large *l, size_t n, unsigned align, bool fresh,
 	return b;
 }
 
-/* Whether so many bytes more may be kept; then they are counted. */
+/* If so many bytes more may be kept, counts them as kept and returns true. */
 static bool
 reserve_kept(struct large *l, size_t bytes)
 {
@@ -147,7 +148,7 @@ reserve_kept(struct large *l, size_t bytes)
 	return true;
 }
 
-/* What came home last is warm, so others make room for it. */
+/* Others make room for the mapping that came home last, because it is warm. */
 static bool
 make_room_for(struct large *l, size_t bytes)
 {
@@ -160,8 +161,8 @@ make_room_for(struct large *l, size_t bytes)
 	return false;
 }
 
-/* Of one above the limit, what was written may still be worth keeping, if it is
- * enough to serve a request. */
+/* A mapping above the limit is cut to the part that was written, if that part
+ * alone is still large and so can serve a request. */
 size_t
 bp_large_put(struct large *l, struct bufpool_buf *b)
 {
@@ -210,7 +211,8 @@ bp_large_give_back(struct large *l, size_t bytes, bool largest_first)
 	return done;
 }
 
-/* The end of a mapping goes; the caller's own mapping, which it pushes back. */
+/* Gives the last `bytes` of a mapping back to the system and returns how many
+ * it took. The caller has popped the mapping and pushes it back. */
 static size_t
 cut_kept(struct large *l, struct bufpool_buf *b, size_t bytes)
 {
@@ -245,8 +247,8 @@ bp_large_give_up(struct large *l, size_t bytes)
 	return done;
 }
 
-/* The first mapping that is larger than what is still to go ends this. So does
- * one whose end the system refuses to take. */
+/* Ends at the first mapping that is larger than what is still to go, also when
+ * the system refuses to take its end. */
 size_t
 bp_large_shed(struct large *l, size_t bytes)
 {

@@ -47,9 +47,9 @@ init_process(void)
 	    pthread_atfork(NULL, NULL, after_fork) == 0;
 }
 
-/* At load, or earlier when the constructor of a program comes first that is
- * linked with the static library. Not inlined, because gcc 12 ends with an
- * internal error where -flto and -O3 inline it. */
+/* Runs at load; or earlier, when a program is linked with the static library
+ * and its own constructor calls bufpool first. Not inlined, because gcc 12 ends
+ * with an internal error where -flto and -O3 inline it. */
 __attribute__((constructor, noinline)) static void
 start_process(void)
 {
@@ -57,10 +57,10 @@ start_process(void)
 	forked_check();
 }
 
-/* Places that pools have, a bit for each. */
+/* A bit for each place that a pool has. */
 static _Atomic uint64_t in_use[POOLS_MAX / 64];
 
-/* The lowest place that may be free; POOLS_MAX when none is. */
+/* The lowest place that was free when its word was read, or POOLS_MAX. */
 static uint32_t
 find_free(void)
 {
@@ -74,8 +74,8 @@ find_free(void)
 	return POOLS_MAX;
 }
 
-/* The lowest free place, a new one at the end when all are taken; NULL when
- * there are no more. */
+/* Takes the lowest free place, or a new one at the end when all are taken; NULL
+ * when there are no more. */
 static struct bufpool *
 take_place(void)
 {
@@ -99,8 +99,9 @@ take_place(void)
 	}
 }
 
-/* Zeroed, the place costs no memory. It has pages of its own. Where the system
- * refuses, the next pool finds its fields as they are, and sets them all. */
+/* A place has pages of its own, which are given back here, so that a free place
+ * costs no memory. Where the system refuses, the next pool finds old values in
+ * its fields, and sets them all. */
 static void
 free_place(struct bufpool *p)
 {
@@ -115,8 +116,8 @@ free_place(struct bufpool *p)
 
 /*
  * Pools without references, of which some memory is still to be unmapped: a
- * stack as buf.h's, by place. Whoever pops one has it alone. In a fork child
- * one that another thread had popped is lost.
+ * stack of places, like those of buf.h. A popped pool is the popping thread's
+ * alone. In a fork child a pool that another thread had popped is lost.
  */
 static _Atomic uint64_t ending;
 
@@ -133,8 +134,8 @@ push_ending(struct bufpool *p)
 	    memory_order_release, memory_order_relaxed));
 }
 
-/* What another has popped meanwhile can still be read, for places stay mapped,
- * and then the tag has moved on. */
+/* ABA as in bp_buf_pop: p stays readable when another thread has popped it,
+ * because places stay mapped, and the tag has changed then. */
 static struct bufpool *
 pop_ending(void)
 {
@@ -170,8 +171,8 @@ bp_registry_finish(unsigned work)
 	return (uint32_t)atomic_load(&ending) == 0;
 }
 
-/* What a pool of many buffers has left is unmapped bit by bit, by this call and
- * by others. */
+/* A pool of many buffers is unmapped in parts, by this call and by later ones,
+ * so that no call takes long. */
 static void
 end_pool(struct bufpool_arena *a)
 {
@@ -218,7 +219,7 @@ reset_counters(struct bufpool *p)
 	p->decay_first = 0;
 }
 
-/* Fills in a place that nobody can reach yet. */
+/* Fills in the pool's fields; no other thread can reach the pool yet. */
 static void
 configure_pool(struct bufpool *p, const struct bufpool_config *config)
 {
@@ -250,7 +251,8 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	reset_counters(p);
 }
 
-/* Puts the floor into the commons. The memory is mapped, not touched. */
+/* Stocks the pool: puts as many buffers as its floor into the commons. Their
+ * memory is mapped, not touched. */
 static int
 stock_pool(struct bufpool *p)
 {
@@ -270,8 +272,8 @@ stock_pool(struct bufpool *p)
 }
 
 /*
- * A pool can be found by statistics and decay once its arena has a reference,
- * and by its name once it has a user: by then it is whole.
+ * Statistics and decay can find a pool as soon as its arena has a reference,
+ * but its name finds it only when it has a user, by which time it is complete.
  */
 static struct bufpool *
 create_pool(const struct bufpool_config *config)
@@ -279,7 +281,7 @@ create_pool(const struct bufpool_config *config)
 	struct bufpool *p = works ? take_place() : NULL;
 	int saved;
 
-	/* All places are taken: some may be those of pools that are ending. */
+	/* When all places are taken, some may be of pools that are ending. */
 	while (works && p == NULL && !bp_registry_finish(0)) {
 		bp_registry_finish(REGISTRY_WORK);
 		p = take_place();
@@ -330,8 +332,8 @@ ref_id(uint64_t id)
 	return NULL;
 }
 
-/* Ids are never used twice, so an exchange that succeeds has replaced the very
- * pool that was found closed or gone. */
+/* When the exchange succeeds, it has replaced the very pool that was found
+ * closed or gone, because ids are never used twice. */
 static struct bufpool *
 open_named(const struct bufpool_config *config)
 {
@@ -396,7 +398,8 @@ bufpool_default(void)
 
 	bufpool_config_init(&config);
 	config.name = "default";
-	/* Whoever configures it otherwise between the two calls wins. */
+	/* EEXIST: another thread has just made it with other settings. Then
+	 * those hold, and bufpool_get finds that pool. */
 	do {
 		p = bufpool_get(config.name);
 		if (p == NULL)
@@ -444,7 +447,7 @@ bufpool_destroy(struct bufpool *p)
 		return;
 	bufpool_close(p);
 	bp_arena_drop(&p->arena);
-	/* Nobody need wait for memory of a pool that was destroyed. */
+	/* Unmaps all of it, so that a destroyed pool's memory is free now. */
 	while (!bp_registry_finish(REGISTRY_WORK))
 		;
 }
@@ -471,10 +474,11 @@ bp_registry_next(unsigned *cursor, struct bufpool **pool)
 }
 
 /*
- * References that other threads held for a moment are gone: a pool is held by
- * its users, by its descriptors, and here for the count. A pool without
- * references is gone, or was just coming or going; one without users was being
- * made or destroyed by another thread.
+ * References that other threads of the parent held for a moment are dropped: a
+ * pool's new count is one for its users, one for each descriptor, and one for
+ * this function. A pool without references has ended, or another thread was
+ * just making or ending it; one without users was just being made or destroyed
+ * by another thread.
  */
 static void
 settle_all(void)

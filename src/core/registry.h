@@ -6,14 +6,15 @@
 
 #include "pool.h"
 
-/* Every pool in turn, closed ones too, each held until the caller drops its
- * arena. Start with *cursor 0; false when there are no more. */
+/* Sets *pool to the next pool, closed ones too; false when there are no more.
+ * The first call has *cursor 0. Each pool is held until the caller drops its
+ * arena's reference. */
 bool bp_registry_next(unsigned *cursor, struct bufpool **pool);
 
-#define REGISTRY_WORK 1024	/* buffers */
+#define REGISTRY_WORK 1024	/* buffers that one call unmaps */
 
-/* Goes on with the end of pools that have no references any more, by so much
- * work. True when all have ended. Keeps errno. Any thread. */
+/* Continues to unmap the memory of pools that have no references any more, up
+ * to `work` buffers. True when none is left. Keeps errno. Any thread. */
 bool bp_registry_finish(unsigned work);
 
 #endif

@@ -9,25 +9,26 @@
 #define COUNT_BITS (TICKET_BITS - ENTRY_BITS)
 #define COUNT_MASK (((uint64_t)1 << COUNT_BITS) - 1)
 #define ENTRIES_MAX ((uint32_t)1 << ENTRY_BITS)
-#define EXPIRE_COUNT 8	/* tickets that a call for one other takes home */
-#define EXPIRE_SPARE 8	/* blocks that it looks at in vain */
+#define EXPIRE_COUNT 8	/* expired tickets that detach or adopt takes home */
+#define EXPIRE_SPARE 8	/* blocks more that it may look at, in vain */
 
 /*
- * An entry is in a stack of spare ones, or belongs to the thread that has taken
- * it from there, or is LIVE; then it is whoever's that exchanges the word
- * first. The fields below the word belong to the thread that has the entry.
+ * An entry is in a stack of spare entries, or it belongs to the thread that has
+ * popped it from there, or it is LIVE. A LIVE entry goes to the thread whose
+ * exchange of the word succeeds. The fields below the word belong to the thread
+ * that has the entry.
  *
- * T1, the release with which the word becomes LIVE, pairs with T2, the acquire
- * with which it is exchanged: so the adopter sees the entry, and all bytes of
- * the buffer, as they were at detach. T3, the release with which the entry is
- * pushed, pairs with T4, the acquire with which it is popped.
+ * T1, the release that makes the word LIVE, pairs with T2, the acquire of that
+ * exchange, so that the adopter sees the entry, and all bytes of the buffer, as
+ * they were at detach. T3, the release that pushes a spare entry, pairs with
+ * T4, the acquire that pops it.
  */
 struct entry {
 	_Atomic uint64_t word;	/* uses << 2 | the bits below */
 	struct bufpool_buf *buf;
 	struct ticket_range part;	/* of a frozen buffer */
 	_Atomic int64_t expires;	/* when, by bp_system_now */
-	_Atomic uint32_t next;	/* in a stack: as its head's low half */
+	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
 };
 
 #define LIVE 1		/* in transit */
@@ -35,14 +36,14 @@ struct entry {
 #define USE 4		/* one use, as an addend to the word */
 
 static struct table entries;
-/* Entries are taken from one of these and given to the other, until the first
- * one is empty: so an entry rests before it is used again. The heads are as
- * those of buf.h's stacks. */
+/* Entries are popped from one of these stacks and pushed to the other; when the
+ * first is empty, the two change roles. So an entry rests before it is used
+ * again. The heads are like those of struct buf_stack. */
 static _Atomic uint64_t spare[2];
-static _Atomic unsigned turn;	/* which one is taken from */
+static _Atomic unsigned turn;	/* the stack that entries are popped from */
 
-/* A network of Feistel's, which is its own inverse but for the order of its
- * keys, so that different tickets stay different. */
+/* A Feistel network. It is its own inverse when its keys are used in reverse
+ * order, so two different tickets never become the same number. */
 #define ROUNDS 8
 #define HALF (TICKET_BITS / 2)
 #define HALF_MASK (((uint64_t)1 << HALF) - 1)
@@ -114,8 +115,8 @@ give_entry(uint32_t n)
 	    memory_order_release, memory_order_relaxed));
 }
 
-/* What was popped by another meanwhile can still be read, and then the tag has
- * moved on. */
+/* ABA as in bp_buf_pop: e stays readable when another thread has popped it, and
+ * then the tag has changed, so the exchange fails. */
 static int64_t
 pop_entry(_Atomic uint64_t *stack)
 {
@@ -159,7 +160,7 @@ number_of(uint32_t n, uint64_t word)
 	return encipher_ticket((word / USE & COUNT_MASK) << ENTRY_BITS | n);
 }
 
-/* A use of the entry whose number is not 0, which means failure. */
+/* Raises the entry's count until the ticket is not 0, which means failure. */
 static uint64_t
 next_number(struct entry *e, uint32_t n)
 {
@@ -173,8 +174,8 @@ next_number(struct entry *e, uint32_t n)
 	return ticket;
 }
 
-/* Puts b in transit, in a state that nobody can take it from but by the
- * ticket. */
+/* Puts b in transit. It is FROZEN already, so nobody can take it out of that
+ * state but by the ticket. */
 static uint64_t
 issue_ticket(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
 	     unsigned kind)
@@ -233,10 +234,11 @@ bufpool_share(struct bufpool_frozen *f)
 	return bp_ticket_share(f, (struct ticket_range){ 0, b->len });
 }
 
-/* The entry of a ticket that is in transit, and its word. -1 + ESTALE for one
- * that was, or has expired, ENOENT for one that this process has not issued.
- * T5, the acquire, pairs with T1: so `expires` is that of this use, or, when
- * the entry has gone on to a later one, claim() will find another word. */
+/* The number of the entry of a ticket that is in transit, and the entry's word.
+ * -1 + ESTALE for a ticket that was adopted or has expired, ENOENT for one that
+ * this process has not issued. T5, the acquire, pairs with T1, so that
+ * `expires` belongs to this use of the entry; if it belongs to a later use,
+ * claim_entry finds that the word has changed. */
 static int64_t
 find_entry(uint64_t ticket, int64_t now, uint64_t *word)
 {
@@ -260,7 +262,7 @@ find_entry(uint64_t ticket, int64_t now, uint64_t *word)
 	return -1;
 }
 
-/* Of those who want what is LIVE one gets it. */
+/* Of several threads that claim a LIVE entry, one succeeds. */
 static bool
 claim_entry(struct entry *e, uint64_t word)
 {
@@ -269,7 +271,7 @@ claim_entry(struct entry *e, uint64_t word)
 	    memory_order_relaxed);				/* T2 */
 }
 
-/* What a claimed entry holds. The entry is spare after this. */
+/* Takes out what a claimed entry holds, and makes the entry spare. */
 static struct bufpool_buf *
 take_out(uint32_t n, struct ticket_range *part)
 {
@@ -326,7 +328,7 @@ bufpool_adopt(uint64_t ticket, struct bufpool_buf **buf,
 	return bufpool_adopt_range(ticket, buf, frozen, &offset, &len);
 }
 
-/* The pool may have no other reference than that of the ticket's buffer. */
+/* Holds the pool, because the buffer's reference may be its last. */
 static void
 go_home(uint32_t n)
 {
@@ -342,8 +344,9 @@ go_home(uint32_t n)
 	bp_arena_drop(&p->arena);
 }
 
-/* Of a block, `most` at most; returns how many. The block is put back before
- * they go home, which may take long. */
+/* Takes home what expired tickets of a block stand for, `most` at most; returns
+ * how many. The block is put back before that, because going home may take
+ * long. */
 static size_t
 expire_block(uint32_t block, int64_t now, size_t most)
 {
@@ -394,7 +397,8 @@ bp_ticket_next(void)
 	return bp_expiry_next();
 }
 
-/* An entry that is not LIVE is spare, also where another thread just had it. */
+/* Every entry that is not LIVE becomes spare, also one that another thread of
+ * the parent was just using. */
 void
 bp_ticket_after_fork(void)
 {
