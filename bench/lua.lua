@@ -23,17 +23,24 @@
 -- given up before the next round. The memory is what the largest resident
 -- memory exceeds that of the process before the row by.
 --
+-- The rows of ports are whole programs on generated input, and show two more
+-- figures. Garbage is by how much Lua's heap grows in one operation while the
+-- collector is stopped. The memory is what the largest resident memory exceeds
+-- that before the row by.
+--
 -- Each target is a ratio of two contenders of one row, in time or memory.
 --
 --   luajit bench/lua.lua [--quick] [--only TEXT] [--out DIRECTORY]
 --
 -- --only takes the rows whose name contains the text. --out writes
--- lua-performance.json, a plot, and the tables of lua-performance.md into the
--- directory.
+-- lua-performance.json, a plot, and the tables of lua-performance.md and
+-- when-it-pays.md into the directory. With --only ports it writes the last
+-- alone.
 
 local ffi = require "ffi"
 local bufpool = require "bufpool"
 local report = require "report"
+local ports = require "ports.all"
 local have_sb, string_buffer = pcall(require, "string.buffer")
 local have_access, access = pcall(require, "access")
 
@@ -487,6 +494,19 @@ row(heap_row, {
         copy(b, text, 1)]], rival = true },
 })
 
+-- A program has three ways: see bench/ports/all.lua.
+for _, port in ipairs(ports) do
+    math.randomseed(7)
+    local input = port.input(math.random)
+    local function contender(name, way)
+        return { name, each "o.run(o.input)", rival = way ~= "bufpool",
+            make = function() return { run = port[way], input = input } end,
+            needs = function() return port[way] end }
+    end
+    row("ports: " .. port.name, { port = true, contender("bufpool", "bufpool"),
+        contender("plain Lua", "plain"), contender("string.buffer", "buffer") })
+end
+
 -- The targets: at most `ratio` times the time or memory of the rival, and `off`
 -- times its time with the JIT off; 1 unless given.
 local targets = {}
@@ -577,6 +597,18 @@ local function resident_mb(field)
     end
 end
 
+-- KiB that Lua's heap grows by in one operation.
+local function garbage(run, object)
+    local n = 20
+    collectgarbage()
+    collectgarbage "stop"
+    local before = collectgarbage "count"
+    run(n, object)
+    local grown = collectgarbage "count" - before
+    collectgarbage "restart"
+    return grown / n
+end
+
 local function run_cell(r, c)
     if c.needs and not c.needs() then
         return { missing = true }
@@ -584,7 +616,7 @@ local function run_cell(r, c)
     local heap = r.heap and live_heap()
     local run, object = compile(c[1], c[2]), c.make and c.make()
     local before = 0
-    if r.timed then
+    if r.timed or r.port then
         collectgarbage()
         collectgarbage()
         local file = assert(io.open("/proc/self/clear_refs", "w"))
@@ -598,7 +630,8 @@ local function run_cell(r, c)
         took = math.min(took, time(run, n, object, r.timed))
     end
     return { ns = took * 1e9 / n / (c.per or 1),
-        mb = resident_mb "VmHWM" - before, live = heap and #heap }
+        mb = resident_mb "VmHWM" - before, live = heap and #heap,
+        garbage = r.port and garbage(run, object) }
 end
 
 if options.cell then
@@ -628,12 +661,14 @@ end
 local function measure(k, jit_on)
     local r = rows[k]
     local result = { name = r.name, access = r.access,
-        memory = r.heap or r.timed or false }
-    local times, peaks = {}, {}
+        memory = r.heap or r.timed or r.port or false,
+        port = r.port or false }
+    local times, peaks, grown = {}, {}, {}
     for _ = 1, REPEATS do
         for c in ipairs(r) do
             local got = child(jit_on, k, c)
             times[c], peaks[c] = times[c] or {}, peaks[c] or {}
+            grown[c] = got.garbage or 0
             table.insert(times[c], got.ns)
             table.insert(peaks[c], got.mb)
         end
@@ -642,7 +677,8 @@ local function measure(k, jit_on)
     for c, contender in ipairs(r) do
         result.cells[c] = { name = contender[1],
             rival = contender.rival or false, ns = report.median(times[c]),
-            mb = report.median(peaks[c]), missing = #times[c] == 0 }
+            mb = report.median(peaks[c]), garbage = grown[c],
+            missing = #times[c] == 0 }
     end
     return result
 end
@@ -748,19 +784,46 @@ local function markdown(data)
         data.repeats, report.targets(list))
 end
 
+-- A line for each program: time, garbage and peak of bufpool, each beside plain
+-- Lua and string.buffer, and times without the JIT.
+local function ports_table(data)
+    local lines = {}
+    local function three(list, name, field)
+        local parts = {}
+        for k, who in ipairs { "bufpool", "plain Lua", "string.buffer" } do
+            local cell = find(list, name, who)
+            parts[k] = cell and number(cell[field]
+                / (field == "ns" and 1000 or 1)) or "-"
+        end
+        return table.concat(parts, " / ")
+    end
+    for _, r in ipairs(data.on) do
+        if r.port then
+            lines[#lines + 1] = report.line({ r.name:match ": (.*)",
+                three(data.on, r.name, "ns"), three(data.off, r.name, "ns"),
+                three(data.on, r.name, "garbage"),
+                three(data.on, r.name, "mb") }, 5)
+        end
+    end
+    return #lines > 0 and ("Machine: %s. %s, %s. Times are medians of %d.\n\n"
+        .. "| program | time, us | JIT off, us | garbage, KiB | peak, MB |\n"
+        .. "|---|---|---|---|---|\n%s"):format(report.machine(), data.version,
+        data.arch, data.repeats, table.concat(lines, "\n"))
+end
+
 -- A bar for each cell, with the figure for the JIT off as a red frame.
 local function svg(data)
     local groups = {}
     for _, r in ipairs(data.on) do
-        local group = { name = r.name }
+        local group = not r.port and { name = r.name } or {}
         for _, cell in ipairs(r.cells) do
-            if not cell.missing then
+            if not cell.missing and not r.port then
                 local off = find(data.off, r.name, cell.name)
                 group[#group + 1] = { cell.name, cell.ns, rival = cell.rival,
                     outline = off and off.ns }
             end
         end
-        groups[#groups + 1] = group
+        groups[#groups + 1] = not r.port and group or nil
     end
     return report.bars("ns per operation, logarithmic. Green: bufpool. Grey: "
         .. "rivals. Bars and figures: with the JIT on. Red frames: with the "
@@ -773,7 +836,14 @@ for _, v in ipairs(verdicts(results)) do
     print(("%-8s %s, against %s: %.3g, at most %.3g"):format(
         v.met and "met" or "MISSED", v.what, v.against, v.got, v.want))
 end
-if options.out then
+local programs = ports_table(results)
+if programs then
+    print(programs)
+end
+if options.out and programs then
+    report.insert(options.out .. "/when-it-pays.md", programs)
+end
+if options.out and options.only ~= "ports" then
     local path = options.out .. "/lua-performance"
     report.save_json(path .. ".json", { machine = report.machine(),
         luajit = results.version, repeats = results.repeats,
