@@ -1,5 +1,6 @@
 -- Websocket: a frame of a client, whose payload is masked.
 local bit = require "bit"
+local ffi = require "ffi"
 local have, string_buffer = pcall(require, "string.buffer")
 local pool = require("bufpool").default()
 local band, bxor, rshift = bit.band, bit.bxor, bit.rshift
@@ -34,12 +35,18 @@ local reused = have and string_buffer.new()
 port.buffer = have and function(input)
     local payload, key = input.payload, input.key
     reused:reset():put(head(#payload, key))
-    local at = reused:reserve(#payload)
-    for i = 0, #payload - 1 do
-        at[i] = bxor(byte(payload, i + 1),
-            band(rshift(key, 24 - 8 * band(i, 3)), 255))
+    local n = #payload
+    local at = reused:reserve(n)
+    local words = ffi.cast("int32_t *", at)
+    local mask = ffi.abi "le" and bit.bswap(key) or bit.tobit(key)
+    ffi.copy(at, payload, n)
+    for i = 0, (n - n % 4) / 4 - 1 do
+        words[i] = bxor(words[i], mask)
     end
-    return reused:commit(#payload):tostring()
+    for i = n - n % 4, n - 1 do
+        at[i] = bxor(at[i], band(rshift(key, 24 - 8 * (i % 4)), 255))
+    end
+    return reused:commit(n):tostring()
 end
 
 local function frame(out, payload, key)
