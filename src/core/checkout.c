@@ -19,8 +19,8 @@ static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
 					 unsigned take);
 
 /*
- * Whatever is not the common case ends in a call that returns for it, so that
- * the common case needs no stack frame.
+ * Every other case is a tail call, so that the common case needs no stack
+ * frame.
  */
 static inline __attribute__((always_inline)) struct bufpool_buf *
 checkout_fast(struct bufpool *p, size_t n, unsigned take)
@@ -82,8 +82,9 @@ checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 	return buf_turn_out(b, n);
 }
 
-/* For a shelf half of what it holds, where there is as much, also when someone
- * has put buffers into the depot one by one. */
+/* Takes batches until there are enough for half a shelf, because a batch may be
+ * small: a release to a claimed shelf, or of another node's buffer, puts one
+ * buffer into the depot. Without a shelf takes one batch. */
 static uint32_t
 take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
 	   struct bufpool_buf **to)
@@ -95,8 +96,8 @@ take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
 	return n;
 }
 
-/* The last of n buffers; NULL when there is none. The others go on the shelf,
- * and where that is NULL, not open or full, into the commons. */
+/* Returns the last of n buffers, or NULL when n is 0. Puts the others on the
+ * shelf, or into the commons when it is NULL, cannot be opened or is full. */
 static struct bufpool_buf *
 keep_one(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
 	 uint32_t n)
@@ -116,7 +117,8 @@ keep_one(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
 	return b[n];
 }
 
-/* A ready buffer of the caller's node; k is NULL for a thread without cache. */
+/* Takes a ready buffer of the caller's node and refills the shelf. k is NULL
+ * for a thread without a cache. */
 static struct bufpool_buf *
 refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 {
@@ -126,7 +128,7 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 	struct bufpool_buf *b[2 * BATCH_MAX];
 	uint32_t n = 0;
 
-	/* A shelf that was shut may still have some. */
+	/* A shelf that was shut may still hold buffers. */
 	if (s != NULL && shelf_count(s) > 0 && bp_shelf_open(s)) {
 		b[0] = shelf_take(s);
 		shelf_leave(s);
@@ -159,9 +161,9 @@ is_unused(struct cache *k, unsigned class)
 #define SHUT_MOST 8	/* shelves that one search shuts */
 
 /*
- * From a shelf whose owner is not inside. An empty shelf whose owner does not
- * use it is claimed, too, so that it loses its mark: otherwise every search
- * would look at it again.
+ * Takes a buffer from a shelf whose owner is not inside. Claims an empty shelf,
+ * too, when its owner does not use it, so that the shelf loses its mark and
+ * later searches do not look at it again.
  */
 static struct bufpool_buf *
 claim_one(struct bufpool *p, unsigned class)
@@ -188,8 +190,9 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
-/* Fresh memory or, when that is not to be had, memory that lies idle in other
- * nodes, in other threads' caches, in other classes. */
+/* Takes fresh memory; when there is none, a buffer that is idle on another node
+ * or in another thread's cache, and then tries again after giving idle memory
+ * of other classes back. */
 static struct bufpool_buf *
 take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	   bool *miss)
@@ -267,7 +270,8 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 		errno = ESHUTDOWN;
 		return NULL;
 	}
-	/* What is kept is cut to its size where max_bytes is. */
+	/* Where max_bytes limits the pool, a kept mapping would be cut to the
+	 * request, and the buffer could not grow in it. */
 	b = take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
 	    : bp_large_take(&p->large, n, align, take & TAKE_FRESH,
 			    take & TAKE_TO_GROW);
@@ -362,8 +366,8 @@ bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 	return b;
 }
 
-/* Beyond the classes' own alignment the memory is a mapping of its own, which
- * no class could take back. */
+/* An alignment above that of the classes gets a mapping of its own, which goes
+ * home as a large buffer, because no class could take it back. */
 struct bufpool_buf *
 bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {

@@ -34,13 +34,13 @@ struct bufpool {
 	_Atomic uint32_t next_ending;	/* see registry.c */
 	_Atomic uint64_t lost[BUFPOOL_CLASSES_MAX];
 	_Atomic uint64_t peak_out, peak_bytes_out;
-	_Atomic int64_t sampled_at;	/* milliseconds: when they last were */
+	_Atomic int64_t sampled_at;	/* when peaks were; milliseconds */
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
-	/* of the idle buffers, those that someone is just giving back */
+	/* idle buffers that threads are just giving back: see trim.c */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
-	/* what decay goes by: see bp_trim_maintain */
-	_Atomic int64_t looked_at, decayed;	/* until when; milliseconds */
-	_Atomic unsigned decay_first;	/* the class that it begins with */
+	/* for decay: see trim.c */
+	_Atomic int64_t looked_at, decayed;	/* up to when; milliseconds */
+	_Atomic unsigned decay_first;	/* the class that a call begins with */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
 	_Atomic uint32_t was_short[BUFPOOL_CLASSES_MAX];
 	/* used in a fork child only */

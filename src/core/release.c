@@ -18,7 +18,7 @@ static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 			      bool by_gc);
 static void release_slow(struct bufpool_buf *b, bool by_gc);
 
-/* A buffer that is wiped, onto a shelf of the caller's. */
+/* Puts a wiped buffer on a shelf of the caller's. */
 static inline __attribute__((always_inline)) void
 release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
@@ -40,8 +40,8 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 }
 
 /*
- * The caller has turned the state, so the buffer is its alone, and it is wiped
- * before anyone else can see it.
+ * The caller has turned the state to CACHED, so the buffer is the caller's
+ * alone, and is wiped before anyone else can see it.
  */
 static inline __attribute__((always_inline)) void
 release_fast(struct bufpool_buf *b, bool by_gc)
@@ -80,7 +80,7 @@ bp_release_turned(struct bufpool_buf *b, bool by_gc)
 	release_fast(b, by_gc);
 }
 
-/* What is short is wiped without a call, and so without a stack frame. */
+/* Up to WIPE_SHORT bytes are wiped without a call, so without a stack frame. */
 static __attribute__((noinline)) void
 release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
@@ -92,7 +92,8 @@ release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 	release_wiped(b, s, by_gc);
 }
 
-/* Without room on the shelf it may leave for the system, unwiped. */
+/* When the shelf has no room, the buffer is not wiped here, because it may go
+ * to the system, which clears it anyway. */
 static __attribute__((noinline)) void
 release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 {
@@ -104,7 +105,7 @@ release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 	release_wiped(b, s, by_gc);
 }
 
-/* A buffer that another thread checked out goes on a shelf of the caller's. */
+/* Puts a buffer that another thread checked out on a shelf of the caller's. */
 static __attribute__((noinline)) void
 release_foreign(struct bufpool_buf *b, bool by_gc)
 {
@@ -133,9 +134,9 @@ release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
 	release_slow(b, by_gc);
 }
 
-/* Onto the shelf, which spills when it is full. A shelf that is not the owner's
- * now, and a buffer of another node, are passed by, into the depot; a full
- * depot is passed by, into the arena. */
+/* Puts the buffer on the shelf, which spills first if it is full. When the
+ * shelf is claimed or closed, or the buffer is of another node, puts it into
+ * the depot; when the depot is full, it goes to the arena. */
 static void
 spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
@@ -158,9 +159,9 @@ spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 	}
 }
 
-/* Whether some buffer leaves for the system now. Then it is this one, if it is
- * dirty: the system clears its pages in any case, and so nobody need wipe
- * them. */
+/* Whether this buffer goes to the system now. True when the pool is closed, and
+ * when shelf and depot are full, so that some buffer has to go, and this one is
+ * dirty: the system clears its pages, so that they need not be wiped. */
 static bool
 leaves_now(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 {
@@ -190,8 +191,8 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	spill_one(p, k, b);
 }
 
-/* The first call in a fork child: what is on its way home is not there yet, and
- * so counts as out. */
+/* The first call in a fork child settles its pools. The buffer that is being
+ * released has not come home yet, so it counts as out meanwhile. */
 static void
 settle_before(struct bufpool_buf *b)
 {
@@ -200,9 +201,8 @@ settle_before(struct bufpool_buf *b)
 	buf_set_state(b, BUF_CACHED);
 }
 
-/* A release that the caller's cache has no room for, or no say in: from the
- * shelf, half of which goes to the depot, to the commons, to the arena. Holds
- * the pool, which may have no other reference than b's. */
+/* A release for which the shelf has no room, or which cannot use it. Holds the
+ * pool, because b's reference may be its last. */
 static __attribute__((noinline)) void
 release_slow(struct bufpool_buf *b, bool by_gc)
 {

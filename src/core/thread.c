@@ -13,8 +13,9 @@ static _Atomic(struct thread *) threads;
 static pthread_key_t exit_key;
 static char dying;	/* its address marks a thread that gave its record up */
 
-/* Pairs with the store in give_up, after which the last owner touches nothing
- * of it. Sequentially consistent, for bp_thread_forget against thread_exit. */
+/* Makes the caller the owner of an orphan. Pairs with the store in give_up,
+ * after which the last owner touches nothing of the record. Sequentially
+ * consistent, because of bp_thread_forget and thread_exit: see there. */
 static bool
 try_own(struct thread *t)
 {
@@ -77,8 +78,9 @@ bp_thread_resume(void)
 	return true;
 }
 
-/* The mark of an exiting thread keeps it from enrolling anew: destructors run
- * in rounds and in no order, so others may use pools after ours has run. */
+/* A thread marked as dying gets no new record. It may still call a pool,
+ * because destructors run in rounds and in no order, so that others may run
+ * after ours. */
 static bool
 thread_enroll(void)
 {
@@ -109,16 +111,17 @@ thread_enroll(void)
  * before the pool's place can be taken again. The record's owner unmaps what
  * is on the list (T3), where it looks at none of its caches.
  *
- * So an entry of the array is of the pool that has the place, or NULL: when a
- * pool ends, nobody holds it, and so nobody makes a cache of it; T1 comes
- * before the release with which the place is given up, which pairs with the
- * acquire with which it is taken; and a thread that uses the next pool has
- * been told of it after that.
+ * So an entry of the array belongs to the pool that has the place, or is NULL:
+ * when a pool ends, nobody holds it, so nobody makes a cache of it; T1 comes
+ * before the release that gives the place up, which pairs with the acquire that
+ * takes it; and a thread that uses the next pool has got that pool's address
+ * after that.
  *
- * And what an owner still looks at stays mapped: it may be at the end of a
- * release that was the pool's last, or in bufpool_thread_flush, with an address
- * from before T1. T2, a release, pairs with the acquire of T3: all that others
- * did with the cache comes before it is unmapped.
+ * A cache that its owner may still read stays mapped, because only the owner
+ * unmaps it. The owner may be at the end of the release that was the pool's
+ * last, or in bufpool_thread_flush, with an address from before T1. T2, a
+ * release, pairs with the acquire of T3, so that all that others did with the
+ * cache comes before it is unmapped.
  */
 static void
 thread_bury(struct thread *t, struct cache *k)
@@ -128,7 +131,8 @@ thread_bury(struct thread *t, struct cache *k)
 		;
 }
 
-/* The record's owner only. The load keeps the line from being written to. */
+/* The record's owner only. The load comes first so that the line is not written
+ * to when the list is empty. */
 static void
 unmap_gone(struct thread *t)
 {
@@ -169,8 +173,8 @@ bp_thread_cache(struct caches *cs)
 	return k;
 }
 
-/* The caller's own, as nothing comes after the end of a pool that looks at it,
- * and those of orphans go at once. */
+/* The caller's own cache is unmapped at once, because nothing after the end of
+ * a pool reads it; so are those of orphans, because no thread reads them. */
 void
 bp_thread_forget(uint32_t place)
 {
@@ -229,9 +233,10 @@ thread_retire(const struct thread *t, uint32_t place)
 	bp_arena_drop(a);
 }
 
-/* Both the end of a pool and this store first, and then look: bp_thread_forget
- * pushes and looks for the owner, this gives the record up and looks for what
- * was pushed. So one of the two sees the other. */
+/* bp_thread_forget pushes a cache and then looks whether the record has an
+ * owner; this function gives the record up and then looks whether a cache was
+ * pushed. Both store before they load, so at least one sees the other, and
+ * unmaps the cache. */
 static void
 thread_exit(void *value)
 {
