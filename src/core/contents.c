@@ -13,7 +13,8 @@ make_room_behind(struct bufpool_buf *b, size_t n)
 	return bp_grow_to(b, b->len + n);
 }
 
-/* What is appended may be of the buffer itself, and move with it. */
+/* The appended bytes may be part of the buffer's own contents; then they move
+ * with the buffer when it grows. */
 int
 bufpool_append(struct bufpool_buf *b, const void *bytes, size_t n)
 {
@@ -45,8 +46,8 @@ bufpool_reserve(struct bufpool_buf *b, size_t n)
 	return b->at + b->len;
 }
 
-/* Where something else has raised the mark since bufpool_reserve, what was
- * written is not known any more, and so the mark stays. */
+/* When something else has raised the mark since bufpool_reserve, the mark
+ * stays, because what was written is not known any more. */
 int
 bufpool_commit(struct bufpool_buf *b, size_t n)
 {

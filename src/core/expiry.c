@@ -9,8 +9,9 @@
 
 _Static_assert(FAN == EXPIRY_BLOCK, "a word stands for as many at each level");
 
-/* How long before EXPIRY_NEVER something is expected; 0: nothing is. So the
- * words need not be initialised, and cost no memory before they are used. */
+/* Each word holds EXPIRY_NEVER minus the time, so that 0 means that nothing is
+ * expected. So the words need no initialisation, and cost no memory until they
+ * are used. */
 static _Atomic int64_t blocks[1 << (EXPIRY_LOG - FAN_LOG)];
 static _Atomic int64_t groups[1 << (EXPIRY_LOG - 2 * FAN_LOG)];
 static _Atomic int64_t parts[1 << (EXPIRY_LOG - 3 * FAN_LOG)];
@@ -113,9 +114,10 @@ due_child(unsigned l, uint32_t i, int64_t now)
 	return -1;
 }
 
-/* The exchange stands between what was expected so far and the caller's looking
- * at the numbers: either the caller finds what another has just stored, or the
- * other, after its fence, finds that nothing is expected, and expects it. */
+/* The exchange comes before the caller looks at the numbers. So either the
+ * caller finds the time that another thread has just stored, or that thread,
+ * after its fence, finds that nothing is expected in the block, and lowers the
+ * word again. */
 int64_t
 bp_expiry_take(int64_t now)
 {
@@ -134,7 +136,8 @@ bp_expiry_take(int64_t now)
 	return i;
 }
 
-/* Above a word that is still due, none need be raised. */
+/* Stops raising at a word that is still due, because those above it are due,
+ * too. */
 void
 bp_expiry_put_back(uint32_t block, int64_t next, int64_t now)
 {

@@ -30,21 +30,23 @@
 #define EXPIRY_BLOCK 64		/* numbers */
 #define EXPIRY_NEVER INT64_MAX
 
-/* The number is expected at this time; the caller has stored before where
- * whoever takes its block will find it. Any thread. */
+/* Records that the number is expected at this time. Before that the caller has
+ * stored the time where whoever takes the block looks for it. Any thread. */
 void bp_expiry_expect(uint32_t number, int64_t at);
 
-/* When the first may be due; EXPIRY_NEVER: none will. One load. Any thread. */
+/* The earliest time at which a number may be due; EXPIRY_NEVER: none will. One
+ * load. Any thread. */
 int64_t bp_expiry_next(void);
 
-/* A block in which something may be due: its numbers begin at 64 times this.
- * The caller looks at them and puts the block back. -1 where nothing was found,
- * though bp_expiry_next may still say so: then another thread has just taken
- * it, or it was expected in vain. Any thread. */
+/* Takes a block in which a number may be due. The block's numbers begin at 64
+ * times the result; the caller looks at them and puts the block back. -1 when
+ * none was found, although bp_expiry_next may have said so: then another thread
+ * has just taken the block, or the word was lower than it need be. Any
+ * thread. */
 int64_t bp_expiry_take(int64_t now);
 
-/* After bp_expiry_take: the earliest time at which one of the block is
- * expected, as far as the caller knows. */
+/* Puts a block back after bp_expiry_take. `next` is the earliest time at which
+ * the caller found one of its numbers to be expected. */
 void bp_expiry_put_back(uint32_t block, int64_t next, int64_t now);
 
 #endif

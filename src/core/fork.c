@@ -15,8 +15,8 @@ bp_fork_adopt(struct bufpool *p)
 	atomic_store(&p->large.bytes_returned, p->large.bytes_taken);
 }
 
-/* Counters by which `out` comes right, when it is not: a thread that is not
- * there any more was between a buffer and its counter. */
+/* Corrects the counters so that checkouts - releases == out. They may differ
+ * because a thread of the parent had moved a buffer and not yet counted it. */
 static void
 correct_counters(_Atomic uint64_t *checkouts, _Atomic uint64_t *releases,
 		 uint64_t sum_checkouts, uint64_t sum_releases, uint64_t out)
@@ -46,8 +46,9 @@ bp_fork_count_lost(struct bufpool *p)
 	}
 }
 
-/* One that was just growing has moved before its span tells; of its address and
- * its capacity only one may have changed. */
+/* Bytes of a large buffer. Another thread of the parent may just have been
+ * growing it, so that only some of base, span and capacity have changed; hence
+ * the smaller of the two sizes. */
 static size_t
 tally_bytes(const struct bufpool_buf *b)
 {

@@ -2,8 +2,8 @@
  * fork - a child of fork counts anew what it has of a pool.
  *
  * The child has one thread, or some that it has started and that are inside no
- * pool. What the parent's other threads were just moving is nowhere: it is
- * lost, and counted so.
+ * pool. Buffers that the parent's other threads were just moving cannot be
+ * found; they are lost, and counted as lost.
  */
 #ifndef BUFPOOL_FORK_H
 #define BUFPOOL_FORK_H
@@ -11,14 +11,14 @@
 #include "pool.h"
 #include "table.h"
 
-/* First, for each pool: what other threads had cached goes to the commons. */
+/* First, for each pool: moves to the commons what other threads had cached. */
 void bp_fork_adopt(struct bufpool *p);
 
-/* Then, once: counts what is out of each pool, and what holds it. `pools` are
- * their places. */
+/* Then, once for all pools: counts the buffers that each has out, and the
+ * descriptors that hold it. `pools` is the table of places. */
 void bp_fork_tally(const struct table *pools);
 
-/* Last, for each pool: the law on struct bufpool, solved for lost. */
+/* Last, for each pool: computes `lost` from the equation in pool.h. */
 void bp_fork_count_lost(struct bufpool *p);
 
 #endif

@@ -10,8 +10,8 @@ _Atomic uint32_t bp_forked_state;
 void (*bp_forked_settle)(void);
 static __thread bool settling;
 
-/* Also where another thread of the parent was just settling: all of it may be
- * done anew. */
+/* Also when a thread of the parent was just settling, because settling may be
+ * done again from the start. */
 void
 bp_forked_begin(void)
 {
@@ -24,7 +24,7 @@ bp_forked_settle_slow(void)
 	uint32_t pending = PENDING;
 	int saved = errno;
 
-	if (settling)	/* settling calls what checks */
+	if (settling)	/* functions that settle call forked_check */
 		return;
 	if (atomic_compare_exchange_strong(&bp_forked_state, &pending,
 					   SETTLING)) {

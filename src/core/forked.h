@@ -13,20 +13,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* 0, or what is to be done: see forked.c. */
+/* 0 when all is settled; otherwise a value of forked.c. */
 extern _Atomic uint32_t bp_forked_state;
 
-/* What settles; set once, before any other thread. */
+/* The function that settles; set once, before any other thread. */
 extern void (*bp_forked_settle)(void);
 
-/* In the child, before it can call anything else. */
+/* Called in the child by the atfork handler, before anything else. */
 void bp_forked_begin(void);
 
 /* The first thread settles. Others that the child has started before that wait
  * for it. Keeps errno. */
 void bp_forked_settle_slow(void);
 
-/* Acquire, for what another thread has settled. */
+/* Acquire, so that what another thread has settled is seen. */
 static inline bool
 forked_pending(void)
 {

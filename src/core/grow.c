@@ -4,8 +4,8 @@
 #include "forked.h"
 #include "grow.h"
 
-/* Twice what b has, so that appending in small pieces copies each byte a
- * bounded number of times; 0 where that is less than it needs. */
+/* Twice the bytes that b has, so that appending in small pieces copies each
+ * byte O(1) times; 0 where that is no more than b needs. */
 static size_t
 twice_as_large(const struct bufpool_buf *b, size_t need)
 {
@@ -14,10 +14,10 @@ twice_as_large(const struct bufpool_buf *b, size_t need)
 	return bytes > need && bytes <= PTRDIFF_MAX ? bytes : 0;
 }
 
-/* A larger buffer for b to move into: twice as large where that can be had
- * without taking memory from others, now or later. So where max_bytes is, it is
- * what b needs: of the next class, of which there are few, or a large one with
- * twice the addresses. */
+/* Checks out a larger buffer for b to move into: of twice the size, if no idle
+ * memory has to be given back for that. Where max_bytes limits the pool, only
+ * of the size that b needs, because another buffer may need the rest; a large
+ * one has twice the addresses. */
 static struct bufpool_buf *
 larger_than(const struct bufpool_buf *b, size_t need)
 {
@@ -34,9 +34,9 @@ larger_than(const struct bufpool_buf *b, size_t need)
 	return larger;
 }
 
-/* Makes a large buffer hold n bytes from its base, by moving its pages where it
- * has to, as bp_arena_extend does. False + EDQUOT, ENOMEM, the buffer
- * unchanged. */
+/* Makes a large buffer hold n bytes from its base, as bp_arena_extend does, and
+ * gives idle memory back for that if `take` allows. False + EDQUOT or ENOMEM,
+ * the buffer unchanged. */
 static bool
 extend_to(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 {
@@ -60,9 +60,10 @@ extend_to(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 	return true;
 }
 
-/* Pages of a large buffer move, not its bytes. False when it is not large, has
- * to stay aligned by more than a page, or the system does not move it: memory
- * is short, or someone's advice for a part of it has split the mapping. */
+/* Grows a large buffer by moving its pages, so that no byte is copied. False
+ * when the buffer is not large, when it must stay aligned to more than a page,
+ * and when the system does not move it, because memory is short or because
+ * madvise on a part of it has split the mapping. */
 static bool
 extend_large(struct bufpool_buf *b, size_t capacity)
 {
@@ -92,8 +93,8 @@ bp_grow_to(struct bufpool_buf *b, size_t capacity)
 
 	if (capacity <= b->capacity)
 		return 0;
-	/* What was consumed is used again once that moves fewer bytes than
-	 * were consumed, so that a queue costs a bounded time per byte. */
+	/* Compact in place when the contents are no longer than the consumed
+	 * head. Each byte then moves O(1) times. */
 	if (capacity <= buf_size(b) && b->len <= (size_t)(b->at - b->base)) {
 		bp_buf_compact(b);
 		return 0;
@@ -138,7 +139,7 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 	return 0;
 }
 
-/* A descriptor without memory, for b to swap memory with. */
+/* Makes a descriptor without memory, for b to swap memory with. */
 static struct bufpool_buf *
 take_bare(const struct bufpool_buf *b)
 {

@@ -1,9 +1,9 @@
 /*
- * grow - contents that move to larger memory, or out of it.
+ * grow - moves contents to larger memory, or gives a buffer's memory back.
  *
- * The descriptor stays and the memory changes: a larger buffer is checked out,
- * the contents are copied, the two descriptors swap memory, and the other one
- * is released, with the old memory, by the way that every release goes.
+ * The buffer keeps its descriptor and gets other memory: a larger buffer is
+ * checked out, the contents are copied, the two descriptors swap memory, and
+ * the other one, which has the old memory now, is released like any buffer.
  *
  * By the buffer's owner only.
  */
@@ -16,12 +16,13 @@
  * contents and the descriptor. 0, or -1 and errno with the buffer unchanged. */
 int bp_grow_to(struct bufpool_buf *b, size_t capacity);
 
-/* Gives the memory back and leaves the buffer out, empty, of capacity 0.
- * Without a descriptor to spare it is only wiped and emptied. */
+/* Gives the memory back; the buffer stays out, empty, of capacity 0. When there
+ * is no descriptor to swap memory with, only wipes and empties the buffer. */
 void bp_grow_free(struct bufpool_buf *b);
 
-/* Moves the contents to a younger descriptor, and retires one that buf_outgrown
- * says no longer fits a handle. NULL + ENOMEM, b released. */
+/* Moves memory and contents to a younger descriptor, which it returns, and
+ * releases b, whose word no longer fits a handle (buf_outgrown). NULL + ENOMEM;
+ * b is released then, too. */
 struct bufpool_buf *bp_grow_renew(struct bufpool_buf *b);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * home - the way home of a buffer that no cache takes: one above the classes,
- * one without memory, and one of a thread that has no cache.
+ * home - the end of a release for a buffer that no cache takes: a large buffer,
+ * one without memory, or any buffer when the thread has no cache.
  *
  *      wiped -> large or commons -> arena
  */
@@ -9,8 +9,8 @@
 
 #include "pool.h"
 
-/* Takes any buffer home that has been turned CACHED, wiped or not. Any thread
- * that holds the pool. */
+/* Takes a buffer home, whose state is CACHED already; it need not be wiped. Any
+ * thread that holds the pool. */
 void bp_home_uncached(struct bufpool_buf *b, bool by_gc);
 
 #endif

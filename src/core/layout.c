@@ -15,8 +15,8 @@ power_of_two(size_t n)
 	return power;
 }
 
-/* Moves larger classes up; the place that is free then, or none when the size
- * is there already. */
+/* Moves larger classes up and returns the index that is free then, or -1 when
+ * the size is there already. */
 static int
 insert_class(struct layout *l, size_t size)
 {

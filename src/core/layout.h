@@ -44,7 +44,7 @@ bool bp_layout_init(struct layout *l,
 		    const struct bufpool_class_config *classes,
 		    size_t count);
 
-/* The class that holds n bytes, or CLASS_LARGE. The hot path looks it up by
+/* The smallest class that holds n bytes, or CLASS_LARGE. The hot path uses
  * cache_shelf instead. */
 static inline unsigned
 layout_class(const struct layout *l, size_t n)
@@ -55,7 +55,8 @@ layout_class(const struct layout *l, size_t n)
 	return CLASS_LARGE;
 }
 
-/* The ring of a class of a node: in depots, in the commons, among blanks. */
+/* The index of a class of a node in arrays of depots, of the commons and of
+ * blanks. */
 static inline unsigned
 layout_ring(const struct layout *l, unsigned node, unsigned class)
 {

@@ -4,13 +4,14 @@
 #include "stats.h"
 #include "trim.h"
 
-#define TRIES 64	/* before memory that someone moves is given up */
-#define TRIES_ON_CORE 8	/* of these: before the core is offered to others */
+#define TRIES 64	/* to find memory that other threads are moving */
+#define TRIES_ON_CORE 8	/* of these, before the first sched_yield */
 
 /*
- * The system maps no more. Only what gives its addresses back may help, and
- * only where addresses are what is missing: the system must refuse to map as
- * many as are needed, and must map what is needed beyond all that are kept.
+ * The system maps no more. Only kept mappings can help, because only they give
+ * addresses back, and only if addresses are what is missing. So the system is
+ * asked: it must refuse to map the request, and must agree to map what the
+ * request needs beyond all that is kept.
  */
 static bool
 reclaim_addresses(struct bufpool *p, struct want *w, int tries)
@@ -29,11 +30,12 @@ reclaim_addresses(struct bufpool *p, struct want *w, int tries)
 }
 
 /*
- * max_bytes is reached. Memory that other threads are just moving is nowhere to
- * be found; as long as what is out leaves room enough below max_bytes, it must
- * turn up, and so is looked for again, some times. The thread that moves it may
- * have lost its core: it gets a chance to go on. Where what is out leaves no
- * room, and what lies idle is not enough, nothing is given back.
+ * max_bytes is reached. Memory that another thread is just moving cannot be
+ * found. As long as the bytes that are out leave enough room below max_bytes,
+ * there must be such memory, so the search is repeated, up to TRIES times, and
+ * later tries yield the core, because the thread that moves the memory may have
+ * lost its own. When the bytes that are out leave too little room and the idle
+ * bytes are too few, nothing is given back.
  */
 static bool
 reclaim_bytes(struct bufpool *p, size_t bytes, int tries)

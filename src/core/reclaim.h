@@ -1,5 +1,5 @@
 /*
- * reclaim - idle memory goes back to the system because a request needs it.
+ * reclaim - gives idle memory back to the system because a request needs it.
  */
 #ifndef BUFPOOL_RECLAIM_H
 #define BUFPOOL_RECLAIM_H
@@ -10,9 +10,9 @@
 #define TAKE_READY 0
 #define TAKE_FRESH 1	/* take fresh memory */
 #define TAKE_RECLAIM 2	/* give idle memory back for it */
-#define TAKE_CLOSED 4	/* though the pool is closed: what is out may grow */
-#define TAKE_TO_GROW 8	/* it goes on growing: a kept mapping of any size; where
-			 * max_bytes is, a range of addresses */
+#define TAKE_CLOSED 4	/* also from a closed pool, for a buffer that grows */
+#define TAKE_TO_GROW 8	/* the buffer will grow on: take a kept mapping of any
+			 * size or, where max_bytes is, a range of addresses */
 #define TAKE_ANY (TAKE_FRESH | TAKE_RECLAIM)
 
 /* What a request needs, and what has been given back for it. */
@@ -22,8 +22,9 @@ struct want {
 	size_t given;		/* addresses, in bytes */
 };
 
-/* After the arena has refused with `error`, for the time `tries`, counted from
- * 0: whether it is worth another try. Holds what was given back in w. */
+/* Called when the arena has refused a request with `error`. `tries` counts from
+ * 0 how often that has happened. Gives idle memory back, adds to w how much,
+ * and returns whether the request should be tried again. */
 bool bp_reclaim(struct bufpool *p, struct want *w, int error, unsigned take,
 		int tries);
 

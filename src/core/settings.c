@@ -6,12 +6,12 @@
 #include "cgroup.h"
 #include "settings.h"
 
-/* Bytes of the caller's struct bufpool_config: the oldest had the counts. */
+/* Bounds of the caller's struct_size. The oldest struct ended at the counts. */
 #define LAYOUT_LEAST offsetof(struct bufpool_config, max_bytes)
 #define LAYOUT_MOST 4096
 
-/* Idle memory may be a part of what a process may have, or the next that it
- * takes elsewhere kills it. */
+/* Kept mappings may be 1/LARGE_PART of the cgroup's limit at most, because
+ * otherwise the next memory that the process takes elsewhere could kill it. */
 #define LARGE_BYTES ((size_t)128 << 20)
 #define LARGE_PART 8
 
@@ -86,8 +86,9 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 	}
 }
 
-/* Fields are words, or pairs of ints that fill one. A newer caller's fields
- * that are not here have to be as bufpool_config_init_sized left them. */
+/* Whether struct_size can be right: fields are words, or pairs of ints that
+ * fill one. Fields of a newer caller that this library does not know must be 0,
+ * as bufpool_config_init_sized left them. */
 static bool
 is_layout(const struct bufpool_config *given)
 {
@@ -160,7 +161,7 @@ bp_settings_read(struct bufpool_config *config,
 	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
 	    !bp_settings_layout(config, &l) || !in_range(config))
 		goto invalid;
-	/* One way to say each thing, so that settings can be compared. */
+	/* Equal settings get equal values, so that they can be compared. */
 	if (config->max_bytes == 0)
 		config->max_bytes = SIZE_MAX;
 	config->prefault = config->prefault != 0;
@@ -171,8 +172,9 @@ invalid:
 	return -1;
 }
 
-/* With the same sizes a difference in a count has a key of its own, if the
- * configuration named the four: their settings are the first. */
+/* "classes" when the sizes differ, or when the configuration has classes of its
+ * own. Otherwise the key of the first count that differs: the four counts are
+ * the first in bp_settings. */
 static const char *
 class_difference(const struct bufpool *p, const struct bufpool_config *config)
 {

@@ -8,9 +8,8 @@
 #include "pool.h"
 
 /*
- * What a configuration has besides its name and its classes, each once. This
- * list is what defaults, checks and comparisons of pools go by, and what Lua
- * gets.
+ * One line for each setting except the name and the classes. Defaults, checks
+ * and comparisons of pools use this list, and Lua gets it.
  */
 struct bp_setting {
 	const char *key;
@@ -31,16 +30,17 @@ double bp_setting_get(const struct bufpool_config *,
 void bp_setting_set(struct bufpool_config *, const struct bp_setting *,
 		    double value);
 
-/* The caller's configuration, of whatever struct_size, in today's layout; the
- * name is "" where there was none. 0, or -1 + EINVAL. */
+/* Copies the caller's configuration, whatever its struct_size, into today's
+ * layout and checks it. Without a name, the name becomes "". 0, or -1 +
+ * EINVAL. */
 int bp_settings_read(struct bufpool_config *config,
 		     const struct bufpool_config *given);
 
-/* How long a ticket is good, in milliseconds; 0: for ever. */
+/* How long a ticket is good, in milliseconds; 0: it does not expire. */
 int64_t bp_settings_ticket_ttl(const struct bufpool_config *config);
 
-/* Lays out its classes for one node. False when a class is out of range or
- * given twice. */
+/* Lays out the configuration's classes for one node. False when a class is out
+ * of range or given twice. */
 bool bp_settings_layout(const struct bufpool_config *config, struct layout *l);
 
 /* The first key in which the pool and a valid configuration differ, or NULL. */

@@ -34,7 +34,8 @@ bp_stats_ready(const struct bufpool *p, unsigned class)
 	return sum;
 }
 
-/* In this order no checkout is counted twice: see fold_shelf in cache.c. */
+/* `uncached` is read first, so that no checkout is counted twice: see
+ * fold_shelf. */
 uint64_t
 bp_stats_checkouts(const struct bufpool *p, unsigned class)
 {
@@ -46,7 +47,7 @@ bp_stats_checkouts(const struct bufpool *p, unsigned class)
 	return sum;
 }
 
-/* In this order no release is missed. */
+/* `uncached` is read last, so that no release is missed: see fold_shelf. */
 uint64_t
 bp_stats_releases(const struct bufpool *p, unsigned class)
 {
@@ -94,9 +95,9 @@ struct sum {
 };
 
 /*
- * What is out. All that was checked out is read before all that was released,
- * so that what goes on meanwhile can make the difference too small, but never
- * larger than it was when the last of the former was read.
+ * What is out. All counts of checkouts are read before all counts of releases.
+ * So calls of other threads meanwhile can make the difference too low, but
+ * never higher than it was when the last count of checkouts was read.
  */
 static struct sum
 sum_out(const struct bufpool *p)
@@ -140,7 +141,7 @@ raise_peak(_Atomic uint64_t *peak, uint64_t now)
 		;
 }
 
-/* So the peaks are lower bounds. */
+/* The peaks are lower bounds, because sum_out is never too high. */
 void
 bp_stats_sample(struct bufpool *p)
 {
