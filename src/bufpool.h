@@ -344,15 +344,16 @@ size_t bufpool_trim(struct bufpool *);
 size_t bufpool_trim_some(struct bufpool *, size_t max_bytes, int *more);
 
 /*
- * Idle memory goes back to the system by and by, and expired tickets go home,
+ * Idle memory goes back to the system gradually, and expired tickets go home,
  * in calls that the process makes anyway. A process that makes none for a while
- * calls this from a timer: it does some of that for all pools, 4 MiB at most or
- * one buffer, and returns after how many milliseconds, 10 to 5000, it wants to
- * be called again. Later does no harm. Any thread.
+ * calls this from a timer: it does some of that for all pools, 4 MiB or one
+ * buffer at most, and returns after how many milliseconds, 10 to 5000, it wants
+ * to be called again. Calling later does no harm. Any thread.
  */
 int64_t bufpool_maintain(void);
 
-/* What this thread has cached, of all pools, goes where others find it. */
+/* Moves what this thread has cached, of all pools, to where other threads find
+ * it. */
 void bufpool_thread_flush(void);
 
 const char *bufpool_version(void);

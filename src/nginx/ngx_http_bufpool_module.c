@@ -46,7 +46,8 @@ struct lent {
 	struct lent *next;
 };
 
-/* What one request has on its way, in the order in which it was printed. */
+/* The pieces of one request that are on their way to the client, in the order
+ * in which they were printed. */
 struct output {
 	struct lent *first, **last;
 	struct lent *spare;	/* to be used again */
@@ -154,7 +155,7 @@ ngx_http_bufpool_pretend(ngx_http_request_t *r, int on)
 	}
 }
 
-/* Whether it is what ngx.flush sends. */
+/* True for the empty flush buffer that ngx.flush() sends. */
 static int
 is_flush_of_lua(const ngx_chain_t *in)
 {
@@ -163,7 +164,7 @@ is_flush_of_lua(const ngx_chain_t *in)
 		!in->buf->last_buf && ngx_buf_special(in->buf);
 }
 
-/* Nobody sends these bytes. */
+/* Marks the bytes as consumed, so that nothing sends them. */
 static void
 piece_consume(ngx_chain_t *chain)
 {
@@ -422,8 +423,7 @@ ngx_http_bufpool_body_size(ngx_http_request_t *r)
 	return size;
 }
 
-/* As the loop of pread that it is: all n bytes, or an errno. A file that ends
- * early is EIO. */
+/* Reads all n bytes. Returns 0, or an errno: EIO when the file ends early. */
 static int
 read_all(ngx_fd_t fd, uint8_t *to, size_t n, off_t offset)
 {
