@@ -202,6 +202,9 @@ function nginx.start(options)
         elseif not self:log():find("bind() ", 1, true) then
             break
         end
+        -- Another spec's nginx has the port. The log is of the next try alone.
+        must(("cd %s && rm -f build/early.log build/output error.log")
+            :format(self.dir))
     end
     local log = self:log()
     must("rm -rf " .. self.dir)
