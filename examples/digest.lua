@@ -4,9 +4,10 @@ Digests every regular file below a directory and finds the duplicates.
     luajit examples/digest.lua [OPTION...] [DIR]
 
 Files are read into buffers of a pool, hashed where they lie, and compared
-where they lie: their contents never become Lua strings. --check compares every
-digest with coreutils' sha256sum and fails on a difference. --help tells the
-rest.
+where they lie: their contents never become Lua strings. --compare does the job
+with Lua strings as well, and prints the figures of both side by side. --check
+compares every digest with coreutils' sha256sum and fails on a difference.
+--help tells the rest.
 ]]
 -- From a source tree the module is beside us; otherwise it is installed.
 local root = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../"
@@ -25,6 +26,7 @@ local CHUNK = 256 * 1024    -- the most that is read at once
 local LISTED = 10           -- sets, and names of a set, without --all
 
 local pool = require("bufpool").new()
+local with_strings = false  -- the job is done with Lua strings, to compare
 local peak_heap = 0
 local phase                 -- of progress: what is being done
 
@@ -57,6 +59,23 @@ local function digest_through(buf, file, size)
     return nil, LONGER
 end
 
+local function digest_strings(file, size, most)
+    local total = 0
+    sha256.start()
+    while total <= size do
+        local piece, err = file:read(most)
+        if err then
+            return nil, err
+        elseif not piece then
+            return sha256.finish(), total
+        end
+        note(#piece)
+        sha256.update(piece, #piece)
+        total = total + #piece
+    end
+    return nil, LONGER
+end
+
 -- The next piece of a file as a frozen object, of length 0 at its end. Freezing
 -- moves nothing: the bytes stay where the kernel put them.
 local function read_frozen(file)
@@ -67,15 +86,20 @@ local function read_frozen(file)
     buf:release()
 end
 
+local function read_string(file)
+    return file:read(CHUNK) or ""
+end
+
 local function same(a, b)
+    local read = with_strings and read_string or read_frozen
     while true do
-        local x, y = read_frozen(a), read_frozen(b)
+        local x, y = read(a), read(b)
         local equal = x and y and x == y
         local more = equal and #x > 0
         note(more and #x + #y or 0)
         -- Without these two the collector would do it, later.
-        if x then x:release() end
-        if y then y:release() end
+        if x and not with_strings then x:release() end
+        if y and not with_strings then y:release() end
         if not more then
             return equal or false
         end
@@ -113,9 +137,13 @@ local function digest(file)
     if not stream then
         return "unreadable", err
     end
+    local most = math.max(4096, math.min(file.size, CHUNK))
     local total
-    file.digest, total = pool:with(math.max(4096, math.min(file.size, CHUNK)),
-        digest_through, stream, file.size)
+    if with_strings then
+        file.digest, total = digest_strings(stream, file.size, most)
+    else
+        file.digest, total = pool:with(most, digest_through, stream, file.size)
+    end
     stream:close()
     if not file.digest then
         return total == LONGER and "changed" or "unreadable",
@@ -227,12 +255,32 @@ local function run(dir, checking)
         f.wasted = f.wasted + set.wasted
     end
     local stats = pool:stats()
-    f.hit_rate = stats.hits / math.max(1, stats.hits + stats.misses)
+    f.hit_rate = not with_strings
+        and stats.hits / math.max(1, stats.hits + stats.misses) or nil
     f.heap, f.resident = peak_heap, peak_resident()
     if checking then
         f.agree, f.differ = sha256.check(digested)
     end
     return f, sets
+end
+
+-- Runs this script in a process of its own, so that the peaks of one way are
+-- not those of the other, and returns the figures.
+local function run_apart(dir, ...)
+    local words, first = { "--figures", ... }, 0
+    while arg[first - 1] do
+        first = first - 1
+    end
+    for i = 0, first, -1 do
+        table.insert(words, 1, quote(arg[i]))
+    end
+    words[#words + 1] = "-- " .. quote(dir)
+    local pipe, figures = assert(io.popen(table.concat(words, " "))), {}
+    for key, value in pipe:read "*a":gmatch "(%S+)=(%S+)\n" do
+        figures[key] = tonumber(value)
+    end
+    pipe:close()
+    return figures.files and figures or os.exit(2)
 end
 
 -- What it prints --------------------------------------------------------------
@@ -258,12 +306,19 @@ local ROWS = {
     { "sha256sum agrees on", "agree" }, { "sha256sum differs on", "differ" },
 }
 
-local function print_figures(dir, figures)
+-- One column, or that of the other way in front of it.
+local function print_figures(dir, figures, others)
     print(dir)
+    if others then
+        print(("%-22s%18s%18s"):format("", "strings", "buffers"))
+    end
     for _, row in ipairs(ROWS) do
-        local label, n, show = row[1], figures[row[2]], row[3] or grouped
-        if n then
-            print(("%-22s%18s"):format(label, show(n)))
+        local label, key, show = row[1], row[2], row[3] or grouped
+        local before = others and others[key] and show(others[key])
+        if figures[key] then
+            print(("%-22s%s%18s"):format(label,
+                others and ("%18s"):format(before or "") or "",
+                show(figures[key])))
         end
     end
 end
@@ -306,6 +361,8 @@ systems.
 
   --check     has sha256sum digest the files too; status 1 when it differs
   --all       lists all duplicates, not only of the ten largest sets
+  --strings   does the job with Lua strings instead
+  --compare   does it both ways, and prints only the figures, side by side
   --help      prints this
 
 Progress and messages go to standard error.
@@ -317,7 +374,8 @@ local function usage(message)
     os.exit(2)
 end
 
-local OPTIONS = { check = true, all = true, help = true }
+local OPTIONS = { check = true, all = true, help = true, strings = true,
+    compare = true, figures = true }
 
 local options, dir = {}, nil
 for i, word in ipairs(arg) do
@@ -335,7 +393,24 @@ if options.help then
     os.exit(0)
 end
 
-local figures, sets = run(dir, options.check)
-print_duplicates(sets, options.all)
-print_figures(dir, figures)
-os.exit((figures.differ or 0) > 0 and 1 or 0)
+local check = options.check and "--check" or ""
+local others, figures, sets
+if options.compare then
+    complain "a run that does not count: whoever is first waits for the disk"
+    run_apart(dir)
+    others = run_apart(dir, "--strings", check)
+    figures = run_apart(dir, check)
+else
+    with_strings = options.strings
+    figures, sets = run(dir, options.check)
+end
+if options.figures then
+    for key, value in pairs(figures) do
+        print(("%s=%.17g"):format(key, value))
+    end
+else
+    print_duplicates(sets or {}, options.all)
+    print_figures(dir, figures, others)
+end
+local differ = (figures.differ or 0) + (others and others.differ or 0)
+os.exit(differ > 0 and 1 or 0)

@@ -72,6 +72,24 @@ describe("examples/digest.lua", function()
         file:close()
     end)
 
+    it("compares both ways side by side", function()
+        local output, status = digest("--compare --check " .. quote(dir))
+        assert.equal(0, status, output)
+        assert.matches("strings%s+buffers", output)
+        assert.matches("^12%s+12$", row(output, "files"))
+        assert.matches("^2%s+2$", row(output, "duplicate sets"))
+        assert.matches("^12%s+12$", row(output, "sha256sum agrees on"))
+        assert.matches("^%d+%.%d MB%s+%d+%.%d MB$",
+            row(output, "peak resident memory"))
+    end)
+
+    it("does the same with Lua strings", function()
+        local output, status = digest("--strings --check " .. quote(dir))
+        assert.equal(0, status, output)
+        assert.equal("2", row(output, "duplicate sets"))
+        assert.equal("12", row(output, "sha256sum agrees on"))
+    end)
+
     it("says how often the pool had a buffer ready", function()
         assert.matches("^%d+%.%d+ %%$",
             row(digest(quote(dir)), "pool hit rate"))
