@@ -225,6 +225,34 @@ a_name_stands_for_the_same_classes(void **state)
 	bufpool_destroy(a);
 }
 
+static void
+a_name_stands_for_the_same_limits(void **state)
+{
+	struct bufpool_config config;
+	struct bufpool *a, *b;
+
+	(void)state;
+	bufpool_config_init(&config);
+	config.name = "limits";
+	config.max_bytes = (size_t)1 << 60;
+	config.ticket_ttl = 0.0001;
+	assert_non_null(a = bufpool_create(&config));
+	/* One millisecond, as before. */
+	config.ticket_ttl = 0.0009;
+	assert_ptr_equal(b = bufpool_create(&config), a);
+	bufpool_destroy(b);
+	config.ticket_ttl = 0.0011;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	/* A double holds no difference as small as this. */
+	config.ticket_ttl = 0.0001;
+	config.max_bytes++;
+	errno = 0;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EEXIST);
+	bufpool_destroy(a);
+}
+
 int
 main(void)
 {
@@ -237,6 +265,7 @@ main(void)
 		cmocka_unit_test(refuses_a_newer_field_that_is_set),
 		cmocka_unit_test(reads_and_fills_the_structs_of_older_callers),
 		cmocka_unit_test(a_name_stands_for_the_same_classes),
+		cmocka_unit_test(a_name_stands_for_the_same_limits),
 	};
 
 	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);

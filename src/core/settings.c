@@ -120,14 +120,19 @@ bp_settings_layout(const struct bufpool_config *config, struct layout *l)
 }
 
 /* Rounded up, so that only 0 means never. */
-int64_t
-bp_settings_ticket_ttl(const struct bufpool_config *config)
+static int64_t
+milliseconds(double seconds)
 {
-	double most = (double)(INT64_MAX / 4);
-	double ms = config->ticket_ttl * 1000;
+	double most = (double)(INT64_MAX / 4), ms = seconds * 1000;
 	int64_t whole = (int64_t)(ms < most ? ms : most);
 
 	return (double)whole < ms && ms < most ? whole + 1 : whole;
+}
+
+int64_t
+bp_settings_ticket_ttl(const struct bufpool_config *config)
+{
+	return milliseconds(config->ticket_ttl);
 }
 
 static bool
@@ -193,6 +198,27 @@ class_difference(const struct bufpool *p, const struct bufpool_config *config)
 	return key;
 }
 
+/* Not by bp_setting_get, because a double does not hold every size. Seconds are
+ * equal when they are as many milliseconds. */
+static bool
+is_equal(const struct bufpool_config *a, const struct bufpool_config *b,
+	 const struct bp_setting *s)
+{
+	const char *x = (const char *)a + s->offset;
+	const char *y = (const char *)b + s->offset;
+
+	switch (s->type) {
+	case SETTING_COUNT:
+	case SETTING_SIZE:
+		return memcmp(x, y, sizeof(size_t)) == 0;
+	case SETTING_SECONDS:
+		return milliseconds(bp_setting_get(a, s)) ==
+		    milliseconds(bp_setting_get(b, s));
+	default:
+		return memcmp(x, y, sizeof(int)) == 0;
+	}
+}
+
 const char *
 bp_settings_difference(const struct bufpool *p,
 		       const struct bufpool_config *given)
@@ -205,8 +231,8 @@ bp_settings_difference(const struct bufpool *p,
 	key = class_difference(p, &config);
 	for (const struct bp_setting *s = bp_settings;
 	     key == NULL && s->key != NULL; s++)
-		if (s->type != SETTING_COUNT && bp_setting_get(&p->config, s) !=
-		    bp_setting_get(&config, s))
+		if (s->type != SETTING_COUNT && !is_equal(&p->config, &config,
+							  s))
 			key = s->key;
 	return key;
 }
