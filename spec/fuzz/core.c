@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "bufpool.h"
+#include "rounds.h"
 
 #define ROUNDS 400		/* sequences without TIME */
 #define STEPS 300		/* of a sequence, at most */
@@ -1049,37 +1050,8 @@ pass(uint64_t seed)
 	return false;
 }
 
-/* A variable of the environment, unless it is empty. */
-static const char *
-given(const char *name)
-{
-	const char *text = getenv(name);
-
-	return text != NULL && *text != '\0' ? text : NULL;
-}
-
 int
 main(void)
 {
-	const char *first = given("SEED"), *seconds = given("TIME");
-	uint64_t seed = first ? strtoull(first, NULL, 10)
-			      : (uint64_t)time(NULL) % 1000000 * 1000;
-	int64_t end = milliseconds() + 1000 * (seconds ? atol(seconds) : 0);
-	int64_t tell = milliseconds() + 30000;
-	int passed = 0, failed = 0;
-
-	printf("seed %lu\n", (unsigned long)seed);
-	for (int i = 0; seconds ? milliseconds() < end : i < ROUNDS; i++) {
-		if (pass(seed++))
-			passed++;
-		else if (failed++ >= 2)
-			break;
-		if (milliseconds() > tell) {
-			printf("%d sequences\n", passed + failed);
-			fflush(stdout);
-			tell = milliseconds() + 30000;
-		}
-	}
-	printf("%d passed, %d failed, 0 skipped\n", passed, failed);
-	return failed > 0;
+	return go_on(pass, ROUNDS);
 }

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "bufpool.h"
+#include "rounds.h"
 
 #define ROUNDS 40		/* without TIME */
 #define STEPS 3000		/* of a thread's life, at most */
@@ -487,33 +488,8 @@ pass(uint64_t seed)
 	return status == 0;
 }
 
-/* A variable of the environment, unless it is empty. */
-static const char *
-given(const char *name)
-{
-	const char *text = getenv(name);
-
-	return text != NULL && *text != '\0' ? text : NULL;
-}
-
 int
 main(void)
 {
-	const char *first = given("SEED"), *seconds = given("TIME");
-	uint64_t seed = first ? strtoull(first, NULL, 10)
-			      : (uint64_t)time(NULL) % 1000000 * 1000;
-	time_t end = time(NULL) + (seconds ? atol(seconds) : 0);
-	int passed = 0, failed = 0;
-
-	printf("seed %lu\n", (unsigned long)seed);
-	for (int i = 0; seconds ? time(NULL) < end : i < ROUNDS; i++) {
-		if (pass(seed++))
-			passed++;
-		else if (failed++ >= 2)
-			break;
-		if (passed % 500 == 499)
-			printf("%d rounds\n", passed + failed);
-	}
-	printf("%d passed, %d failed, 0 skipped\n", passed, failed);
-	return failed > 0;
+	return go_on(pass, ROUNDS);
 }
