@@ -1,5 +1,5 @@
 /*
- * box - the userdata of Lua, and the functions that Lua calls by FFI.
+ * box - the userdata of Lua.
  *
  * All boxes begin alike, so that whoever finds the cookie may read the state.
  * The cookie is a number that nobody outside this process can know, and that
