@@ -266,20 +266,30 @@ draw(uint32_t below)
 }
 
 /* Writes somewhere, and says of this access alone how far, by a position that
- * may have moved meanwhile. */
+ * may have moved meanwhile, and the contents with it. */
 static void
 access_once(struct bufpool_buf *b)
 {
 	size_t len = bufpool_len(b), from = draw((uint32_t)len + 1);
 	size_t n = draw((uint32_t)(len - from) + 1);
-	uint8_t *start = (uint8_t *)bufpool_data(b) + from;
+	size_t end = from + n, taken = 0;
+	char more[300];
 
-	memset(start, 0xa5, n);
+	memset((uint8_t *)bufpool_data(b) + from, 0xa5, n);
 	if (len > 0 && draw(3) == 0)
-		bp_buf_consume(b, draw(3) > 0 ? draw((uint32_t)len) + 1 : len);
+		taken = draw(3) > 0 ? draw((uint32_t)len) + 1 : len;
+	assert_int_equal(bufpool_skip(b, taken), 0);
+	end = end > taken ? end - taken : 0;
+	if (draw(4) == 0) {
+		memset(more, 0xa5, sizeof more);
+		assert_int_equal(bufpool_append(b, more, draw(sizeof more)),
+				 0);
+		end = bufpool_len(b);
+	} else if (draw(4) == 0)
+		assert_int_equal(bufpool_resize(b, bufpool_len(b) +
+						draw(sizeof more)), 0);
 	if (draw(4) > 0)
-		bufpool_wrote(b, start + n > b->at
-			      ? (size_t)(start + n - b->at) + draw(100) : 0);
+		bufpool_wrote(b, end + draw(100));
 }
 
 /* What is promised is always true, and nothing is left behind. */
