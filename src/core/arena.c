@@ -465,13 +465,14 @@ move_span(struct bufpool_buf *b, size_t bytes)
 	size_t head = (size_t)(b->at - b->base);
 	void *base;
 
+	/* Another thread may get the old addresses at once. */
+	ASAN_UNPOISON_MEMORY_REGION(b->base, b->span);
 	/* TSan does not know that the kernel reuses freed addresses. */
 	tsan_give(&page);
 	base = mremap(b->base, b->span, bytes, MREMAP_MAYMOVE);
 	tsan_take(&page);
 	if (base == MAP_FAILED)
 		return false;
-	ASAN_UNPOISON_MEMORY_REGION(b->base, b->span);
 	b->base = base;
 	b->at = b->base + head;
 	b->span = bytes;

@@ -58,6 +58,7 @@ count_kept(struct large *l, size_t bytes, uint64_t mappings)
 static void
 push_kept(struct large *l, struct bufpool_buf *b)
 {
+	ASAN_POISON_MEMORY_REGION(b->base, b->span);
 	buf_turn(b, BUF_CACHED, BUF_READY, 0, "keep");
 	bp_buf_push(bin_at(l, b->node, bin_of(b->span)), b);
 	atomic_thread_fence(memory_order_seq_cst);
@@ -184,7 +185,6 @@ bp_large_put(struct large *l, struct bufpool_buf *b)
 	b->capacity = b->span;
 	wiped = buf_clean(b);
 	hook("large: keeping");
-	ASAN_POISON_MEMORY_REGION(b->base, b->span);
 	push_kept(l, b);
 	return wiped;
 }
