@@ -199,6 +199,16 @@ describe("bufpool.new raises, naming what is wrong,", function()
         end
     end)
 
+    it("for counts of the four that no pool may have", function()
+        for _, key in ipairs { "four_kib_count", "sixty_four_kib_count",
+            "two_fifty_six_kib_count", "one_mib_count" } do
+            for _, count in ipairs { 2 ^ 20 + 1, 2 ^ 31, 2 ^ 53, 2 ^ 62 } do
+                raises(function() bufpool.new { [key] = count } end,
+                    "'" .. key .. "'", "integer from 0 to 1048576")
+            end
+        end
+    end)
+
     it("for a size that is there twice, saying where", function()
         raises(function()
             bufpool.new {

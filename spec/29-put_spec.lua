@@ -305,6 +305,30 @@ describe("put takes", function()
         end)
     end)
 
+    it("objects after every __tostring has run, however many", function()
+        for _, n in ipairs { 2, 5, MOST, MOST + 1, 100 } do
+            local w, o = pool:writer(), pool:writer():put "o"
+            local values = { o }
+            for k = 2, n - 1 do
+                values[k] = "s"
+            end
+            values[n] = setmetatable({}, { __tostring = function()
+                o:put "!"
+                return "x"
+            end })
+            w:put(unpack(values))
+            assert.equal("o!" .. ("s"):rep(n - 2) .. "x", tostring(w))
+            values[n] = setmetatable({}, { __tostring = function()
+                o:release()
+                return "x"
+            end })
+            local before = tostring(w)
+            raises(function() w:put(unpack(values)) end, "released buffer")
+            assert.equal(before, tostring(w))
+            w:release()
+        end
+    end)
+
     it("a value whose __tostring puts into the same buffer", function()
         both(function(out)
             out:reset()

@@ -85,7 +85,13 @@ function types.size(key, value)
     return n
 end
 
-types.count = types.size
+function types.count(key, value)
+    local n = types.size(key, value)
+    if n > limits.COUNT_MAX then
+        wrong(key, format("integer from 0 to %.14g", limits.COUNT_MAX), value)
+    end
+    return n
+end
 
 function types.node(key, value)
     if value == "local" then

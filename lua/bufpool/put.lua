@@ -221,8 +221,13 @@ local function put(self, ...)
     live(self, "put")
     local texts = { ... }
     for k = 1, n do
-        local v = text_of(self, texts[k], k)
-        texts[k] = type(v) == "string" and v or text_of_object(v)
+        texts[k] = text_of(self, texts[k], k)
+    end
+    -- Objects last, as C reads them: a __tostring may have changed one.
+    for k = 1, n do
+        if type(texts[k]) ~= "string" then
+            texts[k] = text_of_object(text_of(self, texts[k], k))
+        end
     end
     return (put(self, concat(texts)))
 end
