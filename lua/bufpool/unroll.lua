@@ -3,7 +3,7 @@
 
 local check = require "bufpool.check"
 
-local assert, load, pairs = assert, loadstring, pairs
+local assert, load, tostring = assert, loadstring, tostring
 local concat, gsub = table.concat, string.gsub
 
 local unroll = {}
@@ -25,11 +25,15 @@ local each = unroll.each
 -- Errors are told as of the file `module`. Returns what the code returns, which
 -- gets `...` as its arguments.
 function unroll.make(module, template, count, texts, ...)
-    local parts = { count = count, params = each(count, ", v$k") }
-    for name, text in pairs(texts) do
-        parts[name] = each(count, text)
-    end
-    local source = gsub(template, "$(%a+)", parts)
+    -- Without a loop over pairs: inside a finalizer the LuaJIT of Debian 12
+    -- leaves and enters a trace of such a loop for ever where a guard of it
+    -- fails, because no exit counts as hot there.
+    local source = gsub(template, "$(%a+)", function(name)
+        if name == "count" then
+            return tostring(count)
+        end
+        return each(count, name == "params" and ", v$k" or texts[name])
+    end)
     return assert(load(source, check.chunk(module)))(...)
 end
 
