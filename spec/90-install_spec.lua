@@ -439,7 +439,7 @@ describe(".ci/test", function()
         end)
     ]]
 
-    it("names in the end what failed, and what runs it again", function()
+    it("says in the end what failed, why, and what runs it again", function()
         local text, status = run("AGAIN=asan JOBS=1 .ci/test", [[
             it("is red", function() error "x" end)
             it("is green", function() end)
@@ -447,6 +447,7 @@ describe(".ci/test", function()
         assert.equal(1, status, text)
         assert.truthy(text:find("\n==== failed\nFAILED   " .. file
             .. ": is red\n    again: make asan SPEC=" .. file
+            .. "\n         " .. file .. ":1: x"
             .. "\n3 passed, 1 failed, 0 skipped\n", 1, true), text)
     end)
 
