@@ -1,6 +1,6 @@
 -- pack and unpack against a real Lua 5.3, on generated cases, and on traces
 -- against the interpreter.
--- BUFPOOL_SEED repeats a run.
+-- BUFPOOL_SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
 
 local bufpool = require "bufpool"
 local ffi = require "ffi"
@@ -227,6 +227,7 @@ describe("pack", function()
     local pool
 
     local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+    local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
 
     setup(function()
         pool = bufpool.new()
@@ -245,7 +246,7 @@ describe("pack", function()
 
     test("and unpack do what Lua 5.3 does", function()
         local cases, mine, script = {}, {}, { "return {" }
-        for k = 1, 20000 do
+        for k = 1, steps / 50 do
             local case, floats = generate()
             local buf = pool:writer()
             local ok, message = pcall(buf.pack, buf, 1, case.fmt,
@@ -313,7 +314,7 @@ describe("pack", function()
             buf:release()
             return all
         end
-        for k = 1, 200 do
+        for k = 1, steps / 5000 do
             local program = generate_program()
             local off = run(program, jit.off)
             local on = run(program, compiling and jit.on or jit.off)

@@ -63,12 +63,14 @@ end
 
 local quote = helper.quote
 
--- The interpreter that runs this spec, with the same JIT setting.
+-- The interpreter that runs this spec, with the same JIT setting, under the
+-- EMULATOR that .ci/test was told.
 function helper.interpreter()
     local path = ffi.new "char[4096]"
     local n = tonumber(ffi.C.readlink("/proc/self/exe", path, 4096))
     assert(n > 0, "no /proc/self/exe")
-    return quote(ffi.string(path, n)) .. (jit.status() and "" or " -joff")
+    return (os.getenv "EMULATOR" or "") .. " " .. quote(ffi.string(path, n))
+        .. (jit.status() and "" or " -joff")
 end
 
 -- The repository, which is where this file is.
