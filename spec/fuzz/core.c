@@ -2,10 +2,11 @@
  * Sequences of calls of bufpool.h that a seed makes up, against a model.
  *
  * Pools of all shapes come and go, in places that others had before. Buffers
- * are taken, written, resized, frozen, shared, sent by tickets, released late
- * or by a thread that has exited since. Each step names the thread that does
- * it, and the steps follow each other, so a seed always does the same. Calls to
- * the system fail now and then, and forks happen in between.
+ * are taken, written, resized, appended to, consumed, frozen, shared, sent by
+ * tickets, released late or by a thread that has exited since. Each step names
+ * the thread that does it, and the steps follow each other, so a seed always
+ * does the same. Calls to the system fail now and then, and forks happen in
+ * between.
  *
  * The model is a copy of the contents of each buffer. Checked are: every byte
  * of every checkout; contents wherever they are looked at; what is out, by the
@@ -46,7 +47,8 @@
 
 enum kind {
 	CREATE, DESTROY, CLOSE, CHECKOUT, TRY, ZEROED, ALIGNED, HOPELESS,
-	WRITE, RESIZE, RELEASE, FREEZE, REF, DETACH, SHARE, ADOPT, MADE_UP,
+	WRITE, WROTE, RESIZE, APPEND, RESERVE, SKIP, RELEASE, FREEZE, REF,
+	DETACH, SHARE, ADOPT, MADE_UP,
 	TRIM, FLUSH, STATS, FORK, NAP, FAULT, KINDS
 };
 
@@ -69,7 +71,9 @@ struct slot {
 	int64_t issued;
 	bool expires;
 	uint8_t *bytes;
+	const uint8_t *base;	/* of the memory */
 	size_t len, capacity, align;
+	size_t written;		/* end of what was, since bufpool_data */
 };
 
 struct model {
@@ -273,6 +277,17 @@ stats_of(const struct model *m)
 
 	bufpool_get_stats(m->pool, &s);
 	return s;
+}
+
+/* What was taken off the front lies before the contents, until they move. */
+static void
+see_memory(struct slot *s)
+{
+	const uint8_t *at = bufpool_peek(s->buf);
+
+	if (s->base == NULL || at < s->base || at >= s->base + s->capacity)
+		s->base = at;
+	s->capacity = bufpool_capacity(s->buf) + (size_t)(at - s->base);
 }
 
 static void
@@ -487,7 +502,7 @@ checkout(const struct step *t)
 	s->pool = (int)t->pool;
 	s->len = n;
 	s->bytes = calloc(1, n + 1);
-	s->capacity = bufpool_capacity(s->buf);
+	see_memory(s);
 	m->out++;
 	check_fresh(s, m);
 }
@@ -516,6 +531,18 @@ hopeless(const struct step *t)
 	      (size_t)before.committed_bytes);
 }
 
+/* Makes up n bytes of slot s from `from` on, and writes them there. */
+static void
+write_at(struct slot *s, uint8_t *at, size_t from, size_t n)
+{
+	serial++;
+	for (size_t i = 0; i < n; i++)
+		at[i] = s->bytes[from + i] =
+		    (uint8_t)((from + i) * 7 + serial * 31) | 1;
+	if (n > 0 && from + n > s->written)
+		s->written = from + n;
+}
+
 static void
 write_some(const struct step *t)
 {
@@ -529,11 +556,41 @@ write_some(const struct step *t)
 	from = t->n % s->len;
 	n = t->m % (s->len - from) + 1;
 	at = bufpool_data(s->buf);
-	serial++;
-	for (size_t i = from; i < from + n; i++)
-		at[i] = s->bytes[i] = (uint8_t)(i * 7 + serial * 31) | 1;
+	s->written = 0;
+	write_at(s, at + from, from, n);
 	if (t->m / 7 % 2)
 		bufpool_wrote(s->buf, from + n + t->m / 16 % 1000);
+}
+
+/* A promise that comes late, when the contents may have moved. */
+static void
+wrote(const struct step *t)
+{
+	struct slot *s = &slots[t->slot];
+
+	if (s->state == OUT)
+		bufpool_wrote(s->buf, s->written + t->n / 4 % 1000 *
+			      (t->n % 2));
+}
+
+static void
+refused(struct slot *s, const char *what)
+{
+	CHECK(errno == ENOMEM || errno == EDQUOT, "%s", what);
+	CHECK(faulted || errno == EDQUOT, "%s", what);
+	CHECK(bufpool_len(s->buf) == s->len, "length after a refusal");
+	check_slot(s);
+}
+
+/* The new bytes of the model are zero. */
+static void
+set_len(struct slot *s, size_t n)
+{
+	s->bytes = realloc(s->bytes, n + 1);
+	if (n > s->len)
+		memset(s->bytes + s->len, 0, n - s->len);
+	s->len = n;
+	see_memory(s);
 }
 
 static void
@@ -547,18 +604,98 @@ resize(const struct step *t)
 	check_slot(s);
 	before = bufpool_capacity(s->buf);
 	if (IN(bufpool_resize(s->buf, n)) != 0) {
-		CHECK(bufpool_len(s->buf) == s->len, "length after a refusal");
-		CHECK(errno == ENOMEM || errno == EDQUOT, "resize");
-		CHECK(faulted || errno == EDQUOT, "resize");
-		check_slot(s);
+		refused(s, "resize");
 		return;
 	}
-	s->bytes = realloc(s->bytes, n + 1);
-	if (n > s->len)
-		memset(s->bytes + s->len, 0, n - s->len);
-	s->len = n;
-	s->capacity = bufpool_capacity(s->buf);
-	CHECK(s->capacity == before || n > before, "capacity changed");
+	set_len(s, n);
+	CHECK(bufpool_capacity(s->buf) == before || n > before,
+	      "capacity changed");
+	check_slot(s);
+}
+
+/* Mostly less than the smallest class. */
+static size_t
+few(const struct step *t)
+{
+	return t->n % 8 != 0 ? t->n / 8 % 2000 : t->n / 8;
+}
+
+/* A part of itself, or of elsewhere. */
+static void
+append(const struct step *t)
+{
+	static uint8_t other[70000];
+	struct slot *s = &slots[t->slot];
+	size_t from = 0, n = few(t) % sizeof other, len = s->len;
+	bool own = t->m % 4 == 0 && len > 0;
+	const uint8_t *at = other;
+
+	if (s->state != OUT || len + n >= LEN_MAX)
+		return;
+	check_slot(s);
+	if (own) {
+		from = t->m / 4 % len;
+		n = n % (len - from) + 1;
+		at = (const uint8_t *)bufpool_peek(s->buf) + from;
+	} else {
+		serial++;
+		for (size_t i = 0; i < n; i++)
+			other[i] = (uint8_t)(i * 7 + serial * 31) | 1;
+	}
+	if (IN(bufpool_append(s->buf, at, n)) != 0) {
+		refused(s, "append");
+		return;
+	}
+	set_len(s, len + n);
+	memcpy(s->bytes + len, own ? s->bytes + from : other, n);
+	if (n > 0 && len + n > s->written)
+		s->written = len + n;
+	check_slot(s);
+}
+
+/* Now and then nothing is committed of what was written. */
+static void
+reserve(const struct step *t)
+{
+	struct slot *s = &slots[t->slot];
+	size_t len = s->len, n = few(t) % 200000, kept = t->m / 4 % (n + 1);
+	uint8_t *at;
+
+	if (s->state != OUT || len + n >= LEN_MAX)
+		return;
+	at = IN(bufpool_reserve(s->buf, n));
+	if (at == NULL) {
+		refused(s, "reserve");
+		return;
+	}
+	CHECK(at == (const uint8_t *)bufpool_peek(s->buf) + len, "reserve");
+	set_len(s, len + kept);
+	write_at(s, at, len, kept);
+	CHECK(bufpool_commit(s->buf, n + 1) == -1 && errno == EINVAL,
+	      "committed more than was reserved");
+	if (t->m % 4 != 0)
+		CHECK(bufpool_commit(s->buf, kept) == 0, "commit");
+	else
+		s->len = len;
+	check_slot(s);
+}
+
+static void
+skip(const struct step *t)
+{
+	struct slot *s = &slots[t->slot];
+	size_t n = t->n % (s->len + 1);
+
+	if (s->state != OUT)
+		return;
+	if (t->m % 4 == 0)
+		n = s->len;
+	CHECK(bufpool_skip(s->buf, s->len + 1) == -1 && errno == EINVAL,
+	      "skipped more than there is");
+	CHECK(bufpool_skip(s->buf, n) == 0, "skip");
+	s->len -= n;
+	memmove(s->bytes, s->bytes + n, s->len);
+	s->written = s->written > n ? s->written - n : 0;
 	check_slot(s);
 }
 
@@ -803,7 +940,11 @@ run(const struct step *t)
 	case CHECKOUT: case TRY: case ZEROED: case ALIGNED: checkout(t); break;
 	case HOPELESS: hopeless(t); break;
 	case WRITE: write_some(t); break;
+	case WROTE: wrote(t); break;
 	case RESIZE: resize(t); break;
+	case APPEND: append(t); break;
+	case RESERVE: reserve(t); break;
+	case SKIP: skip(t); break;
 	case RELEASE: release(t); break;
 	case FREEZE: freeze(t); break;
 	case REF: ref(t); break;
@@ -823,22 +964,32 @@ run(const struct step *t)
 
 /* Sequences --------------------------------------------------------------- */
 
-/* How often each kind comes: as a rule, and where many tickets wait. */
-static const unsigned char weights[2][KINDS] = { {
+/* How often each kind comes: as a rule; where many tickets wait; where a few
+ * buffers are written again and again, and their memory is seen again soon. */
+static const struct mode {
+	unsigned pools, slots;
+	unsigned char weight[KINDS];
+} modes[] = { { POOLS, SLOTS, {
 	[CREATE] = 20, [DESTROY] = 6, [CLOSE] = 3, [CHECKOUT] = 60, [TRY] = 8,
-	[ZEROED] = 4, [ALIGNED] = 6, [HOPELESS] = 3, [WRITE] = 50,
-	[RESIZE] = 25, [RELEASE] = 55, [FREEZE] = 6, [REF] = 6, [DETACH] = 10,
+	[ZEROED] = 4, [ALIGNED] = 6, [HOPELESS] = 3, [WRITE] = 50, [WROTE] = 8,
+	[RESIZE] = 25, [APPEND] = 15, [RESERVE] = 10, [SKIP] = 10,
+	[RELEASE] = 55, [FREEZE] = 6, [REF] = 6, [DETACH] = 10,
 	[SHARE] = 6, [ADOPT] = 12, [MADE_UP] = 2, [TRIM] = 4, [FLUSH] = 4,
 	[STATS] = 12, [FORK] = 3, [NAP] = 6, [FAULT] = 4,
-}, {
+} }, { POOLS, SLOTS, {
 	[CREATE] = 10, [CHECKOUT] = 60, [WRITE] = 5, [RELEASE] = 5,
 	[DETACH] = 60, [ADOPT] = 30, [NAP] = 30, [STATS] = 2, [FORK] = 1,
-} };
+} }, { 1, 3, {
+	[CREATE] = 20, [DESTROY] = 1, [CHECKOUT] = 40, [WRITE] = 40,
+	[WROTE] = 30, [RESIZE] = 15, [APPEND] = 40, [RESERVE] = 30, [SKIP] = 40,
+	[RELEASE] = 15, [DETACH] = 3, [ADOPT] = 30, [FAULT] = 4,
+} } };
 
 static const char *const name_of[KINDS] = {
 	"create", "destroy", "close", "checkout", "try_checkout",
-	"checkout_zeroed", "checkout_aligned", "hopeless", "write", "resize",
-	"release", "freeze", "frozen_ref", "detach", "share", "adopt",
+	"checkout_zeroed", "checkout_aligned", "hopeless", "write", "wrote",
+	"resize", "append", "reserve", "skip", "release", "freeze",
+	"frozen_ref", "detach", "share", "adopt",
 	"made_up", "trim", "thread_flush", "stats", "fork", "nap", "fault",
 };
 
@@ -854,10 +1005,12 @@ draw(void)
 
 /* Mostly small, now and then at an edge of a class, or large. */
 static uint32_t
-draw_size(void)
+draw_size(bool fits_a_page)
 {
 	static const uint32_t edges[] = { 4096, 65536, 262144, 1048576 };
 
+	if (fits_a_page && draw() % 8 != 0)
+		return draw() % 4097;
 	switch (draw() % 8) {
 	case 0: return edges[draw() % 4] - 1 + draw() % 3;
 	case 1: return draw() % LEN_MAX;
@@ -867,22 +1020,23 @@ draw_size(void)
 }
 
 static struct step
-draw_step(bool faults, const unsigned char *weight)
+draw_step(bool faults, const struct mode *mode)
 {
 	struct step t;
 	uint32_t sum = 0, at;
 
 	for (int k = 0; k < KINDS; k++)
-		sum += weight[k];
+		sum += mode->weight[k];
 	at = draw() % sum;
-	for (t.kind = 0; at >= weight[t.kind]; t.kind++)
-		at -= weight[t.kind];
+	for (t.kind = 0; at >= mode->weight[t.kind]; t.kind++)
+		at -= mode->weight[t.kind];
 	t.thread = draw() % 3 ? 0 : draw() % (WORKERS + 2);
-	t.pool = draw() % POOLS;
-	t.slot = draw() % SLOTS;
+	t.pool = draw() % mode->pools;
+	t.slot = draw() % mode->slots;
 	t.m = draw();
 	t.n = t.kind == CHECKOUT || t.kind == TRY || t.kind == ZEROED ||
-	    t.kind == ALIGNED || t.kind == RESIZE ? draw_size() : draw();
+	    t.kind == ALIGNED || t.kind == RESIZE
+	    ? draw_size(mode->slots < SLOTS) : draw();
 	if (t.kind == FAULT && !faults)
 		t.kind = STATS;
 	return t;
@@ -1032,12 +1186,14 @@ static bool
 pass(uint64_t seed)
 {
 	static struct step steps[STEPS];
+	const struct mode *mode = &modes[seed % 8 == 6 ? 1
+					 : seed % 4 == 1 ? 2 : 0];
 	int count;
 
 	random_state = seed;
 	count = (int)(draw() % STEPS + 1);
 	for (int i = 0; i < count; i++)
-		steps[i] = draw_step(seed % 2, weights[seed % 8 == 6]);
+		steps[i] = draw_step(seed % 2, mode);
 	if (!try(steps, count, true))
 		return true;
 	printf("SEED=%lu fails; shortening\n", (unsigned long)seed);
