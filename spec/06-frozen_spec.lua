@@ -101,7 +101,7 @@ describe("frozen objects", function()
     it("have no writer", function()
         local f = frozen "abc"
         for _, name in ipairs {
-            "write", "copy", "setbyte", "fill", "wipe", "resize", "put",
+            "write", "copy", "setbyte", "fill", "xor", "wipe", "resize", "put",
             "putcdata", "set", "reserve", "commit", "get", "skip", "reset",
             "free", "readfrom", "readinto", "freeze", "detach",
         } do

@@ -34,6 +34,7 @@ local methods = {
         copy = { 1, "abc", 1, 2, n = { 1, 3, 4 } },
         setbyte = { 1, 65, n = { 1 } },
         fill = { 65, 1, 2, n = { 2, 3 } },
+        xor = { 1, 2, "k", 1, n = { 1, 2, 4 } },
         wipe = {},
         resize = { 8, n = { 1 } },
         put = { "a" },

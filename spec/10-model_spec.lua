@@ -1,5 +1,6 @@
 -- Random operations on buffers and frozen objects do what a slow model in plain
 -- Lua strings does. BUFPOOL_SEED repeats a run, BUFPOOL_STEPS sets its length.
+local bit = require "bit"
 local bufpool = require "bufpool"
 local ffi = require "ffi"
 
@@ -92,6 +93,22 @@ local mutators = {
         end
         return model:sub(1, i - 1) .. string.char(byte):rep(j - i + 1)
             .. model:sub(j + 1)
+    end,
+    function(buf, model)
+        local i, j, at = random(-50, 50), random(-50, 50), random(20)
+        local key = text(random(9)) .. "k"
+        buf:xor(i, j, key, at)
+        local n, bytes = #model, {}
+        i = math.max(i < 0 and n + i + 1 or i, 1)
+        j = math.min(j < 0 and n + j + 1 or j, n)
+        if i > j then
+            return model
+        end
+        for k = i, j do
+            bytes[k - i + 1] = string.char(bit.bxor(model:byte(k),
+                key:byte((at - 1 + k - i) % #key + 1)))
+        end
+        return model:sub(1, i - 1) .. table.concat(bytes) .. model:sub(j + 1)
     end,
     function(buf, model)
         local n = size()

@@ -127,6 +127,8 @@ local writers = {
     setbyte = { "b:setbyte(i, i)", "b:setbyte(i, i, i)",
         "b:setbyte(i, i, i, i, i)", "b:setbyte(size, i)" },
     fill = { "b:fill(i, i % 64 + 1, i % 64 + 9)" },
+    xor = { "b:xor(i % 64 + 1, i % 64 + 9, 'key')",
+        "b:xor(1, -1, small, i)" },
     wipe = { "b:wipe()" },
     resize = { "b:resize(i % 100)" },
     put = { "w:put 'abc'", "w:put(i)", "w:put(small)", "w:put('a', i)",

@@ -58,6 +58,8 @@ local methods = {
         function(b) return b:setbyte(3, 65, 66, 67, 68) == b end,
         function(b) return b:setbyte(3, 65, 66, 67, 68, 69) == b end },
     fill = { function(b) return b:fill(65, 3, 9) == b end },
+    xor = { function(b) return b:xor(3, 9, "key") == b end,
+        function(b) return b:xor(3, -1, other, 2) == b end },
     wipe = { function(b) return b:wipe() == b end },
     free = { function(b) return b:free() == b end },
     resize = { function(b) return b:resize(9) == b end,
@@ -260,6 +262,9 @@ describe("with an epoch of before C does nothing in", function()
     with_source("overwrite", function(b, e, source, se, from)
         return calls.overwrite(b, e, 0, from, 2, source, se)
     end)
+    with_source("xor_range", function(b, e, source, se, from)
+        return calls.xor_range(b, e, 0, 3, source, se, from, 2, 1)
+    end)
     with_source("assign", function(b, e, source, se, from)
         return calls.assign(b, e, nil, from, 2, source, se)
     end)
@@ -309,6 +314,6 @@ describe("with an epoch of before C does nothing in", function()
             assert.is_true(tries[call] ~= nil, call)
             count = count + 1
         end
-        assert.equal(28, count)
+        assert.equal(29, count)
     end)
 end)

@@ -52,14 +52,7 @@ end
 local function frame(out, payload, key)
     local n = #payload
     out:put_u16be(0x82fe):put_u16be(n):put_u32be(key):put(payload)
-    local whole = n - n % 4
-    for i = 9, 8 + whole, 4 do
-        out:set_u32be(i, bxor(out:u32be(i), key))
-    end
-    for i = whole, n - 1 do
-        out:set_u8(9 + i, bxor(out:u8(9 + i), rshift(key, 24 - 8 * (i % 4))))
-    end
-    return out:tostring()
+    return out:xor(9, -1, out:sub(5, 8)):tostring()
 end
 
 function port.bufpool(input)

@@ -27,13 +27,14 @@ local type = type
 local band, bor, lshift, tobit = bit.band, bit.bor, bit.lshift, bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
-local word = check.word
+local absent, word = check.absent, check.word
 local live, data = object.live, object.data
 local is_handle, same = object.is_handle, object.same
 local grow, room, charged = space.grow, space.room, space.charged
 local collect_or_raise = space.collect_or_raise
 local append, assign, consume = calls.append, calls.assign, calls.consume
 local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
+local xor_range = calls.xor_range
 local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
@@ -158,6 +159,26 @@ function buffer.fill(self, v, i, j)
     local from, to = range(i, j, tonumber(b.len), "fill", 2)
     if fill(b, epoch, from - 1, max(to - from + 1, 0), byte) == ESTALE then
         return buffer.fill(self, v, i, j)
+    end
+    return self
+end
+
+-- The key is repeated without end, so `at` may be any position in it.
+function buffer.xor(self, i, j, key, at)
+    local b, epoch = live(self, "xor")
+    if same(self, key) then
+        bad_argument(3, "xor", "a buffer cannot be its own key")
+    end
+    local text, n, p, p_epoch = data(key, "xor", 3)
+    local from, to = range(i, j, tonumber(b.len), "xor", 1)
+    local first = absent(at) and 1 or size(at, "xor", 4)
+    if n == 0 then
+        bad_argument(3, "xor", "the key is empty")
+    elseif first == 0 then
+        bad_argument(4, "xor", "position 0 is before the key")
+    elseif xor_range(b, epoch, from - 1, max(to - from + 1, 0), p,
+        p_epoch or 0, text, n, first) == ESTALE then
+        return buffer.xor(self, i, j, key, at)
     end
     return self
 end

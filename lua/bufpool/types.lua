@@ -295,6 +295,15 @@ function buffer:copy(i, source, from, to) end
 ---@return bufpool.Buffer
 function buffer:fill(v, i, j) end
 
+---XORs a range with the bytes of the key, which is repeated; byte i meets byte
+---`at` of it.
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@param key bufpool.Data
+---@param at? bufpool.Integer
+---@return bufpool.Buffer
+function buffer:xor(i, j, key, at) end
+
 ---Zeroes all memory and empties the buffer.
 ---@return bufpool.Buffer
 function buffer:wipe() end

@@ -210,6 +210,14 @@ local methods = {
         function(x, k) x:setbyte(k % 50 + 1, A, A) return true end,
         function(x) x:setbyte(-9, A, A, A, A, A, A) return true end },
     fill = { function(x, k) x:fill(A, k % 50 + 1, k % 50 + 9) return true end },
+    xor = { function(x, k)
+        local i = k % 50 + 1
+        x:xor(i, i + 9, "abc", k):xor(i, i + 9, "abc", k)
+        return true
+    end, function(x)
+        x:xor(1, 9, source):xor(1, 9, source)
+        return true
+    end },
     wipe = { function(x) x:wipe() x:set(text) return true end },
     free = { function(x) x:free() x:put(text) return true end },
     resize = { function(x) x:resize(60) x:set(text) return true end },

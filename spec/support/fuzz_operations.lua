@@ -521,6 +521,22 @@ if i <= j then
     $m = over($m, i, rep(%s[k %% 5 + 1], j - i + 1))
 end]]):format(int(-30, 30), int(-30, 30), v, e), before
 end)
+add("b", "xor", function()
+    local key, at = pick(piece(int(1, 9)), piece(int(1, 90)), "$n"), int(1, 99)
+    return ([[
+local i, j, key = %s, %s, %s
+if #key > 0 and #key < 5000 then
+    $b:xor(i, j, %s, %s)
+    i, j = clamp(i, j, #$m)
+    local t = {}
+    for n = i, j do
+        t[n - i + 1] = char(bit.bxor(byte($m, n), byte(key,
+            (%s - 1 + n - i) %% #key + 1)))
+    end
+    $m = over($m, i, concat(t))
+end]]):format(int(-30, 30), int(-30, 60), key, key == "$n" and "$o" or "key",
+        at, at)
+end, 2)
 add("b", all_names "set_", function()
     local w = widths[random(#widths)]
     local v, e, before = encoded(w, 6)

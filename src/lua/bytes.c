@@ -103,6 +103,71 @@ bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 	return 0;
 }
 
+static void
+xor_bytes(uint8_t *to, const uint8_t *key, size_t n)
+{
+	typedef uint64_t wide __attribute__((vector_size(32), aligned(1),
+					     may_alias));
+	typedef uint64_t word __attribute__((aligned(1), may_alias));
+	size_t k = 0;
+
+	for (; n - k >= sizeof(wide); k += sizeof(wide))
+		*(wide *)(to + k) ^= *(const wide *)(key + k);
+	for (; n - k >= sizeof(word); k += sizeof(word))
+		*(word *)(to + k) ^= *(const word *)(key + k);
+	for (; k < n; k++)
+		to[k] ^= key[k];
+}
+
+#define KEY_SHORT 32	/* bytes: a longer key is XORed as it is */
+#define KEY_BLOCK 1024	/* bytes that a shorter one is repeated to, at most */
+
+/* The key from byte `skip` on, repeated in a block of whole vectors. Wipes the
+ * block, because the key may be secret. */
+static void
+xor_short(uint8_t *to, size_t n, const uint8_t *key, size_t key_n, size_t skip)
+{
+	size_t size = key_n, most = KEY_BLOCK / 32 / key_n * key_n * 32;
+	uint8_t block[KEY_BLOCK];
+
+	memcpy(block, key + skip, key_n - skip);
+	memcpy(block + (key_n - skip), key, skip);
+	most = most < n ? most : n;
+	for (size_t step; size < most; size += step) {
+		step = size < most - size ? size : most - size;
+		memcpy(block + size, block, step);
+	}
+	for (; n > size; n -= size, to += size)
+		xor_bytes(to, block, size);
+	xor_bytes(to, block, n);
+	wipe(block, size);
+}
+
+static void
+xor_long(uint8_t *to, size_t n, const uint8_t *key, size_t key_n, size_t skip)
+{
+	for (size_t step; n > 0; n -= step, to += step, skip = 0) {
+		step = key_n - skip < n ? key_n - skip : n;
+		xor_bytes(to, key + skip, step);
+	}
+}
+
+int
+bp_bytes_xor(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
+	     const void *source, int32_t source_epoch, const void *from,
+	     size_t key_n, size_t at)
+{
+	if (bytes_stale(b, epoch) || bytes_stale(source, source_epoch))
+		return ESTALE;
+	if (n == 0)
+		return 0;
+	buf_raise_mark(b, i + n);
+	buf_changed(b);
+	(key_n <= KEY_SHORT ? xor_short : xor_long)(b->at + i, n, from, key_n,
+						    (at - 1) % key_n);
+	return 0;
+}
+
 /* NULL may stand for no bytes, which memmove does not allow. */
 static void
 bytes_move(void *to, const void *from, size_t n)

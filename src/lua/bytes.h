@@ -69,6 +69,9 @@ int bp_bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i,
 		   int n);
 int bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 		  int byte);
+int bp_bytes_xor(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
+		 const void *source, int32_t source_epoch, const void *from,
+		 size_t key_n, size_t at);
 int bp_bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
 		       const void *from, size_t n, const void *source,
 		       int32_t source_epoch);

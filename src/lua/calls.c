@@ -15,6 +15,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.expose = bp_bytes_expose,
 	.store = bp_bytes_store,
 	.fill = bp_bytes_fill,
+	.xor_range = bp_bytes_xor,
 	.overwrite = bp_bytes_overwrite,
 	.assign = bp_bytes_assign,
 	.append = bp_bytes_append,

@@ -19,12 +19,14 @@
  *
  * extend makes the contents at least n bytes long; what that adds is the
  * caller's to write. grant lets commit append what lies before `end`. store
- * writes n bytes, the lowest first, 4 at most. assign and append grow; `from`
- * may point into the buffer's own memory, and they return EFAULT when n bytes
- * go past its end. compare returns -1, 0 or 1, and equal_ct 0 or 1. find and
- * find_plain return how far from i it is, -1 when it is nowhere, or -ESTALE;
- * find also -EINVAL, for the characters of a pattern. read and fread make bytes
- * that have come past the end part of the contents.
+ * writes n bytes, the lowest first, 4 at most. xor_range XORs with the key_n
+ * bytes at `from`, one at least, repeated without end; `at` counts from 1 and
+ * says which of these comes first. assign and append grow; `from` may point
+ * into the buffer's own memory, and they return EFAULT when n bytes go past its
+ * end. compare returns -1, 0 or 1, and equal_ct 0 or 1. find and find_plain
+ * return how far from i it is, -1 when it is nowhere, or -ESTALE; find also
+ * -EINVAL, for the characters of a pattern. read and fread make bytes that have
+ * come past the end part of the contents.
  *
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
@@ -55,6 +57,10 @@ struct bufpool_calls {
 			   int32_t bytes, int n);
 	int (*const fill)(struct bufpool_buf *, int32_t epoch, size_t i,
 			  size_t n, int byte);
+	int (*const xor_range)(struct bufpool_buf *, int32_t epoch, size_t i,
+			       size_t n, const void *source,
+			       int32_t source_epoch, const void *from,
+			       size_t key_n, size_t at);
 	int (*const overwrite)(struct bufpool_buf *, int32_t epoch, size_t i,
 			       const void *from, size_t n,
 			       const void *source, int32_t source_epoch);
