@@ -49,6 +49,8 @@ local methods = {
         readinto = { 1, file, 2, n = { 1, 3 } },
         writeto = { sink, 1, 0, n = { 2, 3 } },
         equals = { "abcd" }, equals_ct = { "abcd" },
+        crc32 = { 1, 2, 0, n = { 1, 2 } },
+        adler32 = { 1, 2, 1, n = { 1, 2 } },
         freeze = {}, release = {},
     },
     frozen = {
@@ -57,6 +59,8 @@ local methods = {
         byte = { 1, 2, n = { 1, 2 } },
         find = { "c", 1, n = { 2 } },
         equals = { "abcd" }, equals_ct = { "abcd" },
+        crc32 = { 1, 2, 0, n = { 1, 2 } },
+        adler32 = { 1, 2, 1, n = { 1, 2 } },
         ref = {},
         writeto = { sink, 1, 0, n = { 2, 3 } },
         slice = { 1, 2, n = { 1, 2 } },

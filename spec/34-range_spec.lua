@@ -23,7 +23,7 @@ end
 -- A range as string.sub takes it.
 local function clamp(i, j, n)
     i, j = i < 0 and n + i + 1 or i, j < 0 and n + j + 1 or j
-    return math.max(i, 1), math.min(j, n)
+    return math.max(i, 1), math.max(math.min(j, n), 0)
 end
 
 -- Objects of each kind with a text. Some bytes before it are consumed, and some
@@ -189,5 +189,132 @@ describe("xor", function()
         end
         local f = makers.frozen "text"
         assert.is_nil(f.xor)
+    end)
+end)
+
+describe("of a range,", function()
+    local crc_of = {}
+    for i = 0, 255 do
+        local c = i
+        for _ = 1, 8 do
+            c = bit.bxor(bit.rshift(c, 1),
+                bit.band(c, 1) * bit.tobit(0xedb88320))
+        end
+        crc_of[i] = c
+    end
+
+    -- By method: a loop over bytes; the checksums of "" and of "123456789".
+    local sums = {
+        crc32 = { loop = function(text, before)
+            local c = bit.bnot(before)
+            for k = 1, #text do
+                c = bit.bxor(crc_of[bit.band(bit.bxor(c, text:byte(k)), 255)],
+                    bit.rshift(c, 8))
+            end
+            return bit.bnot(c) % 2 ^ 32
+        end, none = 0, digits = 0xcbf43926 },
+        adler32 = { loop = function(text, before)
+            local a, b = before % 65536, math.floor(before / 65536)
+            for k = 1, #text do
+                a = (a + text:byte(k)) % 65521
+                b = (b + a) % 65521
+            end
+            return b * 65536 + a
+        end, none = 1, digits = 0x091e01de },
+    }
+
+    for name, sum in pairs(sums) do
+        for _, kind in ipairs(KINDS) do
+            it(("%s of a %s is what a loop gives"):format(name, kind),
+                function()
+                    for round = 1, rounds do
+                        local text = bytes(length())
+                        local i, j = some_position(#text),
+                            some_position(#text)
+                        local from, to = clamp(i, j, #text)
+                        local before = random(3) == 1 and sum.loop(bytes(9),
+                            sum.none) or nil
+                        local x = makers[kind](text)
+                        check(round, x[name](x, i, j, before),
+                            sum.loop(text:sub(from, to), before or sum.none))
+                        check(round, x[name](x), sum.loop(text, sum.none))
+                        release(x)
+                    end
+                end)
+        end
+
+        it(name .. " is the well-known one", function()
+            local x = pool:writer():put "123456789"
+            assert.equal(sum.digits, x[name](x))
+            assert.equal(sum.digits, x[name](x, 1))
+            assert.equal(sum.digits, x[name](x, nil, -1))
+            assert.equal(sum.none, x[name](x, 5, 4))
+            assert.equal(7, x[name](x, 100, -100, 7))
+            x:free()
+            assert.equal(sum.none, x[name](x))
+            assert.equal(7, x[name](x, 1, -1, 7))
+            x:release()
+            x = pool:writer():freeze()
+            assert.equal(sum.none, x[name](x))
+            x:release()
+        end)
+
+        it(name .. " of more than a MiB, a piece at a time", function()
+            local n = 2 ^ 20 + 4321
+            local x = pool:checkout(n)
+            for i = 1, n - 3, 4 do
+                x:set_u32be(i, i * 40503)
+            end
+            local i, before = 1, nil
+            while i <= n do
+                local j = i + random(100000)
+                before, i = x[name](x, i, j, before), j + 1
+            end
+            assert.equal(before, x[name](x))
+            assert.equal(sum.loop(x:tostring(), sum.none), before)
+            x:release()
+        end)
+
+        it(name .. " refuses what is no range and no number", function()
+            for _, kind in ipairs(KINDS) do
+                local x = makers[kind] "text"
+                refuses(x, name, 1, "integer expected, got 1.5", 1.5)
+                refuses(x, name, 1, "integer expected, got nan", helper.nan)
+                refuses(x, name, 2, "number expected, got string", 1, "2")
+                refuses(x, name, 3, "number expected, got string", 1, 2, "0")
+                local want = sum.loop("text", 5)
+                for _, before in ipairs { 5, 5.5, 5LL, 5ULL, 2 ^ 32 + 5 } do
+                    assert.equal(want, x[name](x, 1, -1, before))
+                end
+                assert.equal(x[name](x, 1, -1, 0),
+                    x[name](x, 1, -1, helper.nan))
+                x:release()
+                helper.raises(function() x[name](x) end, "attempt to use a")
+            end
+        end)
+    end
+
+    it("a checksum says so where there is no zlib", function()
+        local folder = os.tmpname()
+        os.remove(folder)
+        local code = ([[
+            package.path, package.cpath = %q, %q
+            local x = require("bufpool").default():writer():put "abc"
+            for _, name in ipairs { "crc32", "adler32" } do
+                print(pcall(function() return x[name](x) end))
+                print(pcall(function() return x[name](x, 9) end))
+            end
+            print(x)]]):format(package.path, package.cpath)
+        local said, status = helper.shell(([[
+            mkdir FOLDER && echo no library >FOLDER/libz.so.1 || exit 9
+            LD_LIBRARY_PATH=FOLDER:$LD_LIBRARY_PATH %s -e %s
+            rm -r FOLDER]]):format(helper.interpreter(), helper.quote(code))
+            :gsub("FOLDER", folder), nil)
+        assert.equal(0, status)
+        local want = "false\t(command line): '%s' needs zlib 1.2.9 or "
+            .. "later: libz.so.1 cannot be loaded\n"
+        assert.equal(want:format("crc32"):rep(2)
+            .. want:format("adler32"):rep(2) .. "abc\n",
+            (said:gsub("command line%):%d+", "command line)")))
     end)
 end)

@@ -63,11 +63,7 @@ local function batch(out, input)
     for i = 1, #input do
         out:put_u32be(#input[i]):put(input[i])
     end
-    local crc = -1
-    for i = 5, #out do
-        crc = bxor(crc_of[band(bxor(crc, out:u8(i)), 255)], rshift(crc, 8))
-    end
-    return out:set_u32be(1, bnot(crc)):tostring()
+    return out:set_u32be(1, out:crc32(5)):tostring()
 end
 
 function port.bufpool(input)

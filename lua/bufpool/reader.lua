@@ -8,13 +8,16 @@ local object = require "bufpool.object"
 
 local ffi_string = ffi.string
 local type = type
-local min, tobit = math.min, require("bit").tobit
+local max, min, tobit = math.max, math.min, require("bit").tobit
+local format = string.format
 local string_byte, string_find = string.byte, string.find
 local raise, bad_argument = check.raise, check.bad_argument
 local string_range, absent = check.string_range, check.absent
+local range, word = check.range, check.word
 local view, data = object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, find_plain = calls.find, calls.find_plain
+local crc32, adler32 = calls.crc32, calls.adler32
 
 local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 
@@ -187,6 +190,36 @@ function readers.equals_ct(self, other)
         return readers.equals_ct(self, other)
     end
     return result ~= 0
+end
+
+local function no_sum(name, hit, again, ...)
+    if hit ~= -ESTALE then
+        raise(format("'%s' needs zlib 1.2.9 or later: libz.so.1 cannot be "
+            .. "loaded", name))
+    end
+    return again(...)
+end
+
+function readers.crc32(self, i, j, before)
+    local _, len, o, epoch = view(self, "crc32")
+    local from, to = range(i, j, len, "crc32", 1)
+    local start = absent(before) and 0 or word(before, "crc32", 3)
+    local sum = crc32(o, epoch, from - 1, max(to - from + 1, 0), start)
+    if sum < 0 then
+        return no_sum("crc32", sum, readers.crc32, self, i, j, before)
+    end
+    return sum
+end
+
+function readers.adler32(self, i, j, before)
+    local _, len, o, epoch = view(self, "adler32")
+    local from, to = range(i, j, len, "adler32", 1)
+    local start = absent(before) and 1 or word(before, "adler32", 3)
+    local sum = adler32(o, epoch, from - 1, max(to - from + 1, 0), start)
+    if sum < 0 then
+        return no_sum("adler32", sum, readers.adler32, self, i, j, before)
+    end
+    return sum
 end
 
 return { methods = readers, order = order }

@@ -182,6 +182,20 @@ function reader:equals(other) end
 ---@return boolean
 function reader:equals_ct(other) end
 
+---The CRC-32 of a range, as zlib's; `before` is that of the bytes before it.
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@param before? bufpool.Number
+---@return integer
+function reader:crc32(i, j, before) end
+
+---The Adler-32 of a range; `before` is that of the bytes before it.
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@param before? bufpool.Number
+---@return integer
+function reader:adler32(i, j, before) end
+
 ---@class bufpool.Buffer : bufpool.Reader, bufpool.FileReader
 ---@operator len: integer
 ---@operator concat(bufpool.Data): string

@@ -63,6 +63,7 @@ local makes = {
 local make = makes[kind]
 local source, frozen_source = makes.buffer(), makes.frozen()
 local target = makes.buffer()
+local crc_of_8, adler_of_8 = source:crc32(1, 8), source:adler32(1, 8)
 
 -- Other owners ----------------------------------------------------------------
 
@@ -189,6 +190,16 @@ local methods = {
         function(x) return source:equals(x) end },
     equals_ct = { function(x) return x:equals_ct(text) end,
         function(x) return x:equals_ct(frozen_source) end },
+    crc32 = { function(x, k)
+        local i = k % 50 + 1
+        return x:crc32(i, i + 7) == crc_of_8
+    end, function(x, k)
+        return x:crc32(5, 8, x:crc32(1, k % 2 + 3)) ~= 0
+    end },
+    adler32 = { function(x, k)
+        local i = k % 50 + 1
+        return x:adler32(i, i + 7) == adler_of_8
+    end },
     ref = { function(x) return select(2, x:ref()) > 0 end },
     unpack = { function(x, k) return x:unpack(k % 9 + 1, "<I4") == 0x41414141
         end,

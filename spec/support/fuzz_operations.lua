@@ -41,6 +41,32 @@ local function find(s, needle, i)
     i = i < 0 and #s + i + 1 or i
     return string_find(s, needle, i < 1 and 1 or i, true)
 end]] },
+    { "crc32", [[
+local CRC = {}
+for i = 0, 255 do
+    local c = i
+    for _ = 1, 8 do
+        c = bit.bxor(bit.rshift(c, 1), bit.band(c, 1) * -306674912)
+    end
+    CRC[i] = c
+end
+local function crc32(s, c)
+    c = bit.bnot(c)
+    for i = 1, #s do
+        c = bit.bxor(CRC[bit.band(bit.bxor(c, byte(s, i)), 255)],
+            bit.rshift(c, 8))
+    end
+    return bit.bnot(c) % 2 ^ 32
+end]] },
+    { "adler32", [[
+local function adler32(s, sum)
+    local a, b = sum % 65536, floor(sum / 65536)
+    for i = 1, #s do
+        a = (a + byte(s, i)) % 65521
+        b = (b + a) % 65521
+    end
+    return b * 65536 + a
+end]] },
     { "fail", [[
 local function fail(what, got, want)
     error(concat({ what, ": got ", tostring(got), ", want ",
@@ -344,6 +370,15 @@ add("x", "equals equals_ct", function()
         'eq($x:%s(concat { $y, "x" }), false, "%s")',
         'eq($x:%s($o), $y == $n, "%s")',
         'eq($x:%s(sub($y, 2)), $y == "", "%s")'):format(name, name)
+end, 2)
+add("x", "crc32 adler32", function()
+    local name, i, j = pick("crc32", "adler32"), int(-9, 20), int(-30, 300)
+    return pick(([[
+local i, j = %s, %s
+eq($x:NAME(i, j, k), NAME(sub($y, i, j), k), "NAME")]]):format(i, j), [[
+if #$y < 5000 then
+    eq($x:NAME(), NAME($y, ("NAME" == "crc32" and 0 or 1)), "NAME of all")
+end]]):gsub("NAME", name), nil
 end, 2)
 add("x", "..", function()
     return pick('same($x .. "|", concat { $y, "|" }, "..")',

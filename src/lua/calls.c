@@ -1,5 +1,6 @@
 #include "bytes.h"
 #include "calls.h"
+#include "checksum.h"
 #include "failure.h"
 #include "file.h"
 #include "lend.h"
@@ -23,6 +24,8 @@ const struct bufpool_calls bp_ffi_calls = {
 	.equal_ct = bp_bytes_equal_ct,
 	.find = bp_bytes_find,
 	.find_plain = bp_bytes_find_plain,
+	.crc32 = bp_checksum_crc32,
+	.adler32 = bp_checksum_adler32,
 	.read = bp_file_read,
 	.write = bp_file_write,
 	.fread = bp_file_fread,

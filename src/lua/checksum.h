@@ -1,0 +1,17 @@
+/*
+ * checksum - CRC-32 and Adler-32, which zlib works out. zlib is not linked but
+ * loaded when a process first asks for a checksum: few programs do.
+ */
+#ifndef BUFPOOL_LUA_CHECKSUM_H
+#define BUFPOOL_LUA_CHECKSUM_H
+
+#include "bytes.h"
+
+/* calls.h says what they return, and -ENOSYS without zlib 1.2.9 or later. `o`
+ * and `i` are as in bytes.h. Any thread, for objects of its own. */
+double bp_checksum_crc32(const void *o, int32_t epoch, size_t i, size_t n,
+			 int32_t before);
+double bp_checksum_adler32(const void *o, int32_t epoch, size_t i, size_t n,
+			   int32_t before);
+
+#endif
