@@ -38,6 +38,7 @@ local methods = {
         wipe = {},
         resize = { 8, n = { 1 } },
         put = { "a" },
+        put_range = { "abcd", 1, 2, n = { 2, 3 } },
         putcdata = { memory, 4, n = { 2 } },
         set = { "a" },
         reserve = { 8, n = { 1 } },
@@ -167,7 +168,8 @@ describe("a method called on the wrong object raises:", function()
 end)
 
 describe("forged objects as data raise:", function()
-    for _, name in ipairs { "put", "set", "equals", "equals_ct", "find" } do
+    for _, name in ipairs { "put", "put_range", "set", "equals", "equals_ct",
+        "find" } do
         it("buffer:" .. name, function()
             for _, x in ipairs {
                 helper.forged "bufpool.buffer", helper.forged "bufpool.frozen",
@@ -185,7 +187,7 @@ describe("forged objects as data raise:", function()
         end)
     end
 
-    it("buffer:write and buffer:copy", function()
+    it("buffer:write, buffer:copy and buffer:xor", function()
         local buf = make.buffer()
         for _, x in ipairs {
             helper.forged "bufpool.buffer", helper.forged "bufpool.frozen",
@@ -193,6 +195,8 @@ describe("forged objects as data raise:", function()
         } do
             assert.is_true(raised_here(select(2, call(buf.write, buf, 1, x))))
             assert.is_true(raised_here(select(2, call(buf.copy, buf, 1, x))))
+            assert.is_true(raised_here(select(2, call(buf.xor, buf, 1, 2,
+                x))))
         end
         assert.equal("abcdefgh", tostring(buf))
     end)

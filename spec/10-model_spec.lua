@@ -99,6 +99,19 @@ local mutators = {
             .. model:sub(j + 1)
     end,
     function(buf, model)
+        local i = random(#model + 1)
+        local n = i <= #model and random(0, 100) or 0
+        buf:put_range(buf, i, i + n - 1)
+        local piece = model:sub(i)
+        return model .. piece:rep(n / math.max(#piece, 1) + 1):sub(1, n)
+    end,
+    function(buf, model)
+        local s, i, j = text(size()), random(-50, 50), random(-50, 50)
+        local from, to = clamp(i, j, #s)
+        buf:put_range(s, i, j)
+        return from > to and model or model .. s:sub(from, to)
+    end,
+    function(buf, model)
         local i, j, at = random(-50, 50), random(-50, 50), random(20)
         local key = text(random(9)) .. "k"
         buf:xor(i, j, key, at)

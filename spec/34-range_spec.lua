@@ -318,3 +318,125 @@ describe("of a range,", function()
             (said:gsub("command line%):%d+", "command line)")))
     end)
 end)
+
+describe("put_range", function()
+    -- What a loop appends, byte by byte: of the buffer itself also what it has
+    -- just appended.
+    local function appended(text, source, i, j)
+        local out, n = {}, 0
+        local from, to = clamp(i, j, #(source or text))
+        if not source and j > #text then
+            to = j
+        end
+        for k = from, to do
+            n = n + 1
+            if not source and k > #text then
+                out[n] = out[k - #text]
+            else
+                out[n] = (source or text):sub(k, k)
+            end
+        end
+        return text .. table.concat(out)
+    end
+
+    for _, kind in ipairs { "buffer", "handle" } do
+        it("does what a loop does, to a " .. kind, function()
+            for round = 1, rounds do
+                local text, other = bytes(length()), bytes(length())
+                local i, j = some_position(#other), some_position(#other)
+                local b, source = makers[kind](text), some_data(other)
+                assert.equal(b, b:put_range(source, i, j))
+                check(round, b:tostring(), appended(text, other, i, j))
+                release(b)
+                release(source)
+            end
+        end)
+
+        it("reads what it appends, of a " .. kind .. " itself", function()
+            for round = 1, rounds do
+                local text = bytes(1 + length())
+                local b = makers[kind](text)
+                for _ = 1, 3 do
+                    local i = random(4) == 1 and -random(#text)
+                        or math.max(1, #text + 1 - random(random(#text)))
+                    local j = random(4) == 1 and some_position(#text)
+                        or #text + length() - 9
+                    assert.equal(b, b:put_range(b, i, j))
+                    text = appended(text, nil, i, j)
+                    check(round, b:tostring(), text)
+                end
+                release(b)
+            end
+        end)
+    end
+
+    it("takes all bytes unless i and j are given", function()
+        local b = pool:writer():put_range "abc"
+        assert.equal("abcbc", b:put_range("abc", 2):tostring())
+        assert.equal("abcbcbc", b:put_range(b, -2):tostring())
+        assert.equal(14, #b:put_range(b))
+        assert.equal("abcbcbcabcbcbc12", b:put_range(12):tostring())
+        b:release()
+    end)
+
+    it("repeats one byte, and more, over more than a MiB", function()
+        local b = pool:writer():put "abc"
+        b:put_range(b, 3, 2 ^ 20 + 1000)
+        assert.equal(2 ^ 20 + 1000 + 1, #b)
+        assert.is_true(b:equals("ab" .. ("c"):rep(2 ^ 20 + 999)))
+        b:set "abcdefg":put_range(b, 1, 2 ^ 20 * 7)
+        assert.is_true(b:equals(("abcdefg"):rep(2 ^ 20 + 1)))
+        b:release()
+        local own = bufpool.new { max_bytes = 2 ^ 21 }
+        b = own:writer():put("abc"):put_range("xyz", 1, 1e300)
+        helper.raises(function() b:put_range(b, 1, 2 ^ 22) end,
+            "cannot grow in 'put_range': max_bytes of the pool reached")
+        helper.raises(function() b:put_range(b, 1, 2 ^ 62) end,
+            "cannot grow in 'put_range'")
+        assert.equal("abcxyz", b:tostring())
+        b:release()
+        own:close()
+    end)
+
+    it("leaves nothing behind", function()
+        local own = bufpool.new { classes = { { size = 4096 } } }
+        local b = own:checkout(10):xor(1, -1, "k")
+        b:put_range(b, 3, 2000):put_range(("s"):rep(2000)):release()
+        b = own:checkout(4096)
+        assert.is_true(b:equals(helper.zeros(4096)))
+        b:release()
+    end)
+
+    it("refuses what is no range, and to begin where nothing is", function()
+        for _, kind in ipairs { "buffer", "handle" } do
+            local b = makers[kind] "text"
+            refuses(b, "put_range", 1, "got nil")
+            refuses(b, "put_range", 1, "got table", {}, 1, 2)
+            for _, x in ipairs { b, "string" } do
+                refuses(b, "put_range", 2, "got 1.5", x, 1.5, 2)
+                refuses(b, "put_range", 2, "got nan", x, helper.nan, 2)
+                refuses(b, "put_range", 3, "got string", x, 1, "2")
+            end
+            refuses(b, "put_range", 2, "position 5 out of range, length 4", b,
+                5, 5)
+            refuses(b, "put_range", 3, "size expected, got inf", b, 1,
+                helper.inf)
+            refuses(b, "put_range", 3, "size expected", b, 1, 2 ^ 63)
+            for _, range in ipairs { { 9, 4 }, { 5, 4 }, { 9, 8 }, { 3, -3 },
+                { 2 ^ 60, 5 } } do
+                b:put_range(b, range[1], range[2])
+            end
+            assert.equal("text", b:tostring())
+            b:reset():put_range(b)
+            refuses(b, "put_range", 2, "position 1 out of range, length 0", b,
+                1, 1)
+            local dead = makers.buffer "dead"
+            dead:release()
+            helper.raises(function() b:put_range(dead) end,
+                "attempt to use a released buffer")
+            b:release()
+            helper.raises(function() b:put_range "x" end,
+                "attempt to use a released")
+        end
+    end)
+end)

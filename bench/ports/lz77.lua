@@ -71,21 +71,12 @@ local function inflate(out, input)
     local i = 1
     while i <= #input do
         local c, high, low = byte(input, i, i + 2)
-        local size = #out
         if c < 128 then
-            out:resize(size + c + 1):copy(size + 1, input, i + 1, i + c + 1)
+            out:put_range(input, i + 1, i + c + 1)
             i = i + c + 2
         else
-            local n, distance = c - 125, high * 256 + low
-            out:resize(size + n)
-            if distance >= n then
-                out:copy(size + 1, out, size + 1 - distance,
-                    size + n - distance)
-            else
-                for k = size + 1, size + n do
-                    out:set_u8(k, out:u8(k - distance))
-                end
-            end
+            local from = #out + 1 - (high * 256 + low)
+            out:put_range(out, from, from + c - 126)
             i = i + 3
         end
     end

@@ -34,7 +34,7 @@ local grow, room, charged = space.grow, space.room, space.charged
 local collect_or_raise = space.collect_or_raise
 local append, assign, consume = calls.append, calls.assign, calls.consume
 local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
-local xor_range = calls.xor_range
+local append_range, xor_range = calls.append_range, calls.xor_range
 local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
@@ -336,6 +336,45 @@ function buffer.putcdata(self, v, n)
     local count = size(n, "putcdata", 2)
     local from = to_pointer(v, count, "putcdata")
     return (append_from(self, from, count))
+end
+
+-- Of the buffer itself, a range that goes past the end reads what it appends.
+local function own_range(i, j, len)
+    local from, to = range(i, j, len, "put_range", 2)
+    local past = not absent(j) and j > len
+    local last = past and size(j, "put_range", 3) or to
+    if from > last then
+        return 1, 0
+    elseif from > len then
+        check.out_of_range(from, len, "put_range", 2)
+    end
+    return from, last - from + 1
+end
+
+local function put_range(self, x, i, j, collected)
+    local b, epoch = live(self, "put_range")
+    local len = tonumber(b.len)
+    local n, errno
+    if same(self, x) then
+        local from
+        from, n = own_range(i, j, len)
+        errno = append_range(b, epoch, charged(self), from - 1, n)
+    else
+        local text, most, p, p_epoch = data(x, "put_range", 1)
+        local from, to = range(i, j, most, "put_range", 2)
+        n = max(to - from + 1, 0)
+        errno = append(b, epoch, charged(self), pointer(text) + (from - 1), n,
+            p, p_epoch or 0)
+    end
+    if errno == 0 then
+        return self
+    end
+    return put_range(self, x, i, j,
+        again(b, errno, len + n, "put_range", collected))
+end
+
+function buffer.put_range(self, x, i, j)
+    return (put_range(self, x, i, j))
 end
 
 -- Replaces the contents by what a pointer or data holds.

@@ -337,6 +337,14 @@ function buffer:resize(n) end
 ---@return bufpool.Buffer
 function buffer:putf(fmt, ...) end
 
+---Appends the bytes i to j of data. Of the buffer itself j may be past the end:
+---then bytes that have just been appended are read again.
+---@param x bufpool.Data
+---@param i? bufpool.Integer
+---@param j? bufpool.Integer
+---@return bufpool.Buffer
+function buffer:put_range(x, i, j) end
+
 ---Appends n bytes from a pointer.
 ---@param v ffi.cdata*
 ---@param n bufpool.Integer

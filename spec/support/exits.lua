@@ -240,6 +240,14 @@ local methods = {
             x:put("A", "AA", "A", "AA", frozen_source, "A")
             return true
         end },
+    put_range = { function(x) short(x) x:put_range("AAA", 2) return true end,
+        function(x, k) short(x) x:put_range(source, k % 50) return true end,
+        function(x, k) short(x) x:put_range(x, k % 50 + 1, 60) return true end,
+        function(x, k)
+            short(x)
+            x:put_range(x, #x - k % 9, #x + k % 50)
+            return true
+        end },
     putf = { function(x) short(x) x:putf("%s%s", "AA", "A") return true end },
     putcdata = { function(x) short(x) x:putcdata(pointer, 9) return true end },
     set = { function(x) x:set(text) return true end,

@@ -630,6 +630,24 @@ add("b", "put", function()
     return shared(("$b:put(%s)"):format(concat(values, ", ")),
         ("$m = concat { $m, %s }"):format(concat(models, ", ")))
 end)
+add("b", "put_range", function()
+    if random(3) == 1 then
+        return ([[
+local i, j = %s, %s
+$b:put_range($o, i, j)
+$m = concat { $m, sub($n, i, j) }]]):format(int(-20, 20), int(-20, 40))
+    end
+    return ([[
+if #$m > 0 and #$m < 30000 then
+    local i, n = #$m - k * %d %% (#$m < 90 and #$m or 90), %s
+    $b:put_range($b, i, i + n - 1)
+    local s = sub($m, i)
+    while #s < n do
+        s = concat { s, s }
+    end
+    $m = concat { $m, sub(s, 1, n) }
+end]]):format(random(3, 97), int(0, pick(20, 400, 9000)))
+end, 3)
 add("b", "putf", function()
     local formats = { "%d", "%s", "%5.1f", "%q", "%x", "%%", "-" }
     local t, arguments = {}, {}

@@ -275,6 +275,32 @@ bp_bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	return 0;
 }
 
+/* What has been appended is read again: each step copies all from `from` on, or
+ * what is left. */
+int
+bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
+		      struct bufpool_box *box, size_t i, size_t n)
+{
+	const uint8_t *from;
+	uint8_t *to;
+	int error = bytes_stale(b, epoch) ? ESTALE : 0;
+
+	if (error == 0 && n > b->capacity - b->len)
+		error = bp_append_grow(b, b->len + n, box);
+	if (error != 0 || n == 0)
+		return error;
+	from = b->at + i;
+	to = b->at + b->len;
+	b->len += n;
+	buf_raise_mark(b, b->len);
+	buf_changed(b);
+	for (size_t step; n > 0; n -= step, to += step) {
+		step = (size_t)(to - from) < n ? (size_t)(to - from) : n;
+		memcpy(to, from, step);
+	}
+	return 0;
+}
+
 int
 bp_bytes_compare(const void *o, int32_t epoch, const void *source,
 		 int32_t source_epoch, const void *from, size_t n)

@@ -20,6 +20,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.overwrite = bp_bytes_overwrite,
 	.assign = bp_bytes_assign,
 	.append = bp_bytes_append,
+	.append_range = bp_bytes_append_range,
 	.compare = bp_bytes_compare,
 	.equal_ct = bp_bytes_equal_ct,
 	.find = bp_bytes_find,

@@ -23,11 +23,13 @@
  * bytes at `from`, one at least, repeated without end; `at` counts from 1 and
  * says which of these comes first. assign and append grow; `from` may point
  * into the buffer's own memory, and they return EFAULT when n bytes go past its
- * end. compare returns -1, 0 or 1, and equal_ct 0 or 1. find and find_plain
- * return how far from i it is, -1 when it is nowhere, or -ESTALE; find also
- * -EINVAL, for the characters of a pattern. crc32 and adler32 return 32 bits,
- * -ESTALE or -ENOSYS; `before` is the checksum of the bytes before these. read
- * and fread make bytes that have come past the end part of the contents.
+ * end. append_range grows, and appends the buffer's own bytes; where these
+ * reach past the end, they are what it has just appended. compare returns -1, 0
+ * or 1, and equal_ct 0 or 1. find and find_plain return how far from i it is,
+ * -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the characters of a
+ * pattern. crc32 and adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is
+ * the checksum of the bytes before these. read and fread make bytes that have
+ * come past the end part of the contents.
  *
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
@@ -73,6 +75,9 @@ struct bufpool_calls {
 			       struct bufpool_box *box, const void *from,
 			       size_t n, const void *source,
 			       int32_t source_epoch);
+	int (*const append_range)(struct bufpool_buf *, int32_t epoch,
+				  struct bufpool_box *box, size_t i,
+				  size_t n);
 	int (*const compare)(const void *o, int32_t epoch, const void *source,
 			     int32_t source_epoch, const void *from, size_t n);
 	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
