@@ -30,6 +30,7 @@ local methods = {
         sub = { 1, 2, n = { 1, 2 } },
         byte = { 1, 2, n = { 1, 2 } },
         find = { "c", 1, n = { 2 } },
+        find_any = { "c", 1, n = { 2 } },
         write = { 1, "a", n = { 1 } },
         copy = { 1, "abc", 1, 2, n = { 1, 3, 4 } },
         setbyte = { 1, 65, n = { 1 } },
@@ -59,6 +60,7 @@ local methods = {
         sub = { 1, 2, n = { 1, 2 } },
         byte = { 1, 2, n = { 1, 2 } },
         find = { "c", 1, n = { 2 } },
+        find_any = { "c", 1, n = { 2 } },
         equals = { "abcd" }, equals_ct = { "abcd" },
         crc32 = { 1, 2, 0, n = { 1, 2 } },
         adler32 = { 1, 2, 1, n = { 1, 2 } },
@@ -169,7 +171,7 @@ end)
 
 describe("forged objects as data raise:", function()
     for _, name in ipairs { "put", "put_range", "set", "equals", "equals_ct",
-        "find" } do
+        "find", "find_any" } do
         it("buffer:" .. name, function()
             for _, x in ipairs {
                 helper.forged "bufpool.buffer", helper.forged "bufpool.frozen",

@@ -213,6 +213,17 @@ local readers = {
         local c, d = model:find(needle, init, true)
         assert(a == c and b == d, "find")
     end,
+    function(x, model)
+        local set, init = text(random(9)), random(-20, 20)
+        local want
+        for k = clamp(init, -1, #model), #model do
+            if set:find(model:sub(k, k), 1, true) then
+                want = k
+                break
+            end
+        end
+        assert(x:find_any(set, init) == want, "find_any")
+    end,
     function(x, model) assert(tostring(x) == model, "tostring") end,
     function(x, model) assert(x:equals_ct(model), "equals_ct") end,
     function(x, model)

@@ -102,11 +102,11 @@ describe("a handle", function()
         local h, buf = pool:borrow(0), pool:writer()
         -- Where both keep them, apart from what only one of them has.
         for _, name in ipairs { "len", "capacity", "tostring", "sub", "byte",
-            "find", "equals", "equals_ct", "crc32", "adler32", "write",
-            "copy", "setbyte", "xor", "fill", "wipe", "resize", "put",
-            "put_range", "putf", "putcdata", "set", "reserve", "commit",
-            "get", "skip", "reset", "ref", "free", "readfrom", "readinto",
-            "writeto", "freeze", "release" } do
+            "find", "find_any", "equals", "equals_ct", "crc32", "adler32",
+            "write", "copy", "setbyte", "xor", "fill", "wipe", "resize",
+            "put", "put_range", "putf", "putcdata", "set", "reserve",
+            "commit", "get", "skip", "reset", "ref", "free", "readfrom",
+            "readinto", "writeto", "freeze", "release" } do
             assert.equal("function", type(h[name]), name)
             assert.equal("function", type(buf[name]), name)
         end

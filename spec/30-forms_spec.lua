@@ -96,6 +96,10 @@ method("find", readers, function(len)
     return pick { "", "a", "ab", "zz" }, position(len), true
 end, function(len) return pick { "a", ".", 1, {}, "z" }, any_position(len),
     pick { true, false } end)
+method("find_any", readers, function(len)
+    return pick { "", "a", "tc", "zz" }, pick { nil, position(len), len + 1 }
+end, function(len) return pick { "a", 1, {}, "\0", 3LL },
+    any_position(len) end)
 method("setbyte", buffer, function(len)
     return position(len), random(0, 255)
 end, function(len) return any_position(len), pick { 300, -1, pick(odd) }, 1 end)

@@ -38,6 +38,10 @@ local methods = {
         function(b) return b:find "CD" end,
         function(b) return b:find(other) end,
         function(b) return pcall(b.find, b, "[x]") end },
+    find_any = { function(b) return b:find_any "zyc" end,
+        function(b) return b:find_any("cd", 9) end,
+        function(b) return b:find_any "CD" end,
+        function(b) return b:find_any(other) end },
     equals = { function(b) return b:equals(text) end,
         function(b) return b:equals "abc" end,
         function(b) return b:equals(other) end },
@@ -296,6 +300,10 @@ describe("with an epoch of before C does nothing in", function()
         return calls.find_plain(b, e, 0, source, se, from, 2)
     end)
 
+    with_source("find_any", function(b, e, source, se, from)
+        return calls.find_any(b, e, 0, source, se, from, 2)
+    end)
+
     local function state(b)
         local d, epoch = object.live(b, "spec")
         return ("%s %d %d %d %d %d %d"):format(tostring(b), tonumber(d.mark),
@@ -326,6 +334,6 @@ describe("with an epoch of before C does nothing in", function()
             assert.is_true(tries[call] ~= nil, call)
             count = count + 1
         end
-        assert.equal(32, count)
+        assert.equal(33, count)
     end)
 end)

@@ -440,3 +440,75 @@ describe("put_range", function()
         end
     end)
 end)
+
+describe("find_any", function()
+    local function found(text, set, init)
+        for k = (clamp(init, -1, #text)), #text do
+            if set:find(text:sub(k, k), 1, true) then
+                return k
+            end
+        end
+    end
+
+    for _, kind in ipairs(KINDS) do
+        it("of a " .. kind .. " finds what a loop finds", function()
+            for round = 1, rounds do
+                local text = bytes(length())
+                local set = bytes(random(4) == 1 and random(300) - 1
+                    or random(5) - 1)
+                if random(3) == 1 then
+                    text = text:gsub(".", function(c)
+                        return not set:find(c, 1, true) and c or nil
+                    end)
+                end
+                local init = random(3) > 1 and some_position(#text) or nil
+                local x, source = makers[kind](text), some_data(set)
+                check(round, x:find_any(source, init),
+                    found(text, set, init or 1))
+                release(x)
+                release(source)
+            end
+        end)
+    end
+
+    it("finds each byte, at each place", function()
+        for byte = 0, 255 do
+            local c = string.char(byte)
+            local other = string.char((byte + 1) % 256)
+            local x = pool:writer():put(other:rep(70), c)
+            assert.equal(71, x:find_any(c))
+            assert.equal(71, x:find_any(c .. c, -1))
+            assert.is_nil(x:find_any(c, 72))
+            assert.equal(1, x:find_any(c .. other))
+            assert.equal(70, x:find_any(x, 70))
+            x:release()
+        end
+    end)
+
+    it("finds nothing where there is nothing", function()
+        local x = pool:writer()
+        assert.is_nil(x:find_any "abc")
+        assert.is_nil(x:find_any(x))
+        x:put "abc"
+        assert.is_nil(x:find_any "")
+        for _, init in ipairs { 4, 5, 2 ^ 53, 2 ^ 63, 1e300, helper.inf } do
+            assert.is_nil(x:find_any("abc", init))
+        end
+        assert.equal(1, x:find_any("abc", -helper.inf))
+        assert.equal(2, x:find_any(123 .. "b", 2LL))
+        x:release()
+    end)
+
+    it("refuses what is no data and no position", function()
+        for _, kind in ipairs(KINDS) do
+            local x = makers[kind] "text"
+            refuses(x, "find_any", 1, "got nil")
+            refuses(x, "find_any", 1, "got table", {})
+            refuses(x, "find_any", 2, "got 1.5", "t", 1.5)
+            refuses(x, "find_any", 2, "got nan", "t", helper.nan)
+            refuses(x, "find_any", 2, "got string", "t", "1")
+            x:release()
+            helper.raises(function() x:find_any "t" end, "attempt to use a")
+        end
+    end)
+end)

@@ -17,6 +17,7 @@ local range, word = check.range, check.word
 local view, data = object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, find_plain = calls.find, calls.find_plain
+local find_any = calls.find_any
 local crc32, adler32 = calls.crc32, calls.adler32
 
 local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
@@ -163,6 +164,24 @@ function readers.find(self, needle, init, plain)
         return no_hit(self, needle, init, plain, hit)
     end
     return i + hit, i + hit + n - 1
+end
+
+local function no_byte(self, bytes, init, hit)
+    if hit == -ESTALE then
+        return readers.find_any(self, bytes, init)
+    end
+    return nil
+end
+
+function readers.find_any(self, bytes, init)
+    local _, len, o, epoch = view(self, "find_any")
+    local text, n, p, p_epoch = data(bytes, "find_any", 1)
+    local i = min(range(init, -1, len, "find_any", 2), len + 1)
+    local hit = find_any(o, epoch, i - 1, p, p_epoch or 0, text, n)
+    if hit < 0 then
+        return no_byte(self, bytes, init, hit)
+    end
+    return i + hit
 end
 
 -- Negative, zero or positive as a sorts before, with or after b. With `equal`,

@@ -173,6 +173,12 @@ function reader:byte(i, j) end
 ---@return integer? last
 function reader:find(needle, init, plain) end
 
+---Where the first byte at or after `init` is that is one of `bytes`.
+---@param bytes bufpool.Data
+---@param init? bufpool.Integer
+---@return integer? position
+function reader:find_any(bytes, init) end
+
 ---@param other bufpool.Data
 ---@return boolean
 function reader:equals(other) end

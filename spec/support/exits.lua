@@ -185,6 +185,11 @@ local methods = {
         function(x) return x:find "\221" == nil end,
         function(x) return x:find(source) == 1 end,
         function(x, k) return x:find(frozen_source, k % 3 + 1) ~= 0 end },
+    find_any = { function(x, k) return x:find_any("ABC", k % 50 + 1)
+            == k % 50 + 1 end,
+        function(x) return x:find_any "\221" == nil end,
+        function(x) return x:find_any(source) == 1 end,
+        function(x) return x:find_any(frozen_source, 9) == 9 end },
     equals = { function(x) return x:equals(text) end,
         function(x) return x:equals(source) end,
         function(x) return source:equals(x) end },

@@ -364,6 +364,20 @@ local a, z = $x:find(s, %s, true)
 local c, d = find($y, s, %s, true)
 eq(a, c, "find, first") eq(z, d, "find, last")]]):format(needle, init, init)
 end, 2)
+add("x", "find_any", function()
+    local set = pick(piece(int(0, 4)), "sub($y, 3, 4)", "sub($y, -4, -2)",
+        '"\\0xyz"', "$n")
+    return ([[
+local s, i, want = %s, %s, nil
+for n = clamp(i, -1, #$y), #$y do
+    if string_find(s, sub($y, n, n), 1, true) then
+        want = n
+        break
+    end
+end
+eq($x:find_any(%s, i), want, "find_any")]]):format(set, int(-20, 30),
+        set == "$n" and "$o" or "s")
+end, 2)
 add("x", "equals equals_ct", function()
     local name = pick("equals", "equals_ct")
     return pick('eq($x:%s($y), true, "%s")',

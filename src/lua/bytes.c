@@ -368,6 +368,24 @@ bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
 	return bp_bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
 }
 
+double
+bp_bytes_find_any(const void *o, int32_t epoch, size_t i, const void *source,
+		  int32_t source_epoch, const void *from, size_t n)
+{
+	const uint8_t *p, *set = from;
+	bool wanted[UINT8_MAX + 1] = { false };
+
+	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
+		return -ESTALE;
+	p = bytes_start(o);
+	for (size_t k = 0; k < n; k++)
+		wanted[set[k]] = true;
+	for (size_t k = i; k < bytes_length(o); k++)
+		if (wanted[p[k]])
+			return (double)(k - i);
+	return -1;
+}
+
 int
 bp_bytes_free(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box)
 {

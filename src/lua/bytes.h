@@ -94,6 +94,9 @@ double bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
 double bp_bytes_find_plain(const void *o, int32_t epoch, size_t i,
 			   const void *source, int32_t source_epoch,
 			   const void *from, size_t n);
+double bp_bytes_find_any(const void *o, int32_t epoch, size_t i,
+			 const void *source, int32_t source_epoch,
+			 const void *from, size_t n);
 int bp_bytes_free(struct bufpool_buf *b, int32_t epoch,
 		  struct bufpool_box *box);
 int bp_bytes_wipe(struct bufpool_buf *b, int32_t epoch);

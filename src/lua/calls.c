@@ -25,6 +25,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.equal_ct = bp_bytes_equal_ct,
 	.find = bp_bytes_find,
 	.find_plain = bp_bytes_find_plain,
+	.find_any = bp_bytes_find_any,
 	.crc32 = bp_checksum_crc32,
 	.adler32 = bp_checksum_adler32,
 	.read = bp_file_read,

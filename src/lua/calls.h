@@ -25,11 +25,12 @@
  * into the buffer's own memory, and they return EFAULT when n bytes go past its
  * end. append_range grows, and appends the buffer's own bytes; where these
  * reach past the end, they are what it has just appended. compare returns -1, 0
- * or 1, and equal_ct 0 or 1. find and find_plain return how far from i it is,
- * -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the characters of a
- * pattern. crc32 and adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is
- * the checksum of the bytes before these. read and fread make bytes that have
- * come past the end part of the contents.
+ * or 1, and equal_ct 0 or 1. find, find_plain and find_any return how far from
+ * i it is, -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the
+ * characters of a pattern; find_any looks for one of the n bytes. crc32 and
+ * adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is the checksum of the
+ * bytes before these. read and fread make bytes that have come past the end
+ * part of the contents.
  *
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
@@ -88,6 +89,9 @@ struct bufpool_calls {
 	double (*const find_plain)(const void *o, int32_t epoch, size_t i,
 				   const void *source, int32_t source_epoch,
 				   const void *from, size_t n);
+	double (*const find_any)(const void *o, int32_t epoch, size_t i,
+				 const void *source, int32_t source_epoch,
+				 const void *from, size_t n);
 	double (*const crc32)(const void *o, int32_t epoch, size_t i, size_t n,
 			      int32_t before);
 	double (*const adler32)(const void *o, int32_t epoch, size_t i,

@@ -111,6 +111,27 @@ plain_find(lua_State *L)
 }
 
 static int
+plain_find_any(lua_State *L)
+{
+	const char *set;
+	struct self self;
+	size_t i = 1, n;
+	double hit;
+
+	if (!self_readable(L, &self) || lua_type(L, 2) != LUA_TSTRING ||
+	    (!lua_isnoneornil(L, 3) &&
+	     (i = self_position(L, 3, self.len, 0)) == 0))
+		return bp_self_in_lua(L);
+	set = lua_tolstring(L, 2, &n);
+	hit = bp_bytes_find_any(self.o, self.epoch, i - 1, NULL, 0, set, n);
+	if (hit < 0)
+		lua_pushnil(L);
+	else
+		lua_pushnumber(L, (double)i + hit);
+	return 1;
+}
+
+static int
 plain_setbyte(lua_State *L)
 {
 	struct self self;
@@ -281,6 +302,7 @@ static const luaL_Reg plain[] = {
 	{ "sub", plain_sub },
 	{ "byte", plain_byte },
 	{ "find", plain_find },
+	{ "find_any", plain_find_any },
 	{ "setbyte", plain_setbyte },
 	{ "write", plain_write },
 	{ "put", plain_put },
