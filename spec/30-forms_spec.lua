@@ -77,6 +77,9 @@ local function value()
     return v
 end
 
+-- In place of this argument comes the object itself.
+local SELF = {}
+
 -- By method: where its Lua form is, plain arguments, and other ones.
 local methods = {}
 local function method(name, from, plain, other)
@@ -115,6 +118,16 @@ method("put", buffer, function()
     end
     return unpack(values)
 end, function() return value(), pick { value(), pick(odd) } end)
+method("put_range", buffer, function(len)
+    if random(2) == 1 then
+        return text(), random(-9, 9), pick { nil, random(-9, 70) }
+    elseif len == 0 then
+        return SELF
+    end
+    local i = random(len)
+    return SELF, pick { i, i - len - 1 }, pick { nil, i + random(0, 5000) }
+end, function(len) return pick { SELF, text(), 7, {}, makers.frozen(text()) },
+    any_position(len), pick { nil, random(-len - 3, len + 3), 0.5, "7" } end)
 method("skip", buffer, function(len) return random(0, len + 2) end,
     function() return pick(odd) end)
 method("reset", buffer, function() end, function() return pick(odd) end)
@@ -176,8 +189,10 @@ local function compare(class, name, plain, arguments)
     local zeros = pick { 0, random(0, 300) }
     local a, b = makers[class](source, zeros), makers[class](source, zeros)
     local list = { arguments(#source + zeros) }
-    local n = table.maxn(list)
+    local n, itself = table.maxn(list), rawequal(list[1], SELF)
+    list[1] = not itself and list[1] or a
     local got = run(plain, a, unpack(list, 1, n))
+    list[1] = not itself and list[1] or b
     local wanted = run(methods[name].from[name], b, unpack(list, 1, n))
     local about = { name, class, source, unpack(list, 1, n) }
     for k = 1, n + 3 do

@@ -213,6 +213,48 @@ plain_put(lua_State *L)
 	return self_return(L);
 }
 
+/* Whether what bp_self_bound takes has no fraction. */
+static bool
+is_whole(lua_State *L, int index)
+{
+	double n = self_number(L, index);
+
+	return lua_isnoneornil(L, index) || n == floor(n);
+}
+
+/* Of strings, and of the buffer itself. */
+static int
+plain_put_range(lua_State *L)
+{
+	bool own = lua_rawequal(L, 1, 2);
+	const char *text = NULL;
+	struct self self;
+	double i, j;
+	size_t len;
+	int error = 0;
+
+	if (!self_buffer(L, &self) || (!own && lua_type(L, 2) != LUA_TSTRING))
+		return bp_self_in_lua(L);
+	len = self.len;
+	if (!own)
+		text = lua_tolstring(L, 2, &len);
+	if (!is_whole(L, 3) || !bp_self_bound(L, 3, 1, len, &i) ||
+	    !is_whole(L, 4) || !bp_self_bound(L, 4, -1, len, &j))
+		return bp_self_in_lua(L);
+	i = i < 1 ? 1 : i;
+	if (!own && j > (double)len)
+		j = (double)len;
+	if (own && i <= j)
+		error = i > (double)len ? EINVAL : bp_bytes_append_range(
+			self.b, self.epoch, self.box, (size_t)i - 1,
+			(size_t)(j - i) + 1);
+	else if (i <= j)
+		error = bp_bytes_append(self.b, self.epoch, self.box,
+					text + ((size_t)i - 1),
+					(size_t)(j - i) + 1, NULL, 0);
+	return error != 0 ? bp_self_in_lua(L) : self_return(L);
+}
+
 static int
 plain_skip(lua_State *L)
 {
@@ -306,6 +348,7 @@ static const luaL_Reg plain[] = {
 	{ "setbyte", plain_setbyte },
 	{ "write", plain_write },
 	{ "put", plain_put },
+	{ "put_range", plain_put_range },
 	{ "skip", plain_skip },
 	{ "reset", plain_reset },
 	{ "get", plain_get },
