@@ -599,7 +599,7 @@ describe("beside string.buffer", function()
 
     -- What both do, at random; contents compared after every step.
     it("does the same in ten thousand random steps", function()
-        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+        local seed = tonumber(os.getenv "SEED") or os.time()
         math.randomseed(seed)
         local random = math.random
         local function text()

@@ -1,5 +1,5 @@
 -- Random operations on buffers and frozen objects do what a slow model in plain
--- Lua strings does. BUFPOOL_SEED repeats a run, BUFPOOL_STEPS sets its length.
+-- Lua strings does. SEED repeats a run, BUFPOOL_STEPS sets its length.
 local bit = require "bit"
 local bufpool = require "bufpool"
 local ffi = require "ffi"
@@ -400,7 +400,7 @@ end
 
 describe("random operations", function()
     it("do what they do to strings", function()
-        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+        local seed = tonumber(os.getenv "SEED") or os.time()
         local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
         io.write("seed ", seed, "\n")
         math.randomseed(seed)

@@ -1,5 +1,5 @@
 -- Typed access against a slow model: a table of bytes, and arithmetic.
--- BUFPOOL_SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
+-- SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
 
 local bufpool = require "bufpool"
 local ffi = require "ffi"
@@ -379,7 +379,7 @@ describe("typed access", function()
     end)
 
     it("of all widths, mixed on trace, does what a slow model does", function()
-        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+        local seed = tonumber(os.getenv "SEED") or os.time()
         local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
         io.write("seed ", seed, "\n")
         math.randomseed(seed)

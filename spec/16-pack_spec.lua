@@ -1,6 +1,6 @@
 -- pack and unpack against a real Lua 5.3, on generated cases, and on traces
 -- against the interpreter.
--- BUFPOOL_SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
+-- SEED repeats a run, BUFPOOL_STEPS makes it shorter or longer.
 
 local bufpool = require "bufpool"
 local ffi = require "ffi"
@@ -226,7 +226,7 @@ end
 describe("pack", function()
     local pool
 
-    local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+    local seed = tonumber(os.getenv "SEED") or os.time()
     local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
 
     setup(function()

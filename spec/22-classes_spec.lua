@@ -54,7 +54,7 @@ describe("classes", function()
     end)
 
     it("hold what an oracle says, for any of them", function()
-        local seed = tonumber(os.getenv "BUFPOOL_SEED") or os.time()
+        local seed = tonumber(os.getenv "SEED") or os.time()
         math.randomseed(seed)
         for _ = 1, 50 do
             local classes, seen = {}, {}
