@@ -82,10 +82,10 @@ local LEAST = 4096
 -- From so many bytes on, wiping them costs more than asking for a file's size.
 local FAR = 65536
 
--- What to ask for where there is room for n bytes. What is asked for is wiped
--- later, so this is what a file still has, and up to LEAST bytes more: the C
--- library reads whole blocks straight into our memory. (A file that grows just
--- now has more, for the next call.)
+-- How many bytes to ask for where there is room for n: the rest of the file and
+-- up to LEAST bytes more, because all that is asked for is wiped later. The
+-- extra is for the C library, which reads whole blocks straight into our
+-- memory. (If the file grows meanwhile, the next call reads that.)
 local function wanted(file, n)
     if n <= FAR then
         return n

@@ -127,8 +127,9 @@ local function length(v, arg)
     return n
 end
 
--- `again` begins anew. In the copy that programs call it is a second copy: what
--- calls itself LuaJIT takes for a loop, which does not fit into another one.
+-- `again` begins anew. The copy that programs call has a second copy as its
+-- `again`, because LuaJIT takes a function that calls itself for a loop, which
+-- does not fit into another loop.
 local TEMPLATE = [[
 local e, again = ...
 local at, n, values = e.at, e.n, e.values

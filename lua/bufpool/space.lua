@@ -38,8 +38,8 @@ end
 
 local charged = space.charged
 
--- Raises that there are no n bytes, unless the collector has not run yet for
--- them: what is garbage may be what memory lacks. Then it runs.
+-- Runs the collector for n bytes, because garbage buffers may hold the memory.
+-- Raises that memory is short when a run is not worth it or was made before.
 -- `number` is that of the descriptor; `collected`, whether the collector ran.
 function space.collect_or_raise(number, errno, n, name, collected)
     if collected or not core.reclaim(number, n) then

@@ -189,8 +189,8 @@ bp_bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
 	return 0;
 }
 
-/* How many bytes there are from `from` to the end of b's own memory; 0 when it
- * does not point in there. */
+/* The number of bytes from `from` to the end of b's own memory; 0 when `from`
+ * points elsewhere. */
 static size_t
 bytes_own(const struct bufpool_buf *b, const void *from)
 {
@@ -200,8 +200,8 @@ bytes_own(const struct bufpool_buf *b, const void *from)
 	return at >= base && at - base < size ? size - (at - base) : 0;
 }
 
-/* What is replaced need not move, so memory that is large enough is used from
- * its start. That also keeps a pointer into it good. */
+/* Old contents need not move, so memory that is large enough is reused from its
+ * start. A pointer into that memory then stays valid. */
 int
 bp_bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		const void *from, size_t n, const void *source,
@@ -230,8 +230,7 @@ bp_bytes_assign(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	return 0;
 }
 
-/* Growth moves what lies in b's own memory, or wipes it, so it is copied
- * before. */
+/* Copies the source first, because growth moves or wipes b's own memory. */
 static int
 append_own(struct bufpool_buf *b, struct bufpool_box *box, const void *from,
 	   size_t n)
@@ -275,8 +274,8 @@ bp_bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	return 0;
 }
 
-/* What has been appended is read again: each step copies all from `from` on, or
- * what is left. */
+/* Each step copies all bytes from `from` to the end, at most the rest of the
+ * count, because bytes that were just appended are a source too. */
 int
 bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 		      struct bufpool_box *box, size_t i, size_t n)

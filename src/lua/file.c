@@ -4,8 +4,8 @@
 
 #include "file.h"
 
-/* Before bytes are read to [i, i + n) of the buffer. A read that failed may
- * have written, so the mark stays where this raises it to. */
+/* Called before bytes are read to [i, i + n) of the buffer. The mark stays
+ * raised when the read fails, because a failed read may have written. */
 static void *
 file_prepare(struct bufpool_buf *b, size_t i, size_t n)
 {
@@ -37,8 +37,8 @@ bp_file_read(struct bufpool_buf *b, int32_t epoch, int fd, size_t i, size_t n)
 	return got < 0 ? -errno : file_received(b, i, (size_t)got);
 }
 
-/* What a call has failed of that only ferror tells of: musl sets no errno where
- * a file is not open for it. */
+/* The errno of a failure that only ferror reports, because musl sets no errno
+ * where a file is not open for reading or writing. */
 static double
 file_failure(int error)
 {

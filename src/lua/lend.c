@@ -25,8 +25,7 @@ bp_lend_frozen(struct bufpool_frozen_box *box, int32_t epoch,
 	return 0;
 }
 
-/* The buffer may be out of a pool that is closed, and closing leaves what is
- * out usable. */
+/* The pool may be closed, because buffers that are out stay usable then. */
 int
 bp_lend_copy(struct bufpool_buf *b, int32_t epoch, struct bufpool_piece *to)
 {

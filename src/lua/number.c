@@ -5,8 +5,8 @@
 #include "number.h"
 
 #define DIGITS 14
-#define LEAST 1e-4	/* what is smaller has an exponent in its text */
-#define END 1e14	/* and so has what is not smaller than this */
+#define LEAST 1e-4	/* smaller numbers have an exponent in their text */
+#define END 1e14	/* numbers from here on have one, too */
 
 /* All are exact. */
 static const double tens[] = {

@@ -213,7 +213,7 @@ plain_put(lua_State *L)
 	return self_return(L);
 }
 
-/* Whether what bp_self_bound takes has no fraction. */
+/* True for a bound, as bp_self_bound takes it, that has no fraction. */
 static bool
 is_whole(lua_State *L, int index)
 {
@@ -382,7 +382,7 @@ kind_of(const char *name)
 		(order[0] == 'b' ? KIND_BIG : 0);
 }
 
-/* Whether `name` is what the list calls `listed`. */
+/* True if `listed` stands for `name`. */
 static bool
 is_listed(const char *name, int kind, const char *listed)
 {

@@ -176,8 +176,8 @@ bufpool_lua_check_frozen(lua_State *L, int index)
 	return frozen;
 }
 
-/* The box at `index` has been checked. Where this raises, the box still owns
- * what it did. */
+/* Takes ownership from the box at `index`, which has been checked. When this
+ * raises, the box still owns its pool or buffer. */
 static void
 take_kind(lua_State *L, int index)
 {

@@ -19,8 +19,8 @@ struct cleanup {
 typedef int cleanup_fn(void *request, void (*handler)(void *), void *data);
 typedef struct cleanup *cleanup_add_fn(void *request, size_t size);
 
-/* Looked for each time: nginx may have other modules after a reload, while this
- * code stays. */
+/* Looks the functions up each time, because nginx may have other modules after
+ * a reload while this code stays. */
 static int
 scope_enroll(void *request, int late, void *list)
 {
@@ -68,7 +68,7 @@ bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 	return list;
 }
 
-/* By memcpy, whatever whoever forges handles has done to the list. */
+/* By memcpy, because a forged handle may have misaligned the list. */
 static uint64_t
 scope_entry(const struct bufpool_buf *list, size_t at)
 {
@@ -113,8 +113,8 @@ has_room(const struct bufpool_buf *list)
 	return list->capacity >= list->len + sizeof(uint64_t);
 }
 
-/* Room for one more. A list that is half full after it was swept grows, so that
- * the sweeps cost a bounded time per handle. */
+/* Makes room for one handle. The list grows if it is half full after a sweep,
+ * so that sweeps cost O(1) time per handle. */
 static bool
 scope_make_room(struct bufpool_buf *list)
 {

@@ -28,8 +28,8 @@ sink_expect(struct bufpool_sink *s, size_t n)
 		return;
 	if (n > sink_room(s, b))
 		n = sink_room(s, b);
-	/* A header may promise more than ever comes: what there is no memory
-	 * for is told when it comes. */
+	/* Failure is ignored, because a header may promise more bytes than
+	 * ever come; sink_put reports those that find no memory. */
 	if (b->capacity - b->len < n)
 		bp_grow_to(b, b->len + n);
 }
@@ -46,8 +46,8 @@ sink_append(struct bufpool_buf *b, const uint8_t *at, size_t n)
 	return 0;
 }
 
-/* Once a byte is missing, none that follows is kept: so what is kept is the
- * beginning of what was put. */
+/* Keeps nothing after a missing byte, because the buffer must hold the
+ * beginning of the response. */
 static void
 sink_put(struct bufpool_sink *s, const uint8_t *at, size_t n)
 {
