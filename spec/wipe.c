@@ -251,6 +251,17 @@ a_promise_covers_the_last_access_only(void **state)
 	b = bufpool_checkout(p, 4096);
 	assert_all_zero(b);
 	bufpool_release(b);
+
+	/* What is reserved lies behind the contents, and where all of these are
+	 * consumed, the contents begin at the start of the memory again. */
+	b = bufpool_checkout(p, 1000);
+	memset(bufpool_reserve(b, 500), 'S', 500);
+	assert_int_equal(bufpool_skip(b, 1000), 0);
+	bufpool_wrote(b, 500);
+	bufpool_release(b);
+	b = bufpool_checkout(p, 4096);
+	assert_all_zero(b);
+	bufpool_release(b);
 	bufpool_destroy(p);
 }
 

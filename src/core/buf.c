@@ -190,9 +190,6 @@ bp_buf_compact(struct bufpool_buf *b)
 {
 	memmove(b->base, b->at, b->len);
 	buf_rewind(b);
-	/* Where the contents were is dirty, too, and a promise for the pointer
-	 * to that place says nothing of this one. */
-	b->told = b->mark;
 	buf_changed(b);
 }
 

@@ -105,7 +105,9 @@ buf_size(const struct bufpool_buf *b)
 }
 
 /* Moves `at` back to the start of the memory, but not the contents. So the
- * buffer must have no contents, or the caller moves them. */
+ * buffer must have no contents, or the caller moves them. A promise counts from
+ * `at`, so one about what was written before the move says nothing of where
+ * that lies now: `told` keeps all that is dirty. */
 static inline void
 buf_rewind(struct bufpool_buf *b)
 {
@@ -114,7 +116,7 @@ buf_rewind(struct bufpool_buf *b)
 	b->at = b->base;
 	b->capacity += head;
 	b->mark += head;
-	b->told += head;
+	b->told = b->mark;
 	b->granted = b->consumed = 0;
 }
 
