@@ -510,6 +510,22 @@ function R.shortage()
     return message .. "\n" .. no_list .. "\n" .. exhausted
 end
 
+-- All of the pool is garbage when it is to give a list, and then a buffer.
+function R.garbage()
+    local pool = small(8)
+    collectgarbage "restart"
+    for _ = 1, 8 do
+        assert(pool:checkout(1))
+    end
+    local s = scope(pool)
+    while s and pool:try_checkout(1) do end
+    local h = s and s:checkout(1)
+    collectgarbage "stop"
+    assert(s, "no list")
+    assert(h, "no buffer")
+    return "yes"
+end
+
 -- The list of the request is a small pool's, and cannot grow.
 function R.full_list()
     local per = ONE / 8
@@ -724,6 +740,11 @@ local function rules(modules)
     it("returns nil and a message when memory is short", function()
         says("/shortage", "max_bytes of the pool reached (1 bytes",
             "max_bytes of the pool reached (0 bytes", "exhausted")
+        home()
+    end)
+
+    it("collects garbage before it says that memory is short", function()
+        says("/garbage", "yes")
         home()
     end)
 

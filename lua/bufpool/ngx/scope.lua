@@ -75,39 +75,46 @@ local function remember(request, list)
     lists[key] = list
 end
 
--- Before it fails, the collector may run once: what is garbage may be what
--- memory lacks.
-local function fail(state, name, n, collected)
+-- Raises what C refused, or returns what it lacked.
+local function message(state, name, n)
     local errno = state.box.error
     if errno == C.ESTALE then
         object.reject(state.pool, name, "pool")
     elseif errno == C.ECANCELED then
         raise("attempt to use a scope after its request ended")
     elseif errno == C.EAGAIN then
-        return nil, "exhausted"
+        return "exhausted"
     elseif errno == C.ENOTSUP then
         raise(format("bad call of '%s' (in %s_by_lua, where a request has no "
             .. "end that bufpool could learn of without "
             .. "ngx_http_bufpool_module)", name, ngx.get_phase()))
-    elseif not collected and core.reclaim(state.pool, n) then
-        return true
     end
-    return nil, failure.shortage(errno, n)
+    return failure.shortage(errno, n)
 end
 
--- A new list for the request of the state; or nil and a message.
-local function open_list(state, name, collected)
+-- What `attempt` returns; or nil and a message. Before it fails, the collector
+-- may run once: what is garbage may be what memory lacks.
+local function obtain(attempt, state, name, n, kind, alignment, collected)
+    local got = attempt(state, n, kind, alignment)
+    if got ~= nil then
+        return got
+    end
+    local why = message(state, name, n)
+    if collected or why == "exhausted" or not core.reclaim(state.pool, n) then
+        return nil, why
+    end
+    return obtain(attempt, state, name, n, kind, alignment, true)
+end
+
+-- A new list for the request of the state, or nil.
+local function open_list(state)
     local list = open(state.box, state.request, ngx.get_phase() == "log")
-    if list ~= nil then
-        remember(state.request, list)
-        state.list = list
-        return list
+    if list == nil then
+        return nil
     end
-    local again, message = fail(state, name, 0, collected)
-    if again then
-        return open_list(state, name, true)
-    end
-    return nil, message
+    remember(state.request, list)
+    state.list = list
+    return list
 end
 
 -- What a scope is made of; or nil and a message.
@@ -125,9 +132,9 @@ local function new_state(pool, name)
         of_subrequest = is_subrequest() }
     state.list = lists[tonumber(cast(uintptr_t, request))]
     if not (state.list and alive(state.list)) then
-        local list, message = open_list(state, name)
+        local list, why = obtain(open_list, state, name, 0)
         if not list then
-            return nil, message
+            return nil, why
         end
     end
     return state
@@ -143,24 +150,19 @@ local function check_request(state)
     end
 end
 
--- A list that cannot grow stays as it is, and another one follows.
-local function take(state, name, n, kind, alignment, collected, renewed)
+-- A handle, or nil. A list that cannot grow stays as it is, and another one
+-- follows.
+local function borrow_once(state, n, kind, alignment)
     check_request(state)
     local h = borrow(state.box, state.list, n, alignment, kind)
-    if h ~= nil then
-        return h
-    elseif state.box.error == C.ENOBUFS and not renewed then
-        local list, message = open_list(state, name)
-        if not list then
-            return nil, message
-        end
-        return take(state, name, n, kind, alignment, collected, true)
+    if h == nil and state.box.error == C.ENOBUFS and open_list(state) then
+        return borrow(state.box, state.list, n, alignment, kind)
     end
-    local again, message = fail(state, name, n, collected)
-    if again then
-        return take(state, name, n, kind, alignment, true, renewed)
-    end
-    return nil, message
+    return h
+end
+
+local function take(state, name, n, kind, alignment)
+    return obtain(borrow_once, state, name, n, kind, alignment)
 end
 
 local function state_of(self, name)
@@ -226,9 +228,9 @@ end
 local function call_with(state, arg, n, fn, ...)
     n = check.size(n, "with", arg)
     check.callable(fn, "with", arg + 1)
-    local h, message = take(state, "with", n, FULL, 0)
+    local h, why = take(state, "with", n, FULL, 0)
     if not h then
-        return nil, message
+        return nil, why
     end
     return finish(h, "handle", pcall(fn, h, ...))
 end
@@ -244,9 +246,9 @@ function meta.__newindex()
 end
 
 local function new(pool)
-    local state, message = new_state(pool, "scope")
+    local state, why = new_state(pool, "scope")
     if not state then
-        return nil, message
+        return nil, why
     end
     local self = setmetatable({}, meta)
     states[self] = state
@@ -254,9 +256,9 @@ local function new(pool)
 end
 
 local function with(pool, n, fn, ...)
-    local state, message = new_state(pool, "with")
+    local state, why = new_state(pool, "with")
     if not state then
-        return nil, message
+        return nil, why
     end
     return call_with(state, 2, n, fn, ...)
 end
