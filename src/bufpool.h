@@ -48,11 +48,12 @@
  *   has exited, otherwise when it next spills, refills, flushes or exits.
  *
  * SANDBOXES. A seccomp filter may come before or after this library, and may
- * refuse mbind, move_pages, getcpu, madvise and membarrier with an error. From
- * the moment when membarrier is refused, a thread's cached buffers cannot be
- * taken from it: trim, close and a checkout that would fail pass them by, and
- * they come back when that thread spills, flushes, exits, or next uses the
- * closed pool.
+ * refuse mbind, move_pages, getcpu, madvise and membarrier with an error. Where
+ * membarrier is refused when the library is loaded, checkouts and releases are
+ * slower, and nothing is lost. From the moment when it is refused later, a
+ * thread's cached buffers cannot be taken from it: trim, close and a checkout
+ * that would fail pass them by, and they come back when that thread spills,
+ * flushes, exits, or next uses the closed pool.
  *
  * LOCKED MEMORY (mlockall). The system does not take locked pages back. They
  * stay counted as committed, and wait for the next buffer of their class. So do

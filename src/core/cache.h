@@ -46,6 +46,12 @@
  * claim succeeds from then on: what a thread has cached is that thread's alone,
  * until it spills, flushes or exits.
  *
+ * Both ways of doing without membarrier are needed. Without the second, a
+ * claimer would enter a shelf whose owner, which still runs without fences, may
+ * be inside. Without the first, memory that an idle thread has cached could
+ * never be had where the kernel has no membarrier: a pool would fail at
+ * max_bytes while its buffers lie on shelves.
+ *
  * CLOSED and RETIRED in the gate call for the shelf to be emptied: into the
  * system when the pool is closed, into the commons when the owner's thread
  * exits. Whoever is inside finds the bit when it leaves, and empties the shelf:
