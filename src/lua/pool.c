@@ -96,13 +96,31 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	return 1;
 }
 
+/* pool:NAME(n) */
+static inline __attribute__((always_inline)) int
+checkout_sized(lua_State *L, const char *name, int kind)
+{
+	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, name);
+
+	return checkout(L, pool, name, kind, argument_size(L, 2, 1, name), 0);
+}
+
 static int
 pool_checkout(lua_State *L)
 {
-	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "checkout");
+	return checkout_sized(L, "checkout", CHECKOUT_FULL);
+}
 
-	return checkout(L, pool, "checkout", CHECKOUT_FULL,
-			argument_size(L, 2, 1, "checkout"), 0);
+static int
+pool_checkout_zeroed(lua_State *L)
+{
+	return checkout_sized(L, "checkout_zeroed", CHECKOUT_ZEROED);
+}
+
+static int
+pool_try_checkout(lua_State *L)
+{
+	return checkout_sized(L, "try_checkout", CHECKOUT_READY);
 }
 
 /* core.take(pool, n): a buffer, and whether core.guard may be used with it; or
@@ -110,9 +128,8 @@ pool_checkout(lua_State *L)
 static int
 core_take(lua_State *L)
 {
-	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "with");
-	int results = checkout(L, pool, "with", CHECKOUT_FULL,
-			   argument_size(L, 2, 1, "with"), 0);
+	int results = checkout_sized(L, "with", CHECKOUT_FULL);
+
 	if (results > 1)
 		return results;
 	lua_pushboolean(L, bp_guard_allowed(L));
@@ -139,26 +156,6 @@ core_drop(lua_State *L)
 		bufpool_release(box_disown(box));
 	}
 	return 0;
-}
-
-static int
-pool_checkout_zeroed(lua_State *L)
-{
-	struct bufpool_pool_box *pool =
-		argument_self(L, KIND_POOL, "checkout_zeroed");
-
-	return checkout(L, pool, "checkout_zeroed", CHECKOUT_ZEROED,
-			argument_size(L, 2, 1, "checkout_zeroed"), 0);
-}
-
-static int
-pool_try_checkout(lua_State *L)
-{
-	struct bufpool_pool_box *pool =
-		argument_self(L, KIND_POOL, "try_checkout");
-
-	return checkout(L, pool, "try_checkout", CHECKOUT_READY,
-			argument_size(L, 2, 1, "try_checkout"), 0);
 }
 
 static int

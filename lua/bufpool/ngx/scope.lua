@@ -176,20 +176,25 @@ end
 
 local scope = {}
 
+local function sized(self, n, name, kind)
+    local state = state_of(self, name)
+    return take(state, name, check.size(n, name, 1), kind, 0)
+end
+
 function scope.checkout(self, n)
-    local state = state_of(self, "checkout")
-    return take(state, "checkout", check.size(n, "checkout", 1), FULL, 0)
+    return sized(self, n, "checkout", FULL)
 end
 
 function scope.borrow(self, n)
-    local state = state_of(self, "borrow")
-    return take(state, "borrow", check.size(n, "borrow", 1), FULL, 0)
+    return sized(self, n, "borrow", FULL)
 end
 
 function scope.checkout_zeroed(self, n)
-    local state = state_of(self, "checkout_zeroed")
-    n = check.size(n, "checkout_zeroed", 1)
-    return take(state, "checkout_zeroed", n, ZEROED, 0)
+    return sized(self, n, "checkout_zeroed", ZEROED)
+end
+
+function scope.try_checkout(self, n)
+    return sized(self, n, "try_checkout", READY)
 end
 
 function scope.checkout_aligned(self, n, alignment)
@@ -201,12 +206,6 @@ function scope.checkout_aligned(self, n, alignment)
             format("power of two expected, got %.14g", alignment))
     end
     return take(state, "checkout_aligned", n, ALIGNED, alignment)
-end
-
-function scope.try_checkout(self, n)
-    local state = state_of(self, "try_checkout")
-    return take(state, "try_checkout", check.size(n, "try_checkout", 1),
-        READY, 0)
 end
 
 function scope.writer(self, hint)
