@@ -73,36 +73,35 @@ function checks.name(value)
     return value
 end
 
--- By type.
-local types = {}
-
-function types.size(key, value)
+-- The value as a number, if it is a whole one from low to high.
+local function whole(key, value, low, high, expected)
     local n = check.integer(value) or value
-    if type(n) ~= "number" or not (n >= 0 and n < check.SIZE_END)
+    if type(n) ~= "number" or not (n >= low and n <= high)
         or n ~= floor(n) then
-        wrong(key, "size", value)
+        wrong(key, expected or format("integer from %.14g to %.14g", low, high),
+            value)
     end
     return n
 end
 
+-- By type.
+local types = {}
+
+-- SIZE_END - 1024 is the number before SIZE_END.
+function types.size(key, value)
+    return whole(key, value, 0, check.SIZE_END - 1024, "size")
+end
+
 function types.count(key, value)
-    local n = types.size(key, value)
-    if n > limits.COUNT_MAX then
-        wrong(key, format("integer from 0 to %.14g", limits.COUNT_MAX), value)
-    end
-    return n
+    types.size(key, value)
+    return whole(key, value, 0, limits.COUNT_MAX)
 end
 
 function types.node(key, value)
     if value == "local" then
         return limits.NUMA_LOCAL
     end
-    local node = check.integer(value) or value
-    if type(node) ~= "number" or not (node >= 0 and node <= limits.INT_MAX)
-        or node ~= floor(node) then
-        wrong(key, "number of a node or 'local'", value)
-    end
-    return node
+    return whole(key, value, 0, limits.INT_MAX, "number of a node or 'local'")
 end
 
 function types.seconds(key, value)
@@ -128,15 +127,6 @@ for _, setting in ipairs(core.settings) do
     end
 end
 
-local function class_number(key, value, low, high)
-    local n = check.integer(value) or value
-    if type(n) ~= "number" or not (n >= low and n <= high)
-        or n ~= floor(n) then
-        wrong(key, format("integer from %.14g to %.14g", low, high), value)
-    end
-    return n
-end
-
 local function class(value, where)
     if type(value) ~= "table" then
         wrong(where, "table", value)
@@ -147,14 +137,13 @@ local function class(value, where)
                 .. "'count')", tostring(key), where))
         end
     end
-    local size = class_number(where .. ".size", value.size, GRAIN,
-        limits.CLASS_MAX)
+    local size = whole(where .. ".size", value.size, GRAIN, limits.CLASS_MAX)
     if size % GRAIN ~= 0 then
         wrong(where .. ".size", format("multiple of %d", GRAIN), size)
     end
     local count = value.count
     return { size = size, count = type(count) == "nil" and 0
-        or class_number(where .. ".count", count, 0, limits.COUNT_MAX) }
+        or whole(where .. ".count", count, 0, limits.COUNT_MAX) }
 end
 
 function checks.classes(value)
