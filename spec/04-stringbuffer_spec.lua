@@ -250,6 +250,14 @@ describe("reserve and commit", function()
         assert.equal(0, #w)
     end)
 
+    it("commit nothing that was granted before a resize", function()
+        local w = pool:writer():put "0123456789"
+        w:reserve(20)
+        w:resize(5)
+        raises(function() w:commit(20) end, "#1", "'commit'")
+        assert.equal("01234", tostring(w))
+    end)
+
     it("grow where they must", function()
         local w = pool:writer():put "abc"
         local p, n = w:reserve(100000)

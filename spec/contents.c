@@ -178,7 +178,7 @@ wipes_what_was_committed(void **state)
 	assert_int_equal(bufpool_resize(b, 3000), 0);
 	memset(bufpool_data(b), 1, 3000);
 	assert_int_equal(bufpool_resize(b, 0), 0);
-	assert_int_equal(bufpool_commit(b, 10), 0);
+	assert_int_equal(bufpool_commit(b, 10), -1);
 	assert_int_equal(wiped_by_release(p, b), 3000);
 	assert_conserved(p);
 	bufpool_destroy(p);
@@ -217,6 +217,9 @@ refuses_what_cannot_be(void **state)
 	assert_int_equal(bufpool_commit(b, 1), -1);
 	assert_non_null(bufpool_reserve(b, 10));
 	assert_int_equal(bufpool_resize(b, 1000), 0);
+	assert_int_equal(bufpool_commit(b, 1), -1);
+	assert_non_null(bufpool_reserve(b, 10));
+	assert_int_equal(bufpool_resize(b, 999), 0);
 	assert_int_equal(bufpool_commit(b, 1), -1);
 	bufpool_release(b);
 	errno = 0;
