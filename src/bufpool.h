@@ -120,7 +120,9 @@ struct bufpool_config {
 	const struct bufpool_class_config *classes;
 	int prefault;			/* memory has pages when handed out */
 	/* Ask the kernel for huge pages: 2 MiB or more are committed at a time
-	 * for a class, where max_bytes leaves room for that */
+	 * for a class, where max_bytes leaves room for that. What is left
+	 * behind the last buffer of them stays committed until the pool is
+	 * gone, where the size does not divide them. */
 	int huge_pages;
 	/* Bytes above the largest class that are kept for the next checkout;
 	 * 0: none. Default 128 MiB, or 1/8 of the memory limit of the process's
