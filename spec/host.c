@@ -5,6 +5,7 @@
  */
 #include <lauxlib.h>
 #include <lua.h>
+#include <luajit.h>
 #include <lualib.h>
 
 #include "bufpool_lua.h"
@@ -248,6 +249,46 @@ a_failed_push_or_take_loses_nothing(void **state)
 	assert_int_equal(stats_of(pool).checked_out, 0);
 }
 
+static void *
+exhausted(void *ud, void *p, size_t before, size_t n)
+{
+	if (n > before && left-- <= 0)
+		return NULL;
+	return real(ud, p, before, n);
+}
+
+/* fn takes all memory there is, so giving `out` back must not need any. The
+ * module has loaded with the JIT on; off, it keeps LuaJIT's own faults where
+ * memory is short out of here. */
+static void
+scratch_gives_back_when_memory_is_used_up(void **state)
+{
+	static const char hungry[] =
+	    "local pool, chain = ...\n"
+	    "return pool:scratch(function(out)\n"
+	    "    out:put('some')\n"
+	    "    while true do chain = { chain } end\n"
+	    "end)";
+	lua_State *L = open_state();
+	void *ud;
+
+	(void)state;
+	real = lua_getallocf(L, &ud);
+	luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE);
+	for (int i = 0; i < 100; i++) {
+		lua_settop(L, 0);
+		assert_int_equal(luaL_loadstring(L, hungry), 0);
+		bufpool_lua_push_pool(L, bufpool_ref(pool));
+		left = 3000 + i;
+		lua_setallocf(L, exhausted, ud);
+		assert_int_not_equal(lua_pcall(L, 1, 0, 0), 0);
+		lua_setallocf(L, real, ud);
+		assert_string_equal(lua_tostring(L, -1), "not enough memory");
+		assert_int_equal(stats_of(pool).checked_out, 0);
+	}
+	lua_close(L);
+}
+
 int
 main(void)
 {
@@ -256,6 +297,7 @@ main(void)
 		cmocka_unit_test(others_are_refused),
 		cmocka_unit_test(the_collector_feels_what_is_pushed),
 		cmocka_unit_test(a_failed_push_or_take_loses_nothing),
+		cmocka_unit_test(scratch_gives_back_when_memory_is_used_up),
 	};
 
 	return cmocka_run_group_tests_name("host", tests, open_pool,

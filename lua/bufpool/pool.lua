@@ -5,6 +5,7 @@ local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local failure = require "bufpool.failure"
+local fastest = require "bufpool.fastest"
 local object = require "bufpool.object"
 
 local cast = ffi.cast
@@ -56,6 +57,18 @@ function pool.borrow(self, n)
     return take(self, box, check.size(n, "borrow", 1), "borrow")
 end
 
+-- Of C, which needs no memory of the state: fn may have raised for want of it,
+-- and nobody else gives a handle back. A dead one is left alone.
+local drop_handle = fastest("release", function() end, nil, true)
+
+local function finish_scratch(out, ok, ...)
+    if not ok then
+        drop_handle(out)
+        error((...), 0)
+    end
+    return finish(out, "handle", ok, ...)
+end
+
 function pool.scratch(self, fn, ...)
     local box = living(self, "scratch")
     if type(fn) ~= "function" then
@@ -65,7 +78,7 @@ function pool.scratch(self, fn, ...)
     if not out then
         return nil, message
     end
-    return finish(out, "handle", pcall(fn, out, ...))
+    return finish_scratch(out, pcall(fn, out, ...))
 end
 
 local take_scratch, drop = core.scratch, core.drop
