@@ -61,6 +61,7 @@
 #include "core/system.h"
 #include "core/ticket.h"
 #include "core/trim.h"
+#include "support/clock.h"
 
 #define SMALL 100	/* a size for each class, and one above both */
 #define LARGE 5000
@@ -606,7 +607,8 @@ shut(void)
 	bufpool_close(pool);
 }
 
-/* Sets when memory decays next. By the clock, no two runs would be alike. */
+/* Sets when memory decays next. The clock stands still, for no two runs would
+ * be alike by it. */
 static void
 decay_at(int64_t when)
 {
