@@ -262,6 +262,16 @@ a_promise_covers_the_last_access_only(void **state)
 	b = bufpool_checkout(p, 4096);
 	assert_all_zero(b);
 	bufpool_release(b);
+
+	/* What is committed is contents, whatever was promised before. */
+	b = bufpool_checkout(p, 1000);
+	memset(bufpool_reserve(b, 500), 'S', 500);
+	bufpool_wrote(b, 1000);
+	assert_int_equal(bufpool_commit(b, 500), 0);
+	bufpool_release(b);
+	b = bufpool_checkout(p, 4096);
+	assert_all_zero(b);
+	bufpool_release(b);
 	bufpool_destroy(p);
 }
 

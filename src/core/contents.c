@@ -59,6 +59,8 @@ bufpool_commit(struct bufpool_buf *b, size_t n)
 	b->granted = 0;
 	if (b->mark == b->grant)
 		bufpool_wrote(b, b->len);
+	else
+		buf_raise_mark(b, b->len);
 	buf_changed(b);
 	return 0;
 }

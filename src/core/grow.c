@@ -132,8 +132,9 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 
 		memset(b->at + b->len, 0, dirty - b->len);
 	}
+	if (n != b->len)
+		b->granted = 0;
 	b->len = n;
-	b->granted = 0;
 	if (b->raw)
 		buf_raise_mark(b, n);
 	buf_changed(b);
