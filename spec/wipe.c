@@ -205,6 +205,16 @@ wipes_only_what_was_dirtied(void **state)
 	bufpool_destroy(p);
 }
 
+/* Releases b. Whoever has its memory next finds nothing of it. */
+static void
+assert_leaves_nothing(struct bufpool *p, struct bufpool_buf *b)
+{
+	bufpool_release(b);
+	b = bufpool_checkout(p, 4096);
+	assert_all_zero(b);
+	bufpool_release(b);
+}
+
 /* The contents move to the front, and the promise speaks of those. */
 static void
 a_promise_covers_the_last_access_only(void **state)
@@ -221,10 +231,7 @@ a_promise_covers_the_last_access_only(void **state)
 	memmove(data, data + 2990, 10);
 	assert_int_equal(bufpool_resize(b, 10), 0);
 	bufpool_wrote(b, 10);
-	bufpool_release(b);
-	b = bufpool_checkout(p, 4096);
-	assert_all_zero(b);
-	bufpool_release(b);
+	assert_leaves_nothing(p, b);
 
 	/* A loop that reads by one pointer, less the second time: that breaks
 	 * the contract, and leaves nothing behind all the same. */
@@ -234,10 +241,7 @@ a_promise_covers_the_last_access_only(void **state)
 	bufpool_wrote(b, 3000);
 	memset(data, 'S', 10);
 	bufpool_wrote(b, 10);
-	bufpool_release(b);
-	b = bufpool_checkout(p, 4096);
-	assert_all_zero(b);
-	bufpool_release(b);
+	assert_leaves_nothing(p, b);
 
 	/* A second promise about the same pointer counts as well. */
 	b = bufpool_checkout(p, 4096);
@@ -247,10 +251,7 @@ a_promise_covers_the_last_access_only(void **state)
 	data[99] = 1;
 	bufpool_wrote(b, 100);
 	bufpool_wrote(b, SIZE_MAX);
-	bufpool_release(b);
-	b = bufpool_checkout(p, 4096);
-	assert_all_zero(b);
-	bufpool_release(b);
+	assert_leaves_nothing(p, b);
 
 	/* What is reserved lies behind the contents, and where all of these are
 	 * consumed, the contents begin at the start of the memory again. */
@@ -258,20 +259,14 @@ a_promise_covers_the_last_access_only(void **state)
 	memset(bufpool_reserve(b, 500), 'S', 500);
 	assert_int_equal(bufpool_skip(b, 1000), 0);
 	bufpool_wrote(b, 500);
-	bufpool_release(b);
-	b = bufpool_checkout(p, 4096);
-	assert_all_zero(b);
-	bufpool_release(b);
+	assert_leaves_nothing(p, b);
 
 	/* What is committed is contents, whatever was promised before. */
 	b = bufpool_checkout(p, 1000);
 	memset(bufpool_reserve(b, 500), 'S', 500);
 	bufpool_wrote(b, 1000);
 	assert_int_equal(bufpool_commit(b, 500), 0);
-	bufpool_release(b);
-	b = bufpool_checkout(p, 4096);
-	assert_all_zero(b);
-	bufpool_release(b);
+	assert_leaves_nothing(p, b);
 	bufpool_destroy(p);
 }
 

@@ -13,6 +13,7 @@ local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
+local fastest = require "bufpool.fastest"
 local object = require "bufpool.object"
 
 local cast = ffi.cast
@@ -74,4 +75,7 @@ for event, what in pairs {
     end
 end
 
-return { methods = handle, meta = meta }
+-- Releases a handle, unless it is dead.
+local drop = fastest("release", function() end, nil, true)
+
+return { methods = handle, meta = meta, drop = drop }

@@ -256,14 +256,16 @@ function object.data(v, name, arg)
     return view(v, name, arg)
 end
 
--- What `with` does after a protected call: releases x if it is still a `kind`,
--- and passes results and errors on.
-function object.finish(x, kind, ok, ...)
+-- What `with` and `scratch` do after a protected call: release x if it is still
+-- a `kind`, and pass results and errors on. After an error `drop` releases it,
+-- a function of C, because the state may have no memory left for more.
+function object.finish(x, kind, drop, ok, ...)
+    if not ok then
+        drop(x)
+        error((...), 0)
+    end
     if object.type(x) == kind then
         x:release()
-    end
-    if not ok then
-        error((...), 0)
     end
     return ...
 end

@@ -5,7 +5,7 @@ local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
 local failure = require "bufpool.failure"
-local fastest = require "bufpool.fastest"
+local handle = require "bufpool.handle"
 local object = require "bufpool.object"
 
 local cast = ffi.cast
@@ -13,6 +13,7 @@ local error, getmetatable, pcall, type = error, getmetatable, pcall, type
 local finish, reject = object.finish, object.reject
 local POOL, HIGH = core.cookies.pool, core.cookies.high
 local call_borrow = calls.borrow
+local drop, drop_handle = core.drop, handle.drop
 
 local box_t = ffi.typeof("struct bufpool_pool_box *")
 local ESTALE = core.constants.ESTALE
@@ -57,18 +58,6 @@ function pool.borrow(self, n)
     return take(self, box, check.size(n, "borrow", 1), "borrow")
 end
 
--- Of C, which needs no memory of the state: fn may have raised for want of it,
--- and nobody else gives a handle back. A dead one is left alone.
-local drop_handle = fastest("release", function() end, nil, true)
-
-local function finish_scratch(out, ok, ...)
-    if not ok then
-        drop_handle(out)
-        error((...), 0)
-    end
-    return finish(out, "handle", ok, ...)
-end
-
 function pool.scratch(self, fn, ...)
     local box = living(self, "scratch")
     if type(fn) ~= "function" then
@@ -78,10 +67,10 @@ function pool.scratch(self, fn, ...)
     if not out then
         return nil, message
     end
-    return finish_scratch(out, pcall(fn, out, ...))
+    return finish(out, "handle", drop_handle, pcall(fn, out, ...))
 end
 
-local take_scratch, drop = core.scratch, core.drop
+local take_scratch = core.scratch
 
 local function dropped(out, ok, ...)
     drop(out)
@@ -122,7 +111,7 @@ function pool.with(self, n, fn, ...)
     elseif allowed and guard_works then
         return guard(buf, fn, ...)
     end
-    return finish(buf, "buffer", pcall(fn, buf, ...))
+    return finish(buf, "buffer", drop, pcall(fn, buf, ...))
 end
 
 return pool

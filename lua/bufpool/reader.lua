@@ -18,7 +18,6 @@ local view, data = object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, find_plain = calls.find, calls.find_plain
 local find_any = calls.find_any
-local crc32, adler32 = calls.crc32, calls.adler32
 
 local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 
@@ -211,34 +210,30 @@ function readers.equals_ct(self, other)
     return result ~= 0
 end
 
-local function no_sum(name, hit, again, ...)
-    if hit ~= -ESTALE then
+local function no_sum(name, sum, again, ...)
+    if sum ~= -ESTALE then
         raise(format("'%s' needs zlib 1.2.9 or later: libz.so.1 cannot be "
             .. "loaded", name))
     end
     return again(...)
 end
 
-function readers.crc32(self, i, j, before)
-    local _, len, o, epoch = view(self, "crc32")
-    local from, to = range(i, j, len, "crc32", 1)
-    local start = absent(before) and 0 or word(before, "crc32", 3)
-    local sum = crc32(o, epoch, from - 1, max(to - from + 1, 0), start)
-    if sum < 0 then
-        return no_sum("crc32", sum, readers.crc32, self, i, j, before)
+-- The method `name`. The checksum of no bytes is `empty`.
+local function checksum(name, call, empty)
+    local function method(self, i, j, before)
+        local _, len, o, epoch = view(self, name)
+        local from, to = range(i, j, len, name, 1)
+        local start = absent(before) and empty or word(before, name, 3)
+        local sum = call(o, epoch, from - 1, max(to - from + 1, 0), start)
+        if sum < 0 then
+            return no_sum(name, sum, method, self, i, j, before)
+        end
+        return sum
     end
-    return sum
+    return method
 end
 
-function readers.adler32(self, i, j, before)
-    local _, len, o, epoch = view(self, "adler32")
-    local from, to = range(i, j, len, "adler32", 1)
-    local start = absent(before) and 1 or word(before, "adler32", 3)
-    local sum = adler32(o, epoch, from - 1, max(to - from + 1, 0), start)
-    if sum < 0 then
-        return no_sum("adler32", sum, readers.adler32, self, i, j, before)
-    end
-    return sum
-end
+readers.crc32 = checksum("crc32", calls.crc32, 0)
+readers.adler32 = checksum("adler32", calls.adler32, 1)
 
 return { methods = readers, order = order }

@@ -10,6 +10,7 @@ require "bufpool"
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
 local failure = require "bufpool.failure"
+local handle = require "bufpool.handle"
 local object = require "bufpool.object"
 
 local cast, core = ffi.cast, object.core
@@ -17,7 +18,7 @@ local format, frexp = string.format, math.frexp
 local ngx, pairs, pcall = ngx, pairs, pcall
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local raise, bad_argument = check.raise, check.bad_argument
-local identify, finish = object.identify, object.finish
+local identify, finish, drop = object.identify, object.finish, handle.drop
 local open, borrow = calls.scope_open, calls.scope_borrow
 
 local C = core.constants
@@ -231,7 +232,7 @@ local function call_with(state, arg, n, fn, ...)
     if not h then
         return nil, why
     end
-    return finish(h, "handle", pcall(fn, h, ...))
+    return finish(h, "handle", drop, pcall(fn, h, ...))
 end
 
 function scope.with(self, n, fn, ...)
