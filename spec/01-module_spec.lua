@@ -150,6 +150,15 @@ describe("bufpool.type", function()
         assert.equal("frozen", bufpool.type(buf:freeze()))
     end)
 
+    -- getmetatable of a file is nil to the compiler of older LuaJITs.
+    it("knows in compiled code what is not ours", function()
+        for _, x in ipairs { io.stdout, newproxy(true), newproxy(), {}, 1 } do
+            for _ = 1, 1000 do
+                assert(bufpool.type(x) == nil)
+            end
+        end
+    end)
+
     it("says dead for what was released, frozen away or let go", function()
         local pool = bufpool.new()
         local buf, other = pool:checkout(8), pool:checkout(8)

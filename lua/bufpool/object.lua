@@ -112,7 +112,10 @@ local function identify(x)
     if is_handle(x) then
         return "handle", borrowed(x) ~= nil
     end
-    local sentinel = type(x) == "userdata" and SENTINELS[getmetatable(x) or 0]
+    -- What getmetatable gives for a file is no key of a table: LuaJITs before
+    -- 2024 record nil for it, and some die of that while they record.
+    local sentinel = type(x) == "userdata" and getmetatable(x)
+    sentinel = type(sentinel) == "string" and SENTINELS[sentinel]
     if not sentinel then
         return nil
     end
