@@ -26,6 +26,7 @@ struct bufpool {
 	struct bufpool_arena arena;
 	struct large large;
 	char name[BUFPOOL_NAME_MAX];	/* "": unnamed */
+	int64_t ticket_ttl;	/* milliseconds; 0: tickets do not expire */
 	struct bufpool_config config;	/* as read, without name and classes */
 
 	/* away from the hot path */

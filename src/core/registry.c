@@ -244,6 +244,7 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	a->end = end_pool;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;
+	p->ticket_ttl = bp_settings_ticket_ttl(config);
 	p->config = *config;
 	p->config.name = NULL;
 	p->config.classes = NULL;

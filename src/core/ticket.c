@@ -1,7 +1,6 @@
 #include "expiry.h"
 #include "forked.h"
 #include "home.h"
-#include "settings.h"
 #include "system.h"
 #include "table.h"
 #include "ticket.h"
@@ -184,8 +183,8 @@ issue_ticket(struct bufpool_buf *b, uint32_t n, struct ticket_range part,
 	struct entry *e = table_at(&entries, n);
 	struct bufpool *p = pool_of(b);
 	uint64_t ticket = next_number(e, n);
-	int64_t ttl = bp_settings_milliseconds(p->config.ticket_ttl);
-	int64_t expires = ttl ? bp_system_now() + ttl : EXPIRY_NEVER;
+	int64_t expires = p->ticket_ttl ? bp_system_now() + p->ticket_ttl
+					: EXPIRY_NEVER;
 	uint64_t word = atomic_load_explicit(&e->word, memory_order_relaxed);
 
 	e->buf = b;
