@@ -221,6 +221,14 @@ refuses_what_cannot_be(void **state)
 	assert_non_null(bufpool_reserve(b, 10));
 	assert_int_equal(bufpool_resize(b, 999), 0);
 	assert_int_equal(bufpool_commit(b, 1), -1);
+	/* nothing that is consumed changes nothing, of an empty buffer too */
+	for (size_t len = 0; len < 2; len++) {
+		assert_int_equal(bufpool_resize(b, len), 0);
+		memcpy(bufpool_reserve(b, 3), "abc", 3);
+		assert_int_equal(bufpool_skip(b, 0), 0);
+		assert_int_equal(bufpool_commit(b, 3), 0);
+		assert_int_equal(bufpool_len(b), len + 3);
+	}
 	bufpool_release(b);
 	errno = 0;
 	assert_null(bufpool_get(NULL));

@@ -176,6 +176,8 @@ function buffer.xor(self, i, j, key, at)
         bad_argument(3, "xor", "the key is empty")
     elseif first == 0 then
         bad_argument(4, "xor", "position 0 is before the key")
+    elseif first >= 2 ^ 53 then
+        bad_argument(4, "xor", "position above 2^53 - 1")
     elseif xor_range(b, epoch, from - 1, max(to - from + 1, 0), p,
         p_epoch or 0, text, n, first) == ESTALE then
         return buffer.xor(self, i, j, key, at)

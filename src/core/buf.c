@@ -230,7 +230,7 @@ bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 }
 
 /* A buffer that becomes empty is rewound, so that its whole memory can be
- * written again. */
+ * written again. One that was empty stays as it is, with what is reserved. */
 void
 bp_buf_consume(struct bufpool_buf *b, size_t n)
 {
@@ -241,7 +241,7 @@ bp_buf_consume(struct bufpool_buf *b, size_t n)
 	b->mark = b->mark > n ? b->mark - n : 0;
 	b->told = b->told > n ? b->told - n : 0;
 	b->grant = b->grant > n ? b->grant - n : 0;
-	if (b->len == 0)
+	if (b->len == 0 && n > 0)
 		buf_rewind(b);
 	buf_changed(b);
 }
