@@ -55,6 +55,20 @@ describe("scratch", function()
         assert.equal(0, pool:stats().gc_returns)
     end)
 
+    -- With the JIT off `out` is a buffer, which the collector brings home.
+    it("leaves nothing out wherever the stack overflows", function()
+        for slots = 1, 60 do
+            local deep = assert(loadstring(("local pool = ... local function "
+                .. "deep() local _%s = 1 return 1, pool:scratch(deep) end "
+                .. "return deep"):format((", _"):rep(slots))))(pool)
+            local ok, message = pcall(deep)
+            assert.is_false(ok)
+            assert.matches("stack overflow", message)
+        end
+        collectgarbage()
+        assert.equal(0, pool:stats().checked_out)
+    end)
+
     it("gives each call inside another one a buffer of its own", function()
         local function nested(out, depth)
             out:put("(", depth)

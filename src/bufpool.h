@@ -252,7 +252,8 @@ void bufpool_wrote(struct bufpool_buf *, size_t n);
 
 /* Bytes of contents; bytes that they may grow to without moving: those of the
  * class or, above the classes, at most twice what was asked for, rounded up to
- * whole pages, and no more than that where max_bytes is. */
+ * whole pages, and no more than that where max_bytes is. What was consumed and
+ * still lies before the contents counts as asked for. */
 size_t bufpool_len(const struct bufpool_buf *);
 size_t bufpool_capacity(const struct bufpool_buf *);
 
@@ -299,11 +300,11 @@ void bufpool_frozen_unref(struct bufpool_frozen *);
  * which takes nothing but numbers and strings from another. No byte is copied.
  * A ticket is above 0 and below 10^14, so that it is exact as a double and
  * stays so when Lua prints it. It is good once, in this process, until the
- * pool's ticket_ttl has passed; from then on it is refused. What it stands for
- * goes home some at a time, when the process issues or adopts tickets, moves
- * buffers between threads, asks for statistics (1000 then) or calls
- * bufpool_maintain; and all of it when it trims. A process has at most 2^20
- * tickets in transit.
+ * pool's ticket_ttl has passed, to within a tick of the kernel's clock, which
+ * is 10 ms at most; from then on it is refused. What it stands for goes home
+ * some at a time, when the process issues or adopts tickets, moves buffers
+ * between threads, asks for statistics (1000 then) or calls bufpool_maintain;
+ * and all of it when it trims. A process has at most 2^20 tickets in transit.
  *
  * detach consumes the buffer, share the caller's reference. 0 + ENOMEM: nothing
  * is consumed. Detaching what is not checked out aborts with a message.
