@@ -55,6 +55,24 @@ describe("scratch", function()
         assert.equal(0, pool:stats().gc_returns)
     end)
 
+    it("calls whatever can be called", function()
+        local function answer(self, out, v)
+            return self ~= nil and #out, v
+        end
+        local callables = {
+            setmetatable({}, { __call = answer }),
+            require("ffi").metatype("struct { int a; }", { __call = answer })(),
+        }
+        for _, fn in ipairs(callables) do
+            assert.same({ 0, 5 }, { pool:scratch(fn, 5) })
+            assert.same({ 9, 5 }, { pool:with(9, fn, 5) })
+        end
+        local count = require("ffi").new "int"
+        assert.is_false(pcall(pool.scratch, pool, count))
+        assert.is_false(pcall(pool.with, pool, 9, count))
+        collectgarbage()
+    end)
+
     -- With the JIT off `out` is a buffer, which the collector brings home.
     it("leaves nothing out wherever the stack overflows", function()
         for slots = 1, 60 do

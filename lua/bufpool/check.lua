@@ -179,11 +179,12 @@ function check.string_range(i, j, len, name, arg)
     return i, j
 end
 
--- Raises unless f can be called.
+-- Raises unless f can be called. Of cdata only the call itself can tell.
 function check.callable(f, name, arg)
     local kind = type(f)
     local meta = (kind == "table" or kind == "userdata") and check.metatable(f)
-    if kind ~= "function" and not (meta and meta.__call ~= nil) then
+    if kind ~= "function" and kind ~= "cdata"
+        and not (meta and meta.__call ~= nil) then
         bad_argument(arg, name, "function expected, got " .. kind)
     end
 end
