@@ -59,7 +59,8 @@ function pool.borrow(self, n)
 end
 
 -- A frame of 200 slots, more than what comes between a checkout and its release
--- has beside fn. So where the stack is short, it overflows before the checkout.
+-- has beside fn. So where the stack is short, it overflows before the checkout,
+-- except on a trace: LuaJIT drops all calls of a trace whose exit overflows.
 local stack_room = loadstring("return function(never) if never then local _"
     .. (", _"):rep(198) .. " end end", check.chunk "pool")()
 
