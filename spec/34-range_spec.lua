@@ -444,6 +444,54 @@ describe("put_range", function()
     end)
 end)
 
+-- Where the first byte of what is looked for is rare, and where it is frequent,
+-- the search goes another way, and changes over in between.
+describe("find", function()
+    local function letters(n, kinds)
+        local t = {}
+        for k = 1, n do
+            t[k] = string.char(96 + random(kinds))
+        end
+        return table.concat(t)
+    end
+
+    for _, kind in ipairs(KINDS) do
+        it("in a " .. kind .. " finds what string.find finds", function()
+            for round = 1, rounds do
+                local kinds = random(26)
+                local text = letters(length(), kinds) .. letters(length(), 2)
+                local at = random(#text + 1)
+                local needle = text:sub(at, at + random(0, 20))
+                if random(2) == 1 then
+                    needle = needle .. letters(random(2), kinds)
+                end
+                local init = some_position(#text)
+                local x, source = makers[kind](text), some_data(needle)
+                local first, last = x:find(source, init, true)
+                local want, want_last = text:find(needle, init, true)
+                check(round, first, want)
+                check(round, last, want_last)
+                release(x)
+                release(source)
+            end
+        end)
+    end
+
+    it("goes over from one way to the other at any place", function()
+        for gap = 1, 40 do
+            local text = ("a" .. ("x"):rep(gap - 1)):rep(30)
+            local x = pool:writer():put(text, "ab", text)
+            assert.equal(#text + 1, (x:find("ab", 1, true)))
+            assert.equal(#text + 1, (x:find("ab", gap + 1, true)))
+            assert.is_nil(x:find("ab", #text + 2, true))
+            assert.equal(2 * #text + 2 - (gap - 1),
+                (x:find("a" .. ("x"):rep(gap - 1), -gap, true)))
+            assert.is_nil(x:find("a" .. ("x"):rep(gap), -gap, true))
+            x:release()
+        end
+    end)
+end)
+
 describe("find_any", function()
     local function found(text, set, init)
         for k = (clamp(init, -1, #text)), #text do
