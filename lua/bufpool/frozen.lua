@@ -5,7 +5,8 @@ local core = require "bufpool.core"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 
-local view, reject, range = object.view, object.reject, check.range
+local look, view, range = object.look, object.view, check.range
+local reject = object.reject
 local order = reader.order
 local slice = core.frozen.__index.slice
 
@@ -15,7 +16,7 @@ function frozen.slice(self, i, j)
     if object.type(self) ~= "frozen" then
         reject(self, "slice", "frozen")
     end
-    local _, len = view(self, "slice")
+    local len = look(self, "slice")
     i, j = range(i, j, len, "slice", 1)
     if i > j then
         return slice(self, 0, 0)

@@ -16,7 +16,7 @@ local io_type = io.type
 local format = string.format
 local floor, max, min = math.floor, math.max, math.min
 local size, position, range = check.size, check.position, check.range
-local live, view, room = object.live, object.view, space.room
+local live, look, room = object.live, object.look, space.room
 local read_fd, read_file = calls.read, calls.fread
 local write_fd, write_file = calls.write, calls.fwrite
 local rest_fd, rest_file = calls.rest, calls.frest
@@ -134,7 +134,7 @@ function readers.readinto(self, i, file, n)
 end
 
 function writers.writeto(self, file, i, j)
-    local _, len, o, epoch = view(self, "writeto")
+    local len, o, epoch = look(self, "writeto")
     local to = target(file, "writeto", 1)
     local first, last = range(i, j, len, "writeto", 2)
     local n = last - first + 1

@@ -7,7 +7,7 @@ local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 
 local cast, tonumber, type = ffi.cast, tonumber, type
-local identify, live, view = object.identify, object.live, object.view
+local identify, live, look = object.identify, object.live, object.look
 local lend_frozen, lend_copy = calls.lend_frozen, calls.lend_copy
 local take_back = calls.take_back
 local deliver = core.deliver
@@ -63,7 +63,7 @@ local function fill(piece, x, name)
     end
     local errno
     if identify(x) == "frozen" then
-        local _, _, _, epoch = view(x, name)
+        local _, _, epoch = look(x, name)
         errno = lend_frozen(cast(frozen_t, x), epoch, piece)
     else
         local b, epoch = live(x, name)

@@ -12,9 +12,9 @@
 -- at. It runs in the interpreter wherever something allocates, as reading a
 -- field does that is an address or 64 bits wide; and it runs where a trace is
 -- left: at each guard that fails, LuaJIT may step its collector, and the
--- interpreter goes on with what the trace had loaded. So live, view and data
--- also return the object's epoch, as it was before all else was read. Whatever
--- changes the object changes its epoch.
+-- interpreter goes on with what the trace had loaded. So live, look, view and
+-- data also return the object's epoch, as it was before all else was read.
+-- Whatever changes the object changes its epoch.
 --
 -- Where one call of C can do the job, Lua works out what to do, and a function
 -- of C compares the epoch and acts. If it returns ESTALE, the method begins
@@ -183,7 +183,7 @@ end
 
 object.reject = reject
 
--- live and view contain the same look-up of a buffer: one more call would be
+-- live and look contain the same look-up of a buffer: one more call would be
 -- felt in the interpreter.
 
 -- The descriptor of a living buffer, and its epoch.
@@ -206,43 +206,55 @@ function object.live(self, name)
     return reject(self, name, "buffer")
 end
 
--- Where the bytes of a living object are, and how many; what holds its epoch,
--- and the epoch; what holds a word for a reader to store (see typed.lua).
-local function view(self, name, arg)
+-- How many bytes a living object has; what holds its epoch, and the epoch; what
+-- holds a word for a reader to store (see typed.lua).
+--
+-- Not where the bytes are, for methods that leave these to C: a loop that calls
+-- them carries what a look-up returned from one round to the next, and LuaJIT
+-- makes an object for a pointer of which nothing else is used there.
+local function look(self, name, arg)
     if type(self) == "userdata" then
         local sentinel = getmetatable(self)
         if sentinel == "bufpool.buffer" then
             local box = cast(box_t, self)
             if box ~= nil and box.low == BUFFER and box.high == HIGH then
                 local b = box.buf
-                local epoch, at, len = b.epoch, b.at, tonumber(b.len)
+                local epoch, len = b.epoch, tonumber(b.len)
                 if b.word == box.word then
-                    return at, len, b, epoch, box
+                    return len, b, epoch, box
                 end
             end
         elseif sentinel == "bufpool.frozen" then
             local box = cast(frozen_t, self)
             if box ~= nil and box.low == FROZEN and box.high == HIGH then
-                local epoch, at, len = box.epoch, box.at, tonumber(box.len)
+                local epoch, len = box.epoch, tonumber(box.len)
                 -- Once more, because what has been read may be a dead object's.
                 if box.low == FROZEN then
-                    return at, len, box, epoch, box
+                    return len, box, epoch, box
                 end
             end
         end
     elseif is_handle(self) then
         local b, epoch = borrowed(self)
         if b then
-            local at, len = b.at, tonumber(b.len)
+            local len = tonumber(b.len)
             -- Once more, because what has been read may be the next owner's.
             if b.epoch == epoch then
-                return at, len, b, epoch, handles_word
+                return len, b, epoch, handles_word
             end
-            return view(self, name, arg)
+            return look(self, name, arg)
         end
     end
     return reject(self, name, arg and "string, number, buffer or frozen"
         or "buffer or frozen", arg)
+end
+
+object.look = look
+
+-- As look, and first where the bytes are: true as long as the epoch is.
+local function view(self, name, arg)
+    local len, o, epoch, word = look(self, name, arg)
+    return o.at, len, o, epoch, word
 end
 
 object.view = view

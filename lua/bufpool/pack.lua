@@ -24,7 +24,8 @@ local ffi_string = ffi.string
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
-local data, live, view = object.data, object.live, object.view
+local data, live = object.data, object.live
+local look, view = object.look, object.view
 local grow, extend_to = space.grow, calls.extend
 local find = fastest("find", reader.methods.find)
 local object_text = fastest("tostring", reader.methods.tostring)
@@ -349,7 +350,7 @@ local function zero(self, at)
 end
 
 local function unpack_from(self, i)
-    local _, len = view(self, "unpack")
+    local len = look(self, "unpack")
     local at = position(i, len, 0, "unpack", 1)
     return at, len
 end

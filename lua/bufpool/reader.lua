@@ -14,7 +14,7 @@ local string_byte, string_find = string.byte, string.find
 local raise, bad_argument = check.raise, check.bad_argument
 local string_range, absent = check.string_range, check.absent
 local range, word = check.range, check.word
-local view, data = object.view, object.data
+local look, view, data = object.look, object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, find_plain = calls.find, calls.find_plain
 local find_any = calls.find_any
@@ -24,7 +24,7 @@ local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
 local readers = {}
 
 function readers.len(self)
-    local _, len, o, epoch = view(self, "len")
+    local len, o, epoch = look(self, "len")
     if o.epoch ~= epoch then
         return readers.len(self)
     end
@@ -150,7 +150,7 @@ local function no_hit(self, needle, init, plain, hit)
 end
 
 function readers.find(self, needle, init, plain)
-    local _, len, o, epoch = view(self, "find")
+    local len, o, epoch = look(self, "find")
     local text, n, p, p_epoch = data(needle, "find", 1)
     local i = string_range(absent(init) and 1 or init, -1, len, "find", 2)
     local past = i > len + 1
@@ -173,7 +173,7 @@ local function no_byte(self, bytes, init, hit)
 end
 
 function readers.find_any(self, bytes, init)
-    local _, len, o, epoch = view(self, "find_any")
+    local len, o, epoch = look(self, "find_any")
     local text, n, p, p_epoch = data(bytes, "find_any", 1)
     local i = min(range(init, -1, len, "find_any", 2), len + 1)
     local hit = find_any(o, epoch, i - 1, p, p_epoch or 0, text, n)
@@ -186,7 +186,7 @@ end
 -- Negative, zero or positive as a sorts before, with or after b. With `equal`,
 -- only whether the result is zero has a meaning.
 local function order(a, b, name, arg, equal)
-    local _, len, o, epoch = view(a, name)
+    local len, o, epoch = look(a, name)
     local text, n, p, p_epoch = data(b, name, arg)
     local differ = equal and len ~= n
     local result = compare(o, epoch, p, p_epoch or 0, text, differ and 0 or n)
@@ -201,7 +201,7 @@ function readers.equals(self, other)
 end
 
 function readers.equals_ct(self, other)
-    local _, _, o, epoch = view(self, "equals_ct")
+    local _, o, epoch = look(self, "equals_ct")
     local text, n, p, p_epoch = data(other, "equals_ct", 1)
     local result = equal_ct(o, epoch, p, p_epoch or 0, text, n)
     if result == ESTALE then
@@ -221,7 +221,7 @@ end
 -- The method `name`. The checksum of no bytes is `empty`.
 local function checksum(name, call, empty)
     local function method(self, i, j, before)
-        local _, len, o, epoch = view(self, name)
+        local len, o, epoch = look(self, name)
         local from, to = range(i, j, len, name, 1)
         local start = absent(before) and empty or word(before, name, 3)
         local sum = call(o, epoch, from - 1, max(to - from + 1, 0), start)

@@ -32,7 +32,7 @@ local select, tostring, type = select, tostring, type
 local floor, min = math.floor, math.min
 local format = string.format
 local bad_argument, identify = check.bad_argument, object.identify
-local view, sub = object.view, reader.methods.sub
+local look, sub = object.look, reader.methods.sub
 
 -- Bytes of the strings that ngx.print gets when nothing is lent.
 local PIECE = 65536
@@ -103,7 +103,7 @@ function flatten(x, leaves, n, largest, name, arg, depth)
         if not alive or what == "pool" then
             wrong(x, name, arg, depth)
         end
-        local _, len = view(x, name, arg)
+        local len = look(x, name, arg)
         if len > largest then
             largest = len
         end
@@ -130,7 +130,7 @@ local function print_strings(leaves, n, name)
             count = count + 1
             texts[count] = x
         else
-            local _, len = view(x, name)
+            local len = look(x, name)
             for from = 1, len, PIECE do
                 count = count + 1
                 texts[count] = sub(x, from, min(from + PIECE - 1, len))

@@ -14,7 +14,7 @@ local ffi_string = ffi.string
 local format, min, pcall = string.format, math.min, pcall
 local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
-local view = object.view
+local look, view = object.look, object.view
 
 local PIECE = 65536
 
@@ -63,7 +63,7 @@ local function send(sock, x)
         end
         return #x
     end
-    local _, len = view(x, "send", 2)
+    local len = look(x, "send", 2)
     local sent = 0
     while sent < len do
         local n = min(len - sent, PIECE)
