@@ -100,22 +100,31 @@ local function set_bytes(self, i, n, ...)
     return self
 end
 
-function buffer.setbyte(self, i, ...)
+local function set_one(self, i, v)
     local b, epoch = live(self, "setbyte")
-    local at, v = b.at, ...
+    local at = b.at
     -- The plain case is inside the contents and below the mark: one comparison
     -- in a loop.
     local stop = tobit(min(tonumber(b.len), tonumber(b.mark), INT_MAX))
-    if select("#", ...) == 1 and type(i) == "number" and type(v) == "number"
+    if type(i) == "number" and type(v) == "number"
         and i >= 1 and i <= stop and floor(i) == i and tobit(v) == v then
         local p = at - 1 + i
         if b.epoch ~= epoch then
-            return buffer.setbyte(self, i, v)
+            return set_one(self, i, v)
         end
         p[0] = v
         return self
     end
-    return set_bytes(self, i, select("#", ...), ...)
+    return set_bytes(self, i, 1, v)
+end
+
+-- In two functions for the reason that put has in typed.lua.
+function buffer.setbyte(self, i, ...)
+    local n = select("#", ...)
+    if n == 1 then
+        return (set_one(self, i, (...)))
+    end
+    return set_bytes(self, i, n, ...)
 end
 
 function buffer.write(self, i, v)

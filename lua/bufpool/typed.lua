@@ -222,11 +222,8 @@ local function set(self, i, v)
     return self
 end
 
-local function put(self, ...)
-    local v = ...
-    if select("#", ...) ~= 1 then
-        return put_each(put, self, $size, "put_$kind", ...)
-    elseif type(v) ~= "number" then
+local function put_one(self, v)
+    if type(v) ~= "number" then
         $check(v, "put_$kind", 1)
     end
     local b, epoch, at, stop, mark = room(self, $size, "put_$kind")
@@ -235,12 +232,21 @@ local function put(self, ...)
     $point
     $convert
     if b.epoch ~= epoch then
-        return put(self, v)
+        return put_one(self, v)
     end
     b.mark, b.epoch = mark, later
     $write
     b.len = stop
     return self
+end
+
+-- LuaJIT begins no trace at a function that takes "...", so the work is in one
+-- that does not: programs that are interpreted call compiled code then.
+local function put(self, ...)
+    if select("#", ...) ~= 1 then
+        return put_each(put_one, self, $size, "put_$kind", ...)
+    end
+    return (put_one(self, (...)))
 end
 
 return read, get, set, put
