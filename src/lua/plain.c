@@ -37,9 +37,9 @@ plain_sub(lua_State *L)
 	struct self self;
 	double i, j;
 
-	if (!self_readable(L, &self) || lua_isnoneornil(L, 2) ||
-	    !bp_self_bound(L, 2, 1, self.len, &i) || !bp_self_bound(L, 3, -1,
-							      self.len, &j))
+	if (!self_readable(L, &self) ||
+	    !bp_self_bound(L, 2, (double)NAN, self.len, &i) ||
+	    !bp_self_bound(L, 3, -1, self.len, &j))
 		return bp_self_in_lua(L);
 	i = i < 1 ? 1 : i;
 	j = j > (double)self.len ? (double)self.len : j;
@@ -278,13 +278,26 @@ plain_reset(lua_State *L)
 	return self_return(L);
 }
 
+/* Whether argument 1 is as it was looked at; finalizers may have run since. */
+static bool
+is_unchanged(lua_State *L, const struct self *self)
+{
+	struct self now;
+
+	if (self->box != NULL)
+		return box_lives(self->box, KIND_BUFFER) &&
+			box_holds(self->box) && self->b->epoch == self->epoch;
+	return self_buffer(L, &now) && now.b == self->b &&
+		now.epoch == self->epoch;
+}
+
 /* A finalizer that push_text runs may change the buffer, and then Lua begins
  * anew. */
 static int
 plain_get(lua_State *L)
 {
 	int arguments = lua_gettop(L);
-	struct self self, now;
+	struct self self;
 	double n;
 
 	if (arguments > 2 || !self_buffer(L, &self))
@@ -296,7 +309,7 @@ plain_get(lua_State *L)
 	if (n < 0 || n > TEXT_MAX)
 		return bp_self_in_lua(L);
 	bp_self_push_text(L, self.at, (size_t)n);
-	if (!self_buffer(L, &now) || now.b != self.b || now.epoch != self.epoch)
+	if (!is_unchanged(L, &self))
 		return bp_self_anew_in_lua(L, arguments);
 	bp_buf_consume(self.b, (size_t)n);
 	return 1;

@@ -88,7 +88,10 @@ bp_self_frozen(lua_State *L, struct self *self, lua_Integer class)
 bool
 bp_self_bound(lua_State *L, int index, double otherwise, size_t len, double *i)
 {
-	*i = lua_isnoneornil(L, index) ? otherwise : self_number(L, index);
+	int type = lua_type(L, index);
+
+	*i = type == LUA_TNUMBER ? lua_tonumber(L, index) :
+		type <= LUA_TNIL ? otherwise : (double)NAN;
 	if (!(fabs(*i) < 0x1p53))
 		return false;
 	*i = (double)(int64_t)*i;

@@ -163,7 +163,8 @@ bp_typed_put(lua_State *L)
 	buf_raise_mark(self.b, self.len + total);
 	buf_changed(self.b);
 	for (int k = 0; k < count; k++) {
-		bits_of(L, k + 2, kind, &bits);
+		if (count > 1)
+			bits_of(L, k + 2, kind, &bits);
 		store_integer(self.b->at + self.len + size * (size_t)k, kind,
 			      bits);
 	}
