@@ -326,6 +326,36 @@ describe("a stale handle", function()
         assert.equal(1000, total)
         h:release()
     end)
+
+    -- The recorder of LuaJIT takes arithmetic and comparisons of pointers for
+    -- the FFI's, also where the interpreter calls a method of their type.
+    it("has no operators, compiled or not", function()
+        assert.equal("", helper.child_ok [==[
+            local ffi = require "ffi"
+            local pool = require("bufpool").new()
+            local pointer = ffi.cast("char *", ffi.new "char[8]")
+            jit.opt.start("hotloop=2", "hotexit=2")
+            for op in ([[ x+1 1+x x-1 1-x x+y x-y x*2 x/y x%2 x^2 -x x+"1" x+2LL
+                x+nil x+p p+x x-p p-x x<1 x<"1" x<p p<x x<=p x<2LL x<{} x()
+                x[1] x..{} ]]):gmatch "%S+" do
+                local fn = loadstring("local p = ... "
+                    .. "return function(x, y) local t = { y } t[2] = " .. op
+                    .. " return t end")(pointer)
+                for _ = 1, 4 do
+                    local x, y = pool:borrow(8), pool:borrow(8)
+                    for k = 1, 200 do
+                        if pcall(fn, x, y) then
+                            print(op .. " does not raise")
+                        end
+                        if k % 50 == 0 then
+                            collectgarbage()
+                        end
+                    end
+                    x:release()
+                    y:release()
+                end
+            end]==])
+    end)
 end)
 
 describe("a borrowing loop", function()
