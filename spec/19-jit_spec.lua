@@ -291,3 +291,66 @@ describe("twenty calls in one loop on trace, nothing aborted or stitched:",
             end)
         end
     end)
+
+-- Each class has code of its own for a method: a trace that begins at the
+-- method for one class is of no use to another (see fastest.lua).
+describe("a program that is interpreted calls compiled code", function()
+    if not jit.status() or not can_borrow then
+        pending "the JIT is off, or this build has no handles"
+        return
+    end
+    local classes_child = [[
+local bufpool = require "bufpool"
+local util = require "jit.util"
+local pool = bufpool.new()
+local x = {
+    buffer = pool:writer():put("abcdefgh"),
+    handle = pool:borrow(0):put("abcdefgh"),
+    frozen = pool:writer():put("abcdefgh"):freeze(),
+}
+local source = util.funcinfo(x.buffer.%s).source
+local begun, compiled
+local function watch(what, trace, func, pc, parent)
+    if what == "start" then
+        begun = not parent and util.funcinfo(func).source == source
+    elseif what == "stop" and begun then
+        compiled = compiled + 1
+    end
+end
+jit.off(watch)
+local function program(x)
+    for i = 1, 500 do
+        %s
+    end
+end
+jit.off(program)
+jit.attach(watch, "trace")
+for class in ("%s"):gmatch "%%a+" do
+    compiled = 0
+    program(x[class])
+    if compiled == 0 then
+        print("nothing compiled for a " .. class)
+    end
+end]]
+    for body, classes in pairs {
+        ["x:byte(3)"] = "buffer handle frozen",
+        ["x:len()"] = "handle frozen buffer",
+        ["x:sub(2, 5)"] = "frozen buffer handle",
+        ["x:find('cd', 1, true)"] = "buffer frozen handle",
+        ["x:u32be(1)"] = "frozen handle buffer",
+        ["x:f64le(1)"] = "buffer handle frozen",
+        ["x:set_u32be(1, i)"] = "buffer handle",
+        ["x:setbyte(1, 7)"] = "handle buffer",
+        ["x:put_u8(i):skip(1)"] = "buffer handle",
+        ["x:put_f32le(i):skip(4)"] = "handle buffer",
+        ["x:put('a'):skip(1)"] = "buffer handle",
+        ["x:put('a', 7):skip(2)"] = "handle buffer",
+        ["x:get(x:put_u8(1):len() - 8)"] = "buffer handle",
+        ["x:fill(1, 2, 9)"] = "handle buffer",
+    } do
+        it(("of %s, for each class"):format(body), function()
+            assert.equal("", helper.child_ok(classes_child:format(
+                body:match ":([%w_]+)", body, classes)))
+        end)
+    end
+end)

@@ -16,7 +16,7 @@ local found, debug = pcall(require, "debug")
 local library = found and type(debug) == "table" and debug or {}
 local getinfo, getmetatable = library.getinfo, library.getmetatable
 
-local check = {}
+local check = { debug = library }
 
 -- Whether this VM is one of nginx's, worker threads included.
 check.in_nginx = type(rawget(_G, "ngx")) == "table"
