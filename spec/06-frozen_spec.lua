@@ -103,7 +103,8 @@ describe("frozen objects", function()
         for _, name in ipairs {
             "write", "copy", "setbyte", "fill", "xor", "wipe", "resize", "put",
             "putcdata", "set", "reserve", "commit", "get", "skip", "reset",
-            "free", "readfrom", "readinto", "freeze", "detach",
+            "free", "readfrom", "readinto", "freeze", "detach", "put_varint",
+            "get_varint", "put_zigzag", "get_zigzag64",
         } do
             assert.is_nil(f[name], name)
             raises(function() f[name](f, 1, "x") end)

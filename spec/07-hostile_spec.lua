@@ -41,6 +41,8 @@ local methods = {
         put = { "a" },
         put_range = { "abcd", 1, 2, n = { 2, 3 } },
         putcdata = { memory, 4, n = { 2 } },
+        put_varint = { 1, n = { 1 } }, put_zigzag = { 1, 2, n = { 1, 2 } },
+        get_varint = {}, get_zigzag64 = {},
         set = { "a" },
         reserve = { 8, n = { 1 } },
         commit = { 0, n = { 1 } },

@@ -104,7 +104,8 @@ describe("a handle", function()
         for _, name in ipairs { "len", "capacity", "tostring", "sub", "byte",
             "find", "find_any", "equals", "equals_ct", "crc32", "adler32",
             "write", "copy", "setbyte", "xor", "fill", "wipe", "resize",
-            "put", "put_range", "putf", "putcdata", "set", "reserve",
+            "put", "put_range", "put_varint", "get_varint", "put_zigzag",
+            "get_zigzag64", "putf", "putcdata", "set", "reserve",
             "commit", "get", "skip", "reset", "ref", "free", "readfrom",
             "readinto", "writeto", "freeze", "release" } do
             assert.equal("function", type(h[name]), name)

@@ -155,6 +155,13 @@ local writers = {
         "w:put 'abcd' x = x + #select(2, w:get(1, 2))",
         "w:put 'abcd' x = x + #select(3, w:get(1, 2, 1))" },
     skip = { "w:put 'abcd' w:skip(3)" },
+    put_varint = { "w:put_varint(i)", "w:put_varint(i, 5, 2 ^ 40)",
+        "w:put_varint(size, 5ULL)", "w:put_varint(i * 1e10)" },
+    put_zigzag = { "w:put_zigzag(-i)", "w:put_zigzag(-i, i)" },
+    get_varint = { "w:put_varint(i) x = x + w:get_varint()" },
+    get_zigzag = { "w:put_zigzag(-i) x = x + w:get_zigzag()" },
+    get_varint64 = { "w:put_varint(i) x = x + tonumber(w:get_varint64())" },
+    get_zigzag64 = { "w:put_zigzag(i) x = x + tonumber(w:get_zigzag64())" },
     reset = { "w:put 'abcd' w:reset()" },
     free = { "w:put 'abcd' w:free()" },
 }
@@ -283,7 +290,8 @@ describe("twenty calls in one loop on trace, nothing aborted or stitched:",
             "x = x + #small:tostring()", "b:fill(i, 1, 9)",
             "b:copy(1, 'abc', 1, 2)", "x = x + b:find('c', 1, true)",
             "x = x + (b:equals 'abc' and 1 or 0)", "x = x + b:u32le(i)",
-            "b:set_u32le(i, i)", "w:put_u32le(i)", "b:pack(1, '<I4', i)",
+            "b:set_u32le(i, i)", "w:put_u32le(i)", "w:put_varint(i)",
+            "w:put_zigzag(i) x = x + w:get_zigzag()", "b:pack(1, '<I4', i)",
             "w:putf('%d', i)", "x = x + b:capacity()", "w:skip(0)" } do
             it(body, function()
                 assert.equal("", helper.child_ok(child:format("buffer",

@@ -10,6 +10,7 @@ local core = require("bufpool.object").core
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local typed = require "bufpool.typed"
+local varint = require "bufpool.varint"
 local helper = require "support.helper"
 
 local random = math.random
@@ -135,6 +136,26 @@ method("get", buffer, function(len)
     return pick { random(0, len), random(len, len + 3) }
 end, function() return pick { nil, pick(odd) }, 1 end)
 
+for name, sign in pairs { varint = 0, zigzag = 1 } do
+    local function integer()
+        return random(-sign * 2 ^ random(30), 2 ^ random(30))
+            * 2 ^ random(0, 23)
+    end
+    method("put_" .. name, varint, function()
+        local integers = {}
+        for k = 1, random(9) do
+            integers[k] = integer()
+        end
+        return unpack(integers)
+    end, function()
+        return integer(), pick { -1, 2 ^ 53, 2 ^ 53 + 2, 1.5, pick(odd) }
+    end)
+    for _, wide in ipairs { "", "64" } do
+        method("get_" .. name .. wide, varint, function() end,
+            function() return 1 end)
+    end
+end
+
 for name in pairs(typed.readers) do
     local float, size = name:find "^f", name:match "%d+" / 8
     local low = name:find "^u" and 0 or -2 ^ 31 + 1
@@ -215,6 +236,7 @@ end
 local function classes_of(name)
     local writes = methods[name].from == buffer
         or methods[name].from == typed.writers
+        or methods[name].from == varint
     return writes and { "buffer", "handle" }
         or { "buffer", "handle", "frozen" }
 end
@@ -294,7 +316,7 @@ end)
 -- Making a string or a cdata may run a finalizer in the middle of these.
 describe("a finalizer in the middle of the form of C of", function()
     for name, arguments in pairs { get = { 40 }, sub = { 1, 40 },
-        tostring = {}, u64le = { 1 }, get_i64be = {} } do
+        tostring = {}, u64le = { 1 }, get_i64be = {}, get_zigzag64 = {} } do
         it(name .. " may change the buffer", function()
             local plain = form(name, methods[name].from[name], "buffer")
             local ran, buf, heir = 0

@@ -22,6 +22,7 @@ local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local buffer = require "bufpool.buffer"
 local typed = require "bufpool.typed"
+local varint = require "bufpool.varint"
 local pack = require "bufpool.pack"
 local io = require "bufpool.io"
 local frozen = require "bufpool.frozen"
@@ -85,11 +86,12 @@ end
 local complete = metatable.complete
 complete(core.pool, "pool", pool)
 complete(core.buffer, "buffer", reader.methods, typed.readers, pack.readers,
-    buffer, typed.writers, pack.writers, io.readers, io.writers)
+    buffer, typed.writers, varint, pack.writers, io.readers, io.writers)
 complete(core.frozen, "frozen", reader.methods, typed.readers, pack.readers,
     io.writers, frozen.methods)
 complete(handle.meta, "handle", reader.methods, typed.readers, pack.readers,
-    buffer, typed.writers, pack.writers, io.readers, io.writers, handle.methods)
+    buffer, typed.writers, varint, pack.writers, io.readers, io.writers,
+    handle.methods)
 for event, fn in pairs(frozen.events) do
     core.frozen[event] = fn
 end

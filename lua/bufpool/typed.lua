@@ -71,36 +71,36 @@ local nan = 0 / 0
 -- put_each for so many values: all are looked at, and there is room for all,
 -- before any is put.
 local PUT_EACH = [[
-local storable, room = ...
-return function(put, self, size, name$params)
-    $checks
-    room(self, size * $count, name)
+local room = ...
+return function(put, self, size_of, name$params)
+    room(self, 0$sizes, name)
     $puts
     return self
 end
 ]]
 local PUT_TEXTS = {
-    checks = "storable(v$k, name, $k)\n", puts = "put(self, v$k)\n",
+    sizes = " + size_of(v$k, name, $k)", puts = "put(self, v$k)\n",
 }
 
 -- By the number of values; each is made when it is first called.
 local putters = {}
 
 local function new_putter(count)
-    putters[count] = unroll.make("typed", PUT_EACH, count, PUT_TEXTS,
-        check.storable, room)
+    putters[count] = unroll.make("typed", PUT_EACH, count, PUT_TEXTS, room)
     return putters[count]
 end
 
-local function put_each(put, self, size, name, ...)
-    local n = select("#", ...)
+-- Puts each of several values. size_of(v, name, arg) says how many bytes one
+-- takes, and raises when it cannot be put.
+local function put_each(put, self, size_of, name, ...)
+    local n, size = select("#", ...), 0
     if n <= UNROLLED then
-        return ((putters[n] or new_putter(n))(put, self, size, name, ...))
+        return ((putters[n] or new_putter(n))(put, self, size_of, name, ...))
     end
     for k = 1, n do
-        check.storable(select(k, ...), name, k)
+        size = size + size_of((select(k, ...)), name, k)
     end
-    room(self, size * n, name)
+    room(self, size, name)
     for k = 1, n do
         put(self, (select(k, ...)))
     end
@@ -222,6 +222,11 @@ local function set(self, i, v)
     return self
 end
 
+local function size_of(v, name, arg)
+    storable(v, name, arg)
+    return $size
+end
+
 local function put_one(self, v)
     if type(v) ~= "number" then
         $check(v, "put_$kind", 1)
@@ -244,7 +249,7 @@ end
 -- that does not: programs that are interpreted call compiled code then.
 local function put(self, ...)
     if select("#", ...) ~= 1 then
-        return put_each(put_one, self, $size, "put_$kind", ...)
+        return put_each(put_one, self, size_of, "put_$kind", ...)
     end
     return (put_one(self, (...)))
 end
@@ -437,4 +442,4 @@ for _, letter in ipairs { "u", "i", "f" } do
     end
 end
 
-return { readers = readers, writers = writers }
+return { readers = readers, writers = writers, put_each = put_each }

@@ -271,6 +271,12 @@ function reader:adler32(i, j, before) end
 ---@field put_f32be bufpool.PutNumbers
 ---@field put_f64le bufpool.PutNumbers
 ---@field put_f64be bufpool.PutNumbers
+---@field put_varint bufpool.PutNumbers
+---@field put_zigzag bufpool.PutNumbers
+---@field get_varint bufpool.GetInteger
+---@field get_zigzag bufpool.GetInteger
+---@field get_varint64 bufpool.GetInt64
+---@field get_zigzag64 bufpool.GetInt64
 ---Writes values by a format of Lua 5.3's string.pack from position i on, over
 ---what is there, and past the end, where the buffer grows. Alignment counts
 ---from position 1.

@@ -270,6 +270,25 @@ local methods = {
             return pure(t)
         end },
     skip = { function(x) short(x) x:put "AAAA" x:skip(3) return true end },
+    put_varint = { function(x) short(x) x:put_varint(A) return true end,
+        function(x) short(x) x:put_varint(A, 65ULL, A) return true end },
+    put_zigzag = { function(x) short(x) x:put_zigzag(-33) return true end },
+    get_varint = { function(x)
+        short(x)
+        return x:put "A":get_varint() == A
+    end },
+    get_zigzag = { function(x)
+        short(x)
+        return x:put "A":get_zigzag() == -33
+    end },
+    get_varint64 = { function(x)
+        short(x)
+        return x:put "A":get_varint64() == 65ULL
+    end },
+    get_zigzag64 = { function(x)
+        short(x)
+        return x:put "A":get_zigzag64() == -33LL
+    end },
     reset = { function(x) x:reset() x:put(text) return true end },
     readinto = { function(x)
         ffi.C.lseek(fd, 0, 0)

@@ -134,6 +134,21 @@ local function floated(v, n, big)
     local s = ffi.string(at, n)
     return big and reverse(s) or s
 end]] },
+    { "varint", [[
+local function varint(v)    -- a number or a 64-bit integer, as 64 bits
+    local t = {}
+    v = ffi.cast("uint64_t", ffi.cast("int64_t", v))
+    repeat
+        t[#t + 1] = char(tonumber(v % 128) + (v < 128 and 0 or 128))
+        v = v / 128
+    until v == 0
+    return concat(t)
+end]] },
+    { "zigzag", [[
+local function zigzag(v)
+    v = ffi.cast("int64_t", v)
+    return varint(v < 0 and -2 * v - 1 or 2 * v)
+end]] },
     { "integer", [[
 local function integer(s, signed, big)
     local n, v = #s, 0
@@ -621,6 +636,40 @@ else
 end]]):format(w.bits / 8, w.name, decode(w, ("sub($m, 1, %d)"):format(
         w.bits / 8)), w.name, w.bits / 8 + 1, w.name, w.name)
 end, 3)
+add("b", "put_varint put_zigzag get_varint get_zigzag get_varint64"
+    .. " get_zigzag64", function()
+    local form = pick("varint", "zigzag")
+    local values = many(random(3) == 1 and random(2, 9) or 1, function()
+        local v = pick("k", "2 ^ (k % 53) + k % 3", "2 ^ 53", "k * 1000",
+            "0x7fffffffffffffffLL - k", "-1LL * k", "0x8000000000000000ULL + k")
+        return form == "zigzag" and random(2) == 1 and "-" .. v or v
+    end)
+    local list = concat(values, ", ")
+    return ([[
+local values, at = { LIST }, #$m
+local t = {}
+for i = 1, #values do
+    t[i] = FORM(values[i])
+end
+$b:put_FORM(LIST) $m = concat { $m, concat(t) }
+if #$m < 300 then
+    $b:skip(at)
+    for i = 1, #values do
+        local v = values[i]
+        if type(v) == "number" and i % 2 == k % 2 then
+            eq($b:get_FORM(), v, "get_FORM")
+        else
+            eq($b:get_FORM64(), ffi.cast("TYPE", v), "get_FORM64")
+        end
+    end
+    eq(pcall($b.get_FORM, $b), false, "get_FORM of nothing")
+    $m = ""
+elseif byte($m, 1) < 128 then
+    eq(FORM($b:get_FORM()), sub($m, 1, 1), "get_FORM of a byte")
+    $m = sub($m, 2)
+end]]):gsub("%u%u%u%u", { LIST = list, FORM = form,
+        TYPE = form == "zigzag" and "int64_t" or "uint64_t" }), nil
+end, 2)
 add("b", "pack", function()
     return ([[
 local i = k %% (#$m + 1) + 1

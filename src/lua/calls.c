@@ -6,6 +6,7 @@
 #include "lend.h"
 #include "scope.h"
 #include "sink.h"
+#include "varint.h"
 
 const struct bufpool_calls bp_ffi_calls = {
 	.grow = bp_bytes_grow,
@@ -37,6 +38,10 @@ const struct bufpool_calls bp_ffi_calls = {
 	.consume = bp_bytes_consume,
 	.put = bp_append_put,
 	.put_handle = bp_append_put_handle,
+	.varint_size = bp_varint_size,
+	.put_varint = bp_varint_put,
+	.get_varint = bp_varint_get,
+	.peek_varint = bp_varint_peek,
 	.borrow = bp_handle_borrow,
 	.scope_open = bp_scope_open,
 	.scope_borrow = bp_scope_borrow,

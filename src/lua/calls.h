@@ -43,6 +43,11 @@
  * it should be, or a value is the buffer, or a number whose text only Lua can
  * tell.
  *
+ * put_varint returns ENOBUFS where there is no room for v. get_varint takes an
+ * integer off the front and returns it or, of a wide form, 0; or what
+ * VARINT_FAILED tells. peek_varint returns the same integer in 64 bits, and 0
+ * where there is none. varint.h tells what a form is.
+ *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
  * take_back releases what is left of `count` pieces.
@@ -113,6 +118,13 @@ struct bufpool_calls {
 	int (*const put_handle)(struct bufpool_handle *,
 				const struct bufpool_values *, int count,
 				int32_t turn);
+	int (*const varint_size)(int64_t v, int form);
+	int (*const put_varint)(struct bufpool_buf *, int32_t epoch, int64_t v,
+				int form);
+	double (*const get_varint)(struct bufpool_buf *, int32_t epoch,
+				   int form);
+	uint64_t (*const peek_varint)(const struct bufpool_buf *,
+				      int32_t epoch, int form);
 	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
 					       size_t n);
 	struct bufpool_handle *(*const scope_open)(struct bufpool_pool_box *,

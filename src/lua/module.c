@@ -16,6 +16,7 @@
 #include "module.h"
 #include "plain.h"
 #include "scope.h"
+#include "varint.h"
 
 #include "cdef.h"
 
@@ -26,8 +27,10 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "ECANCELED", ECANCELED },
 	{ "EFAULT", EFAULT },
 	{ "ENOBUFS", ENOBUFS },
+	{ "ENODATA", ENODATA },
 	{ "ENOTSUP", ENOTSUP },
 	{ "EMSGSIZE", EMSGSIZE },
+	{ "EOVERFLOW", EOVERFLOW },
 	{ "ESTALE", ESTALE },
 	{ "BYTES_STALE", BYTES_STALE },
 	{ "INT_MAX", INT_MAX },
@@ -39,6 +42,10 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "VALUE_BUFFER", VALUE_BUFFER },
 	{ "VALUE_FROZEN", VALUE_FROZEN },
 	{ "VALUE_HANDLE", VALUE_HANDLE },
+	{ "VARINT_ZIGZAG", VARINT_ZIGZAG },
+	{ "VARINT_WIDE", VARINT_WIDE },
+	{ "VARINT_NUMBER", VARINT_NUMBER },
+	{ "VARINT_FAILED", VARINT_FAILED },
 	/* a handle: the descriptor's word above the bits of its number */
 	{ "NUMBER_BITS", BUF_NUMBER },
 	{ "STATE_MASK", BUF_STATE },

@@ -369,6 +369,12 @@ static const luaL_Reg plain[] = {
 	{ "get_KIND", bp_typed_get },
 	{ "set_KIND", bp_typed_set },
 	{ "put_KIND", bp_typed_put },
+	{ "put_varint", bp_typed_put_varint },
+	{ "put_zigzag", bp_typed_put_zigzag },
+	{ "get_varint", bp_typed_get_varint },
+	{ "get_zigzag", bp_typed_get_zigzag },
+	{ "get_varint64", bp_typed_get_varint64 },
+	{ "get_zigzag64", bp_typed_get_zigzag64 },
 	{ "borrow", plain_borrow },
 	{ "release", plain_release },
 	/* of pack.lua */

@@ -3,6 +3,7 @@
 #include "append.h"
 #include "self.h"
 #include "typed.h"
+#include "varint.h"
 
 static uint64_t
 load_integer(const uint8_t *at, int kind)
@@ -170,4 +171,103 @@ bp_typed_put(lua_State *L)
 	}
 	self.b->len += total;
 	return self_return(L);
+}
+
+/* The integer at `index`; false for what only Lua can tell. */
+static bool
+integer_of(lua_State *L, int index, int form, int64_t *v)
+{
+	double n = self_number(L, index);
+	double least = form & VARINT_ZIGZAG ? -VARINT_NUMBER : 0;
+
+	if (!(n >= least && n <= VARINT_NUMBER) || n != (double)(int64_t)n)
+		return false;
+	*v = (int64_t)n;
+	return true;
+}
+
+static int
+put_varints(lua_State *L, int form)
+{
+	int count = lua_gettop(L) - 1;
+	struct self self;
+	size_t total = 0;
+	uint8_t *to;
+	int64_t v;
+
+	if (count < 1 || !self_buffer(L, &self))
+		return bp_self_in_lua(L);
+	for (int k = 0; k < count; k++) {
+		if (!integer_of(L, k + 2, form, &v))
+			return bp_self_in_lua(L);
+		total += (size_t)bp_varint_size(v, form);
+	}
+	if (total > self.b->capacity - self.len &&
+	    bp_append_grow(self.b, self.len + total, self.box) != 0)
+		return bp_self_in_lua(L);
+	to = self.b->at + self.len;
+	for (int k = 0; k < count; k++) {
+		integer_of(L, k + 2, form, &v);
+		to += bp_varint_write(to, v, form);
+	}
+	self.b->len += total;
+	buf_raise_mark(self.b, self.b->len);
+	buf_changed(self.b);
+	return self_return(L);
+}
+
+static int
+get_varint(lua_State *L, int form)
+{
+	int arguments = lua_gettop(L), n;
+	uint64_t v, *to = NULL;
+	struct self self;
+
+	if (form & VARINT_WIDE)
+		to = is_wide(L, form & VARINT_ZIGZAG ? 8 | KIND_SIGNED : 8);
+	if (!self_buffer(L, &self) ||
+	    (n = bp_varint_read(self.at, self.len, form, &v)) < 0)
+		return bp_self_anew_in_lua(L, arguments);
+	if (to != NULL)
+		*to = v;
+	else
+		lua_pushnumber(L, varint_number(v, form));
+	bp_buf_consume(self.b, (size_t)n);
+	return 1;
+}
+
+int
+bp_typed_put_varint(lua_State *L)
+{
+	return put_varints(L, 0);
+}
+
+int
+bp_typed_put_zigzag(lua_State *L)
+{
+	return put_varints(L, VARINT_ZIGZAG);
+}
+
+int
+bp_typed_get_varint(lua_State *L)
+{
+	return get_varint(L, 0);
+}
+
+int
+bp_typed_get_zigzag(lua_State *L)
+{
+	return get_varint(L, VARINT_ZIGZAG);
+}
+
+int
+bp_typed_get_varint64(lua_State *L)
+{
+	return get_varint(L, VARINT_WIDE);
+}
+
+int
+bp_typed_get_zigzag64(lua_State *L)
+{
+	return get_varint(L, VARINT_ZIGZAG | VARINT_WIDE);
 }

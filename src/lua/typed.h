@@ -1,6 +1,7 @@
 /*
  * typed - numbers of a kind, for plain.c: the method of typed.lua without a
- * prefix, and those with get_, set_ and put_. UP_KIND has the kind.
+ * prefix, and those with get_, set_ and put_. UP_KIND has the kind. And the
+ * methods of varint.lua.
  */
 #ifndef BUFPOOL_LUA_TYPED_H
 #define BUFPOOL_LUA_TYPED_H
@@ -17,5 +18,12 @@ int bp_typed_read(lua_State *L);
 int bp_typed_get(lua_State *L);
 int bp_typed_set(lua_State *L);
 int bp_typed_put(lua_State *L);
+
+int bp_typed_put_varint(lua_State *L);
+int bp_typed_put_zigzag(lua_State *L);
+int bp_typed_get_varint(lua_State *L);
+int bp_typed_get_zigzag(lua_State *L);
+int bp_typed_get_varint64(lua_State *L);
+int bp_typed_get_zigzag64(lua_State *L);
 
 #endif

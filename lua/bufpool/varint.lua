@@ -1,0 +1,110 @@
+-- Varints: integers that take as many bytes as they need. src/lua/varint.h
+-- tells what they look like.
+
+local ffi = require "ffi"
+local check = require "bufpool.check"
+local core = require "bufpool.core"
+local calls = require "bufpool.calls"
+local object = require "bufpool.object"
+local space = require "bufpool.space"
+local typed = require "bufpool.typed"
+
+local floor, format = math.floor, string.format
+local select, tonumber, type = select, tonumber, type
+local raise, bad_argument = check.raise, check.bad_argument
+local storable = check.storable
+local live, room, put_each = object.live, space.room, typed.put_each
+local varint_size, put_varint = calls.varint_size, calls.put_varint
+local get_varint, peek_varint = calls.get_varint, calls.peek_varint
+
+local constants = core.constants
+local ESTALE, ENODATA, EOVERFLOW = constants.ESTALE, constants.ENODATA,
+    constants.EOVERFLOW
+local ZIGZAG, WIDE = constants.VARINT_ZIGZAG, constants.VARINT_WIDE
+local MOST, FAILED = constants.VARINT_NUMBER, constants.VARINT_FAILED
+local int64 = ffi.typeof("int64_t")
+
+-- An integer to put, from `least` on if it is a number. A 64-bit integer of C
+-- stands for its bits.
+local function integer(v, name, arg, least)
+    if type(v) ~= "number" then
+        return (storable(v, name, arg))
+    elseif not (v >= least and v <= MOST and floor(v) == v) then
+        bad_argument(arg, name, format("integer from %s to 2^53 expected, "
+            .. "got %.14g", least == 0 and "0" or "-2^53", v))
+    end
+    return v
+end
+
+-- What is wrong when get_varint returns v, unless the method `get` has to begin
+-- anew.
+local function failed(get, self, name, v)
+    local errno = v / FAILED
+    if errno == ESTALE then
+        return get(self)
+    elseif errno == ENODATA then
+        raise(format("too few bytes for '%s' (length %.14g)", name,
+            tonumber(live(self, name).len)))
+    elseif errno == EOVERFLOW then
+        raise(format("more than 64 bits for '%s'", name))
+    end
+    raise(format("more than 2^53 for '%s' (use '%s64')", name, name))
+end
+
+local varint = {}
+
+-- Three methods for a form; the numbers of the form are from `least` on.
+local function define(kind, form, least)
+    local put_name, get_name = "put_" .. kind, "get_" .. kind
+    local wide_name, wide_form = get_name .. "64", form + WIDE
+
+    local function size_of(v, name, arg)
+        return varint_size(integer(v, name, arg, least), form)
+    end
+
+    local function put_one(self, v)
+        v = integer(v, put_name, 1, least)
+        local b, epoch = live(self, put_name)
+        if put_varint(b, epoch, v, form) ~= 0 then
+            room(self, varint_size(v, form), put_name)
+            return put_one(self, v)
+        end
+        return self
+    end
+
+    -- Two functions, as in typed.lua.
+    local function put(self, ...)
+        if select("#", ...) ~= 1 then
+            return put_each(put_one, self, size_of, put_name, ...)
+        end
+        return (put_one(self, (...)))
+    end
+
+    local function get(self)
+        local b, epoch = live(self, get_name)
+        local v = get_varint(b, epoch, form)
+        if v > MOST then
+            return failed(get, self, get_name, v)
+        end
+        return v
+    end
+
+    local function get_wide(self)
+        local b, epoch = live(self, wide_name)
+        local v = peek_varint(b, epoch, wide_form)
+        local n = get_varint(b, epoch, wide_form)
+        if n > MOST then
+            return failed(get_wide, self, wide_name, n)
+        elseif form == ZIGZAG then
+            return int64(v)
+        end
+        return v
+    end
+
+    varint[put_name], varint[get_name], varint[wide_name] = put, get, get_wide
+end
+
+define("varint", 0, 0)
+define("zigzag", ZIGZAG, -MOST)
+
+return varint
