@@ -104,7 +104,7 @@ describe("frozen objects", function()
             "write", "copy", "setbyte", "fill", "xor", "wipe", "resize", "put",
             "putcdata", "set", "reserve", "commit", "get", "skip", "reset",
             "free", "readfrom", "readinto", "freeze", "detach", "put_varint",
-            "get_varint", "put_zigzag", "get_zigzag64",
+            "get_varint", "put_zigzag", "get_zigzag64", "take", "split_to",
         } do
             assert.is_nil(f[name], name)
             raises(function() f[name](f, 1, "x") end)

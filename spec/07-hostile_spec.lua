@@ -43,6 +43,8 @@ local methods = {
         putcdata = { memory, 4, n = { 2 } },
         put_varint = { 1, n = { 1 } }, put_zigzag = { 1, 2, n = { 1, 2 } },
         get_varint = {}, get_zigzag64 = {},
+        take = { bufpool.default():checkout(99), 1, n = { 2 } },
+        split_to = { 1, n = { 1 } },
         set = { "a" },
         reserve = { 8, n = { 1 } },
         commit = { 0, n = { 1 } },

@@ -105,9 +105,9 @@ describe("a handle", function()
             "find", "find_any", "equals", "equals_ct", "crc32", "adler32",
             "write", "copy", "setbyte", "xor", "fill", "wipe", "resize",
             "put", "put_range", "put_varint", "get_varint", "put_zigzag",
-            "get_zigzag64", "putf", "putcdata", "set", "reserve",
-            "commit", "get", "skip", "reset", "ref", "free", "readfrom",
-            "readinto", "writeto", "freeze", "release" } do
+            "get_zigzag64", "take", "split_to", "putf", "putcdata", "set",
+            "reserve", "commit", "get", "skip", "reset", "ref", "free",
+            "readfrom", "readinto", "writeto", "freeze", "release" } do
             assert.equal("function", type(h[name]), name)
             assert.equal("function", type(buf[name]), name)
         end

@@ -143,6 +143,8 @@ local writers = {
     put_range = { "w:put_range('abcd', 2, 3)", "w:put_range(small, -i)",
         "w:put_range(b, i % 64 + 1, i % 64 + 9)",
         "w:set 'abcd' w:put_range(w, 2, i % 9)" },
+    take = { "w:put 'abcd' other:take(w, 2)", "w:take(small, i % 2)",
+        "w:reset() other:put(i) w:take(other) other:take(w)" },
     putf = { "w:putf('%s', 'abc')", "w:putf('%d', i)",
         "w:putf('%s %d', 'abc', i)", "w:putf('%c%q %5.2f', i % 9, 'a', i)",
         ("w:putf('%s', %s)"):format(("%d"):rep(16), ("i,"):rep(15) .. "i") },
@@ -216,7 +218,7 @@ local exceptions = {
 
 -- Methods that make an object or end one are no accessors.
 local others = { release = true, freeze = true, clone = true, slice = true,
-    detach = true, share = true }
+    detach = true, share = true, split_to = true }
 
 local function compiles(kind, x, lists)
     for _, list in ipairs(lists) do

@@ -78,8 +78,18 @@ local function value()
     return v
 end
 
--- In place of this argument comes the object itself.
-local SELF = {}
+-- In place of this argument comes the object itself; in place of one that
+-- `new` gives comes a new object of that class.
+local SELF, New = {}, {}
+local function new(class, content)
+    return setmetatable({ class = class, content = content }, New)
+end
+local function given(x, self)
+    if getmetatable(x) == New then
+        return makers[x.class](x.content)
+    end
+    return rawequal(x, SELF) and self or x
+end
 
 -- By method: where its Lua form is, plain arguments, and other ones.
 local methods = {}
@@ -129,6 +139,12 @@ method("put_range", buffer, function(len)
     return SELF, pick { i, i - len - 1 }, pick { nil, i + random(0, 5000) }
 end, function(len) return pick { SELF, text(), 7, {}, makers.frozen(text()) },
     any_position(len), pick { nil, random(-len - 3, len + 3), 0.5, "7" } end)
+method("take", buffer, function()
+    return new(pick { "buffer", "handle" }, text()), pick { nil, random(0, 70) }
+end, function()
+    return pick { SELF, new("buffer", text()), makers.frozen "f", pick(odd) },
+        pick { nil, random(0, 70), pick(odd) }
+end)
 method("skip", buffer, function(len) return random(0, len + 2) end,
     function() return pick(odd) end)
 method("reset", buffer, function() end, function() return pick(odd) end)
@@ -210,10 +226,11 @@ local function compare(class, name, plain, arguments)
     local zeros = pick { 0, random(0, 300) }
     local a, b = makers[class](source, zeros), makers[class](source, zeros)
     local list = { arguments(#source + zeros) }
-    local n, itself = table.maxn(list), rawequal(list[1], SELF)
-    list[1] = not itself and list[1] or a
+    local n, first = table.maxn(list), list[1]
+    local x, y = given(first, a), given(first, b)
+    list[1] = x
     local got = run(plain, a, unpack(list, 1, n))
-    list[1] = not itself and list[1] or b
+    list[1] = y
     local wanted = run(methods[name].from[name], b, unpack(list, 1, n))
     local about = { name, class, source, unpack(list, 1, n) }
     for k = 1, n + 3 do
@@ -222,6 +239,11 @@ local function compare(class, name, plain, arguments)
     about = table.concat(about, " ")
     assert.equal(wanted, got, about)
     assert.is_true(readers.tostring(a) == readers.tostring(b), about)
+    if getmetatable(first) == New then
+        assert.is_true(readers.tostring(x) == readers.tostring(y), about)
+        x:release()
+        y:release()
+    end
     assert.equal(#b, #a)
     a:release()
     b:release()

@@ -79,6 +79,16 @@ local methods = {
         function(b) return b:put_range(b, 3, 9) == b end,
         function(b) return b:put_range(b, 100, 300) == b end,
         function(b) return b:put_range(b, 1, 9000) == b end },
+    take = { function(b) return b:take(pool:writer():put "taken") == b end,
+        function(b) return b:take(pool:borrow(9000), 8999) == b end,
+        function(b) return b:reset():take(pool:checkout(9000)) == b end,
+        function(b)
+            local c = pool:writer():take(b, 20)
+            return c:tostring()
+        end },
+    split_to = { function(b) return b:split_to(3):tostring() end,
+        function(b) return b:split_to(100):tostring() end,
+        function(b) return b:split_to(1000):tostring() end },
     putf = { function(b) return b:putf("%d %s", 5, "X") == b end },
     putcdata = { function(b) return b:putcdata(pointer, 9) == b end,
         function(b) return b:reserve(4000) and b:putcdata(b:ref()) == b end },
@@ -238,6 +248,8 @@ describe("with an epoch of before C does nothing in", function()
     local piece = ffi.new "struct bufpool_piece"
     local sink = ffi.new "struct bufpool_sink"
 
+    local b2 = object.live(other, "spec")
+
     -- By function: calls of it for a descriptor and an epoch.
     local tries = {
         grow = { function(b, e) return calls.grow(b, e, 9000, nil) end },
@@ -251,6 +263,14 @@ describe("with an epoch of before C does nothing in", function()
         append_range = { function(b, e)
             return calls.append_range(b, e, nil, 0, 3)
         end },
+        take = { function(b, e)
+            return calls.take(b, e, nil, b2, b2.epoch, nil, 2)
+        end, function(b, e)
+            return calls.take(b, e + 1, nil, b2, b2.epoch - 1, nil, 2)
+        end, function(b, e)
+            return calls.take(b2, b2.epoch, nil, b, e, nil, 2)
+        end },
+        split = { function(b, e) return calls.split(b, e, nil, 3, nil) end },
         crc32 = { function(b, e) return calls.crc32(b, e, 0, 3, 0) end },
         adler32 = { function(b, e) return calls.adler32(b, e, 0, 3, 1) end },
         read = { function(b, e) return calls.read(b, e, fd, 0, 3) end },
@@ -281,7 +301,6 @@ describe("with an epoch of before C does nothing in", function()
         end },
     }
     -- Those that take a source have an epoch of that as well.
-    local b2 = object.live(other, "spec")
     local function with_source(which, call)
         tries[which] = {
             function(b, e) return call(b, e, nil, 0, pointer) end,
@@ -351,6 +370,6 @@ describe("with an epoch of before C does nothing in", function()
             assert.is_true(tries[call] ~= nil, call)
             count = count + 1
         end
-        assert.equal(36, count)
+        assert.equal(38, count)
     end)
 end)

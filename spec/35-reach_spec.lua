@@ -253,3 +253,391 @@ for name, form in pairs(forms) do
         end)
     end)
 end
+
+-- Buffers of each size and kind, from two pools.
+local pools = { bufpool.new(), bufpool.new { classes = { { size = 4096 },
+    { size = 16384 } } } }
+local SIZES = { 0, 1, 100, 4096, 5000, 16384, 70000, 1100000 }
+
+local function draw_buffer()
+    local own, n = pools[random(2)], SIZES[random(random(#SIZES))]
+    local r = random(10)
+    local b = r <= 4 and own:writer(n) or r <= 8 and own:borrow(n):reset()
+        or own:checkout_aligned(n, r == 9 and 64 or 8192):reset()
+    return random(6) > 1 and b or b:free()
+end
+
+local PIECES = {}
+for k = 1, 4096 do
+    PIECES[k] = ("%04x"):format(k * 40503 % 65536)
+end
+PIECES = table.concat(PIECES):rep(80)
+
+local function piece()
+    local n = random(4) > 1 and random(0, 200)
+        or SIZES[random(random(#SIZES))] + random(-1, 1)
+    local i = random(200)
+    return PIECES:sub(i, i + n - 1)
+end
+
+local box_t = require("bufpool.object").box_type
+local descriptor_of = require("bufpool.object").live
+
+-- What must hold of any buffer between two calls.
+local function check_charge(b)
+    if type(b) == "userdata" then
+        local d = descriptor_of(b, "spec")
+        local size = tonumber(d.capacity) + helper.address(d.at)
+            - helper.address(d.base)
+        assert.equal(size, ffi.cast(box_t, b).charged)
+    end
+end
+
+local function address(b)
+    return helper.address(descriptor_of(b, "spec").at)
+end
+
+describe("take and split_to", function()
+    -- Steps for buffers b and o with texts m[b] and m[o].
+    local steps = {}
+    function steps.take(b, o, m)
+        local n = random(3) > 1 and random(0, #m[o] + 3) or nil
+        assert.equal(b, b:take(o, n))
+        m[b], m[o] = m[b] .. m[o]:sub(1, n or -1), m[o]:sub((n or #m[o]) + 1)
+    end
+    function steps.split_to(b, o, m)
+        local n = random(0, #m[o] + 3)
+        local part = o:split_to(n)
+        assert.equal("buffer", bufpool.type(part))
+        m[part], m[o] = m[o]:sub(1, n), m[o]:sub(n + 1)
+        b:release()
+        m[b] = nil
+        return part
+    end
+    function steps.put(b, _, m)
+        local text = piece()
+        b:put(text)
+        m[b] = m[b] .. text
+    end
+    function steps.skip(b, _, m)
+        local n = random(0, #m[b] + 3)
+        b:skip(n)
+        m[b] = m[b]:sub(n + 1)
+    end
+    function steps.reset(b, _, m)
+        b:reset()
+        m[b] = ""
+    end
+    function steps.resize(b, _, m)
+        local n = random(0, #m[b] + 99)
+        b:resize(n)
+        m[b] = m[b]:sub(1, n) .. ("\0"):rep(n - #m[b])
+    end
+    -- A pointer may be used until the buffer grows: here it writes what is
+    -- there, at each end.
+    function steps.ref(b, _, m)
+        local p, n = b:ref()
+        if n > 0 then
+            p[0], p[n - 1] = m[b]:byte(1), m[b]:byte(-1)
+        end
+    end
+    function steps.reserve(b, o)
+        b:reserve(random(99))
+        b:take(o, 0)
+    end
+    function steps.again(b, _, m)
+        b:release()
+        m[b] = nil
+        b = draw_buffer()
+        m[b] = ""
+        return b
+    end
+    local names = { "take", "take", "take", "split_to", "split_to", "put",
+        "put", "skip", "reset", "resize", "ref", "reserve", "again" }
+
+    it("do what they do to strings", function()
+        for round = 1, math.ceil(rounds / 3) do
+            local buffers, m = {}, {}
+            for k = 1, 3 do
+                buffers[k] = draw_buffer()
+                m[buffers[k]] = ""
+            end
+            for _ = 1, 30 do
+                local i = random(3)
+                local j = (i + random(2) - 1) % 3 + 1
+                local b = buffers[i]
+                if #m[b] > 3e6 then
+                    m[b] = ""
+                    b:reset()
+                end
+                buffers[i] = steps[names[random(#names)]](b, buffers[j], m)
+                    or b
+                for k = 1, 3 do
+                    check(round, buffers[k]:tostring(), m[buffers[k]])
+                    check_charge(buffers[k])
+                end
+            end
+            for k = 1, 3 do
+                buffers[k]:release()
+            end
+            for _, own in ipairs(pools) do
+                for _, n in ipairs { 1, 4097, 16385, 70000 } do
+                    local b = own:borrow(n)
+                    b:resize(b:capacity())
+                    assert.is_true(b:equals(helper.zeros(#b)), round)
+                    b:release()
+                end
+            end
+        end
+        for _, own in ipairs(pools) do
+            assert.equal(0, own:stats().checked_out)
+        end
+    end)
+end)
+
+describe("take", function()
+    local LARGE = 2000000
+
+    it("copies nothing where an empty buffer gets all of one", function()
+        for _, n in ipairs { 10, 4096, 65536, LARGE } do
+            for _, make in pairs { pool.writer, pool.borrow } do
+                local from, to = pool:checkout(n):fill(65), make(pool, 0)
+                local at, capacity = address(from), from:capacity()
+                to:take(from)
+                assert.equal(at, address(to))
+                assert.equal(capacity, to:capacity())
+                from:take(to)
+                assert.equal(at, address(from))
+                assert.is_true(from:equals(("A"):rep(n)))
+                from:release()
+                to:release()
+            end
+        end
+    end)
+
+    it("copies the rest where that is shorter", function()
+        local from, to = pool:checkout(LARGE):fill(65), pool:writer(LARGE)
+        from:write(-3, "end")
+        local at = address(from)
+        to:take(from, LARGE - 3)
+        assert.equal(at, address(to))
+        assert.equal("end", from:tostring())
+        assert.is_true(to:equals(("A"):rep(LARGE - 3)))
+        from:release()
+        to:release()
+    end)
+
+    it("leaves a buffer no less memory than it had", function()
+        local from, to = pool:writer():put "abc", pool:writer(100000)
+        local capacity = to:capacity()
+        assert.equal("abc", to:take(from):tostring())
+        assert.equal(capacity, to:capacity())
+        to:release()
+        to = pool:checkout_aligned(0, 65536)
+        for n = 1, 5 do
+            to:reset():take(from:set(("x"):rep(n * 3000)))
+            assert.equal(n * 3000, #to)
+            assert.equal(0, address(to) % 65536)
+        end
+        from:release()
+        to:release()
+    end)
+
+    it("copies what is another pool's", function()
+        local theirs, own = bufpool.new(), bufpool.new()
+        for _, n in ipairs { 10, 65536, LARGE } do
+            local from, to = theirs:checkout(n):fill(65), own:writer()
+            to:take(from)
+            from:release()
+            assert.equal(0, theirs:stats().bytes_checked_out)
+            assert.is_true(own:stats().bytes_checked_out >= n)
+            assert.is_true(to:equals(("A"):rep(n)))
+            to:release()
+        end
+        theirs:close()
+        own:close()
+    end)
+
+    it("leaves what was reserved to nobody", function()
+        local from, to = pool:writer():put "abc", pool:writer()
+        from:reserve(10)
+        to:reserve(10)
+        to:take(from)
+        refuses(from, "commit", "exceed the 0 reserved", 1)
+        refuses(to, "commit", "exceed the 0 reserved", 1)
+        from:release()
+        to:release()
+    end)
+
+    it("leaves nothing behind, of what a pointer from before writes either",
+        function()
+            local own = bufpool.new { classes = { { size = 4096 } } }
+            local from, to = own:checkout(4096):fill(65), own:writer()
+            local p = from:ref()
+            to:take(from):wipe()
+            p[4000] = 1
+            from:put "from"
+            to:release()
+            from:release()
+            from, to = own:checkout(4096), own:checkout(4096)
+            assert.is_true(from:equals(helper.zeros(4096)))
+            assert.is_true(to:equals(from))
+            from:release()
+            to:release()
+            own:close()
+        end)
+
+    it("moves all, or nothing when memory is short", function()
+        local own = bufpool.new { max_bytes = 2 ^ 18,
+            two_fifty_six_kib_count = 0, sixty_four_kib_count = 0,
+            four_kib_count = 0 }
+        local to, from = own:writer():put "abc", pool:checkout(2 ^ 18):fill(65)
+        for _, n in ipairs { 2 ^ 18, 2 ^ 18 - 1, 2 ^ 60, 1e300 } do
+            if n < 2 ^ 63 then
+                refuses(to, "take", "cannot grow in 'take': max_bytes of the "
+                    .. "pool reached", from, n)
+            end
+            refuses(to, "take", "cannot grow in 'take'", from)
+            assert.equal(2 ^ 18, #from)
+        end
+        assert.equal("abcAA", to:take(from, 2):tostring())
+        assert.equal(2 ^ 18 - 2, #from)
+        to:release()
+        from:release()
+        own:close()
+    end)
+
+    it("takes from nothing but another buffer", function()
+        for _, make in pairs(makers) do
+            local b = make "text"
+            refuses(b, "take", "bad argument #1 to 'take' (a buffer cannot "
+                .. "take from itself)", b)
+            refuses(b, "take", "cannot take from itself", b, 0)
+            local f = makers.buffer "frozen":freeze()
+            for _, x in ipairs { "text", 7, {}, f, pool, true } do
+                refuses(b, "take", "bad argument #1 to 'take' (buffer "
+                    .. "expected, got " .. (bufpool.type(x) or type(x)), x)
+            end
+            refuses(b, "take", "buffer expected, got nil")
+            local other = make "other"
+            for _, n in ipairs { -1, 0.5, helper.nan, helper.inf, 2 ^ 63,
+                "1" } do
+                refuses(b, "take", "bad argument #2 to 'take' (", other, n)
+            end
+            assert.equal("textot", b:take(other, 2LL):tostring())
+            other:release()
+            refuses(b, "take", "attempt to use a released", other)
+            b:release()
+            other = make "other"
+            helper.raises(function() b:take(other) end,
+                "attempt to use a released")
+            assert.equal("other", other:tostring())
+            other:release()
+            assert.is_nil(f.take)
+        end
+    end)
+
+    it("moves what the collector is charged for", helper.uncollected(function()
+        local from, to = pool:checkout(LARGE), pool:writer()
+        local account = ffi.cast(box_t, to).account
+        local held = account.held
+        to:take(from)
+        check_charge(to)
+        check_charge(from)
+        assert.equal(held, account.held)
+        local handle = pool:borrow(LARGE)
+        local debt = account.debt
+        from:take(handle)
+        check_charge(from)
+        assert.is_true(account.debt >= debt + LARGE - 4096)
+        assert.is_true(account.held >= held + LARGE - 4096)
+        handle:take(from)
+        check_charge(from)
+        assert.equal(held, account.held)
+        handle:release()
+        to:release()
+        from:release()
+    end))
+end)
+
+describe("split_to", function()
+    it("copies the shorter part only", function()
+        for _, n in ipairs { 4096, 65536, 2000000 } do
+            local b = pool:checkout(n):fill(65):write(3, "BC")
+            local at = address(b)
+            local part = b:split_to(3)
+            assert.equal("AAB", part:tostring())
+            assert.equal(at + 3, address(b))
+            part:release()
+            part = b:split_to(n - 4)
+            assert.equal(at + 3, address(part))
+            assert.equal("C" .. ("A"):rep(n - 5), part:tostring())
+            assert.equal("A", b:tostring())
+            assert.equal(4096, b:capacity())
+            part:release()
+            b:release()
+        end
+    end)
+
+    it("gives a buffer of the same pool, aligned alike", function()
+        local own = bufpool.new()
+        local b = own:checkout_aligned(30000, 16384):fill(65)
+        own:close()
+        for n = 0, 2 do
+            local part = b:split_to(n * 10000)
+            assert.equal("buffer", bufpool.type(part))
+            assert.equal(descriptor_of(b, "spec").arena,
+                descriptor_of(part, "spec").arena)
+            part:put(("x"):rep(40000))
+            assert.equal(0, address(part) % 16384)
+            part:release()
+        end
+        assert.equal(0, #b)
+        assert.equal("", b:split_to(10):tostring())
+        b:release()
+    end)
+
+    it("says so when memory is short, and leaves the buffer", function()
+        local own = bufpool.new { max_bytes = 4096, four_kib_count = 0,
+            sixty_four_kib_count = 0, two_fifty_six_kib_count = 0 }
+        local b = own:borrow(0):put "text"
+        for _, n in ipairs { 0, 1, 4, 9 } do
+            local part, message = b:split_to(n)
+            assert.is_nil(part)
+            assert.matches("max_bytes of the pool reached", message)
+            assert.equal("text", b:tostring())
+        end
+        assert.equal(1, own:stats().checked_out)
+        b:release()
+        own:close()
+    end)
+
+    it("refuses what is no size, and the dead", function()
+        for _, make in pairs(makers) do
+            local b = make "text"
+            for _, n in ipairs { -1, 0.5, helper.nan, helper.inf, 2 ^ 63, "1",
+                {} } do
+                refuses(b, "split_to", "bad argument #1 to 'split_to' (", n)
+            end
+            refuses(b, "split_to", "number expected, got nil")
+            b:release()
+            helper.raises(function() b:split_to(1) end,
+                "attempt to use a released")
+        end
+        assert.is_nil(makers.buffer "text":freeze().split_to)
+    end)
+
+    it("drops parts that the collector feels", function()
+        local b = pool:writer()
+        local most = 0
+        for k = 1, 40000 do
+            b:put "ab":split_to(1)
+            if k % 100 == 0 then
+                most = math.max(most, pool:stats().bytes_checked_out)
+            end
+            b:skip(1)
+        end
+        assert.is_true(most < 80 * 2 ^ 20, most)
+        b:release()
+    end)
+end)

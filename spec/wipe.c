@@ -270,6 +270,30 @@ a_promise_covers_the_last_access_only(void **state)
 	bufpool_destroy(p);
 }
 
+/* A promise about one memory, after the buffer has got that of another. */
+static void
+a_promise_does_not_cover_other_memory(void **state)
+{
+	struct bufpool *p = new_pool(2, 0, 0);
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct bufpool_buf *to = bufpool_checkout(p, 4096);
+		struct bufpool_buf *b = bufpool_checkout(p, 4096);
+
+		memset(bufpool_data(i == 0 ? b : to), 'S', 3000);
+		assert_non_null(bufpool_data(i == 0 ? to : b));
+		assert_int_equal(bufpool_resize(to, 0), 0);
+		bp_buf_move(to, b);
+		assert_int_equal(bufpool_len(to), 4096);
+		assert_int_equal(bufpool_len(b), 0);
+		bufpool_wrote(i == 0 ? to : b, 0);
+		assert_leaves_nothing(p, b);
+		assert_leaves_nothing(p, to);
+	}
+	bufpool_destroy(p);
+}
+
 static uint32_t
 draw(uint32_t below)
 {
@@ -488,6 +512,7 @@ main(void)
 		cmocka_unit_test(gives_back_zeros_wherever_the_window_lies),
 		cmocka_unit_test(wipes_only_what_was_dirtied),
 		cmocka_unit_test(a_promise_covers_the_last_access_only),
+		cmocka_unit_test(a_promise_does_not_cover_other_memory),
 		cmocka_unit_test(true_promises_leave_nothing),
 		cmocka_unit_test(what_leaves_for_the_system_is_not_wiped),
 		cmocka_unit_test(what_the_system_takes_neither_way_is_wiped),

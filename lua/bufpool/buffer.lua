@@ -11,6 +11,7 @@ local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
+local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 local put = require "bufpool.put"
 local space = require "bufpool.space"
@@ -30,11 +31,13 @@ local size, position, range = check.size, check.position, check.range
 local absent, word = check.absent, check.word
 local live, data = object.live, object.data
 local is_handle, same = object.is_handle, object.same
+local box_t, shortage = object.box_type, failure.shortage
 local grow, room, charged = space.grow, space.room, space.charged
 local collect_or_raise = space.collect_or_raise
 local append, assign, consume = calls.append, calls.assign, calls.consume
 local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
 local append_range, xor_range = calls.append_range, calls.xor_range
+local take_bytes, split = calls.take, calls.split
 local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
@@ -386,6 +389,48 @@ end
 
 function buffer.put_range(self, x, i, j)
     return (put_range(self, x, i, j))
+end
+
+-- Moves the first n bytes of another buffer; all unless n is given.
+local function take(self, from, n, collected)
+    local b, epoch = live(self, "take")
+    local source, source_epoch = live(from, "take", 1)
+    if b == source then
+        bad_argument(1, "take", "a buffer cannot take from itself")
+    end
+    local most = absent(n) and HUGE or size(n, "take", 2)
+    local count = min(most, tonumber(source.len))
+    local errno = take_bytes(b, epoch, charged(self), source, source_epoch,
+        charged(from), count)
+    if errno == 0 then
+        return self
+    end
+    return take(self, from, n,
+        again(b, errno, tonumber(b.len) + count, "take", collected))
+end
+
+function buffer.take(self, from, n)
+    return (take(self, from, n))
+end
+
+local function split_to(self, n, part, collected)
+    local b, epoch = live(self, "split_to")
+    local count = min(n, tonumber(b.len))
+    local errno = split(b, epoch, charged(self), count, cast(box_t, part))
+    if errno == 0 then
+        return part
+    elseif errno == ESTALE then
+        return split_to(self, n, part, collected)
+    elseif not collected and core.reclaim(b.number, count) then
+        return split_to(self, n, part, true)
+    end
+    return nil, shortage(errno, count)
+end
+
+function buffer.split_to(self, n)
+    live(self, "split_to")
+    local count = size(n, "split_to", 1)
+    return split_to(self, count, core.buffer_box())
 end
 
 -- Replaces the contents by what a pointer or data holds.

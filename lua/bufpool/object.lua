@@ -186,8 +186,9 @@ object.reject = reject
 -- live and look contain the same look-up of a buffer: one more call would be
 -- felt in the interpreter.
 
--- The descriptor of a living buffer, and its epoch.
-function object.live(self, name)
+-- The descriptor of a living buffer, and its epoch; `arg` is its number where
+-- it is an argument.
+function object.live(self, name, arg)
     if type(self) == "userdata" and getmetatable(self) == "bufpool.buffer" then
         local box = cast(box_t, self)
         if box ~= nil and box.low == BUFFER and box.high == HIGH then
@@ -203,7 +204,7 @@ function object.live(self, name)
             return b, epoch
         end
     end
-    return reject(self, name, "buffer")
+    return reject(self, name, "buffer", arg)
 end
 
 -- How many bytes a living object has; what holds its epoch, and the epoch; what

@@ -357,6 +357,18 @@ function buffer:putf(fmt, ...) end
 ---@return bufpool.Buffer
 function buffer:put_range(x, i, j) end
 
+---Moves the first n bytes of another buffer to the end; all without n.
+---@param from bufpool.Buffer
+---@param n? bufpool.Integer
+---@return bufpool.Buffer
+function buffer:take(from, n) end
+
+---A new buffer of the same pool with the first n bytes, which this one loses.
+---@param n bufpool.Integer
+---@return bufpool.Buffer? part
+---@return string? message
+function buffer:split_to(n) end
+
 ---Appends n bytes from a pointer.
 ---@param v ffi.cdata*
 ---@param n bufpool.Integer

@@ -62,7 +62,7 @@ local makes = {
 }
 local make = makes[kind]
 local source, frozen_source = makes.buffer(), makes.frozen()
-local target = makes.buffer()
+local target, donor = makes.buffer(), makes.buffer()
 local crc_of_8, adler_of_8 = source:crc32(1, 8), source:adler32(1, 8)
 
 -- Other owners ----------------------------------------------------------------
@@ -253,6 +253,30 @@ local methods = {
             x:put_range(x, #x - k % 9, #x + k % 50)
             return true
         end },
+    take = { function(x) short(x) x:take(donor:set(text), 3) return true end,
+        function(x)
+            target:set(text):take(x, 3)
+            x:put "AAA"
+            return pure(target:tostring())
+        end, function(x)
+            target:reset():take(x)
+            x:take(target, #target)
+            return #x > 0
+        end },
+    split_to = { function(x)
+        short(x)
+        local part = x:split_to(3)
+        x:put "AAA"
+        local same = part:tostring() == "AAA"
+        part:release()
+        return same
+    end, function(x)
+        short(x)
+        local part = x:split_to(#x - 2)
+        x:take(part)
+        part:release()
+        return true
+    end },
     putf = { function(x) short(x) x:putf("%s%s", "AA", "A") return true end },
     putcdata = { function(x) short(x) x:putcdata(pointer, 9) return true end },
     set = { function(x) x:set(text) return true end,

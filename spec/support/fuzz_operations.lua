@@ -711,6 +711,34 @@ if #$m > 0 and #$m < 30000 then
     $m = concat { $m, sub(s, 1, n) }
 end]]):format(random(3, 97), int(0, pick(20, 400, 9000)))
 end, 3)
+add("b", "take", function()
+    local n = pick("#$n + 1", int(0, 40), int(0, 40))
+    return pick(([[
+local n = %s
+local s = sub($n, 1, n)
+local o = pool:writer():put($n)
+$b:take(o, n) $m = concat { $m, s }
+same(o:tostring(), sub($n, n + 1), "what take leaves")
+o:release()]]):format(n), [[
+local o = pool:checkout(0)
+o:take($b)
+eq(#$b, 0, "taken")
+$b:take(o)
+o:release()]], ([[
+local n = %s
+local o = pool:borrow(%s):reset():take($b, n)
+same(o:tostring(), sub($m, 1, n), "take") $m = sub($m, n + 1)
+o:release()]]):format(int(0, 40), int(0, 9000)),
+        'eq(pcall($b.take, $b, $b), false, "taken from itself")')
+end, 2)
+add("b", "split_to", function()
+    return ([[
+local n = %s
+local o = $b:split_to(n)
+same(o:tostring(), sub($m, 1, n), "split_to") $m = sub($m, n + 1)
+if k %% 2 == 0 then o:release() end]]):format(pick("#$m", "#$m - 1 > 0 and "
+        .. "#$m - 1 or 0", int(0, 40)))
+end, 2)
 add("b", "putf", function()
     local formats = { "%d", "%s", "%5.1f", "%q", "%x", "%%", "-" }
     local t, arguments = {}, {}

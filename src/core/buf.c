@@ -221,12 +221,22 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	b->consumed = t.consumed;
 }
 
+/* What raw pointers lead to goes along. A promise about what was written to one
+ * memory says nothing of the other: `told` keeps all that is dirty. */
 void
 bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 {
+	uint8_t raw = to->raw;
+
 	bp_buf_swap_memory(to, b);
+	buf_changed(b);
+	to->raw = b->raw;
+	b->raw = raw;
 	to->len = b->len;
 	b->len = 0;
+	to->told = to->mark;
+	b->told = b->mark;
+	to->granted = b->granted = 0;
 }
 
 /* A buffer that becomes empty is rewound, so that its whole memory can be

@@ -324,7 +324,8 @@ buf_forget(struct bufpool_buf *b)
  * owners and the contents' lengths stay with the descriptors. */
 void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
-/* Gives b's memory and contents to `to`, which has none. */
+/* Gives b's memory and contents to `to`, which has no contents. b gets what
+ * memory `to` had. Both are of one pool. */
 void bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b);
 
 /* Moves the contents to the start of the memory, over what was consumed. */

@@ -300,6 +300,85 @@ bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 	return 0;
 }
 
+/* True when b, which is empty, and `from` had better exchange their memory, so
+ * that the `rest` of the contents is copied instead of the n bytes to be taken.
+ * What b has for later does not become less. */
+static bool
+take_exchanges(const struct bufpool_buf *b, const struct bufpool_buf *from,
+	       size_t n, size_t rest)
+{
+	return b->len == 0 && n > rest && b->capacity >= rest &&
+		buf_size(from) >= buf_size(b) && b->arena == from->arena &&
+		b->align == from->align;
+}
+
+/* What a handle had is new to the collector; what another box had is not. */
+static void
+take_charge(struct bufpool_box *box, struct bufpool_box *from_box)
+{
+	double size = box != NULL ? (double)buf_size(box->buf) : 0;
+
+	if (box != NULL) {
+		if (from_box == NULL)
+			box->account->debt += size - box->charged;
+		box_charge(box->account, &box->charged, size);
+	}
+	if (from_box != NULL)
+		box_charge(from_box->account, &from_box->charged,
+			   (double)buf_size(from_box->buf));
+}
+
+int
+bp_bytes_take(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+	      struct bufpool_buf *from, int32_t from_epoch,
+	      struct bufpool_box *from_box, size_t n)
+{
+	size_t rest = from->len - n;
+	int error;
+
+	if (bytes_stale(b, epoch) || bytes_stale(from, from_epoch))
+		return ESTALE;
+	if (take_exchanges(b, from, n, rest)) {
+		bp_buf_move(b, from);
+		take_charge(box, from_box);
+		bytes_move(from->at, b->at + n, rest);
+		buf_raise_mark(from, rest);
+		from->len = rest;
+		b->len = n;
+		return 0;
+	}
+	error = bp_bytes_append(b, epoch, box, from->at, n, NULL, 0);
+	if (error == 0)
+		bp_buf_consume(from, n);
+	return error;
+}
+
+/* The part has room for what it is to take, or can exchange its memory, so that
+ * only the checkout may fail. The pool may be closed, because buffers that are
+ * out stay usable then. */
+int
+bp_bytes_split(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+	       size_t n, struct bufpool_box *to)
+{
+	size_t rest = b->len - n;
+	struct bufpool_buf *part;
+	int error;
+
+	if (bytes_stale(b, epoch))
+		return ESTALE;
+	part = bp_checkout_at(pool_of(b), n > rest ? rest : n, b->align,
+			      TAKE_ANY | TAKE_CLOSED);
+	if (part == NULL)
+		return errno;
+	part->len = 0;
+	error = bp_bytes_take(part, part->epoch, NULL, b, epoch, box, n);
+	if (error != 0)
+		bufpool_release(part);
+	else
+		box_own(to->account, to, part);
+	return error;
+}
+
 int
 bp_bytes_compare(const void *o, int32_t epoch, const void *source,
 		 int32_t source_epoch, const void *from, size_t n)

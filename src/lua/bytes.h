@@ -85,6 +85,11 @@ int bp_bytes_append(struct bufpool_buf *b, int32_t epoch,
 		    int32_t source_epoch);
 int bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 			  struct bufpool_box *box, size_t i, size_t n);
+int bp_bytes_take(struct bufpool_buf *b, int32_t epoch,
+		  struct bufpool_box *box, struct bufpool_buf *from,
+		  int32_t from_epoch, struct bufpool_box *from_box, size_t n);
+int bp_bytes_split(struct bufpool_buf *b, int32_t epoch,
+		   struct bufpool_box *box, size_t n, struct bufpool_box *to);
 int bp_bytes_compare(const void *o, int32_t epoch, const void *source,
 		     int32_t source_epoch, const void *from, size_t n);
 int bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,

@@ -256,6 +256,23 @@ plain_put_range(lua_State *L)
 }
 
 static int
+plain_take(lua_State *L)
+{
+	double n = lua_isnoneornil(L, 3) ? (double)INFINITY :
+		argument_plain_size(L, 3);
+	struct self self, from;
+
+	if (n < 0 || !self_buffer(L, &self) ||
+	    !bp_self_other(L, 2, &from, CLASS_ANY) || from.b == self.b)
+		return bp_self_in_lua(L);
+	if (bp_bytes_take(self.b, self.epoch, self.box, from.b, from.epoch,
+			  from.box, n < (double)from.len ? (size_t)n :
+			  from.len) != 0)
+		return bp_self_in_lua(L);
+	return self_return(L);
+}
+
+static int
 plain_skip(lua_State *L)
 {
 	struct self self;
@@ -362,6 +379,7 @@ static const luaL_Reg plain[] = {
 	{ "write", plain_write },
 	{ "put", plain_put },
 	{ "put_range", plain_put_range },
+	{ "take", plain_take },
 	{ "skip", plain_skip },
 	{ "reset", plain_reset },
 	{ "get", plain_get },

@@ -45,6 +45,19 @@ core_frozen_box(lua_State *L)
 	return 1;
 }
 
+/* core.buffer_box(): a buffer with nothing inside, which calls.split fills. */
+static int
+core_buffer_box(lua_State *L)
+{
+	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
+	struct bufpool_box *box;
+
+	collector_pay(L, account);
+	box = box_new(L, KIND_BUFFER, sizeof *box);
+	box->account = account;
+	return 1;
+}
+
 static int
 raise_shortage(lua_State *L, int error, double size)
 {
@@ -319,6 +332,7 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "maintain", core_maintain },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
+	{ "buffer_box", core_buffer_box },
 	{ "take", core_take },
 	{ "scratch", core_scratch },
 	{ "drop", core_drop },

@@ -56,15 +56,15 @@ bp_self_dressed(lua_State *L, int index, enum box_kind kind)
 /* An object of another class than the method's is left to Lua, so that one that
  * bears another kind's metatable is refused. */
 bool
-bp_self_other(lua_State *L, struct self *self, lua_Integer class)
+bp_self_other(lua_State *L, int index, struct self *self, lua_Integer class)
 {
 	struct bufpool_handle **h = NULL;
 	struct bufpool_box *box = NULL;
 
 	if (class == CLASS_ANY)
-		box = bp_self_dressed(L, 1, KIND_BUFFER);
+		box = bp_self_dressed(L, index, KIND_BUFFER);
 	if (box == NULL && (class == CLASS_ANY || class == CLASS_HANDLE))
-		h = bp_self_handle(L, 1);
+		h = bp_self_handle(L, index);
 	return self_set(self, box, box != NULL ? box->buf :
 			h != NULL ? handle_buf(*h) : NULL);
 }

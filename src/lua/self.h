@@ -69,8 +69,10 @@ self_set(struct self *self, struct bufpool_box *box, struct bufpool_buf *b)
 	return true;
 }
 
-/* What is no buffer with a box; what is frozen. */
-bool bp_self_other(lua_State *L, struct self *self, lua_Integer class);
+/* The buffer at `index`, of any class or as a method of one has it, without the
+ * short way that self_buffer has; what is frozen. */
+bool bp_self_other(lua_State *L, int index, struct self *self,
+		   lua_Integer class);
 bool bp_self_frozen(lua_State *L, struct self *self, lua_Integer class);
 
 /* The buffer in argument 1. False for what is left to Lua. */
@@ -81,7 +83,7 @@ self_buffer(lua_State *L, struct self *self)
 	struct bufpool_box *box;
 
 	if (class != KIND_BUFFER)
-		return bp_self_other(L, self, class);
+		return bp_self_other(L, 1, self, class);
 	box = box_test(L, 1, KIND_BUFFER);
 	return box != NULL && self_set(self, box, box->buf);
 }
