@@ -642,7 +642,7 @@ add("b", "put_varint put_zigzag get_varint get_zigzag get_varint64"
     local values = many(random(3) == 1 and random(2, 9) or 1, function()
         local v = pick("k", "2 ^ (k % 53) + k % 3", "2 ^ 53", "k * 1000",
             "0x7fffffffffffffffLL - k", "-1LL * k", "0x8000000000000000ULL + k")
-        return form == "zigzag" and random(2) == 1 and "-" .. v or v
+        return form == "zigzag" and random(2) == 1 and ("-(%s)"):format(v) or v
     end)
     local list = concat(values, ", ")
     return ([[
