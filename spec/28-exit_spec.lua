@@ -38,7 +38,7 @@ describe("on traces", function()
         return
     end
     for _, kind in ipairs { "buffer", "handle", "frozen" } do
-        for seed = 1, 2 do
+        for _, seed in ipairs { 1, 2, 24 } do
             it(("nothing is guarded between comparison and access of a %s "
                 .. "(seed %d)"):format(kind, seed), function()
                 run(kind, seed, 300, "guards")

@@ -56,11 +56,11 @@ function readers.sub(self, i, j)
         end
         return ""
     end
-    local start, n = at + (from - 1), to - from + 1
+    local start, n, read = at + (from - 1), to - from + 1, ffi_string
     if o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
-    local text = ffi_string(start, n)
+    local text = read(start, n)
     if o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
