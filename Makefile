@@ -94,12 +94,14 @@ SPECS := $(patsubst %.c,$(BUILD)/%,$(wildcard spec/*.c))
 
 CORE = $(BUILD)/lua/bufpool/core.so
 ARCHIVES = $(BUILD)/libbufpool.a $(BUILD)/libbufpool_lua.a
+# The number rises when a program that was built before no longer runs.
+SHARED = $(BUILD)/libbufpool.so.0
 
 .DELETE_ON_ERROR:
 .PHONY: all specs examples benches help
 
-## builds the Lua module and both C libraries
-all: $(CORE) $(ARCHIVES)
+## builds the Lua module and the C libraries
+all: $(CORE) $(SHARED) $(ARCHIVES)
 	@:
 
 ## builds the C specs
@@ -143,14 +145,26 @@ $(LUA_OBJ): | $(BUILD)/cdef.h $(BUILD)/lua_sources.h
 $(BUILD)/src/lua/guard.o: ALL_CFLAGS += -fexceptions
 
 # A closing Lua state must not unload code that a thread's exit will run
-# (nodelete), and the module must not mix with a host's own copy (Bsymbolic).
+# (nodelete), and no copy of bufpool in a process must mix with another
+# (Bsymbolic).
 $(CORE): $(CORE_OBJ) $(filter-out %/host.o,$(LUA_OBJ))
+$(SHARED): $(CORE_OBJ) src/bufpool.map
+$(SHARED): SHARED_FLAGS = -Wl,-soname,$(@F),--version-script=src/bufpool.map
+$(CORE) $(SHARED):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(CC) -shared $(ALL_CFLAGS) -Wl,-z,nodelete \
-		-Wl,-Bsymbolic $(LDFLAGS) -o $@ $^ $(LIBS)
+		-Wl,-Bsymbolic $(SHARED_FLAGS) $(LDFLAGS) -o $@ \
+		$(filter %.o,$^) -Wl,--as-needed $(LIBS)
+
+# One object with the core in it, because the Lua part knows structs of its own
+# core: a host that links libbufpool too gets all of this core, and none of the
+# other.
+$(BUILD)/bufpool_lua.o: $(CORE_OBJ) $(LUA_OBJ)
+	$(call say,LD $@)$(CC) -r -nostdlib \
+		$(filter-out -pthread,$(ALL_CFLAGS)) -o $@ $^
 
 $(BUILD)/libbufpool.a: $(CORE_OBJ)
-$(BUILD)/libbufpool_lua.a: $(LUA_OBJ)
+$(BUILD)/libbufpool_lua.a: $(BUILD)/bufpool_lua.o
 $(ARCHIVES):
 	@rm -f $@
 	$(call say,AR $@)$(AR) rcs $@ $^
@@ -170,12 +184,11 @@ $(FUZZ) $(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: \
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
 		-o $@ $< $(BUILD)/libbufpool.a $(CMOCKA) $(LIBS)
 
-# Programs that hold a LuaJIT, and so both libraries.
-$(WITH_LUA): $(BUILD)/%: %.c $(ARCHIVES)
+# Programs that hold a LuaJIT.
+$(WITH_LUA): $(BUILD)/%: %.c $(BUILD)/libbufpool_lua.a
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
-		-o $@ $< $(BUILD)/libbufpool_lua.a \
-		$(BUILD)/libbufpool.a -Wl,--as-needed \
+		-o $@ $< $(BUILD)/libbufpool_lua.a -Wl,--as-needed \
 		$(if $(filter spec/%,$<),$(CMOCKA)) $(LUA_LIBS) $(LIBS)
 
 # Programs that stop threads wherever src/core/hook.h lets them, so they have
@@ -247,6 +260,7 @@ $(BUILD)/lua_sources.h: $(EMBEDDED) $(LUA_DIRS:%=lua/%) Makefile
 # the files as they stand in that folder, as words of the shell.
 HEADERS = src/bufpool.h src/bufpool_lua.h
 PC = bufpool.pc bufpool_lua.pc
+CMAKE = bufpool-config.cmake bufpool-config-version.cmake
 to = $(call word_of,$(DESTDIR)$(1))
 at = $(call below,$(1),$(notdir $(2)))
 below = $(foreach name,$(2),$(call to,$(1)/$(name)))
@@ -301,18 +315,25 @@ install-module: $(CORE)
 ## installs all that was built, below PREFIX
 install: all install-module
 	$(call say,INSTALL $(DESTDIR)$(LIBDIR))$(INSTALL) -d \
-		$(call to,$(INCDIR)) $(call to,$(LIBDIR)/pkgconfig)
+		$(call below,$(LIBDIR),pkgconfig cmake/bufpool) \
+		$(call to,$(INCDIR))
 	@$(INSTALL) -m 644 $(HEADERS) $(call to,$(INCDIR))
-	@$(INSTALL) -m 644 $(ARCHIVES) $(call to,$(LIBDIR))
-	@for name in $(PC); do \
-		sed -e 's|@INCDIR@|'$(call pc_word,$(INCDIR))'|' \
-		-e 's|@LIBDIR@|'$(call pc_word,$(LIBDIR))'|' \
+	@$(INSTALL) -m 644 $(ARCHIVES) $(SHARED) $(call to,$(LIBDIR))
+	@ln -sf $(notdir $(SHARED)) $(call to,$(LIBDIR)/libbufpool.so)
+	@for name in $(PC) $(CMAKE); do \
+		sed -e 's|@PREFIX@|'$(call pc_word,$(PREFIX))'|' \
+		-e 's|@INCDIR@|'$(call pc_dir,$(INCDIR))'|' \
+		-e 's|@LIBDIR@|'$(call pc_dir,$(LIBDIR))'|' \
 		-e 's|@VERSION@|$(VERSION)|; s|@LUAJIT@|$(LUAJIT_PC)|' \
-		src/$$name.in >$(BUILD)/$$name && $(INSTALL) -m 644 \
-		$(BUILD)/$$name $(call to,$(LIBDIR)/pkgconfig) || exit 1; \
+		src/$$name.in >$(BUILD)/$$name || exit 1; \
 	done
+	@$(INSTALL) -m 644 $(PC:%=$(BUILD)/%) $(call to,$(LIBDIR)/pkgconfig)
+	@$(INSTALL) -m 644 $(CMAKE:%=$(BUILD)/%) \
+		$(call to,$(LIBDIR)/cmake/bufpool)
 
-# A path as pkg-config wants it, with spaces escaped, and then as sed does.
+# A path as pkg-config and CMake want it, with spaces escaped, and then as sed
+# does. A folder in the prefix is named by it, for those who move the whole.
+pc_dir = $(call pc_word,$(subst |:,,$(subst |:$(PREFIX)/,$${prefix}/,|:$(1))))
 space := $(subst x,,x x)
 pc_word = $(call word_of,$(subst |,\|,$(subst &,\&,$(subst \,\\,$(subst \
 	$(space),\ ,$(1))))))
@@ -324,9 +345,11 @@ uninstall: uninstall-nginx-module
 		$(call at,$(LUALIBDIR)/bufpool,$(CORE))
 	$(call say,RM $(DESTDIR)$(LIBDIR))rm -f \
 		$(call at,$(INCDIR),$(HEADERS)) \
-		$(call at,$(LIBDIR),$(ARCHIVES)) \
-		$(call at,$(LIBDIR)/pkgconfig,$(PC))
+		$(call at,$(LIBDIR),$(ARCHIVES) $(SHARED) libbufpool.so) \
+		$(call at,$(LIBDIR)/pkgconfig,$(PC)) \
+		$(call at,$(LIBDIR)/cmake/bufpool,$(CMAKE))
 	@rmdir $(call below,$(LUADIR),$(LUA_DIRS)) \
+		$(call to,$(LIBDIR)/cmake/bufpool) \
 		$(call to,$(LUALIBDIR)/bufpool) 2>/dev/null || :
 
 # A release: a tarball of what git knows, as it lies there, and a rockspec that

@@ -30,7 +30,8 @@ end
 
 -- The files below a folder, by their names there, sorted.
 local function files(dir)
-    return must("cd " .. quote(dir) .. " && find . -type f | LC_ALL=C sort")
+    return must("cd " .. quote(dir)
+        .. " && find . ! -type d | LC_ALL=C sort")
 end
 
 local function lines(list)
@@ -46,6 +47,18 @@ local function with_modules(prefix, others)
     table.sort(others)
     return lines(others)
 end
+
+-- What the library shows. A name that leaves this list, or changes what it
+-- means, raises the number of libbufpool.so; a new one does not.
+local EXPORTS = {
+    "adopt", "adopt_range", "append", "capacity", "checkout",
+    "checkout_aligned", "checkout_zeroed", "close", "commit",
+    "config_init_sized", "create", "data", "default", "destroy", "detach",
+    "freeze", "frozen_data", "frozen_len", "frozen_ref", "frozen_unref",
+    "get", "get_stats_sized", "len", "maintain", "peek", "ref", "release",
+    "reserve", "resize", "share", "skip", "thread_flush", "trim",
+    "trim_some", "try_checkout", "version", "wrote",
+}
 
 local TRY = [[
 local bufpool = require "bufpool"
@@ -81,19 +94,24 @@ describe("make install", function()
     end)
 
     it("installs these files and no others, below DESTDIR", function()
-        assert.equal(with_modules("./opt/x", {
+        local others = {
             "./opt/x/include/bufpool.h",
             "./opt/x/include/bufpool_lua.h",
+            "./opt/x/lib/cmake/bufpool/bufpool-config-version.cmake",
+            "./opt/x/lib/cmake/bufpool/bufpool-config.cmake",
             "./opt/x/lib/libbufpool.a",
+            "./opt/x/lib/libbufpool.so",
+            "./opt/x/lib/libbufpool.so.0",
             "./opt/x/lib/libbufpool_lua.a",
             "./opt/x/lib/pkgconfig/bufpool.pc",
             "./opt/x/lib/pkgconfig/bufpool_lua.pc",
-        }), files(dir .. "/stage"))
+        }
+        assert.equal(with_modules("./opt/x", others), files(dir .. "/stage"))
     end)
 
     it("leaves no trace of DESTDIR in what it installs", function()
-        assert.equal("", (shell(("grep -rl '%s' %s/stage/opt/x/lib/pkgconfig")
-            :format(dir, dir))))
+        assert.equal("", (shell("grep -rl " .. dir .. " " .. dir
+            .. "/stage/opt/x")))
     end)
 
     it("lets everybody read them, whatever the umask", function()
@@ -107,10 +125,32 @@ describe("make install", function()
         assert.equal("hello\t" .. version .. "\n", try(dir .. "/tree"))
     end)
 
-    it("marks the module as never to be unloaded", function()
-        local flags = must("readelf -d " .. dir
-            .. "/tree/lib/lua/5.1/bufpool/core.so")
-        assert.truthy(flags:find("NODELETE", 1, true), flags)
+    it("marks what it installs as never to be unloaded", function()
+        for _, name in ipairs { "lua/5.1/bufpool/core.so", "libbufpool.so" } do
+            local flags = must("readelf -d " .. dir .. "/tree/lib/" .. name)
+            assert.truthy(flags:find("NODELETE", 1, true), flags)
+        end
+    end)
+
+    it("installs a library that shows these functions, versioned", function()
+        local library = dir .. "/tree/lib/libbufpool.so"
+        local expected = {}
+        for i, name in ipairs(EXPORTS) do
+            expected[i] = "bufpool_" .. name .. "@@BUFPOOL_0"
+        end
+        assert.equal(lines(expected), must("nm -D --defined-only " .. library
+            .. " | sed -n 's/.* T //p' | LC_ALL=C sort"))
+        assert.truthy(must("readelf -d " .. library)
+            :find("soname: [libbufpool.so.0]", 1, true))
+    end)
+
+    it("shows in the library what bufpool.h declares", function()
+        local declared = {}
+        for name in must "cc -E -P src/bufpool.h":gmatch "bufpool_([%w_]+)%(" do
+            declared[#declared + 1] = name
+        end
+        table.sort(declared)
+        assert.same(EXPORTS, declared)
     end)
 
     it("exports nothing but the library's own names", function()
@@ -154,21 +194,28 @@ describe("make install", function()
         return
     end
 
-    -- Builds a program with what pkg-config says, and runs it.
-    local function build(source, modules, language)
-        local file = assert(io.open(dir .. "/program.c", "w"))
-        file:write(source)
+    local FOUND = ("export PKG_CONFIG_PATH=%s/tree/lib/pkgconfig "
+        .. "LD_LIBRARY_PATH=%s/tree/lib; cd %s && ")
+
+    local function write(name, text)
+        local file = assert(io.open(dir .. "/" .. name, "w"))
+        file:write(text)
         file:close()
-        return must(("export PKG_CONFIG_PATH=%s/tree/lib/pkgconfig; cd %s && "
-            .. "%s program.c -Wall -Werror -o program -x none "
-            .. "$(pkg-config --cflags --libs %s) && ./program")
-            :format(dir, dir, language or "cc -x c", modules))
     end
 
-    it("serves C programs through pkg-config", function()
-        assert.equal(version .. "\n", must("env PKG_CONFIG_PATH=" .. dir
-            .. "/tree/lib/pkgconfig pkg-config --modversion bufpool"))
-        assert.equal("4096 0\n", build([[
+    local function found(command)
+        return must(FOUND:format(dir, dir, dir) .. command)
+    end
+
+    -- Builds a program with what pkg-config says, and runs it.
+    local function build(source, modules, language)
+        write("program.c", source)
+        return found(("%s program.c -Wall -Werror -o program -x none "
+            .. "$(pkg-config --cflags --libs %s) && ./program")
+            :format(language or "cc -x c", modules))
+    end
+
+    local PROGRAM = [[
 #include <stdio.h>
 #include <bufpool.h>
 int main(void)
@@ -180,8 +227,60 @@ int main(void)
     bufpool_destroy(pool);
     return 0;
 }
-]], "bufpool"))
+]]
+
+    it("serves C programs through pkg-config", function()
+        assert.equal(version .. "\n", found "pkg-config --modversion bufpool")
+        assert.equal("4096 0\n", build(PROGRAM, "bufpool"))
+        assert.truthy(found "readelf -d program"
+            :find("NEEDED[^\n]*%[libbufpool%.so%.0%]"))
+        assert.equal("4096 0\n", build(PROGRAM, "bufpool --static "
+            .. "| sed s/-lbufpool/-l:libbufpool.a/"))
+        assert.falsy(found "readelf -d program":find "libbufpool")
     end)
+
+    it("names folders by the prefix, or as they are", function()
+        assert.equal("/moved/include\n", found("pkg-config "
+            .. "--define-variable=prefix=/moved --variable=includedir "
+            .. "bufpool"))
+        make("install INCDIR=/usr/include/b PREFIX='/opt/a b' DESTDIR=" .. dir
+            .. "/apart")
+        assert.equal("-I/usr/include/b -L/opt/a\\ b/lib -lbufpool\n", must(
+            "PKG_CONFIG_PATH=" .. dir .. "/apart/opt/a\\ b/lib/pkgconfig "
+            .. "pkg-config --cflags --libs bufpool | sed 's/ *$//'"))
+    end)
+
+    if installed "cmake" then
+        it("serves CMake's find_package", function()
+            write("main.c", PROGRAM)
+            write("CMakeLists.txt", [[
+cmake_minimum_required(VERSION 3.13)
+project(program C)
+find_package(bufpool ]] .. version .. [[ REQUIRED)
+find_package(bufpool REQUIRED)
+add_executable(program main.c)
+target_link_libraries(program bufpool::bufpool)
+]])
+            found("cmake -DCMAKE_PREFIX_PATH=$PWD/tree -S . -B cmade && "
+                .. "cmake --build cmade")
+            assert.equal("4096 0\n", found "cmade/program")
+        end)
+    else
+        pending("serves CMake's find_package: cmake is not installed")
+    end
+
+    if installed "meson" then
+        it("serves meson's dependency()", function()
+            write("main.c", PROGRAM)
+            write("meson.build", "project('program', 'c')\n"
+                .. "executable('program', 'main.c', "
+                .. "dependencies: dependency('bufpool'))\n")
+            found "meson setup mesoned && meson compile -C mesoned"
+            assert.equal("4096 0\n", found "mesoned/program")
+        end)
+    else
+        pending("serves meson's dependency(): meson is not installed")
+    end
 
     local function c_string(text)
         return '"' .. text:gsub("[\\\"]", "\\%0"):gsub("\n", "\\n") .. '"'
@@ -206,6 +305,38 @@ int main(void)
     return 0;
 }
 ]], "bufpool_lua"))
+    end)
+
+    it("serves hosts that link the library for C programs too", function()
+        for _, modules in ipairs { "bufpool bufpool_lua",
+            "bufpool_lua bufpool" } do
+            assert.equal("hello\n", build([[
+#include <stdio.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <bufpool_lua.h>
+int main(void)
+{
+    lua_State *L = luaL_newstate();
+    struct bufpool *pool = bufpool_create(NULL);
+    struct bufpool_buf *buf = bufpool_checkout(pool, 0);
+    luaL_openlibs(L);
+    lua_pushcfunction(L, luaopen_bufpool);
+    lua_call(L, 0, 0);
+    bufpool_append(buf, "hello", 5);
+    bufpool_lua_push_buf(L, buf);
+    lua_setglobal(L, "buf");
+    if (luaL_dostring(L, "print(tostring(buf))"))
+        puts(lua_tostring(L, -1));
+    lua_close(L);
+    bufpool_destroy(pool);
+    return 0;
+}
+]], modules))
+            -- Everything is from one copy: nothing from the shared library.
+            local names = found "nm -u program"
+            assert.falsy(names:find("bufpool_", 1, true), names)
+        end
     end)
 
     it("needs nothing but bufpool_lua to build the example", function()

@@ -1,14 +1,14 @@
 /*
  * bufpool_lua - bufpool for hosts: C programs with Lua states of their own.
  *
- * Link the library bufpool_lua, which holds the Lua files too, call
- * luaopen_bufpool in each state that is to use it, and pass pools and buffers
- * in and out. The state must be LuaJIT's, with its standard libraries open
- * (luaL_openlibs). A script's `require "bufpool"` then returns the module that
- * the host has opened. Without luaopen_bufpool it loads a shared object, which
- * is another copy of bufpool. A state belongs to the copy that opened it first:
- * in a state of another copy, luaopen_bufpool, push, check and take raise, and
- * test returns NULL.
+ * Link the library bufpool_lua, which holds the Lua files and the functions of
+ * bufpool.h too, call luaopen_bufpool in each state that is to use it, and pass
+ * pools and buffers in and out. The state must be LuaJIT's, with its standard
+ * libraries open (luaL_openlibs). A script's `require "bufpool"` then returns
+ * the module that the host has opened. Without luaopen_bufpool it loads a
+ * shared object, which is another copy of bufpool. A state belongs to the copy
+ * that opened it first: in a state of another copy, luaopen_bufpool, push,
+ * check and take raise, and test returns NULL.
  *
  * Lua's rules hold for every function: one thread in a state at a time, and
  * errors are raised as Lua raises them. A push needs 8 free stack slots.
