@@ -8,6 +8,7 @@ INCDIR ?= $(PREFIX)/include
 LIBDIR ?= $(PREFIX)/lib
 LUADIR ?= $(PREFIX)/share/lua/5.1
 LUALIBDIR ?= $(PREFIX)/lib/lua/5.1
+DOCDIR ?= $(PREFIX)/share/doc/bufpool
 ## goes before every installed path, for packagers
 DESTDIR ?=
 
@@ -261,6 +262,8 @@ $(BUILD)/lua_sources.h: $(EMBEDDED) $(LUA_DIRS:%=lua/%) Makefile
 HEADERS = src/bufpool.h src/bufpool_lua.h
 PC = bufpool.pc bufpool_lua.pc
 CMAKE = bufpool-config.cmake bufpool-config-version.cmake
+EXAMPLES = $(wildcard examples/*.* examples/openresty/*)
+EXAMPLE_DIRS = examples/openresty examples
 to = $(call word_of,$(DESTDIR)$(1))
 at = $(call below,$(1),$(notdir $(2)))
 below = $(foreach name,$(2),$(call to,$(1)/$(name)))
@@ -316,7 +319,7 @@ install-module: $(CORE)
 install: all install-module
 	$(call say,INSTALL $(DESTDIR)$(LIBDIR))$(INSTALL) -d \
 		$(call below,$(LIBDIR),pkgconfig cmake/bufpool) \
-		$(call to,$(INCDIR))
+		$(call to,$(INCDIR)) $(call below,$(DOCDIR),$(EXAMPLE_DIRS))
 	@$(INSTALL) -m 644 $(HEADERS) $(call to,$(INCDIR))
 	@$(INSTALL) -m 644 $(ARCHIVES) $(SHARED) $(call to,$(LIBDIR))
 	@ln -sf $(notdir $(SHARED)) $(call to,$(LIBDIR)/libbufpool.so)
@@ -330,6 +333,9 @@ install: all install-module
 	@$(INSTALL) -m 644 $(PC:%=$(BUILD)/%) $(call to,$(LIBDIR)/pkgconfig)
 	@$(INSTALL) -m 644 $(CMAKE:%=$(BUILD)/%) \
 		$(call to,$(LIBDIR)/cmake/bufpool)
+	@$(foreach name,$(EXAMPLES),$(INSTALL) \
+		-m $(if $(filter %/run,$(name)),755,644) $(name) \
+		$(call to,$(DOCDIR)/$(name)) &&) :
 
 # A path as pkg-config and CMake want it, with spaces escaped, and then as sed
 # does. A folder in the prefix is named by it, for those who move the whole.
@@ -347,8 +353,10 @@ uninstall: uninstall-nginx-module
 		$(call at,$(INCDIR),$(HEADERS)) \
 		$(call at,$(LIBDIR),$(ARCHIVES) $(SHARED) libbufpool.so) \
 		$(call at,$(LIBDIR)/pkgconfig,$(PC)) \
-		$(call at,$(LIBDIR)/cmake/bufpool,$(CMAKE))
+		$(call at,$(LIBDIR)/cmake/bufpool,$(CMAKE)) \
+		$(call below,$(DOCDIR),$(EXAMPLES))
 	@rmdir $(call below,$(LUADIR),$(LUA_DIRS)) \
+		$(call below,$(DOCDIR),$(EXAMPLE_DIRS)) $(call to,$(DOCDIR)) \
 		$(call to,$(LIBDIR)/cmake/bufpool) \
 		$(call to,$(LUALIBDIR)/bufpool) 2>/dev/null || :
 

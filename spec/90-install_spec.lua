@@ -106,6 +106,9 @@ describe("make install", function()
             "./opt/x/lib/pkgconfig/bufpool.pc",
             "./opt/x/lib/pkgconfig/bufpool_lua.pc",
         }
+        for name in must "find examples -type f":gmatch "[^\n]+" do
+            others[#others + 1] = "./opt/x/share/doc/bufpool/" .. name
+        end
         assert.equal(with_modules("./opt/x", others), files(dir .. "/stage"))
     end)
 
@@ -151,6 +154,15 @@ describe("make install", function()
         end
         table.sort(declared)
         assert.same(EXPORTS, declared)
+    end)
+
+    it("installs examples that run from there", function()
+        local text = must(("cd %s && env LUA_PATH='%s/tree/share/lua/5.1/?.lua"
+            .. ";%s/tree/share/lua/5.1/?/init.lua' LUA_CPATH="
+            .. "'%s/tree/lib/lua/5.1/?.so' %s tree/share/doc/bufpool/examples/"
+            .. "digest.lua --check tree/include"):format(dir, dir, dir, dir,
+            LUAJIT))
+        assert.truthy(text:find "sha256sum agrees on +2\n", text)
     end)
 
     it("exports nothing but the library's own names", function()
