@@ -74,8 +74,9 @@ LUA_LIBS ?= $(or $(shell pkg-config --libs luajit 2>/dev/null),\
 WARN = -Wall -Wextra -Wshadow -Wconversion
 ALL_CPPFLAGS = -Isrc -I$(BUILD) -I$(LUA_INC) $(CPPFLAGS) \
 	-MMD -MP -MT $@ -MF $@.d
+# What is built does not tell in which folder.
 ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) $(TLS) \
-	$(CFLAGS) $(VARIANT)
+	-ffile-prefix-map=$(call word_of,$(CURDIR))=. $(CFLAGS) $(VARIANT)
 
 # Where thread-local variables can be found by descriptors, x86 compilers have
 # to be told: the hot paths then call nothing and need no stack frame.

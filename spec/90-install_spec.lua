@@ -477,6 +477,19 @@ describe("make", function()
         assert.truthy(text:find("/one/spec/stress ", 1, true), text)
     end)
 
+    it("builds the same bytes in every folder", function()
+        local sums = {}
+        for i, name in ipairs { "one", "an other" } do
+            local tree = quote(build .. "/" .. name)
+            must(("mkdir -p %s && cp -r Makefile src lua spec examples %s")
+                :format(tree, tree))
+            make("-j2 CFLAGS='-O0 -g' -C " .. tree)
+            sums[i] = must("cd " .. tree .. "/build && sha256sum *.so.* *.a "
+                .. "lua/bufpool/core.so")
+        end
+        assert.equal(sums[1], sums[2])
+    end)
+
     it("refuses to build into a folder with a space", function()
         local text, status = shell(MAKE .. "BUILD='a b'")
         assert.equal(2, status)
