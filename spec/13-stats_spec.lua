@@ -229,11 +229,11 @@ describe("stats", function()
 
     it("conserves buffers of the pool's own classes", function()
         local own = bufpool.new {
-            classes = { { size = 16384, count = 2 }, { size = 8192 } },
+            classes = { { size = 131072, count = 2 }, { size = 65536 } },
         }
         local held = {}
         for i = 1, 100 do
-            held[i] = own:checkout(i * 200)
+            held[i] = own:checkout(i * 1600)
         end
         local stats = own:stats()
         assert.equal(100, stats.checked_out)
@@ -244,10 +244,10 @@ describe("stats", function()
         end
         stats = own:stats()
         assert.equal(0, conserved(stats))
-        local all = 40 * 8192 + 41 * 16384 + stats.large.cached_bytes
+        local all = 40 * 65536 + 41 * 131072 + stats.large.cached_bytes
         assert.equal(19, stats.large.cached)
         assert.equal(all, stats.committed_bytes)
-        assert.equal(all - 2 * 16384, own:trim())
+        assert.equal(all - 2 * 131072, own:trim())
         assert.equal(0, own:stats().large.cached)
     end)
 end)

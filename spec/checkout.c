@@ -114,6 +114,7 @@ takes_idle_memory_for_the_rest_of_a_page(void **state)
 	struct bufpool *p;
 
 	(void)state;
+	needs_pages_of_4_kib();
 	bufpool_config_init(&config);
 	config.classes = &class;
 	config.class_count = 1;

@@ -102,6 +102,7 @@ static void
 classes_decay_at_ordinary_traffic(void **state)
 {
 	(void)state;
+	needs_pages_of_4_kib();
 	for (size_t r = 0; r < RATES; r++) {
 		struct bufpool *p = with_large(0);
 
@@ -134,6 +135,7 @@ fast_traffic_is_followed_by_slow(void **state)
 	struct bufpool *p = with_large(128 * MIB);
 
 	(void)state;
+	needs_pages_of_4_kib();
 	burst(p, 100 * MIB, 1);
 	for (int i = 0; i < 100000; i++)
 		bufpool_release(bufpool_checkout(p, 100));

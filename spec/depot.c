@@ -178,6 +178,7 @@ a_trim_takes_part_of_a_batch(void **state)
 	void *got;
 
 	(void)state;
+	needs_pages_of_4_kib();
 	atomic_store(&p->decayed, INT64_MAX);
 	for (int i = 0; i < 70; i++)
 		assert_non_null(held[i] = bufpool_checkout(p, 1));

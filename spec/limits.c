@@ -165,6 +165,7 @@ a_request_takes_what_it_lacks_and_no_more(void **state)
 	struct bufpool_buf *held[200], *b;
 
 	(void)state;
+	needs_pages_of_4_kib();
 	for (int i = 0; i < 200; i++)
 		assert_non_null(held[i] = bufpool_checkout(p, 1));
 	for (int i = 0; i < 200; i++)
@@ -261,6 +262,7 @@ what_is_kept_goes_in_part(void **state)
 	struct bufpool_buf *held[3], *out;
 
 	(void)state;
+	needs_pages_of_4_kib();
 	for (int i = 0; i < 3; i++)
 		held[i] = bufpool_checkout(p, (size_t)(i + 1) * 10000 * KIB);
 	out = bufpool_checkout(p, 40000 * KIB);
@@ -289,6 +291,7 @@ of_the_classes_no_more_goes_than_must(void **state)
 	struct bufpool_buf *held[3];
 
 	(void)state;
+	needs_pages_of_4_kib();
 	held[0] = bufpool_checkout(p, 1024 * KIB);
 	held[1] = bufpool_checkout(p, 256 * KIB);
 	held[2] = bufpool_checkout(p, 64 * KIB);

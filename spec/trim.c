@@ -27,6 +27,7 @@ trims_down_to_the_configured_counts(void **state)
 	struct bufpool_stats s;
 
 	(void)state;
+	needs_pages_of_4_kib();
 	for (size_t i = 0; i < BURST; i++) {
 		assert_non_null(held[i] = bufpool_checkout(p, 4096));
 		memset(bufpool_data(held[i]), 1, 4096);

@@ -56,8 +56,14 @@
  * flushes, exits, or next uses the closed pool.
  *
  * LOCKED MEMORY (mlockall). The system does not take locked pages back. They
- * stay counted as committed, and wait for the next buffer of their class. So do
- * buffers that are not whole pages, where pages are larger than 4 KiB.
+ * stay counted as committed, and wait for the next buffer of their class.
+ *
+ * PAGES LARGER THAN 4 KiB. Buffers share a page when they are smaller. While
+ * one of them is out or idle, those that were given back wait for the next
+ * checkout of their class, and stay counted as committed. Once none is, a trim
+ * gives the page back, and so does a checkout at max_bytes; time alone does
+ * not. What is counted are the bytes of buffers, of whose pages more may be in
+ * memory.
  *
  * ERRORS. Functions return NULL or -1 and set errno. Nothing is printed,
  * except one line before abort() when the pool finds proof of corruption, such

@@ -170,24 +170,117 @@ uncommit_bytes(struct bufpool_arena *a, size_t bytes)
 	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
 }
 
-/*
- * Gives back the pages of a buffer of a class. A huge page around them is told
- * to stay split, because otherwise the kernel would make one again, and so
- * commit pages that were given back. False where the system refuses, and where
- * the buffer shares a page with another.
- */
+/* Bytes from the first byte of a buffer of a class to that of its neighbour:
+ * its size, where pages have 4 KiB. */
+static size_t
+stride_of(size_t size)
+{
+	size_t stride = LAYOUT_GRAIN;
+
+	if (size >= page)
+		return bp_arena_whole_pages(size);
+	while (stride < size)
+		stride *= 2;
+	return stride;
+}
+
+static void
+add_blank(struct blanks *blank, struct bufpool_buf *b, bool resident)
+{
+	bp_buf_push(resident ? &blank->resident : &blank->bare, b);
+	if (resident)
+		atomic_store(&blank->changed, true);
+}
+
+/* Gives pages back. A huge page around them is told to stay split, because
+ * otherwise the kernel would make one again, and so commit pages that were
+ * given back. False where the system refuses. */
 static bool
-drop_pages(const struct bufpool_arena *a, const struct bufpool_buf *b)
+drop_pages(uintptr_t at, size_t bytes, bool huge)
+{
+	uintptr_t mask = HUGE - 1;
+	uintptr_t start = at & ~mask, end = (at + bytes + mask) & ~mask;
+
+	if (huge)
+		madvise((void *)start, end - start, MADV_NOHUGEPAGE);
+	return madvise((void *)at, bytes, MADV_DONTNEED) == 0;
+}
+
+/* Gives back the pages of a buffer of a class. False where the system refuses,
+ * and where the buffer shares a page with another. */
+static bool
+drop_buffer(const struct bufpool_arena *a, const struct bufpool_buf *b)
 {
 	size_t size = a->layout->size[b->class];
-	uintptr_t base = (uintptr_t)b->base, mask = HUGE - 1;
-	uintptr_t start = base & ~mask, end = (base + size + mask) & ~mask;
 
-	if (size % page != 0)
-		return false;
-	if (b->huge)
-		madvise((void *)start, end - start, MADV_NOHUGEPAGE);
-	return madvise(b->base, size, MADV_DONTNEED) == 0;
+	return size >= page && drop_pages((uintptr_t)b->base, size, b->huge);
+}
+
+/* How many buffers of a list by address begin below `end`. */
+static size_t
+count_below(const struct bufpool_buf *b, uintptr_t end)
+{
+	size_t count = 0;
+
+	for (; b != NULL && (uintptr_t)b->base < end; b = buf_next(b))
+		count++;
+	return count;
+}
+
+/* Pushes these, and returns the rest of the list. */
+static struct bufpool_buf *
+push_below(struct buf_stack *s, struct bufpool_buf *b, uintptr_t end)
+{
+	while (b != NULL && (uintptr_t)b->base < end) {
+		struct bufpool_buf *next = buf_next(b);
+
+		bp_buf_push(s, b);
+		b = next;
+	}
+	return b;
+}
+
+/*
+ * bp_arena_give_blanks for one ring of buffers that share pages. A page goes
+ * back when all of its buffers are blanks, bare or resident, that this thread
+ * has taken off the stacks: then no other thread can begin to use one. A search
+ * that has seen all is not repeated until a blank becomes resident, because it
+ * looks at each blank. `changed` is set after such a blank is pushed, and taken
+ * before the stacks are, so no blank is overlooked.
+ */
+static size_t
+give_shared(struct bufpool_arena *a, struct blanks *blank, size_t size,
+	    size_t bytes)
+{
+	struct bufpool_buf *bare = NULL, *b;
+	size_t done = 0;
+
+	if (!atomic_exchange(&blank->changed, false))
+		return 0;
+	b = bp_buf_pop_all(&blank->resident);
+	if (b != NULL)
+		bare = bp_buf_pop_all(&blank->bare);
+	while (b != NULL) {
+		uintptr_t at = (uintptr_t)b->base & ~(page - 1);
+		size_t count = count_below(b, at + page);
+		bool gone;
+
+		bare = push_below(&blank->bare, bare, at);
+		gone = done < bytes && page / stride_of(size) ==
+		    count + count_below(bare, at + page) &&
+		    drop_pages(at, page, b->huge);
+		if (gone) {
+			uncommit_bytes(a, count * size);
+			done += count * size;
+		}
+		bare = push_below(&blank->bare, bare, at + page);
+		b = push_below(gone ? &blank->bare : &blank->resident, b,
+			       at + page);
+	}
+	push_below(&blank->bare, bare, UINTPTR_MAX);
+	if (done >= bytes)
+		atomic_store(&blank->changed, true);
+	return done;
 }
 
 /* bp_arena_give_blanks for one ring. A blank that the system refuses goes back
@@ -203,7 +296,7 @@ give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
 	while (done < bytes && (b = bp_buf_pop(&blank->resident)) != NULL) {
 		size_t size = a->layout->size[b->class];
 
-		if (drop_pages(a, b)) {
+		if (drop_buffer(a, b)) {
 			uncommit_bytes(a, size);
 			bp_buf_push(&blank->bare, b);
 			done += size;
@@ -225,8 +318,13 @@ bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
 	int saved = errno;
 	size_t done = 0;
 
-	for (unsigned r = 0; r < rings && done < bytes; r++)
-		done += give_blanks(a, &a->blank[r], bytes - done, all);
+	for (unsigned r = 0; r < rings && done < bytes; r++) {
+		size_t size = a->layout->size[r % a->layout->classes];
+
+		done += size < page
+		    ? give_shared(a, &a->blank[r], size, bytes - done)
+		    : give_blanks(a, &a->blank[r], bytes - done, all);
+	}
 	errno = saved;
 	return done;
 }
@@ -337,7 +435,7 @@ span_bytes(size_t size, bool huge)
 size_t
 bp_arena_span(const struct bufpool_arena *a, unsigned class)
 {
-	return span_bytes(a->layout->size[class], false);
+	return span_bytes(stride_of(a->layout->size[class]), false);
 }
 
 bool
@@ -357,11 +455,11 @@ static struct bufpool_buf *
 carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 	   uint8_t *base, size_t span, bool huge)
 {
-	size_t size = a->layout->size[class];
+	size_t size = a->layout->size[class], stride = stride_of(size);
 	struct blanks *blank = &a->blank[layout_ring(a->layout, node, class)];
 	struct bufpool_buf *first = NULL;
 
-	for (size_t done = 0; done + size <= span; done += size) {
+	for (size_t done = 0; done + stride <= span; done += stride) {
 		struct bufpool_buf *b = bp_buf_create();
 
 		if (b == NULL)	/* the rest of the span stays unused */
@@ -376,7 +474,7 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 			b->span = span;
 			first = b;
 		} else
-			bp_buf_push(huge ? &blank->resident : &blank->bare, b);
+			add_blank(blank, b, huge);
 	}
 	return first;
 }
@@ -393,7 +491,7 @@ new_span(struct bufpool_arena *a, unsigned class, unsigned node)
 	size_t size = a->layout->size[class];
 
 	for (int huge = a->huge_pages; huge >= 0; huge--) {
-		size_t span = span_bytes(size, huge);
+		size_t span = span_bytes(stride_of(size), huge);
 		size_t more = huge ? span - size : 0;
 		struct bufpool_buf *first = NULL;
 		uint8_t *base;
@@ -638,7 +736,7 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	struct blanks *blank = &a->blank[layout_ring(a->layout, b->node,
 						     class)];
 	size_t size = a->layout->size[class];
-	bool resident = !drop_pages(a, b);
+	bool resident = !drop_buffer(a, b);
 
 	if (resident) {
 		ASAN_UNPOISON_MEMORY_REGION(b->base, size);
@@ -651,7 +749,7 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	buf_set_state(b, BUF_BLANK);
 	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);
 	uncommit_bytes(a, size);
-	bp_buf_push(resident ? &blank->resident : &blank->bare, b);
+	add_blank(blank, b, resident);
 	return size;
 }
 

@@ -5,9 +5,13 @@
  * or of one buffer, whichever is more, because one system call then serves many
  * buffers and the number of mappings of a process is limited. When a buffer's
  * memory is given back, its pages go and its addresses stay (madvise): it is a
- * blank, which the next miss takes before it maps anything. A buffer that is
- * not whole pages keeps its memory. Large buffers are mapped and unmapped one
- * by one.
+ * blank, which the next miss takes before it maps anything. Large buffers are
+ * mapped and unmapped one by one.
+ *
+ * Where pages are larger than 4 KiB, a buffer is carved with as many bytes as
+ * make whole pages, or a page holds a whole number of them. Buffers that share
+ * a page keep their memory as blanks, until bp_arena_give_blanks finds that all
+ * buffers of a page are blanks, and gives the page back.
  *
  * The arena counts committed bytes, existing buffers of each class, and its
  * references. Each descriptor with the arena's memory holds one reference, and
@@ -31,6 +35,8 @@
 struct blanks {
 	struct buf_stack bare;		/* have no pages */
 	struct buf_stack resident;	/* have pages, so are still committed */
+	_Atomic bool changed;	/* some may have become resident since a search
+				 * for pages that are all blanks */
 };
 
 struct bufpool_arena {
@@ -155,7 +161,8 @@ size_t bp_arena_retry(struct bufpool_arena *a, size_t most);
 
 /* Gives pages of resident blanks back until at least `bytes` have gone, and
  * returns how many have. In each ring stops at the first blank that the system
- * refuses, unless `all`. */
+ * refuses, unless `all`. Blanks that share pages are all taken meanwhile, and
+ * another thread may find none. */
 size_t bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
 
 /* Whether any blank is resident. The system may refuse to take its pages. */

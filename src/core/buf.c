@@ -84,6 +84,56 @@ bp_buf_pop(struct buf_stack *s)
 	return b;
 }
 
+/* Of two lists by ascending `base` makes one. A list is the number of its first
+ * buffer + 1, or 0, as in `next`. */
+static uint32_t
+merge(uint32_t one, uint32_t other)
+{
+	_Atomic uint32_t first, *end = &first;
+
+	while (one != 0 && other != 0) {
+		uint32_t *low = bp_buf_at(one - 1)->base <
+		    bp_buf_at(other - 1)->base ? &one : &other;
+
+		atomic_store_explicit(end, *low, memory_order_relaxed);
+		end = &bp_buf_at(*low - 1)->next;
+		*low = atomic_load_explicit(end, memory_order_relaxed);
+	}
+	atomic_store_explicit(end, one | other, memory_order_relaxed);
+	return atomic_load_explicit(&first, memory_order_relaxed);
+}
+
+/* A merge sort without recursion: sorted[i] has 2^i buffers, or none. Only this
+ * thread has the buffers, so relaxed is enough for `next`; a thread that still
+ * pops one fails, as in bp_buf_pop. */
+struct bufpool_buf *
+bp_buf_pop_all(struct buf_stack *s)
+{
+	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
+	uint32_t sorted[BUF_NUMBER + 1] = { 0 }, list, all = 0;
+
+	/* acquire: pairs with the release in bp_buf_push */
+	while (!atomic_compare_exchange_weak_explicit(
+	    &s->head, &head, ((head >> 32) + 1) << 32, memory_order_acquire,
+	    memory_order_relaxed))
+		;
+	for (list = (uint32_t)head; list != 0;) {
+		struct bufpool_buf *b = bp_buf_at(list - 1);
+		uint32_t one = list, i;
+
+		list = atomic_load_explicit(&b->next, memory_order_relaxed);
+		atomic_store_explicit(&b->next, 0, memory_order_relaxed);
+		for (i = 0; sorted[i] != 0; i++) {
+			one = merge(sorted[i], one);
+			sorted[i] = 0;
+		}
+		sorted[i] = one;
+	}
+	for (unsigned i = 0; i <= BUF_NUMBER; i++)
+		all = merge(sorted[i], all);
+	return all == 0 ? NULL : bp_buf_at(all - 1);
+}
+
 struct buf_sum
 bp_buf_sum(const struct buf_stack *s)
 {

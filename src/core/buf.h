@@ -286,6 +286,17 @@ struct buf_stack {
 void bp_buf_push(struct buf_stack *s, struct bufpool_buf *b);
 struct bufpool_buf *bp_buf_pop(struct buf_stack *s);
 
+/* Takes all that is on a stack, in one step, as a list by ascending `base`.
+ * buf_next leads from each to the one behind it, and from the last to NULL. */
+struct bufpool_buf *bp_buf_pop_all(struct buf_stack *s);
+static inline struct bufpool_buf *
+buf_next(const struct bufpool_buf *b)
+{
+	uint32_t next = atomic_load_explicit(&b->next, memory_order_relaxed);
+
+	return next == 0 ? NULL : bp_buf_at(next - 1);
+}
+
 /* Sums over a stack that no thread pushes to or pops from meanwhile. */
 struct buf_sum {
 	uint64_t count;		/* buffers, whole batches */
