@@ -102,9 +102,10 @@ describe("a handle", function()
         local h, buf = pool:borrow(0), pool:writer()
         -- Where both keep them, apart from what only one of them has.
         for _, name in ipairs { "len", "capacity", "tostring", "sub", "byte",
-            "find", "find_any", "equals", "equals_ct", "crc32", "adler32",
-            "write", "copy", "setbyte", "xor", "fill", "wipe", "resize",
-            "put", "put_range", "put_varint", "get_varint", "put_zigzag",
+            "find", "find_any", "lines", "equals", "equals_ct", "crc32",
+            "adler32", "write", "copy", "setbyte", "xor", "fill", "wipe",
+            "resize", "put", "put_range", "put_varint", "get_varint",
+            "put_zigzag",
             "get_zigzag64", "take", "split_to", "putf", "putcdata", "set",
             "reserve", "commit", "get", "skip", "reset", "ref", "free",
             "readfrom", "readinto", "writeto", "freeze", "release" } do

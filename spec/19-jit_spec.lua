@@ -91,6 +91,7 @@ local readers = {
         "x = x + #b:sub(b:find(small, 1, true) or 1)" },
     find_any = { "x = x + b:find_any('zc', i % 3 + 1)",
         "x = x + (b:find_any(small, 9) or 1)" },
+    lines = { "local line = b:lines() x = x + #line() + (line() or 0)" },
     equals = { "x = x + (b:equals(other) and 1 or 0)",
         "x = x + (b:equals 'abc' and 1 or 0)" },
     equals_ct = { "x = x + (b:equals_ct(other) and 1 or 0)",

@@ -42,6 +42,13 @@ local methods = {
         function(b) return b:find_any("cd", 9) end,
         function(b) return b:find_any "CD" end,
         function(b) return b:find_any(other) end },
+    lines = { function(b)
+        local lines = {}
+        for line in b:set("one\ntwo\n\nfour"):lines() do
+            lines[#lines + 1] = line
+        end
+        return table.concat(lines, "|")
+    end },
     equals = { function(b) return b:equals(text) end,
         function(b) return b:equals "abc" end,
         function(b) return b:equals(other) end },

@@ -641,3 +641,86 @@ describe("split_to", function()
         b:release()
     end)
 end)
+
+describe("lines", function()
+    function makers.frozen(text)
+        return makers.buffer(text):freeze()
+    end
+    function makers.slice(text)
+        return pool:writer():put("a\nb", text, "\nbehind"):freeze()
+            :slice(4, 3 + #text)
+    end
+    teardown(function()
+        makers.frozen, makers.slice = nil, nil
+    end)
+
+    local function lines_of(text)
+        local lines = {}
+        for line, stop in text:gmatch "([^\n]*)(\n?)" do
+            if line ~= "" or stop ~= "" then
+                lines[#lines + 1] = line
+            end
+        end
+        return lines
+    end
+
+    for kind, make in pairs(makers) do
+        it("of a " .. kind .. " are those of its text", function()
+            for _ = 1, rounds do
+                local parts = {}
+                for k = 1, random(0, 9) do
+                    parts[k] = ({ "\n", "\n", "\r\n", "\0", "line", piece() })
+                        [random(6)]
+                end
+                local text = table.concat(parts)
+                local x, lines = make(text), {}
+                for line in x:lines() do
+                    lines[#lines + 1] = line
+                end
+                assert.same(lines_of(text), lines)
+                x:release()
+            end
+        end)
+    end
+
+    it("are those that io.lines gives", function()
+        local name = os.tmpname()
+        for _, text in ipairs { "", "\n", "a", "a\n", "a\nb", "\n\na\n\n",
+            "\r\n\r\n" } do
+            local file = assert(io.open(name, "w"))
+            file:write(text)
+            file:close()
+            local x = pool:writer():put(text)
+            local next_line = x:lines()
+            for line in io.lines(name) do
+                assert.equal(line, next_line())
+            end
+            assert.is_nil(next_line())
+            assert.is_nil(next_line())
+            x:release()
+        end
+        os.remove(name)
+    end)
+
+    it("are looked for when they are asked for", function()
+        local x = pool:writer():put "one\ntwo\nthr"
+        local next_line = x:lines()
+        assert.equal("one", next_line())
+        x:put "ee\nfour"
+        assert.equal("two", next_line())
+        assert.equal("three", next_line())
+        x:skip(2)
+        assert.equal("ur", next_line())
+        assert.is_nil(next_line())
+        x:put "\nfive"
+        assert.equal("", next_line())
+        assert.equal("five", next_line())
+        x:reset()
+        assert.is_nil(next_line())
+        x:release()
+        helper.raises(function() next_line() end,
+            "attempt to use a released buffer")
+        helper.raises(function() x:lines() end,
+            "attempt to use a released buffer")
+    end)
+end)

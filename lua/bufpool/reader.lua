@@ -7,7 +7,7 @@ local calls = require "bufpool.calls"
 local object = require "bufpool.object"
 
 local ffi_string = ffi.string
-local type = type
+local setmetatable, type = setmetatable, type
 local max, min, tobit = math.max, math.min, require("bit").tobit
 local format = string.format
 local string_byte, string_find = string.byte, string.find
@@ -181,6 +181,31 @@ function readers.find_any(self, bytes, init)
         return no_byte(self, bytes, init, hit)
     end
     return i + hit
+end
+
+-- A step of lines. It calls methods, and not functions of this file, because
+-- without the JIT they are C's.
+local function next_line(self)
+    local x, at = self.of, self.at
+    local stop = x:find("\n", at, true)
+    if stop then
+        self.at = stop + 1
+        return x:sub(at, stop - 1)
+    end
+    local len = x:len()
+    if at > len then
+        return nil
+    end
+    self.at = len + 1
+    return x:sub(at, len)
+end
+
+-- A table instead of a function, for a trace cannot make closures.
+local lines_meta = { __call = next_line }
+
+function readers.lines(self)
+    look(self, "lines")
+    return setmetatable({ of = self, at = 1 }, lines_meta)
 end
 
 -- Negative, zero or positive as a sorts before, with or after b. With `equal`,

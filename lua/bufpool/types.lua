@@ -179,6 +179,10 @@ function reader:find(needle, init, plain) end
 ---@return integer? position
 function reader:find_any(bytes, init) end
 
+---For a loop over the lines, without the "\n" at their end.
+---@return fun(): string? iterator
+function reader:lines() end
+
 ---@param other bufpool.Data
 ---@return boolean
 function reader:equals(other) end

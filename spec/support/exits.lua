@@ -190,6 +190,17 @@ local methods = {
         function(x) return x:find_any "\221" == nil end,
         function(x) return x:find_any(source) == 1 end,
         function(x) return x:find_any(frozen_source, 9) == 9 end },
+    lines = { function(x)
+        for line in x:lines() do
+            if not pure(line) then
+                return false
+            end
+        end
+        return true
+    end, function(x)
+        local line = x:lines()
+        return pure(line()) and line() == nil
+    end },
     equals = { function(x) return x:equals(text) end,
         function(x) return x:equals(source) end,
         function(x) return source:equals(x) end },

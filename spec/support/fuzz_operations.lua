@@ -393,6 +393,22 @@ end
 eq($x:find_any(%s, i), want, "find_any")]]):format(set, int(-20, 30),
         set == "$n" and "$o" or "s")
 end, 2)
+add("x", "lines", function()
+    return [[
+if #$y < 5000 then
+    local x, y, at = $x, $y, 1
+    if k % 2 == 0 then
+        y = concat { y, "\n\n", k, "\nlast", k % 3 == 0 and "\n" or "" }
+        x = pool:writer():put(y)
+    end
+    for line in x:lines() do
+        local stop = string_find(y, "\n", at, true) or #y + 1
+        same(line, sub(y, at, stop - 1), "lines")
+        at = stop + 1
+    end
+    eq(at > #y, true, "lines, end")
+end]]
+end)
 add("x", "equals equals_ct", function()
     local name = pick("equals", "equals_ct")
     return pick('eq($x:%s($y), true, "%s")',
