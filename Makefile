@@ -25,6 +25,8 @@ DIR ?= /usr/share
 DEMO ?= --check
 ## where everything is built
 BUILD ?= build
+# What the module of nginx was built with: it is installed as it was built.
+-include $(BUILD)/nginx/given
 ## sources of nginx, or its headers
 NGINX_SRC ?= /usr/share/nginx/src
 ## the nginx that is to load the module
@@ -292,6 +294,9 @@ $(NGINX_MODULE): $(wildcard src/nginx/*) .ci/nginx-module $(BUILD)/nginx/for
 
 $(BUILD)/nginx/accepted: $(NGINX_MODULE)
 	@.ci/nginx-module try $(BUILD)/nginx $(call word_of,$(NGINX))
+	@printf '%s ?= %s\n' NGINX_SRC $(call word_of,$(NGINX_SRC)) \
+		NGINX $(call word_of,$(NGINX)) \
+		NGINX_FLAGS $(call word_of,$(NGINX_FLAGS)) >$(BUILD)/nginx/given
 	@touch $@
 
 ## where nginx looks for its modules: nginx -V
@@ -299,6 +304,9 @@ NGINX_MODULES ?= $(shell .ci/nginx-module where $(call word_of,$(NGINX)))
 
 ## installs the module of nginx among nginx's
 install-nginx-module: nginx-module
+	@test -n $(call word_of,$(NGINX_MODULES)) || $(call lacks,nginx to \
+		install the module for: '$(NGINX)' is none: give NGINX= or \
+		NGINX_MODULES=)
 	$(call say,INSTALL $(DESTDIR)$(NGINX_MODULES))$(INSTALL) -d \
 		$(call to,$(NGINX_MODULES))
 	@$(INSTALL) -m 644 $(NGINX_MODULE) $(call to,$(NGINX_MODULES))
@@ -405,8 +413,8 @@ SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 	%threads.c %failures.c %system.c %large.c %ticket.c %work.c
 # What specs that load the module of nginx need, where it can be built.
-FOR_NGINX = $(if $(wildcard $(NGINX_SRC)/configure),$(if $(filter \
-	spec/8%_spec.lua,$(SPEC)),nginx-module))
+FOR_NGINX = $(if $(wildcard $(addprefix $(NGINX_SRC)/,configure \
+	auto/configure)),$(if $(filter spec/8%_spec.lua,$(SPEC)),nginx-module))
 # What the specs need to be built. fenced runs others; 12 runs numa.
 for-specs: $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(SPEC))) \
 	$(if $(filter %.lua,$(SPEC))$(filter \

@@ -1145,6 +1145,52 @@ describe("ngx_http_bufpool_module", function()
         must("rm -r " .. dir)
     end)
 
+    -- A git checkout has its configure in a folder.
+    it("is installed as it was built, from a checkout of nginx too", function()
+        local dir = must "mktemp -d":gsub("\n", "")
+        must(([[cp -R "${NGINX_SRC:-/usr/share/nginx/src}" %s/src &&
+            mv %s/src/configure %s/src/auto]]):format(dir, dir, dir))
+        local own = " BUILD=build/spec-of-nginx "
+        local said, status = make("nginx-module NGINX_SRC=" .. dir .. "/src"
+            .. own)
+        assert.equal(0, status, said)
+        assert.equal("INSTALL " .. dir .. "/to" .. nginx.modules .. "\n",
+            (make("install-nginx-module DESTDIR=" .. dir .. "/to" .. own)))
+        must(("rm -r %s %s/build/spec-of-nginx"):format(dir,
+            quote(nginx.root)))
+    end)
+
+    it("is not installed where there is no nginx", function()
+        local dir = must "mktemp -d":gsub("\n", "")
+        for _, none in ipairs { "/nowhere/nginx", "/bin/true" } do
+            local said, status = make("-o nginx-module install-nginx-module "
+                .. "NGINX=" .. none .. " DESTDIR=" .. dir)
+            assert.equal(2, status)
+            assert.truthy(said:find("bufpool: no nginx to install the module "
+                .. "for: '" .. none .. "' is none: give NGINX= or "
+                .. "NGINX_MODULES=", 1, true), said)
+        end
+        assert.equal("", must("find " .. dir .. " -type f"))
+        assert.equal(0, select(2, make("-o nginx-module install-nginx-module "
+            .. "NGINX=/nowhere/nginx NGINX_MODULES=/m DESTDIR=" .. dir)))
+        assert.equal(dir .. "/m/" .. MODULE:match "[^/]*$" .. "\n",
+            must("find " .. dir .. " -type f"))
+        must("rm -r " .. dir)
+    end)
+
+    it("says where OpenResty's bundle has the sources of nginx", function()
+        local dir = must "mktemp -d":gsub("\n", "")
+        must(("mkdir -p %s/bundle/nginx-1.2.3 && echo '#!/bin/sh' >%s/configure"
+            .. " && chmod +x %s/configure"):format(dir, dir, dir))
+        local said, status = make("BUILD=build/lack nginx-module NGINX_SRC="
+            .. dir)
+        must("rm -rf " .. dir .. " " .. quote(nginx.root .. "/build/lack"))
+        assert.equal(2, status)
+        assert.truthy(said:find("bufpool: " .. dir .. " is OpenResty's bundle: "
+            .. "give NGINX_SRC=" .. dir .. "/bundle/nginx-1.2.3", 1, true),
+            said)
+    end)
+
     it("loads before the Lua module, and after it", function()
         for _, order in ipairs { { NDK, LUA, MODULE }, { MODULE, NDK, LUA } } do
             local said, status = try(unpack(order))
