@@ -190,6 +190,13 @@ describe("doc/api.md", function()
         assert.same({}, beyond(stats, totals))
     end)
 
+    it("names the fields of a site", function()
+        local own = bufpool.new { leak_detection = "all" }
+        local buf = own:checkout(1)
+        same_names(column(api, "site"), own:sites()[1])
+        buf:release()
+    end)
+
     for _, header in ipairs { "bufpool.h", "bufpool_lua.h" } do
         it("names the functions of " .. header .. ", and no other", function()
             same_names(column(section("C: " .. header), "function"),

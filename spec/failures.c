@@ -614,6 +614,7 @@ a_pool_with_all_options_stands_it(void **state)
 	way.name = "all options";
 	way.config.numa_node = BUFPOOL_NUMA_LOCAL;
 	way.config.prefault = way.config.huge_pages = 1;
+	way.config.leak_detection = BUFPOOL_LEAK_ALL;
 	each_call_fails_once(&way, run_cold);
 }
 

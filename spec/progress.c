@@ -688,6 +688,19 @@ use_late(void *b)
 	pair(pool, ABOVE);
 }
 
+/* Leaves it as it was, and uses the pool at each setting. */
+static void
+switch_detection(void)
+{
+	for (int detection = BUFPOOL_LEAK_ALL; detection >= BUFPOOL_LEAK_OFF;
+	     detection--) {
+		bufpool_detect_leaks(pool, detection, 1);
+		use_some();
+		use_some();
+		bufpool_get_sites_sized(pool, NULL, 0, 0);
+	}
+}
+
 #define DEED(text, prepare, do_it, ...) \
 	{ .name = text, .before = prepare, .act = do_it, __VA_ARGS__ }
 #define OWNER(place) .sitter_before = warm_up, .sitter_act = use_some, \
@@ -716,6 +729,11 @@ static const struct deed deeds[] = {
 	DEED("lets memory decay", forget_decay, look_around),
 	DEED("makes and destroys a pool", NULL, use_own_pool),
 	DEED("closes", warm_up, shut, .shuts = true),
+	DEED("switches leak detection", warm_up, switch_detection),
+	DEED("switches leak detection; one popped", warm_up, switch_detection,
+	     OWNER("shelf: popped")),
+	DEED("switches leak detection; one trims", warm_up, switch_detection,
+	     CLAIMER("claim: claimed")),
 	DEED("trims; one entered", NULL, trim, OWNER("shelf: entered")),
 	DEED("trims; one popped", NULL, trim, OWNER("shelf: popped")),
 	DEED("trims; one pushed", NULL, trim, OWNER("shelf: pushed")),
@@ -866,7 +884,8 @@ check_kept(const struct bufpool_stats *s)
 	      (unsigned long long)s->committed_bytes);
 	for (size_t size = SMALL; size < 16 * HIGHER; size += size / 8)
 		while (usleep(300), n < 100 && (held[n] = bp_checkout_large(
-				       pool, size, 0, TAKE_READY)) != NULL)
+				       pool, size, 0, TAKE_READY, SITE_NONE)) !=
+		       NULL)
 			CHECK(all_zero(held[n++]), "a kept one is not zero");
 	CHECK(n == s->large_cached, "%u of %llu kept ones can be had", n,
 	      (unsigned long long)s->large_cached);

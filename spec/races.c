@@ -978,6 +978,81 @@ an_entry_of_a_table_is_taken_once(void **state)
 	}
 }
 
+/* Leak detection. */
+
+static void
+watch_all(void)
+{
+	assert_int_equal(bufpool_detect_leaks(pool, BUFPOOL_LEAK_ALL, 1), 0);
+}
+
+static void
+watch_none(void)
+{
+	assert_int_equal(bufpool_detect_leaks(pool, BUFPOOL_LEAK_OFF, 1), 0);
+}
+
+static void
+watch_some(void)
+{
+	assert_int_equal(bufpool_detect_leaks(pool, BUFPOOL_LEAK_SAMPLED, 1),
+			 0);
+}
+
+/* Also in the caches of threads that have exited: they stay as they are. */
+static void
+check_watched(bool expected)
+{
+	struct cache_block *block = atomic_load(&pool->caches.blocks);
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < CACHE_BLOCK; i++) {
+		struct cache *k = atomic_load(&block->cache[i]);
+
+		for (unsigned c = 0; k != NULL && c < 2; c++, count++)
+			assert_int_equal((atomic_load(&k->shelf[c].gate) &
+					  GATE_WATCHED) != 0, expected);
+	}
+	assert_true(count >= 2);
+}
+
+/* One is just changing what is watched, as it was set before; another sets
+ * something else meanwhile, and that holds. */
+static void
+what_was_set_last_is_watched(void **state)
+{
+	static const struct {
+		void (*first)(void), (*act)(void), (*last)(void);
+		const char *place;
+		bool watched;
+	} cases[] = {
+		{ watch_some, warm_up, watch_none, "watch: due", false },
+		{ watch_some, warm_up, watch_all, "watch: due", true },
+		{ watch_some, warm_up, watch_none, "watch: wanted", false },
+		{ watch_some, warm_up, watch_all, "watch: wanted", true },
+		{ watch_none, watch_all, watch_none, "watch: read", false },
+		{ watch_all, watch_none, watch_all, "watch: read", true },
+		{ watch_all, watch_some, watch_all, "watch: read", true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct actor actor = { .before = warm_up,
+				       .act = cases[i].act };
+
+		pool = new_pool();
+		warm_up();
+		cases[i].first();
+		assert_true(start(&actor, cases[i].place, 1));
+		cases[i].last();
+		finish(&actor);
+		check_watched(cases[i].watched);
+		check_law(pool);
+		bufpool_destroy(pool);
+		assert_int_equal(pools_left(), 0);
+	}
+}
+
 int
 main(void)
 {
@@ -998,6 +1073,7 @@ main(void)
 		    a_slow_ticket_does_not_take_the_entry_of_another),
 		cmocka_unit_test(a_slow_end_does_not_take_a_pool_that_lives),
 		cmocka_unit_test(an_entry_of_a_table_is_taken_once),
+		cmocka_unit_test(what_was_set_last_is_watched),
 	};
 
 	bufpool_hook = come_to;

@@ -96,6 +96,10 @@ extern "C" {
 #define BUFPOOL_NAME_MAX 64	/* bytes of a pool's name, its NUL included */
 #define BUFPOOL_NUMA_NONE (-1)	/* no placement: the kernel's default */
 #define BUFPOOL_NUMA_LOCAL (-2)	/* each thread's buffers from its own node */
+#define BUFPOOL_LEAK_OFF 0	/* leak detection: see bufpool_sites */
+#define BUFPOOL_LEAK_SAMPLED 1	/* one checkout of so many */
+#define BUFPOOL_LEAK_ALL 2
+#define BUFPOOL_PLACE_MAX 192	/* bytes of a site's place, its NUL included */
 
 struct bufpool;
 struct bufpool_buf;
@@ -135,6 +139,10 @@ struct bufpool_config {
 	 * control group (cgroup), if that is less. */
 	size_t large_bytes;
 	double ticket_ttl;	/* seconds a ticket is good; 0: for ever */
+	/* Which checkouts are recorded, as bufpool_detect_leaks has it. Where
+	 * the pool of this name exists, it stays as it is set. */
+	int leak_detection;	/* BUFPOOL_LEAK_; default BUFPOOL_LEAK_OFF */
+	int leak_sample;	/* default 0 */
 };
 
 struct bufpool_class_stats {
@@ -340,6 +348,48 @@ void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
 			     size_t struct_size);
 #define bufpool_get_stats(pool, stats) \
 	bufpool_get_stats_sized((pool), (stats), sizeof *(stats))
+
+/*
+ * LEAK DETECTION records where buffers are checked out. BUFPOOL_LEAK_ALL: every
+ * checkout, each of which then takes a few hundred nanoseconds more.
+ * BUFPOOL_LEAK_SAMPLED: on average one of `sample` checkouts of each class and
+ * thread, and of all above the classes together, at random; the others take no
+ * longer. `sample` 0: one of 1024, but of each class and thread no two within
+ * 10 milliseconds, so that no loop is slowed down by 1 %. Growth and what the
+ * library checks out for itself are not recorded.
+ *
+ * bufpool_detect_leaks sets what is recorded from now on; a checkout that
+ * another thread makes at the same moment, one for each class, may pass
+ * unseen. What was recorded before stays so until it comes home. 0, or
+ * -1 + EINVAL: out of range; ENOMEM. Any thread.
+ */
+int bufpool_detect_leaks(struct bufpool *, int detection, int sample);
+
+/* The buffers of one place that were recorded and are out, frozen or in transit
+ * now; or that a Lua collector had to release. */
+struct bufpool_site {
+	/* In Lua "handlers/upload.lua:41 < router.lua:12", callers last. In C
+	 * "function+0x2a (file)" where the dynamic linker knows the function,
+	 * and otherwise "file+0x12345", for addr2line. The pool tells 511
+	 * places apart, and calls all later ones "(other places)". Checkouts
+	 * that there was no memory to record are counted, not their bytes, as
+	 * "(not recorded)". */
+	char place[BUFPOOL_PLACE_MAX];
+	uint64_t buffers;	/* out now */
+	uint64_t bytes;		/* of memory behind these */
+	double oldest;		/* seconds since the first of these was
+				 * checked out */
+	uint64_t gc_returns;	/* released by a Lua collector, ever since */
+};
+
+/* Fills in `most` sites at most, those of the most bytes first, and returns how
+ * many there are. 0 where nothing was recorded. Exact when no other thread is
+ * inside the pool. Looks at the record of every buffer of the process. Any
+ * thread. */
+size_t bufpool_get_sites_sized(struct bufpool *, struct bufpool_site *,
+			       size_t most, size_t struct_size);
+#define bufpool_sites(pool, sites, most) \
+	bufpool_get_sites_sized((pool), (sites), (most), sizeof *(sites))
 
 /* Gives idle memory above the configured counts back to the system, from all
  * threads' caches too. Returns the bytes that the system took. */

@@ -27,6 +27,8 @@ check.in_nginx = type(rawget(_G, "ngx")) == "table"
 local here = getinfo and getinfo(1, "S").source or "=bufpool/"
 here = here:match("^(.*)check%.lua$") or here
 
+check.here = here
+
 -- The name of a chunk that a module makes, for errors at the caller's line.
 function check.chunk(module)
     return here .. module .. ".lua"

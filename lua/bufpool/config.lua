@@ -8,7 +8,7 @@ local floor, min = math.floor, math.min
 local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
 local raise = check.raise
 
-local LATER = { hardened = true, leak_detection = true }
+local LATER = { hardened = true }
 
 local limits = core.constants
 local GRAIN = limits.CLASS_GRAIN
@@ -19,6 +19,8 @@ local TTL_IN_NGINX = 60
 -- The settings that C has a table of, by key; a function that checks a value
 -- and returns what C gets, by key.
 local settings, checks = {}, {}
+
+local config = {}
 
 -- Edit distance, by rows.
 local function distance(a, b)
@@ -54,14 +56,14 @@ local function nearest(key)
     return best
 end
 
-local function wrong(key, expected, value)
+local function wrong(key, expected, value, name)
     if type(value) == "string" then
         value = format("%q", value)
     elseif type(value) ~= "number" then
         value = type(value)
     end
-    raise(format("bad value for '%s' in 'new' (%s expected, got %s)", key,
-        expected, value))
+    raise(format("bad value for '%s' in '%s' (%s expected, got %s)", key,
+        name or "new", expected, value))
 end
 
 function checks.name(value)
@@ -74,12 +76,12 @@ function checks.name(value)
 end
 
 -- The value as a number, if it is a whole one from low to high.
-local function whole(key, value, low, high, expected)
+local function whole(key, value, low, high, expected, name)
     local n = check.integer(value) or value
     if type(n) ~= "number" or not (n >= low and n <= high)
         or n ~= floor(n) then
         wrong(key, expected or format("integer from %.14g to %.14g", low, high),
-            value)
+            value, name)
     end
     return n
 end
@@ -119,11 +121,25 @@ function types.boolean(key, value)
     return value
 end
 
+-- What C calls the values of leak_detection.
+local DETECTION = { off = 0, sampled = 1, all = 2 }
+
+function types.detection(key, value, name)
+    if type(value) ~= "string" or not DETECTION[value] then
+        wrong(key, "'off', 'sampled' or 'all'", value, name)
+    end
+    return DETECTION[value]
+end
+
+function types.sample(key, value, name)
+    return whole(key, value, 0, limits.INT_MAX, nil, name)
+end
+
 for _, setting in ipairs(core.settings) do
     local key, check_type = setting.key, types[setting.type]
     settings[key] = setting
-    checks[key] = function(value)
-        return check_type(key, value)
+    checks[key] = function(value, name)
+        return check_type(key, value, name)
     end
 end
 
@@ -184,27 +200,51 @@ local function checked(key, value)
         nearest(key)))
 end
 
+-- The values of leak_detection and leak_sample that a pool is to have from now
+-- on; nil for what is not given.
+function config.changed(given)
+    if type(given) ~= "table" then
+        check.bad_argument(1, "set", "table expected, got " .. type(given))
+    end
+    for key in pairs(given) do
+        if key ~= "leak_detection" and key ~= "leak_sample" then
+            raise(format("unknown key '%s' in 'set' (it has 'leak_detection' "
+                .. "and 'leak_sample')", tostring(key)))
+        end
+    end
+    local detection, sample = given.leak_detection, given.leak_sample
+    if type(detection) ~= "nil" then
+        detection = checks.leak_detection(detection, "set")
+    end
+    if type(sample) ~= "nil" then
+        sample = checks.leak_sample(sample, "set")
+    end
+    return detection, sample
+end
+
 -- The whole configuration that `given` stands for.
-return function(given)
-    local config = {}
+function config.complete(given)
+    local all = {}
     for key, setting in pairs(settings) do
-        config[key] = setting.default
+        all[key] = setting.default
     end
     if check.in_nginx then
-        config.ticket_ttl = TTL_IN_NGINX
+        all.ticket_ttl = TTL_IN_NGINX
     end
     if type(given) ~= "nil" and type(given) ~= "table" then
         check.bad_argument(1, "new", "table expected, got " .. type(given))
     end
     given = given or {}
     for key, value in pairs(given) do
-        config[key] = checked(key, value)
+        all[key] = checked(key, value)
     end
-    for _, setting in ipairs(config.classes and core.settings or {}) do
+    for _, setting in ipairs(all.classes and core.settings or {}) do
         if setting.type == "count" and type(given[setting.key]) ~= "nil" then
             raise(format("both 'classes' and '%s' in 'new': with classes of "
                 .. "its own a pool has no others", setting.key))
         end
     end
-    return config
+    return all
 end
+
+return config

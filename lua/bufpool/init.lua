@@ -16,7 +16,7 @@ if core._VERSION then
 end
 
 local check = require "bufpool.check"
-local complete_config = require "bufpool.config"
+local configuration = require "bufpool.config"
 local metatable = require "bufpool.metatable"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
@@ -60,7 +60,7 @@ function bufpool.stats()
 end
 
 function bufpool.new(config)
-    local whole = complete_config(config)
+    local whole = configuration.complete(config)
     local made, message, key = core.create(whole)
     if made then
         return made
@@ -99,7 +99,7 @@ metatable.bury(core.dead, frozen.events.__lt, frozen.events.__le)
 ffi.metatype("struct bufpool_handle", handle.meta)
 core.publish(bufpool, {
     bad_argument = check.bad_argument, size = check.size,
-    reject = object.reject,
+    reject = object.reject, here = check.here,
 })
 package.loaded["bufpool.core"] = bufpool
 

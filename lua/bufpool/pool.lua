@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
+local config = require "bufpool.config"
 local failure = require "bufpool.failure"
 local handle = require "bufpool.handle"
 local object = require "bufpool.object"
@@ -12,11 +13,11 @@ local cast = ffi.cast
 local error, getmetatable, pcall, type = error, getmetatable, pcall, type
 local finish, reject = object.finish, object.reject
 local POOL, HIGH = core.cookies.pool, core.cookies.high
-local call_borrow = calls.borrow
+local call_borrow, call_borrow_at = calls.borrow, calls.borrow_at
 local drop, drop_handle = core.drop, handle.drop
 
 local box_t = ffi.typeof("struct bufpool_pool_box *")
-local ESTALE = core.constants.ESTALE
+local ESITE, ESTALE = core.constants.ESITE, core.constants.ESTALE
 
 -- Those of C are in src/lua/pool.c, `stats` in src/lua/stats.c.
 local of_c = core.pool.__index
@@ -24,8 +25,14 @@ local pool = {
     checkout = of_c.checkout, checkout_zeroed = of_c.checkout_zeroed,
     checkout_aligned = of_c.checkout_aligned,
     try_checkout = of_c.try_checkout, writer = of_c.writer,
-    stats = of_c.stats, trim = of_c.trim, close = of_c.close,
+    stats = of_c.stats, trim = of_c.trim, sites = of_c.sites,
+    close = of_c.close,
 }
+
+-- A checkout that leak detection records: C needs to know where it comes from.
+local function borrow_here(self, box, n)
+    return call_borrow_at(box, n, core.where(self))
+end
 
 -- Before it fails, the collector may run once: what is garbage may be what
 -- memory lacks. C looks at the pool again, which a finalizer may have closed.
@@ -35,6 +42,13 @@ local function take(self, box, n, name, collected)
         return h
     end
     local errno = box.error
+    if errno == ESITE then
+        h = borrow_here(self, box, n)
+        if h ~= nil then
+            return h
+        end
+        errno = box.error
+    end
     if errno == ESTALE then
         reject(self, name, "pool")
     elseif not collected and core.reclaim(self, n) then
@@ -51,6 +65,13 @@ local function living(self, name)
         end
     end
     reject(self, name, "pool")
+end
+
+function pool.set(self, given)
+    if object.type(self) ~= "pool" then
+        reject(self, "set", "pool")
+    end
+    return core.set(self, config.changed(given))
 end
 
 function pool.borrow(self, n)

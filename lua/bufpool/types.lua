@@ -42,7 +42,22 @@
 ---@field prefault? boolean memory has its pages when handed out
 ---@field huge_pages? boolean ask the kernel for huge pages
 ---@field ticket_ttl? number seconds a ticket is good (for ever; in nginx 60)
+---@field leak_detection? bufpool.Detection which checkouts are recorded ("off")
+---@field leak_sample? integer for "sampled": one of so many checkouts
 ---@field name? string opens the pool of this name, or makes it
+
+---@alias bufpool.Detection "off"|"sampled"|"all"
+
+---@class bufpool.DetectionConfig
+---@field leak_detection? bufpool.Detection
+---@field leak_sample? integer
+
+---@class bufpool.Site
+---@field place string "handlers/upload.lua:41 < router.lua:12", callers last
+---@field buffers integer recorded and out now
+---@field bytes integer of memory behind these
+---@field oldest number seconds since the first of these was checked out
+---@field gc_returns integer those that the collector had to release, ever since
 
 ---@class bufpool.ClassConfig
 ---@field size integer bytes; a multiple of 4096
@@ -494,8 +509,16 @@ function handle:detach() end
 ---@field stats fun(self): bufpool.Stats
 ---@field trim fun(self, max_bytes?: bufpool.Integer): integer, boolean?
 ---bytes given back to the system, and whether there are more
----@field close fun(self) the handle is dead; what is out stays valid
+---@field sites fun(self): bufpool.Site[] where what is out was checked out
+---@field close fun(self): bufpool.Site[]? the handle is dead; what is out stays
+---valid; where leak detection is on, sites() of this moment
 local pool = {}
+
+---Changes what leak detection records from now on.
+---@param given bufpool.DetectionConfig
+---@return bufpool.Pool?
+---@return string? message
+function pool:set(given) end
 
 ---A handle for n zero bytes; or nil and a message when memory is short. Only
 ---its release() or freeze() brings the memory back.

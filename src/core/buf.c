@@ -247,6 +247,7 @@ void
 bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
+	struct bufpool_shelf *shelf = b->shelf;
 
 	buf_changed(a);
 	a->at = b->at;
@@ -257,7 +258,7 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	a->node = b->node;
 	a->huge = b->huge;
 	a->span = b->span;
-	a->shelf = b->shelf;
+	a->shelf = a->place == PLACE_WATCHED ? t.shelf : b->shelf;
 	a->consumed = b->consumed;
 	b->at = t.at;
 	b->capacity = t.capacity;
@@ -267,7 +268,7 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	b->node = t.node;
 	b->huge = t.huge;
 	b->span = t.span;
-	b->shelf = t.shelf;
+	b->shelf = b->place == PLACE_WATCHED ? shelf : t.shelf;
 	b->consumed = t.consumed;
 }
 

@@ -82,6 +82,10 @@ struct bufpool_buf {
 };
 /* ffi: end */
 
+/* The place of a buffer that leak detection watches: no pool has it, so no
+ * thread has a cache there. See sites.h. */
+#define PLACE_WATCHED 16384
+
 /* States. */
 #define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
 /* in a depot, in the commons, or a large mapping that is kept: all zero */
@@ -332,7 +336,8 @@ buf_forget(struct bufpool_buf *b)
 }
 
 /* Exchanges the memory of two descriptors, and the fields that describe it. The
- * owners and the contents' lengths stay with the descriptors. */
+ * owners and the contents' lengths stay with the descriptors, and so do the
+ * place and the shelf of one that is watched, which names none. */
 void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
 /* Gives b's memory and contents to `to`, which has no contents. b gets what

@@ -202,7 +202,8 @@ bp_cache_destroy(struct cache *k)
 }
 
 /* Sequentially consistent, for close against attach: either close sees that
- * the cache is live, or its thread sees that the pool was closed. */
+ * the cache is live, or its thread sees that the pool was closed. The same for
+ * what is watched. */
 void
 bp_cache_attach(struct cache *k)
 {
@@ -214,6 +215,10 @@ bp_cache_attach(struct cache *k)
 	atomic_fetch_or(&k->block->live, bit_of(k));
 	hook("enroll: attached");
 	k->live = true;
+	/* Where some are recorded, the next is one of them that the last owner
+	 * has left. */
+	if (atomic_load(&cs->watch) != BUFPOOL_LEAK_SAMPLED)
+		bp_cache_watch(k);
 	if (atomic_load(&cs->closed))
 		bp_cache_close(k);
 }
@@ -418,9 +423,18 @@ bp_shelf_open(struct bufpool_shelf *s)
 		return false;
 	}
 	mark_part(s->cache, PART_SHELF(s->class));
-	if (!(gate & GATE_FENCED))
+	if (!(gate & (GATE_FENCED | GATE_WATCHED)))
 		open_up(s);
 	return true;
+}
+
+/* The owner shuts its shelf, which is open only after WATCHED has just come.
+ * Needs no fence: nobody but the owner opens it, or relies on what is open. */
+static void
+shut_open(struct bufpool_shelf *s)
+{
+	if (atomic_load_explicit(&s->empty_at, memory_order_relaxed) != SHUT)
+		shut_shelf(s);
 }
 
 /* Holds the pool, because the buffers given back here may be the pool's last.
@@ -432,12 +446,102 @@ bp_shelf_leave_slow(struct bufpool_shelf *s)
 
 	if (atomic_load(&s->gate) & GATE_FENCED)
 		atomic_exchange(&s->busy, 0);
+	if (atomic_load(&s->gate) & GATE_WATCHED)
+		shut_open(s);
 	if (!(atomic_load(&s->gate) & GATE_CLOSED) || !bp_cache_hold(s->cache))
 		return;
 	if (claim_own(s))
 		bp_shelf_unclaim(s);
 	empty_depot(s->cache);
 	bp_arena_drop(a);
+}
+
+void
+bp_cache_watch(struct cache *k)
+{
+	struct caches *cs = k->caches;
+	uint32_t watch;
+
+	do {
+		watch = atomic_load(&cs->watch);
+		hook("watch: read");
+		for (unsigned c = 0; c < cs->layout->classes; c++) {
+			struct bufpool_shelf *s = &k->shelf[c];
+
+			if (watch != BUFPOOL_LEAK_ALL) {
+				atomic_fetch_and(&s->gate,
+						 ~(uint32_t)GATE_WATCHED);
+				continue;
+			}
+			atomic_fetch_or(&s->gate, GATE_WATCHED);
+			hook("watch: set");
+			if (owner_is_self(s->owner))
+				shut_open(s);
+		}
+	} while (atomic_load(&cs->watch) != watch);
+}
+
+bool
+bp_shelf_unwatch(struct bufpool_shelf *s)
+{
+	uint32_t gate;
+
+	hook("watch: wanted");
+	gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_WATCHED);
+	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_ALL)
+		atomic_fetch_or(&s->gate, GATE_WATCHED);
+	return (gate & GATE_WATCHED) != 0;
+}
+
+/* A linear congruential generator, whose high bits are used. Where the pool was
+ * set to a smaller distance, what was drawn before is drawn again. */
+static void
+draw_sample(struct bufpool_shelf *s, int64_t now)
+{
+	const struct caches *cs = s->cache->caches;
+
+	if (s->chance == 0)
+		s->chance = (uintptr_t)s;
+	s->chance = s->chance * 6364136223846793005u + 1442695040888963407u;
+	s->sample_at = now + (int64_t)caches_draw(cs, s->chance);
+}
+
+/* To record a checkout in a loop of compiled Lua takes up to 5 us, as the code
+ * for that is cold, where a borrow and a release take 10 ns. So without a limit
+ * in time one of 1024 would make that loop slower by a tenth or more. */
+static bool
+too_soon(const struct bufpool_shelf *s)
+{
+	return atomic_load_explicit(&s->cache->caches->sample,
+				    memory_order_relaxed) == 0 &&
+	    s->looked_at - s->sampled_at < SAMPLE_AUTO_APART;
+}
+
+static void
+watch_next(struct bufpool_shelf *s)
+{
+	s->sampled_at = s->looked_at;
+	hook("watch: due");
+	atomic_fetch_or(&s->gate, GATE_WATCHED);
+	shut_open(s);
+	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_OFF)
+		atomic_fetch_and(&s->gate, ~(uint32_t)GATE_WATCHED);
+}
+
+void
+bp_shelf_sample(struct bufpool_shelf *s)
+{
+	int64_t now = (int64_t)counter_get(&s->checkouts);
+	int64_t left = s->sample_at - now;
+	int64_t most = 2 * (int64_t)caches_sample(s->cache->caches);
+	bool drawn = s->chance != 0 && left <= most;
+
+	if (!drawn || left <= 0)
+		draw_sample(s, now);
+	if (drawn && left <= 0 && !too_soon(s))
+		watch_next(s);
+	if (s->due > (uint64_t)s->sample_at)
+		s->due = (uint64_t)s->sample_at;
 }
 
 /* Emptying the depot needs no claim, because any thread may take from it.
@@ -524,6 +628,7 @@ fold_shelf(struct bufpool_shelf *s, struct caches *cs)
 	atomic_store(&s->releases, 0);
 	atomic_fetch_add(&cs->uncached[s->class].misses, s->misses);
 	atomic_store(&s->misses, 0);
+	s->sample_at -= (int64_t)checkouts;
 	shelf_look_soon(s);
 }
 
@@ -575,7 +680,7 @@ cache_after_fork(struct cache *k)
 		if (atomic_load(&s->busy) || (gate & GATE_CLAIMED))
 			atomic_store(&s->count, 0);
 		atomic_store(&s->busy, 0);
-		gate &= GATE_CLOSED | GATE_FENCED;
+		gate &= GATE_CLOSED | GATE_FENCED | GATE_WATCHED;
 		if (!asymmetric)  /* the parent could, this process cannot */
 			gate |= GATE_FENCED;
 		atomic_store(&s->gate, gate);

@@ -57,6 +57,19 @@
  * exits. Whoever is inside finds the bit when it leaves, and empties the shelf:
  * the owner finds it by E4, fence, load, a claimer by the exchange of C4.
  *
+ * WATCHED in the gate sends the shelf's checkouts through the slow path, where
+ * leak detection records them (sites.h). The shelf is used as ever, but stays
+ * shut: the owner does not open it, and shuts it when it finds the bit on
+ * leaving, which it looks for after each use anyway. So whoever sets the bit
+ * need not claim the shelf, and a checkout that has begun before may pass. For
+ * "sampled" the owner sets the bit itself, once in so many checkouts, and the
+ * next checkout takes it away. For "all" whoever sets the pool's `watch` also
+ * sets the bit of each live cache, and a cache that becomes live sets its own.
+ * Bits follow `watch`, though several threads change them: each first changes
+ * the gate and then looks at `watch`, which was stored before the other's
+ * change of the gate. So whichever change comes second, its thread sees what
+ * `watch` is.
+ *
  * A CACHE belongs to a thread's record. It is live from the thread's first use
  * of the pool to the thread's exit, which empties the cache and adds its
  * counters to the pool's. The next thread that adopts the record uses the cache
@@ -75,10 +88,16 @@
  * succession. */
 #define SHELF_STRIDE 256
 
+/* Leak detection, unless it was told how many: one checkout of so many, and for
+ * one shelf no two within so many milliseconds. */
+#define SAMPLE_AUTO 1024
+#define SAMPLE_AUTO_APART 10
+
 #define GATE_CLAIMED 1
 #define GATE_CLOSED 2
 #define GATE_RETIRED 4
 #define GATE_FENCED 8
+#define GATE_WATCHED 16
 #define GATE_CALLED (GATE_CLOSED | GATE_RETIRED)
 #define SHUT UINT32_MAX		/* value of empty_at; no count is above it */
 
@@ -114,6 +133,13 @@ struct bufpool_shelf {
 	struct bufpool_shelf *named;
 	uint32_t full;
 	uint32_t class;
+	/* The owner's, for "sampled", written once in so many checkouts: value
+	 * of `checkouts` at which to record the next one; what the distance to
+	 * it is drawn from, 0: nothing yet; when it was last so far, in
+	 * milliseconds. */
+	int64_t sample_at;
+	uint64_t chance;
+	int64_t sampled_at;
 	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
 };
 
@@ -185,6 +211,8 @@ struct caches {
 	const struct layout *layout;
 	struct bufpool_arena *arena;
 	_Atomic uint32_t closed;
+	_Atomic uint32_t watch;		/* leak detection: BUFPOOL_LEAK_ */
+	_Atomic uint32_t sample;	/* of so many checkouts, one; 0: auto */
 	_Atomic(struct cache_block *) blocks;
 	struct depot commons;
 	/* counters of threads without a cache, and of threads that exited */
@@ -391,6 +419,36 @@ struct cache *bp_cache_create(struct caches *cs, const struct owner *owner);
 
 /* The record's owner only, once the pool is gone. */
 void bp_cache_destroy(struct cache *k);
+
+/* Makes the gates say what `watch` of the pool says. Any thread that holds the
+ * pool. */
+void bp_cache_watch(struct cache *k);
+
+/* Owner only, for "sampled", when the shelf is due: has the next checkout
+ * recorded, if it is one of those, and makes the shelf due again in time. */
+void bp_shelf_sample(struct bufpool_shelf *s);
+
+/* Owner only: whether the next checkout was to be recorded, which it is no
+ * longer, unless all are. */
+bool bp_shelf_unwatch(struct bufpool_shelf *s);
+
+/* Of how many checkouts one is a sample, on average. */
+static inline uint64_t
+caches_sample(const struct caches *cs)
+{
+	uint64_t n = atomic_load_explicit(&cs->sample, memory_order_relaxed);
+
+	return n != 0 ? n : SAMPLE_AUTO;
+}
+
+/* From random bits, how many checkouts on the next sample is: 1 to twice the
+ * average less one, so that a program whose checkouts alternate has each of
+ * them recorded as often. */
+static inline uint64_t
+caches_draw(const struct caches *cs, uint64_t random)
+{
+	return 1 + (random >> 33) % (2 * caches_sample(cs) - 1);
+}
 
 /* Takes a reference to the arena of k's pool, which holds the pool; false when
  * the pool is gone. Any thread that may read k. */

@@ -9,21 +9,30 @@
 
 static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,
 					       struct bufpool *p, size_t n,
-					       unsigned take);
+					       unsigned take, uintptr_t site);
 static struct bufpool_buf *checkout_called_slow(struct bufpool_shelf *s,
 						struct bufpool_buf *b,
 						size_t n);
 static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
 					     struct bufpool_buf *b, size_t n);
 static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
-					 unsigned take);
+					 unsigned take, uintptr_t site);
+
+/* The site of the public function that this is inlined into. It is read where
+ * it is needed and not sooner, because the fast path does not need it. */
+static inline __attribute__((always_inline)) uintptr_t
+site_now(uintptr_t site)
+{
+	return site == SITE_CALLER ? (uintptr_t)__builtin_return_address(0)
+				   : site;
+}
 
 /*
  * Every other case is a tail call, so that the common case needs no stack
  * frame.
  */
 static inline __attribute__((always_inline)) struct bufpool_buf *
-checkout_fast(struct bufpool *p, size_t n, unsigned take)
+checkout_fast(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 {
 	struct cache *k = thread_own_cache(p->caches.place);
 	struct bufpool_shelf *s;
@@ -31,12 +40,12 @@ checkout_fast(struct bufpool *p, size_t n, unsigned take)
 	uint32_t count;
 
 	if (unlikely(k == NULL))
-		return checkout_slow(p, n, take);
+		return checkout_slow(p, n, take, site_now(site));
 	s = cache_shelf(&p->caches, k, n);
 	shelf_enter(s);
 	count = shelf_count(s);
 	if (unlikely(!shelf_has(s, count)))
-		return checkout_empty_slow(s, p, n, take);
+		return checkout_empty_slow(s, p, n, take, site_now(site));
 	b = shelf_pop(s, count);
 	if (unlikely(shelf_exit(s)))
 		return checkout_called_slow(s, b, n);
@@ -48,21 +57,33 @@ checkout_fast(struct bufpool *p, size_t n, unsigned take)
 struct bufpool_buf *
 bufpool_checkout(struct bufpool *p, size_t n)
 {
-	return checkout_fast(p, n, TAKE_ANY);
+	return checkout_fast(p, n, TAKE_ANY, SITE_CALLER);
 }
 
 struct bufpool_buf *
 bufpool_try_checkout(struct bufpool *p, size_t n)
 {
-	return checkout_fast(p, n, TAKE_READY);
+	return checkout_fast(p, n, TAKE_READY, SITE_CALLER);
+}
+
+struct bufpool_buf *
+bp_checkout_asking(struct bufpool *p, size_t n)
+{
+	return checkout_fast(p, n, TAKE_ANY, SITE_ASK);
+}
+
+struct bufpool_buf *
+bp_try_checkout_asking(struct bufpool *p, size_t n)
+{
+	return checkout_fast(p, n, TAKE_READY, SITE_ASK);
 }
 
 static __attribute__((noinline)) struct bufpool_buf *
 checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
-		    unsigned take)
+		    unsigned take, uintptr_t site)
 {
 	shelf_leave(s);
-	return checkout_slow(p, n, take);
+	return checkout_slow(p, n, take, site);
 }
 
 /* The pool was closed meanwhile, or the shelf is claimed. */
@@ -256,10 +277,11 @@ count_large(struct large *l, struct bufpool_buf *b, bool hit)
 }
 
 struct bufpool_buf *
-bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
+bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take,
+		  uintptr_t site)
 {
 	struct bufpool_buf *b;
-	bool hit;
+	bool hit, watched;
 
 	forked_check();
 	if (n > PTRDIFF_MAX) {
@@ -268,6 +290,11 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	}
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
 		errno = ESHUTDOWN;
+		return NULL;
+	}
+	watched = bp_sites_wants_large(p, site);
+	if (watched && site == SITE_ASK) {
+		errno = ESITE;
 		return NULL;
 	}
 	/* Where max_bytes limits the pool, a kept mapping would be cut to the
@@ -288,6 +315,8 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	if (!hit)
 		bp_stats_sample_tick(p);
 	bp_trim_maintain(p, bp_system_now());
+	if (watched)
+		bp_sites_record(p, b, site);
 	return buf_turn_out(b, n);
 }
 
@@ -331,21 +360,26 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 }
 
 static __attribute__((noinline)) struct bufpool_buf *
-checkout_slow(struct bufpool *p, size_t n, unsigned take)
+checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 {
 	unsigned class = layout_class(&p->layout, n);
 	struct bufpool_buf *b;
 	struct cache *k;
-	bool miss = false;
+	bool miss = false, watched;
 
 	forked_check();
 	if (class == CLASS_LARGE)
-		return bp_checkout_large(p, n, 0, take);
+		return bp_checkout_large(p, n, 0, take, site);
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
 		errno = ESHUTDOWN;
 		return NULL;
 	}
 	k = bp_thread_cache(&p->caches);
+	watched = bp_sites_wants(p, k != NULL ? &k->shelf[class] : NULL, site);
+	if (watched && site == SITE_ASK) {
+		errno = ESITE;
+		return NULL;
+	}
 	if (k != NULL)
 		bp_cache_find_node(k);
 	b = take_class(p, k, class, take, &miss);
@@ -353,13 +387,15 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take)
 		return NULL;
 	count_checkout(p, k, class, miss);
 	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
+	if (watched)
+		bp_sites_record(p, b, site);
 	return buf_turn_out(b, n);
 }
 
 struct bufpool_buf *
 bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 {
-	struct bufpool_buf *b = bufpool_checkout(p, n);
+	struct bufpool_buf *b = checkout_fast(p, n, TAKE_ANY, SITE_CALLER);
 
 	if (b != NULL)
 		wipe(b->base, b->capacity);
@@ -367,13 +403,16 @@ bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 }
 
 /* An alignment above that of the classes gets a mapping of its own, which goes
- * home as a large buffer, because no class could take it back. */
+ * home as a large buffer, because no class could take it back. A checkout whose
+ * site was listed is to be recorded, which is done on the slow path. */
 struct bufpool_buf *
-bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take)
+bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take,
+	       uintptr_t site)
 {
-	struct bufpool_buf *b = align <= LAYOUT_GRAIN_LOG
-	    ? checkout_fast(p, n, take)
-	    : bp_checkout_large(p, n, align, take);
+	struct bufpool_buf *b = align > LAYOUT_GRAIN_LOG
+	    ? bp_checkout_large(p, n, align, take, site)
+	    : site & SITE_LISTED ? checkout_slow(p, n, take, site)
+	    : checkout_fast(p, n, take, site);
 
 	if (b != NULL)
 		b->align = (uint8_t)align;
@@ -388,5 +427,5 @@ bufpool_checkout_aligned(struct bufpool *p, size_t n, size_t alignment)
 		return NULL;
 	}
 	return bp_checkout_at(p, n, (unsigned)__builtin_ctzl(alignment),
-			      TAKE_ANY);
+			      TAKE_ANY, site_now(SITE_CALLER));
 }

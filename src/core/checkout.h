@@ -10,15 +10,22 @@
 #define BUFPOOL_CHECKOUT_H
 
 #include "reclaim.h"
+#include "sites.h"
 
 /* As bufpool_checkout_aligned, but `align` is the binary logarithm of the
- * alignment, and `take` says by TAKE_ bits what the checkout may do. EAGAIN
- * when nothing is ready and no fresh memory may be taken. */
+ * alignment, `take` says by TAKE_ bits what the checkout may do, and `site`
+ * where it comes from. EAGAIN when nothing is ready and no fresh memory may be
+ * taken. ESITE: see SITE_ASK. */
 struct bufpool_buf *bp_checkout_at(struct bufpool *p, size_t n, unsigned align,
-				   unsigned take);
+				   unsigned take, uintptr_t site);
 
 /* The same for a buffer with a mapping of its own, however small n is. */
 struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
-				      unsigned align, unsigned take);
+				      unsigned align, unsigned take,
+				      uintptr_t site);
+
+/* As bufpool_checkout and bufpool_try_checkout, with SITE_ASK. */
+struct bufpool_buf *bp_checkout_asking(struct bufpool *p, size_t n);
+struct bufpool_buf *bp_try_checkout_asking(struct bufpool *p, size_t n);
 
 #endif

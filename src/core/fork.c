@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "fork.h"
+#include "sites.h"
 #include "stats.h"
 
 void
@@ -65,8 +66,11 @@ tally_one(const struct table *pools, const struct bufpool_buf *b,
 	  unsigned state)
 {
 	bool out = state == BUF_OUT || state == BUF_FROZEN;
-	struct bufpool *p = table_at(pools, b->place);
+	struct bufpool *p = sites_has(b) ? pool_of(b)
+	    : table_at(pools, b->place);
 
+	if (!out)
+		bp_sites_after_fork(b);
 	p->tally.descriptors++;
 	if (out && b->class < BUFPOOL_CLASSES_MAX)
 		p->tally.out[b->class]++;

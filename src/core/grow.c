@@ -27,10 +27,11 @@ larger_than(const struct bufpool_buf *b, size_t need)
 	if (more != 0)
 		larger = bp_checkout_at(pool_of(b), more, b->align,
 					TAKE_FRESH | TAKE_CLOSED |
-					TAKE_TO_GROW);
+					TAKE_TO_GROW, SITE_NONE);
 	if (larger == NULL)
 		larger = bp_checkout_at(pool_of(b), need, b->align,
-					TAKE_ANY | TAKE_CLOSED | TAKE_TO_GROW);
+					TAKE_ANY | TAKE_CLOSED | TAKE_TO_GROW,
+					SITE_NONE);
 	return larger;
 }
 
@@ -79,6 +80,7 @@ extend_large(struct bufpool_buf *b, size_t capacity)
 	     extend_to(b, more, more, TAKE_FRESH)) ||
 	    extend_to(b, need, more != 0 ? more : need, TAKE_ANY)) {
 		b->granted = 0;
+		sites_resized(b);
 		buf_changed(b);
 		return true;
 	}
@@ -113,6 +115,7 @@ bp_grow_to(struct bufpool_buf *b, size_t capacity)
 		memcpy(larger->at, b->at, written);
 	larger->mark = b->raw ? b->len : written;
 	bp_buf_swap_memory(b, larger);
+	sites_resized(b);
 	b->granted = 0;
 	bufpool_release(larger);
 	return 0;
@@ -165,6 +168,7 @@ bp_grow_free(struct bufpool_buf *b)
 		return;
 	}
 	bp_buf_swap_memory(b, spare);
+	sites_resized(b);
 	b->len = 0;
 	b->granted = 0;
 	bufpool_release(spare);
@@ -181,6 +185,7 @@ bp_grow_renew(struct bufpool_buf *b)
 		return NULL;
 	}
 	bp_buf_move(young, b);
+	sites_move(young, b);
 	bufpool_release(b);
 	return young;
 }

@@ -1,4 +1,5 @@
 #include "home.h"
+#include "sites.h"
 
 static void
 home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
@@ -35,6 +36,7 @@ bp_home_uncached(struct bufpool_buf *b, bool by_gc)
 {
 	struct bufpool *p = pool_of(b);
 
+	sites_forget(b, by_gc);
 	if (b->class == CLASS_NONE)
 		bp_arena_give(b);
 	else if (b->class == CLASS_LARGE)

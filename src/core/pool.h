@@ -36,6 +36,10 @@ struct bufpool {
 	_Atomic uint64_t peak_out, peak_bytes_out;
 	_Atomic int64_t sampled_at;	/* when peaks were; milliseconds */
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
+	/* leak detection: see sites.h */
+	_Atomic(struct site *) sites;
+	_Atomic uint64_t unrecorded;	/* checkouts: no memory for a record */
+	_Atomic int64_t large_left;	/* large checkouts to the next sample */
 	/* idle buffers that threads are just giving back: see trim.c */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
 	/* for decay: see trim.c */

@@ -12,6 +12,7 @@
 #include "name.h"
 #include "registry.h"
 #include "settings.h"
+#include "sites.h"
 #include "system.h"
 #include "table.h"
 #include "ticket.h"
@@ -44,6 +45,7 @@ init_process(void)
 	works = bp_buf_table_init() && bp_table_init(&pools, place,
 						     POOLS_MAX) &&
 	    bp_name_init() && bp_thread_init() && bp_ticket_init() &&
+	    bp_sites_init() &&
 	    pthread_atfork(NULL, NULL, after_fork) == 0;
 }
 
@@ -180,6 +182,7 @@ end_pool(struct bufpool_arena *a)
 				     offsetof(struct bufpool, arena));
 	int saved = errno;
 
+	bp_sites_end(p);
 	bp_large_destroy(&p->large);
 	bp_caches_destroy(&p->caches);
 	bp_thread_forget(p->caches.place);
@@ -232,6 +235,9 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	p->caches.layout = &p->layout;
 	p->caches.arena = a;
 	p->caches.closed = 0;
+	p->caches.watch = BUFPOOL_LEAK_OFF;
+	p->sites = NULL;
+	p->unrecorded = 0;
 	strcpy(p->name, config->name);
 	a->layout = &p->layout;
 	a->label = p->name;
@@ -300,7 +306,8 @@ create_pool(const struct bufpool_config *config)
 		bp_caches_destroy(&p->caches);
 		goto fail;
 	}
-	if (stock_pool(p) == 0) {
+	if (bp_sites_begin(p, config->leak_detection,
+			   config->leak_sample) == 0 && stock_pool(p) == 0) {
 		atomic_store(&p->users, 1);
 		return p;
 	}

@@ -3,6 +3,7 @@
 #include "forked.h"
 #include "home.h"
 #include "release.h"
+#include "sites.h"
 #include "trim.h"
 #include "wipe.h"
 
@@ -180,6 +181,7 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
+	sites_forget(b, by_gc);
 	counter_add(&s->releases, 1);
 	counter_add(&k->gc_returns, by_gc);
 	if (leaves_now(p, k, b)) {

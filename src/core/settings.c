@@ -29,6 +29,9 @@ const struct bp_setting bp_settings[] = {
 	SETTING(SETTING_BOOLEAN, huge_pages, 0, INT_MIN, INT_MAX),
 	SETTING(SETTING_SIZE, large_bytes, LARGE_BYTES, 0, 0x1p64),
 	SETTING(SETTING_SECONDS, ticket_ttl, 0, 0, INFINITY),
+	SETTING(SETTING_DETECTION, leak_detection, BUFPOOL_LEAK_OFF,
+		BUFPOOL_LEAK_OFF, BUFPOOL_LEAK_ALL),
+	SETTING(SETTING_SAMPLE, leak_sample, 0, 0, INT_MAX),
 #undef SETTING
 	{ NULL, 0, 0, 0, 0, 0 }
 };
@@ -214,6 +217,9 @@ is_equal(const struct bufpool_config *a, const struct bufpool_config *b,
 	case SETTING_SECONDS:
 		return milliseconds(bp_setting_get(a, s)) ==
 		    milliseconds(bp_setting_get(b, s));
+	case SETTING_DETECTION:
+	case SETTING_SAMPLE:
+		return true;
 	default:
 		return memcmp(x, y, sizeof(int)) == 0;
 	}

@@ -19,6 +19,9 @@ struct bp_setting {
 		SETTING_NODE,		/* int */
 		SETTING_BOOLEAN,	/* int */
 		SETTING_SECONDS,	/* double */
+		/* int, which a pool is not told by: it may change */
+		SETTING_DETECTION,
+		SETTING_SAMPLE,
 	} type;
 	size_t offset;			/* in struct bufpool_config */
 	double standard, least, most;

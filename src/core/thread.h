@@ -11,11 +11,11 @@
 
 #include "cache.h"
 
-#define POOLS_MAX 16384		/* pools of a process at one time */
+#define POOLS_MAX PLACE_WATCHED	/* pools of a process at one time */
 
 struct thread {
 	/* by the pool's place; first, so that the hot path adds no offset */
-	_Atomic(struct cache *) caches[POOLS_MAX];
+	_Atomic(struct cache *) caches[POOLS_MAX + 1];	/* the last: NULL */
 	struct owner owner;
 	struct thread *next;		/* written before it is listed */
 	_Atomic uint32_t owned;		/* 0: an orphan */

@@ -382,6 +382,9 @@ bp_trim_due(struct bufpool *p, struct bufpool_shelf *s)
 		s->stride *= 2;
 	s->looked_at = now;
 	s->due = counter_get(&s->checkouts) + s->stride;
+	if (atomic_load_explicit(&p->caches.watch, memory_order_relaxed) ==
+	    BUFPOOL_LEAK_SAMPLED)
+		bp_shelf_sample(s);
 	bp_cache_find_node(s->cache);
 	bp_trim_maintain(p, now);
 }

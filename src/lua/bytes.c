@@ -236,7 +236,8 @@ append_own(struct bufpool_buf *b, struct bufpool_box *box, const void *from,
 	   size_t n)
 {
 	struct bufpool_buf *copy =
-		bp_checkout_at(pool_of(b), n, 0, TAKE_ANY | TAKE_CLOSED);
+		bp_checkout_at(pool_of(b), n, 0, TAKE_ANY | TAKE_CLOSED,
+			       SITE_NONE);
 	int error;
 
 	if (copy == NULL)
@@ -340,6 +341,8 @@ bp_bytes_take(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		return ESTALE;
 	if (take_exchanges(b, from, n, rest)) {
 		bp_buf_move(b, from);
+		sites_resized(b);
+		sites_resized(from);
 		take_charge(box, from_box);
 		bytes_move(from->at, b->at + n, rest);
 		buf_raise_mark(from, rest);
@@ -367,7 +370,7 @@ bp_bytes_split(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	if (bytes_stale(b, epoch))
 		return ESTALE;
 	part = bp_checkout_at(pool_of(b), n > rest ? rest : n, b->align,
-			      TAKE_ANY | TAKE_CLOSED);
+			      TAKE_ANY | TAKE_CLOSED, bp_sites_of(b));
 	if (part == NULL)
 		return errno;
 	part->len = 0;

@@ -45,6 +45,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.get_varint = bp_varint_get,
 	.peek_varint = bp_varint_peek,
 	.borrow = bp_handle_borrow,
+	.borrow_at = bp_handle_borrow_at,
 	.scope_open = bp_scope_open,
 	.scope_borrow = bp_scope_borrow,
 	.release = bp_handle_release,

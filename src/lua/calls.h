@@ -37,8 +37,9 @@
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
  * file has from here to its end, or -1 where nobody knows. borrow returns NULL
- * when it fails, detach an errno negated. freeze fills a box that has nothing
- * inside. scope.h tells what those of scopes do.
+ * when it fails, with ESITE when borrow_at has to be called instead, detach an
+ * errno negated. freeze fills a box that has nothing inside. scope.h tells what
+ * those of scopes do.
  *
  * put and put_handle append `count` values, all or none. They return ESTALE
  * when the turn is over, and APPEND_ODD when the buffer or a value is not what
@@ -136,6 +137,8 @@ struct bufpool_calls {
 				      int32_t epoch, int form);
 	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
 					       size_t n);
+	struct bufpool_handle *(*const borrow_at)(struct bufpool_pool_box *,
+						  size_t n, int site);
 	struct bufpool_handle *(*const scope_open)(struct bufpool_pool_box *,
 						   void *request, int late);
 	struct bufpool_handle *(*const scope_borrow)(struct bufpool_pool_box *,

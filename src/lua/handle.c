@@ -1,3 +1,4 @@
+#include "core/checkout.h"
 #include "handle.h"
 
 /* A finalizer may have closed the pool since Lua looked. */
@@ -10,7 +11,25 @@ bp_handle_borrow(struct bufpool_pool_box *box, size_t n)
 		box->error = ESTALE;
 		return NULL;
 	}
-	b = handle_renew(bufpool_checkout(box->pool, n));
+	b = handle_renew(bp_checkout_asking(box->pool, n));
+	if (b == NULL) {
+		box->error = errno;
+		return NULL;
+	}
+	return handle_of(b);
+}
+
+struct bufpool_handle *
+bp_handle_borrow_at(struct bufpool_pool_box *box, size_t n, int site)
+{
+	struct bufpool_buf *b;
+
+	if (box->state != BOX_LIVE) {
+		box->error = ESTALE;
+		return NULL;
+	}
+	b = handle_renew(bp_checkout_at(box->pool, n, 0, TAKE_ANY,
+					SITE_LISTED | (uintptr_t)(site - 1)));
 	if (b == NULL) {
 		box->error = errno;
 		return NULL;

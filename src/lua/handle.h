@@ -55,6 +55,8 @@ handle_buf(const struct bufpool_handle *h)
 
 /* As calls.h tells. */
 struct bufpool_handle *bp_handle_borrow(struct bufpool_pool_box *box, size_t n);
+struct bufpool_handle *bp_handle_borrow_at(struct bufpool_pool_box *box,
+					   size_t n, int site);
 int bp_handle_release(struct bufpool_buf *b, int32_t epoch);
 int bp_handle_freeze(struct bufpool_buf *b, int32_t epoch,
 		     struct bufpool_frozen_box *to);

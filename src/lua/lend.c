@@ -36,7 +36,8 @@ bp_lend_copy(struct bufpool_buf *b, int32_t epoch, struct bufpool_piece *to)
 	to->len = b->len;
 	if (b->len == 0)
 		return 0;
-	copy = bp_checkout_at(pool_of(b), b->len, 0, TAKE_ANY | TAKE_CLOSED);
+	copy = bp_checkout_at(pool_of(b), b->len, 0, TAKE_ANY | TAKE_CLOSED,
+			      bp_sites_of(b));
 	if (copy == NULL)
 		return errno;
 	copy->len = b->len;

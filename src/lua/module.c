@@ -31,6 +31,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "ENOTSUP", ENOTSUP },
 	{ "EMSGSIZE", EMSGSIZE },
 	{ "EOVERFLOW", EOVERFLOW },
+	{ "ESITE", ESITE },
 	{ "ESTALE", ESTALE },
 	{ "BYTES_STALE", BYTES_STALE },
 	{ "INT_MAX", INT_MAX },
@@ -55,6 +56,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "CHECKOUT_ALIGNED", CHECKOUT_ALIGNED },
 	{ "CHECKOUT_READY", CHECKOUT_READY },
 	{ "CHECKOUT_EMPTY", CHECKOUT_EMPTY },
+	{ "SITE_UNIT", SITE_UNIT },
 	/* a configuration */
 	{ "NAME_MAX", BUFPOOL_NAME_MAX - 1 },
 	{ "CLASSES_MAX", BUFPOOL_CLASSES_MAX },

@@ -7,6 +7,7 @@
 #include "core/settings.h"
 #include "guard.h"
 #include "module.h"
+#include "site.h"
 #include "stats.h"
 #include "take.h"
 
@@ -92,6 +93,11 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	if (!box_lives(pool, KIND_POOL))
 		argument_self(L, KIND_POOL, name);
 	buf = bp_take(pool->pool, (size_t)n, align, kind);
+	if (buf == NULL && errno == ESITE) {
+		kind += SITE_UNIT * bp_site_where(L, pool->pool);
+		argument_self(L, KIND_POOL, name);
+		buf = bp_take(pool->pool, (size_t)n, align, kind);
+	}
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
 		error = errno;
 		if (bp_collector_reclaim(L, pool->pool, n)) {
@@ -217,15 +223,22 @@ pool_trim(lua_State *L)
 	return 2;
 }
 
-/* What is out stays valid: the pool outlives its last handle. */
+/* What is out stays valid: the pool outlives its last handle. Where leak
+ * detection is on, returns what is out, because nobody can ask afterwards. */
 static int
 pool_close(lua_State *L)
 {
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "close");
+	int results = 0;
 
+	if (atomic_load(&box->pool->caches.watch) != BUFPOOL_LEAK_OFF) {
+		bp_site_push(L, "close");
+		results = 1;
+		box = argument_self(L, KIND_POOL, "close");
+	}
 	box_kill(L, 1, box, BOX_CLOSED);
 	bufpool_destroy(box->pool);
-	return 0;
+	return results;
 }
 
 /* Collecting the handle of a named pool closes nothing: others may ask for the
@@ -336,6 +349,8 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "take", core_take },
 	{ "scratch", core_scratch },
 	{ "drop", core_drop },
+	{ "where", bp_site_of_caller },
+	{ "set", bp_site_set },
 	{ NULL, NULL }
 };
 
@@ -347,6 +362,7 @@ const luaL_Reg bp_pool_methods[] = {
 	{ "writer", pool_writer },
 	{ "stats", bp_stats_of_pool },
 	{ "trim", pool_trim },
+	{ "sites", bp_site_list },
 	{ "close", pool_close },
 	{ NULL, NULL }
 };

@@ -53,7 +53,8 @@ bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 		pool->error = ESTALE;
 		return NULL;
 	}
-	b = handle_renew(bufpool_checkout(pool->pool, LIST_LEAST));
+	b = handle_renew(bp_checkout_at(pool->pool, LIST_LEAST, 0, TAKE_ANY,
+					SITE_NONE));
 	if (b == NULL) {
 		pool->error = errno;
 		return NULL;

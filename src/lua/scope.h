@@ -27,9 +27,9 @@ struct bufpool_handle *bp_scope_open(struct bufpool_pool_box *pool,
 				     void *request, int late);
 
 /*
- * A buffer of n bytes, in the list, as bp_take has it. NULL when it fails; the
- * errno is in pool->error, ECANCELED when the list's request has ended, ENOBUFS
- * when the list cannot grow, ESTALE when the pool is closed.
+ * A buffer of n bytes, in the list, as bp_take has it, its kind too. NULL when
+ * it fails; the errno is in pool->error, ECANCELED when the list's request has
+ * ended, ENOBUFS when the list cannot grow, ESTALE when the pool is closed.
  */
 struct bufpool_handle *bp_scope_borrow(struct bufpool_pool_box *pool,
 				       struct bufpool_handle *list, size_t n,

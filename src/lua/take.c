@@ -1,4 +1,21 @@
+#include "core/wipe.h"
 #include "take.h"
+
+static struct bufpool_buf *
+take_at(struct bufpool *pool, size_t n, size_t alignment, int kind,
+	uintptr_t site)
+{
+	unsigned align = kind == CHECKOUT_ALIGNED
+	    ? (unsigned)__builtin_ctzl(alignment) : 0;
+	unsigned take = kind == CHECKOUT_READY ? TAKE_READY : TAKE_ANY;
+	struct bufpool_buf *b = bp_checkout_at(pool, n, align, take, site);
+
+	if (b != NULL && kind == CHECKOUT_ZEROED)
+		wipe(b->base, b->capacity);
+	if (b != NULL && kind == CHECKOUT_EMPTY)
+		b->len = 0;
+	return b;
+}
 
 struct bufpool_buf *
 bp_take(struct bufpool *pool, size_t n, size_t alignment, int kind)
@@ -6,15 +23,19 @@ bp_take(struct bufpool *pool, size_t n, size_t alignment, int kind)
 	struct bufpool_buf *b;
 
 	switch (kind) {
-	case CHECKOUT_ZEROED:
-		return bufpool_checkout_zeroed(pool, n);
-	case CHECKOUT_ALIGNED:
-		return bufpool_checkout_aligned(pool, n, alignment);
+	case CHECKOUT_FULL:
+		return bp_checkout_asking(pool, n);
+	case CHECKOUT_EMPTY:
+		b = bp_checkout_asking(pool, n);
+		if (b != NULL)
+			b->len = 0;
+		return b;
 	case CHECKOUT_READY:
-		return bufpool_try_checkout(pool, n);
+		return bp_try_checkout_asking(pool, n);
+	case CHECKOUT_ZEROED:
+	case CHECKOUT_ALIGNED:
+		return take_at(pool, n, alignment, kind, SITE_ASK);
 	}
-	b = bufpool_checkout(pool, n);
-	if (b != NULL && kind == CHECKOUT_EMPTY)
-		b->len = 0;
-	return b;
+	return take_at(pool, n, alignment, kind % SITE_UNIT,
+		       SITE_LISTED | (uintptr_t)(kind / SITE_UNIT - 1));
 }

@@ -100,6 +100,10 @@ local function obtain(attempt, state, name, n, kind, alignment, collected)
     if got ~= nil then
         return got
     end
+    if state.box.error == C.ESITE then
+        return obtain(attempt, state, name, n,
+            kind + C.SITE_UNIT * core.where(state.pool), alignment, collected)
+    end
     local why = message(state, name, n)
     if collected or why == "exhausted" or not core.reclaim(state.pool, n) then
         return nil, why

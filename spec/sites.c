@@ -1,0 +1,761 @@
+/*
+ * Leak detection: where the buffers were checked out that are out. The oracle
+ * is what the program itself knows: each of a few functions takes buffers, and
+ * a site stands for one of them by the address to which its call returns.
+ *
+ * In the last test threads take buffers, hand them to each other, release what
+ * they got, and switch what is recorded, all at once. Whatever was recorded, in
+ * the end nothing is out, and no record is left.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "bufpool.h"
+#include "core/checkout.h"
+#include "core/system.h"
+#include "support/pool.h"
+
+#define SITES 600		/* more than there ever are */
+#define LARGE 3000000
+
+static struct bufpool_site site[SITES];
+
+static struct bufpool *
+watching_pool(int detection, int sample)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.leak_detection = detection;
+	config.leak_sample = sample;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	return p;
+}
+
+/* Lists the sites, and returns how many buffers they have. */
+static uint64_t
+recorded(struct bufpool *p)
+{
+	size_t count = bufpool_sites(p, site, SITES);
+	uint64_t sum = 0;
+
+	assert_true(count <= SITES);
+	for (size_t i = 0; i < count; i++)
+		sum += site[i].buffers;
+	return sum;
+}
+
+static void
+assert_nothing_recorded(struct bufpool *p)
+{
+	assert_int_equal(recorded(p), 0);
+	for (uint32_t i = 0; i < bp_buf_table_used(); i++)
+		if (bp_buf_at(i)->arena == &p->arena)
+			assert_int_equal(bp_buf_at(i)->place, p->caches.place);
+}
+
+/* Not inlined, so that each is one place. */
+static __attribute__((noinline)) struct bufpool_buf *
+upload(struct bufpool *p, size_t n)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, n);
+
+	assert_non_null(b);
+	return b;
+}
+
+static __attribute__((noinline)) struct bufpool_buf *
+download(struct bufpool *p, size_t n)
+{
+	struct bufpool_buf *b = bufpool_checkout(p, n);
+
+	assert_non_null(b);
+	atomic_signal_fence(memory_order_seq_cst);	/* no tail call */
+	return b;
+}
+
+static void
+records_nothing_unless_asked(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_OFF, 1);
+	struct bufpool_buf *b[100];
+
+	(void)state;
+	for (int i = 0; i < 100; i++)
+		b[i] = upload(p, 1);
+	assert_int_equal(bufpool_sites(p, site, SITES), 0);
+	assert_int_equal(bufpool_detect_leaks(p, BUFPOOL_LEAK_OFF, 7), 0);
+	assert_int_equal(bufpool_sites(p, site, SITES), 0);
+	for (int i = 0; i < 100; i++)
+		bufpool_release(b[i]);
+	bufpool_destroy(p);
+}
+
+static void
+refuses_what_is_out_of_range(void **state)
+{
+	static const int bad[][2] = {
+		{ -1, 1 }, { 3, 1 }, { 2, -1 }, { 0, -1 }
+	};
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_OFF, 1);
+	struct bufpool_config config;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		errno = 0;
+		assert_int_equal(bufpool_detect_leaks(p, bad[i][0], bad[i][1]),
+				 -1);
+		assert_int_equal(errno, EINVAL);
+		bufpool_config_init(&config);
+		config.leak_detection = bad[i][0];
+		config.leak_sample = bad[i][1];
+		errno = 0;
+		assert_null(bufpool_create(&config));
+		assert_int_equal(errno, EINVAL);
+	}
+	bufpool_destroy(p);
+}
+
+static void
+tells_places_apart_the_most_bytes_first(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_buf *a[10], *b[3];
+
+	(void)state;
+	for (int i = 0; i < 10; i++)
+		a[i] = upload(p, 100);
+	for (int i = 0; i < 3; i++)
+		b[i] = download(p, 60000);
+	assert_int_equal(bufpool_sites(p, site, SITES), 2);
+	assert_int_equal(site[0].buffers, 3);
+	assert_int_equal(site[0].bytes, 3 * 65536);
+	assert_int_equal(site[1].buffers, 10);
+	assert_int_equal(site[1].bytes, 10 * 4096);
+	assert_true(site[0].oldest >= 0 && site[0].oldest < 3600);
+	assert_int_equal(site[0].gc_returns, 0);
+	assert_string_not_equal(site[0].place, site[1].place);
+	assert_non_null(strstr(site[0].place, "sites"));	/* the file */
+	/* One of two, and how many there are. */
+	memset(&site[1], 7, sizeof site[1]);
+	assert_int_equal(bufpool_sites(p, site, 1), 2);
+	assert_int_equal(site[0].buffers, 3);
+	assert_int_equal(site[1].buffers, 0x0707070707070707);
+	for (int i = 0; i < 10; i++)
+		bufpool_release(a[i]);
+	for (int i = 0; i < 3; i++)
+		bufpool_release(b[i]);
+	assert_nothing_recorded(p);
+	bufpool_destroy(p);
+}
+
+/* A caller that was built for another library has smaller structs, or larger
+ * ones. */
+static void
+serves_callers_of_other_versions(void **state)
+{
+	const size_t small = offsetof(struct bufpool_site, bytes);
+	const size_t large = sizeof *site + 8;
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_buf *b = upload(p, 1), *c = download(p, 5000);
+	char *to = (char *)site;
+
+	(void)state;
+	memset(site, 7, 3 * large);
+	assert_int_equal(bufpool_get_sites_sized(p, site, 2, small), 2);
+	assert_int_equal(site[0].buffers, 1);
+	assert_string_equal(to + small, (to + small));
+	assert_true(to[2 * small] == 7);
+	assert_int_equal(bufpool_get_sites_sized(p, site, 2, large), 2);
+	assert_int_equal(site[0].bytes, 65536);
+	for (size_t i = sizeof *site; i < large; i++)
+		assert_int_equal(to[i], 0);
+	assert_int_equal(to[2 * large], 7);
+	bufpool_release(b);
+	bufpool_release(c);
+	bufpool_destroy(p);
+}
+
+static void *
+release_elsewhere(void *b)
+{
+	bufpool_release(b);
+	return NULL;
+}
+
+static void
+in_another_thread(void *(*fn)(void *), void *arg)
+{
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, fn, arg), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+/* Takes a buffer home in one of several ways. */
+static void
+take_home(struct bufpool_buf *b, int way)
+{
+	struct bufpool_frozen *f;
+	uint64_t ticket;
+
+	switch (way) {
+	case 0:
+		bufpool_release(b);
+		return;
+	case 1:
+		in_another_thread(release_elsewhere, b);
+		return;
+	case 2:
+		f = bufpool_frozen_ref(bufpool_freeze(b));
+		bufpool_frozen_unref(f);
+		bufpool_frozen_unref(f);
+		return;
+	case 3:
+		ticket = bufpool_detach(b);
+		assert_int_equal(bufpool_adopt(ticket, &b, &f), 0);
+		bufpool_release(b);
+		return;
+	case 4:
+		assert_int_equal(bufpool_resize(b, 100000), 0);
+		memset(bufpool_data(b), 1, 100000);
+		bufpool_release(b);
+		return;
+	case 5:
+		assert_int_equal(bufpool_resize(b, 2 * LARGE), 0);
+		assert_int_equal(bufpool_resize(b, 4 * LARGE), 0);
+		bufpool_release(b);
+		return;
+	case 6:
+		memset(bufpool_data(b), 1, bufpool_len(b));
+		bufpool_release(b);
+		return;
+	}
+}
+#define WAYS 7
+
+/* Takes a buffer in one of several ways. */
+static struct bufpool_buf *
+take(struct bufpool *p, int way)
+{
+	switch (way) {
+	case 0:
+		return bufpool_checkout(p, 1);
+	case 1:
+		return bufpool_checkout_zeroed(p, 1000);
+	case 2:
+		return bufpool_checkout_aligned(p, 5000, 64);
+	case 3:
+		return bufpool_checkout_aligned(p, 1, 1 << 16);
+	case 4:
+		return bufpool_try_checkout(p, 1);
+	}
+	return bufpool_checkout(p, LARGE);
+}
+#define TAKES 6
+
+static void
+sees_every_way_out_and_home(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_stats s;
+
+	(void)state;
+	for (int out = 0; out < TAKES; out++)
+		for (int home = 0; home < WAYS; home++) {
+			struct bufpool_buf *b = take(p, out);
+
+			assert_non_null(b);
+			assert_all_zero(b);
+			assert_int_equal(recorded(p), 1);
+			assert_int_equal(bufpool_sites(p, site, SITES), 1);
+			assert_int_equal(site[0].bytes,
+					 stats_of(p).bytes_checked_out);
+			take_home(b, home);
+			assert_nothing_recorded(p);
+		}
+	s = stats_of(p);
+	assert_int_equal(s.checked_out, 0);
+	assert_int_equal(s.bytes_checked_out, 0);
+	assert_conserved(p);
+	bufpool_destroy(p);
+}
+
+static void
+stays_where_it_was_checked_out_when_it_grows(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_buf *b = upload(p, 1);
+	char place[BUFPOOL_PLACE_MAX];
+
+	(void)state;
+	assert_int_equal(bufpool_sites(p, site, SITES), 1);
+	strcpy(place, site[0].place);
+	for (size_t n = 1; n < 4 * LARGE; n *= 3) {
+		assert_int_equal(bufpool_resize(b, n), 0);
+		assert_int_equal(bufpool_sites(p, site, SITES), 1);
+		assert_string_equal(site[0].place, place);
+		assert_int_equal(site[0].buffers, 1);
+		assert_int_equal(site[0].bytes, stats_of(p).bytes_checked_out);
+	}
+	bufpool_release(b);
+	assert_nothing_recorded(p);
+	bufpool_destroy(p);
+}
+
+/* The buffers of a closed pool are listed until they come home, which ends the
+ * pool: another one may have its place then. */
+static void
+outlives_the_pool(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 100; i++) {
+		struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+		struct bufpool_buf *b = upload(p, 1), *c = upload(p, LARGE);
+
+		bufpool_close(p);
+		assert_int_equal(recorded(p), 2);
+		bufpool_release(b);
+		assert_int_equal(recorded(p), 1);
+		bufpool_destroy(p);
+		bufpool_release(c);
+		p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+		assert_nothing_recorded(p);
+		bufpool_destroy(p);
+	}
+}
+
+/* Distances are 2 * sample - 1 at most. The first may be counted from the first
+ * visit of a shelf, 256 checkouts after the switch at the latest. */
+static void
+samples_some(void **state)
+{
+	enum { COUNT = 20000 };
+	static struct bufpool_buf *b[COUNT];
+
+	(void)state;
+	for (int sample = 1; sample <= 100; sample += 33) {
+		struct bufpool *p = watching_pool(BUFPOOL_LEAK_SAMPLED, sample);
+		uint64_t small, least = (COUNT - 512) /
+		    (2 * (unsigned)sample - 1) - 1;
+
+		for (int i = 0; i < COUNT; i++)
+			b[i] = i % 2 ? upload(p, 1) : download(p, 1);
+		small = recorded(p);
+		assert_in_range(small, least, COUNT);
+		assert_true(sample == 1 || small < COUNT / 2);
+		assert_int_equal(bufpool_sites(p, site, SITES), 2);
+		for (int i = 0; i < COUNT; i++)
+			bufpool_release(b[i]);
+		assert_nothing_recorded(p);
+		assert_int_equal(stats_of(p).checked_out, 0);
+		bufpool_destroy(p);
+	}
+}
+
+/* Unless it is told how many, it limits itself. Elapsed time only widens what
+ * is allowed. */
+static void
+samples_few_where_checkouts_are_many(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_SAMPLED, 0);
+	int64_t began = bp_system_now();
+	uint64_t most;
+
+	(void)state;
+	for (int i = 0; i < 10000; i++)
+		upload(p, 1);
+	most = (uint64_t)(bp_system_now() - began) / 10 + 1;
+	assert_in_range(recorded(p), 1, most);
+	bufpool_destroy(p);
+}
+
+static void
+samples_large_ones(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_SAMPLED, 3);
+	struct bufpool_buf *b[100];
+	uint64_t count;
+
+	(void)state;
+	for (int i = 0; i < 100; i++)
+		b[i] = upload(p, 2000000);
+	count = recorded(p);
+	assert_in_range(count, 100 / 5, 99);
+	for (int i = 0; i < 100; i++)
+		bufpool_release(b[i]);
+	assert_nothing_recorded(p);
+	bufpool_destroy(p);
+}
+
+static void *
+take_one(void *p)
+{
+	upload(p, 1);
+	return NULL;
+}
+
+/* What one thread has counted towards the next sample holds for the thread that
+ * comes after it: so threads that make one checkout each are sampled, too. */
+static void
+samples_threads_that_take_one_each(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_SAMPLED, 4);
+
+	(void)state;
+	for (int i = 0; i < 400; i++)
+		in_another_thread(take_one, p);
+	assert_in_range(recorded(p), 400 / 16, 399);
+	bufpool_destroy(p);
+}
+
+static long
+mapped_pages(void)
+{
+	FILE *statm = fopen("/proc/self/statm", "r");
+	long pages = -1;
+
+	assert_non_null(statm);
+	assert_int_equal(fscanf(statm, "%ld", &pages), 1);
+	fclose(statm);
+	return pages;
+}
+
+static void
+gives_its_tables_back(void **state)
+{
+	long before = 0;
+
+	(void)state;
+	for (int i = 0; i < 400; i++) {
+		struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+
+		bufpool_release(upload(p, 1));
+		bufpool_destroy(p);
+		if (i == 100)
+			before = mapped_pages();
+	}
+	/* A page for each would be 300. */
+	assert_in_range(mapped_pages(), 0, before + 299);
+}
+
+struct switched {
+	struct bufpool *p;
+	pthread_barrier_t turn;
+	struct bufpool_buf *b[100];
+};
+
+static void *
+take_before_and_after(void *arg)
+{
+	struct switched *s = arg;
+
+	s->b[0] = upload(s->p, 1);
+	pthread_barrier_wait(&s->turn);
+	pthread_barrier_wait(&s->turn);
+	for (int i = 1; i < 100; i++)
+		s->b[i] = upload(s->p, 1);
+	pthread_barrier_wait(&s->turn);
+	pthread_barrier_wait(&s->turn);
+	return NULL;
+}
+
+/* The caller's own shelves are open, too, and none of its checkouts passes. */
+static void
+is_switched_on_at_once(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_OFF, 1);
+	struct bufpool_buf *b;
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		bufpool_release(upload(p, 1));
+		bufpool_release(upload(p, 1));
+		assert_int_equal(bufpool_detect_leaks(p, BUFPOOL_LEAK_ALL, 1),
+				 0);
+		b = upload(p, 1);
+		assert_int_equal(recorded(p), 1);
+		assert_int_equal(bufpool_detect_leaks(p, BUFPOOL_LEAK_OFF, 1),
+				 0);
+		bufpool_release(b);
+		assert_nothing_recorded(p);
+	}
+	bufpool_destroy(p);
+}
+
+/* The other thread's shelf is open; its first checkout may pass. */
+static void
+is_switched_on_for_all_threads(void **state)
+{
+	struct switched s = { .p = watching_pool(BUFPOOL_LEAK_OFF, 1) };
+	struct bufpool_buf *mine = upload(s.p, 1);
+	pthread_t thread;
+
+	(void)state;
+	pthread_barrier_init(&s.turn, NULL, 2);
+	pthread_create(&thread, NULL, take_before_and_after, &s);
+	pthread_barrier_wait(&s.turn);
+	assert_int_equal(bufpool_detect_leaks(s.p, BUFPOOL_LEAK_ALL, 1), 0);
+	bufpool_release(mine);
+	mine = upload(s.p, 1);
+	assert_int_equal(recorded(s.p), 1);
+	pthread_barrier_wait(&s.turn);
+	pthread_barrier_wait(&s.turn);
+	assert_in_range(recorded(s.p), 1 + 98, 1 + 99);
+	assert_int_equal(bufpool_detect_leaks(s.p, BUFPOOL_LEAK_OFF, 1), 0);
+	assert_in_range(recorded(s.p), 1 + 98, 1 + 99);
+	pthread_barrier_wait(&s.turn);
+	pthread_join(thread, NULL);
+	for (int i = 0; i < 100; i++)
+		bufpool_release(s.b[i]);
+	assert_int_equal(recorded(s.p), 1);
+	bufpool_release(mine);
+	assert_nothing_recorded(s.p);
+	pthread_barrier_destroy(&s.turn);
+	bufpool_destroy(s.p);
+}
+
+/* What the child does with a buffer that the parent had out, while its ticket
+ * for another is void in the child; returns at which step it failed. */
+static int
+inherit(struct bufpool *p, struct bufpool_buf *b)
+{
+	struct bufpool_buf *c, *d, *e;
+
+	bufpool_trim(p);	/* the ticket goes home */
+	if (recorded(p) != 1)
+		return 1;
+	c = upload(p, LARGE);
+	d = upload(p, 1);
+	e = upload(p, 1);	/* by the fast path, if that were open */
+	if (recorded(p) != 4)
+		return 2;
+	bufpool_release(c);
+	bufpool_release(d);
+	bufpool_release(e);
+	if (recorded(p) != 1)
+		return 3;
+	bufpool_release(b);
+	if (recorded(p) != 0)
+		return 4;
+	return stats_of(p).checked_out == 0 ? 0 : 5;
+}
+
+/* The child has what the parent had out, and what it takes itself. */
+static void
+survives_fork(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_buf *b = upload(p, 1);
+	int status;
+	pid_t child;
+
+	(void)state;
+	bufpool_detach(download(p, 5000));
+	assert_int_equal(recorded(p), 2);
+	child = fork();
+	if (child == 0)
+		_exit(inherit(p, b));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(recorded(p), 2);
+	bufpool_release(b);
+	assert_int_equal(recorded(p), 1);
+	bufpool_destroy(p);
+}
+
+static _Atomic int stop;
+static pthread_barrier_t started;
+
+/* Below and above the shelf, in and out of classes. */
+static void *
+keep_busy(void *p)
+{
+	struct bufpool_buf *held[80];
+	int warm = 0;
+
+	while (!atomic_load(&stop)) {
+		for (int i = 0; i < 80; i++)
+			held[i] = bufpool_checkout(p, i == 0 ? LARGE : 1);
+		for (int i = 0; i < 80; i++)
+			bufpool_release(held[i]);
+		if (warm++ == 0)
+			pthread_barrier_wait(&started);
+	}
+	return NULL;
+}
+
+/* In the child a record is of a buffer that is out, whatever the parent's other
+ * threads were just doing: what they were moving is lost. */
+static void
+records_what_is_out_in_children_of_busy_parents(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	pthread_t thread[2];
+	int status;
+
+	(void)state;
+	pthread_barrier_init(&started, NULL, 3);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&thread[i], NULL, keep_busy, p);
+	pthread_barrier_wait(&started);
+	for (int i = 0; i < 300; i++) {
+		pid_t child = fork();
+
+		if (child == 0)
+			_exit(recorded(p) != stats_of(p).checked_out);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+	atomic_store(&stop, 1);
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	assert_nothing_recorded(p);
+	pthread_barrier_destroy(&started);
+	bufpool_destroy(p);
+}
+
+/* A checkout that is to be recorded fails where its site has to be listed, and
+ * has taken nothing; the next one, for a listed site, is recorded. */
+static void
+asks_for_the_site(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	uintptr_t here;
+	struct bufpool_buf *b;
+
+	(void)state;
+	for (size_t n = 1; n <= LARGE; n += LARGE - 1) {
+		errno = 0;
+		assert_null(bp_checkout_asking(p, n));
+		assert_int_equal(errno, ESITE);
+		assert_int_equal(stats_of(p).checked_out, 0);
+		here = bp_sites_list(p, "here\n:1");
+		assert_int_equal(here, bp_sites_list(p, "here\n:1"));
+		b = bp_checkout_at(p, n, 0, TAKE_ANY, here);
+		assert_int_equal(bufpool_sites(p, site, SITES), 1);
+		assert_string_equal(site[0].place, "here?:1");
+		bufpool_release(b);
+		b = bp_checkout_at(p, n, 0, TAKE_ANY, SITE_NONE);
+		assert_nothing_recorded(p);
+		bufpool_release(b);
+	}
+	bufpool_close(p);
+	assert_null(bp_checkout_asking(p, 1));
+	assert_int_equal(errno, ESHUTDOWN);
+	bufpool_destroy(p);
+}
+
+/* Threads. */
+
+#define THREADS 4
+#define SLOTS 64
+
+static struct bufpool *shared;
+static _Atomic(struct bufpool_buf *) slot[SLOTS];
+
+static unsigned
+rounds(void)
+{
+	const char *given = getenv("STRESS_OPS");
+
+	return (given != NULL ? (unsigned)atoi(given) : 2000000) / 10;
+}
+
+static void
+do_something(unsigned chance)
+{
+	static const size_t sizes[] = { 1, 4096, 60000, LARGE };
+	_Atomic(struct bufpool_buf *) *to = &slot[chance % SLOTS];
+	struct bufpool_buf *b;
+
+	if (chance / 512 % 256 == 0)
+		assert_int_equal(bufpool_detect_leaks(
+		    shared, (int)(chance / 131072 % 3), 3), 0);
+	if (chance / 512 % 1024 == 1)
+		bufpool_sites(shared, NULL, 0);
+	b = bufpool_checkout(shared, sizes[chance / 64 % 64 == 0 ? 3
+					   : chance / 64 % 3]);
+	if (b != NULL && chance / 64 % 8 == 7 && bufpool_len(b) < 100000)
+		bufpool_resize(b, bufpool_len(b) * 2);
+	bufpool_release(atomic_exchange(to, b));
+}
+
+static void *
+meet(void *arg)
+{
+	uint64_t chance = (uintptr_t)arg * 2654435761u + 1;
+
+	for (unsigned i = rounds(); i > 0; i--) {
+		chance = chance * 6364136223846793005u + 1442695040888963407u;
+		do_something((unsigned)(chance >> 33));
+	}
+	return NULL;
+}
+
+static void
+leaves_no_record_among_threads(void **state)
+{
+	pthread_t thread[THREADS];
+
+	(void)state;
+	shared = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	for (uintptr_t i = 0; i < THREADS; i++)
+		pthread_create(&thread[i], NULL, meet, (void *)i);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	for (int i = 0; i < SLOTS; i++)
+		bufpool_release(slot[i]);
+	assert_nothing_recorded(shared);
+	assert_int_equal(stats_of(shared).checked_out, 0);
+	assert_conserved(shared);
+	assert_int_equal(bufpool_detect_leaks(shared, BUFPOOL_LEAK_ALL, 1), 0);
+	for (int i = 0; i < 100; i++) {
+		slot[0] = upload(shared, 1);
+		assert_int_equal(recorded(shared), 1);
+		bufpool_release(slot[0]);
+	}
+	bufpool_destroy(shared);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(records_nothing_unless_asked),
+		cmocka_unit_test(refuses_what_is_out_of_range),
+		cmocka_unit_test(tells_places_apart_the_most_bytes_first),
+		cmocka_unit_test(serves_callers_of_other_versions),
+		cmocka_unit_test(sees_every_way_out_and_home),
+		cmocka_unit_test(stays_where_it_was_checked_out_when_it_grows),
+		cmocka_unit_test(outlives_the_pool),
+		cmocka_unit_test(samples_some),
+		cmocka_unit_test(samples_few_where_checkouts_are_many),
+		cmocka_unit_test(samples_large_ones),
+		cmocka_unit_test(samples_threads_that_take_one_each),
+		cmocka_unit_test(is_switched_on_at_once),
+		cmocka_unit_test(is_switched_on_for_all_threads),
+		cmocka_unit_test(gives_its_tables_back),
+		cmocka_unit_test(survives_fork),
+		cmocka_unit_test(
+			records_what_is_out_in_children_of_busy_parents),
+		cmocka_unit_test(asks_for_the_site),
+		cmocka_unit_test(leaves_no_record_among_threads),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

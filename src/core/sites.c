@@ -1,0 +1,401 @@
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "forked.h"
+#include "pages.h"
+#include "sites.h"
+#include "system.h"
+#include "table.h"
+
+#define SITES_BITS 9
+#define SITES_MAX (1 << SITES_BITS)
+#define PROBES 16	/* places in the table where a site may be */
+
+struct site {
+	_Atomic uint64_t key;		/* 0: free */
+	_Atomic uint64_t gc_returns;
+	_Atomic uint32_t told;		/* the text is whole */
+	char text[BUFPOOL_PLACE_MAX];	/* of a site of Lua */
+};
+
+/* From the low bits on: 1, the site, the pool's place, and when. */
+#define PLACE_SHIFT (1 + SITES_BITS)
+#define TIME_SHIFT (PLACE_SHIFT + 14)
+
+_Static_assert(POOLS_MAX <= 1 << (TIME_SHIFT - PLACE_SHIFT),
+	       "a record has room for a place");
+
+struct record {
+	_Atomic uint64_t word;		/* 0: there is none */
+	_Atomic size_t bytes;		/* of the buffer's memory */
+};
+
+static struct table records;
+
+bool
+bp_sites_init(void)
+{
+	return bp_table_init(&records, sizeof(struct record),
+			     bp_buf_table_limit());
+}
+
+/* The record of the descriptor of this number, or NULL + ENOMEM. */
+static struct record *
+record_at(uint32_t number)
+{
+	while (number >= table_used(&records))
+		if (bp_table_extend(&records) < 0)
+			return NULL;
+	return table_at(&records, number);
+}
+
+static unsigned
+site_of(uint64_t word)
+{
+	return (unsigned)(word >> 1) & (SITES_MAX - 1);
+}
+
+/*
+ * The number of the site of this key. Of two threads that bring a new key, one
+ * gets the place and sets *fresh; the other knows the site by its key at once,
+ * and need not wait for the text.
+ */
+static unsigned
+find_site(struct site *sites, uint64_t key, bool *fresh)
+{
+	uint64_t at = (key ^ key >> 29) * 0x9e3779b97f4a7c15u >> 32;
+
+	*fresh = false;
+	for (unsigned i = 0; i < PROBES; i++) {
+		unsigned n = 1 + (unsigned)((at + i) % (SITES_MAX - 1));
+		uint64_t seen = 0;
+
+		if (atomic_compare_exchange_strong(&sites[n].key, &seen,
+						   key)) {
+			*fresh = true;
+			return n;
+		}
+		if (seen == key)
+			return n;
+	}
+	return 0;
+}
+
+/* The release of `told` pairs with the acquire in describe. In a fork child a
+ * text that another thread was just writing stays untold. */
+uintptr_t
+bp_sites_list(struct bufpool *p, const char *text)
+{
+	struct site *sites = atomic_load(&p->sites), *site;
+	uint64_t hash = 0xcbf29ce484222325u;
+	unsigned n;
+	bool fresh;
+
+	if (sites == NULL)
+		return SITE_LISTED;
+	for (const char *c = text; *c != '\0'; c++)
+		hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+	n = find_site(sites, hash | SITE_LISTED, &fresh);
+	site = &sites[n];
+	if (fresh) {
+		for (size_t i = 0; i < sizeof site->text - 1 && text[i]; i++)
+			site->text[i] = (unsigned char)text[i] < ' '
+			    ? '?' : text[i];
+		atomic_store_explicit(&site->told, 1, memory_order_release);
+	}
+	return SITE_LISTED | n;
+}
+
+bool
+bp_sites_wants(struct bufpool *p, struct bufpool_shelf *s, uintptr_t site)
+{
+	uint32_t watch = atomic_load(&p->caches.watch);
+
+	if (site == SITE_NONE || watch == BUFPOOL_LEAK_OFF)
+		return false;
+	/* It was wanted when the caller was told to list the site. */
+	if (watch == BUFPOOL_LEAK_ALL || site & SITE_LISTED)
+		return true;
+	return s != NULL && bp_shelf_unwatch(s);
+}
+
+/* Of threads that find a count below 1, another is about to draw anew. */
+bool
+bp_sites_wants_large(struct bufpool *p, uintptr_t site)
+{
+	uint32_t watch = atomic_load(&p->caches.watch);
+	int64_t left;
+
+	if (site == SITE_NONE || watch == BUFPOOL_LEAK_OFF)
+		return false;
+	if (watch == BUFPOOL_LEAK_ALL || site & SITE_LISTED)
+		return true;
+	left = atomic_fetch_sub(&p->large_left, 1);
+	if (left == 1)
+		atomic_store(&p->large_left, (int64_t)caches_draw(
+		    &p->caches, bp_system_random()));
+	return left == 1;
+}
+
+static size_t
+bytes_of(const struct bufpool_buf *b)
+{
+	return b->class == CLASS_LARGE ? arena_bytes(b)
+	    : b->class == CLASS_NONE ? 0 : buf_size(b);
+}
+
+void
+bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site)
+{
+	struct record *r = record_at(b->number);
+	bool fresh;
+	uint64_t n = site & SITE_LISTED ? site & (SITES_MAX - 1)
+	    : find_site(atomic_load(&p->sites), site, &fresh);
+
+	if (r == NULL) {
+		atomic_fetch_add(&p->unrecorded, 1);
+		return;
+	}
+	atomic_store_explicit(&r->bytes, bytes_of(b), memory_order_relaxed);
+	atomic_store_explicit(&r->word,
+			      (uint64_t)bp_system_now() << TIME_SHIFT |
+			      (uint64_t)p->caches.place << PLACE_SHIFT |
+			      n << 1 | 1, memory_order_release);
+	hook("sites: recorded");
+	b->place = PLACE_WATCHED;
+	b->shelf = &bp_cache_no_shelf;
+}
+
+void
+bp_sites_forget(struct bufpool_buf *b, bool by_gc)
+{
+	struct bufpool *p = pool_of(b);
+	struct record *r = table_at(&records, b->number);
+	uint64_t word = atomic_load_explicit(&r->word, memory_order_relaxed);
+
+	if (by_gc)
+		atomic_fetch_add(
+		    &atomic_load(&p->sites)[site_of(word)].gc_returns, 1);
+	atomic_store_explicit(&r->word, 0, memory_order_relaxed);
+	hook("sites: forgotten");
+	b->place = (uint16_t)p->caches.place;
+}
+
+void
+bp_sites_resized(struct bufpool_buf *b)
+{
+	struct record *r = table_at(&records, b->number);
+
+	atomic_store_explicit(&r->bytes, bytes_of(b), memory_order_relaxed);
+}
+
+uintptr_t
+bp_sites_of(const struct bufpool_buf *b)
+{
+	const struct record *r = table_at(&records, b->number);
+
+	return !sites_has(b) ? SITE_NONE : SITE_LISTED | site_of(
+	    atomic_load_explicit(&r->word, memory_order_relaxed));
+}
+
+void
+bp_sites_after_fork(const struct bufpool_buf *b)
+{
+	struct record *r;
+
+	if (b->number >= table_used(&records))
+		return;
+	r = table_at(&records, b->number);
+	/* The load comes first, so that no page of others is written to. */
+	if (atomic_load_explicit(&r->word, memory_order_relaxed) != 0)
+		atomic_store_explicit(&r->word, 0, memory_order_relaxed);
+}
+
+static int
+make_sites(struct bufpool *p)
+{
+	struct site *none = NULL, *sites;
+
+	if (atomic_load(&p->sites) != NULL)
+		return 0;
+	sites = bp_pages_map(SITES_MAX * sizeof *sites);
+	if (sites == NULL)
+		return -1;
+	if (!atomic_compare_exchange_strong(&p->sites, &none, sites))
+		bp_pages_unmap(sites, SITES_MAX * sizeof *sites);
+	return 0;
+}
+
+int
+bp_sites_begin(struct bufpool *p, int detection, int sample)
+{
+	if (detection != BUFPOOL_LEAK_OFF && make_sites(p) != 0)
+		return -1;
+	atomic_store(&p->caches.sample, (uint32_t)sample);
+	atomic_store(&p->large_left, (int64_t)caches_draw(
+	    &p->caches, bp_system_random()));
+	/* After the table, so that who reads this finds the table. */
+	atomic_store(&p->caches.watch, (uint32_t)detection);
+	return 0;
+}
+
+void
+bp_sites_end(struct bufpool *p)
+{
+	struct site *sites = atomic_load(&p->sites);
+
+	if (sites != NULL)
+		bp_pages_unmap(sites, SITES_MAX * sizeof *sites);
+	atomic_store(&p->sites, NULL);
+}
+
+int
+bufpool_detect_leaks(struct bufpool *p, int detection, int sample)
+{
+	struct cache *k;
+
+	forked_check();
+	if (detection < BUFPOOL_LEAK_OFF || detection > BUFPOOL_LEAK_ALL ||
+	    sample < 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (bp_sites_begin(p, detection, sample) != 0)
+		return -1;
+	for_each_cache(k, &p->caches)
+		bp_cache_watch(k);
+	return 0;
+}
+
+struct tally {
+	unsigned site;
+	uint64_t buffers, bytes, gc_returns;
+	int64_t since;		/* when the oldest was checked out */
+};
+
+/* What is out of the pool by site. Only records of buffers that are out of this
+ * pool bear its place, because the caller holds the pool. */
+static void
+tally_records(const struct bufpool *p, struct tally *t)
+{
+	for (uint32_t i = 0, used = table_used(&records); i < used; i++) {
+		const struct record *r = table_at(&records, i);
+		uint64_t word = atomic_load_explicit(&r->word,
+						     memory_order_acquire);
+		int64_t when = (int64_t)(word >> TIME_SHIFT);
+		struct tally *mine = &t[site_of(word)];
+
+		if (word == 0 || (word >> PLACE_SHIFT & (POOLS_MAX - 1)) !=
+		    p->caches.place)
+			continue;
+		if (mine->buffers == 0 || when < mine->since)
+			mine->since = when;
+		mine->buffers++;
+		mine->bytes += atomic_load_explicit(&r->bytes,
+						    memory_order_relaxed);
+	}
+}
+
+static int
+by_bytes(const void *a, const void *b)
+{
+	const struct tally *x = a, *y = b;
+
+	if (x->bytes != y->bytes)
+		return x->bytes < y->bytes ? 1 : -1;
+	if (x->gc_returns != y->gc_returns)
+		return x->gc_returns < y->gc_returns ? 1 : -1;
+	return x->site < y->site ? -1 : x->site > y->site;
+}
+
+static const char *
+name_of(const char *path)
+{
+	const char *slash = path != NULL ? strrchr(path, '/') : NULL;
+
+	return slash != NULL ? slash + 1 : path != NULL ? path : "?";
+}
+
+/* The address is one behind the call. */
+static void
+describe_code(uint64_t address, char *to, size_t size)
+{
+	const char *at = (const char *)(uintptr_t)address - 1;
+	Dl_info info;
+
+	if (dladdr(at, &info) == 0)
+		snprintf(to, size, "%p", (const void *)at);
+	else if (info.dli_sname != NULL)
+		snprintf(to, size, "%s+0x%zx (%s)", info.dli_sname,
+			 (size_t)(at - (const char *)info.dli_saddr),
+			 name_of(info.dli_fname));
+	else
+		snprintf(to, size, "%s+0x%zx", name_of(info.dli_fname),
+			 (size_t)(at - (const char *)info.dli_fbase));
+}
+
+static void
+describe(const struct site *sites, const struct tally *t, int64_t now,
+	 struct bufpool_site *to)
+{
+	const struct site *site = &sites[t->site % SITES_MAX];
+	uint64_t key = atomic_load(&site->key);
+
+	memset(to, 0, sizeof *to);
+	to->buffers = t->buffers;
+	to->bytes = t->bytes;
+	to->gc_returns = t->gc_returns;
+	if (t->bytes > 0)
+		to->oldest = (double)(now - t->since) / 1000;
+	if (t->site == 0)
+		strcpy(to->place, "(other places)");
+	else if (t->site == SITES_MAX)
+		strcpy(to->place, "(not recorded)");
+	else if (!(key & SITE_LISTED))
+		describe_code(key, to->place, sizeof to->place);
+	else if (atomic_load_explicit(&site->told, memory_order_acquire))
+		strcpy(to->place, site->text);
+}
+
+/* The largest of this library's structs that fits the caller's. */
+static void
+hand_over(void *to, size_t struct_size, const struct bufpool_site *site)
+{
+	memset(to, 0, struct_size);
+	memcpy(to, site, struct_size < sizeof *site ? struct_size
+	       : sizeof *site);
+}
+
+size_t
+bufpool_get_sites_sized(struct bufpool *p, struct bufpool_site *to,
+			size_t most, size_t struct_size)
+{
+	struct tally all[SITES_MAX + 1] = { { 0 } };
+	struct site *sites = atomic_load(&p->sites);
+	int64_t now = bp_system_now();
+	size_t count = 0;
+
+	forked_check();
+	if (sites == NULL)
+		return 0;
+	tally_records(p, all);
+	all[SITES_MAX].buffers = atomic_load(&p->unrecorded);
+	for (unsigned n = 0; n <= SITES_MAX; n++) {
+		all[n].site = n;
+		if (n < SITES_MAX)
+			all[n].gc_returns = atomic_load(&sites[n].gc_returns);
+		if (all[n].buffers > 0 || all[n].gc_returns > 0)
+			all[count++] = all[n];
+	}
+	qsort(all, count, sizeof *all, by_bytes);
+	for (size_t i = 0; i < count && i < most; i++) {
+		struct bufpool_site site;
+
+		describe(sites, &all[i], now, &site);
+		hand_over((char *)to + i * struct_size, struct_size, &site);
+	}
+	return count;
+}

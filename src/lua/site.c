@@ -1,0 +1,149 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "argument.h"
+#include "core/pool.h"
+#include "failure.h"
+#include "site.h"
+
+#define FRAMES 3	/* that a place tells */
+#define LEVELS 64	/* that are looked at for these */
+
+/* The file of a chunk with its folder, if it has one; the text of a chunk that
+ * comes from no file, cut short. */
+static const char *
+chunk_of(const lua_Debug *frame)
+{
+	const char *name = frame->source + 1, *slash;
+
+	if (frame->source[0] == '=')
+		return name;
+	if (frame->source[0] != '@')
+		return frame->short_src;
+	slash = strrchr(name, '/');
+	if (slash == NULL)
+		return name;
+	while (slash > name && slash[-1] != '/')
+		slash--;
+	return slash;
+}
+
+/* "handlers/upload.lua:41 < router.lua:12": the lines that are running, from
+ * the one that has called bufpool. The names of our own files begin with
+ * `ours`. Allocates nothing. */
+static void
+describe_frames(lua_State *L, const char *ours, char *to, size_t size)
+{
+	size_t len = 0, head = strlen(ours);
+	lua_Debug frame;
+
+	strcpy(to, "(C)");
+	for (int level = 0, n = 0; n < FRAMES && level < LEVELS &&
+	     lua_getstack(L, level, &frame); level++) {
+		char text[BUFPOOL_PLACE_MAX];
+		int added;
+
+		if (!lua_getinfo(L, "Sl", &frame) || frame.currentline < 0 ||
+		    (head > 0 && strncmp(frame.source, ours, head) == 0))
+			continue;
+		added = snprintf(text, sizeof text, "%s%s:%d",
+				 n++ > 0 ? " < " : "", chunk_of(&frame),
+				 frame.currentline);
+		if (added < 0 || len + (size_t)added >= size)
+			break;
+		memcpy(to + len, text, (size_t)added + 1);
+		len += (size_t)added;
+	}
+}
+
+int
+bp_site_where(lua_State *L, struct bufpool *pool)
+{
+	char text[BUFPOOL_PLACE_MAX];
+	const char *ours;
+	uintptr_t site;
+
+	lua_getfield(L, UP_CORE, "checks");
+	lua_getfield(L, -1, "here");
+	ours = lua_tostring(L, -1);
+	describe_frames(L, ours != NULL ? ours : "", text, sizeof text);
+	lua_pop(L, 2);
+	site = bp_sites_list(pool, text);
+	return (int)(site & ~SITE_LISTED) + 1;
+}
+
+int
+bp_site_of_caller(lua_State *L)
+{
+	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "borrow");
+
+	lua_pushinteger(L, bp_site_where(L, box->pool));
+	return 1;
+}
+
+static void
+push_site(lua_State *L, const struct bufpool_site *site)
+{
+	lua_createtable(L, 0, 5);
+	lua_pushstring(L, site->place);
+	lua_setfield(L, -2, "place");
+	lua_pushnumber(L, (double)site->buffers);
+	lua_setfield(L, -2, "buffers");
+	lua_pushnumber(L, (double)site->bytes);
+	lua_setfield(L, -2, "bytes");
+	lua_pushnumber(L, site->oldest);
+	lua_setfield(L, -2, "oldest");
+	lua_pushnumber(L, (double)site->gc_returns);
+	lua_setfield(L, -2, "gc_returns");
+}
+
+/* The sites are copied first, because making the tables may run a finalizer
+ * that closes the pool. So may making room for the copies. */
+void
+bp_site_push(lua_State *L, const char *name)
+{
+	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, name);
+	size_t room = bufpool_sites(box->pool, (struct bufpool_site *)NULL, 0);
+	struct bufpool_site *sites = lua_newuserdata(L, (room + 1) *
+						     sizeof *sites);
+	size_t count;
+
+	box = argument_self(L, KIND_POOL, name);
+	count = bufpool_sites(box->pool, sites, room);
+	if (count > room)
+		count = room;
+	lua_createtable(L, (int)count, 0);
+	for (size_t i = 0; i < count; i++) {
+		push_site(L, &sites[i]);
+		lua_rawseti(L, -2, (int)i + 1);
+	}
+	lua_remove(L, -2);
+}
+
+int
+bp_site_list(lua_State *L)
+{
+	bp_site_push(L, "sites");
+	return 1;
+}
+
+int
+bp_site_set(lua_State *L)
+{
+	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "set");
+	const struct caches *cs = &box->pool->caches;
+	int detection = lua_isnil(L, 2) ? (int)atomic_load(&cs->watch)
+	    : (int)lua_tointeger(L, 2);
+	int sample = lua_isnil(L, 3) ? (int)atomic_load(&cs->sample)
+	    : (int)lua_tointeger(L, 3);
+	char text[MESSAGE_MAX];
+
+	if (bufpool_detect_leaks(box->pool, detection, sample) == 0) {
+		lua_settop(L, 1);
+		return 1;
+	}
+	bp_failure_message(errno, text, sizeof text);
+	lua_pushnil(L);
+	lua_pushstring(L, text);
+	return 2;
+}
