@@ -346,6 +346,32 @@ function R.methods()
     return "yes"
 end
 
+-- Leak detection tells the line of each, and its end: the request's.
+function R.sites()
+    local pool = require("bufpool").new { leak_detection = "all" }
+    local s = scope(pool)
+    local taken = { s:borrow(0), s:checkout_zeroed(1), s:try_checkout(1),
+        s:checkout_aligned(1, 65536), s:writer(), s:checkout(3000000) }
+    for i = 7, 106 do
+        taken[i] = s:checkout(i)
+    end
+    local lines, sum = {}, 0
+    for _, site in ipairs(pool:sites()) do
+        assert(site.place:find "^[^/]*/rules.lua:%d+", site.place)
+        lines[site.place:match "%d+"] = true
+        sum = sum + site.buffers
+    end
+    assert(sum == 106 and next(lines, next(lines)), sum)
+    H.kept.sites = pool
+    return "yes"
+end
+
+function R.no_sites()
+    local pool = H.kept.sites
+    assert(#pool:sites() == 0 and pool:stats().checked_out == 0)
+    return "yes"
+end
+
 function R.misuse()
     local s = scope(H.pool)
     local text = {
@@ -655,6 +681,12 @@ local function rules(modules)
     it("gives handles by every method of a pool", function()
         says("/methods", "yes")
         home()
+    end)
+
+    it("tells leak detection where buffers were checked out", function()
+        says("/sites", "yes")
+        home()
+        says("/no_sites", "yes")
     end)
 
     it("raises misuse and says what was expected", function()

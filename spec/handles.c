@@ -14,6 +14,7 @@
 #include "core/buf.h"
 #include "lua/calls.h"
 #include "core/pool.h"
+#include "core/sites.h"
 
 static struct bufpool_pool_box box;
 
@@ -117,6 +118,35 @@ memory_moves_on_from_a_descriptor_that_is_too_old(void **state)
 			 s.classes[0].ready + s.classes[0].cached);
 }
 
+/* Its record too. */
+static void
+what_moves_on_stays_recorded(void **state)
+{
+	struct bufpool_pool_box own = { 0 };
+	struct bufpool_buf *b, *young;
+	struct bufpool_site site;
+
+	(void)state;
+	own.pool = bufpool_create(NULL);
+	assert_int_equal(bufpool_detect_leaks(own.pool, BUFPOOL_LEAK_ALL, 0),
+			 0);
+	b = bufpool_checkout(own.pool, 100);
+	make_old(b);
+	bufpool_release(b);
+	assert_null(bp_ffi_calls.borrow(&own, 50));
+	assert_int_equal(own.error, ESITE);
+	young = handle_buf(bp_ffi_calls.borrow_at(&own, 50, 1 + (int)(
+	    bp_sites_list(own.pool, "here") & ~SITE_LISTED)));
+	assert_non_null(young);
+	assert_ptr_not_equal(young, b);
+	assert_int_equal(bufpool_sites(own.pool, &site, 1), 1);
+	assert_int_equal(site.buffers, 1);
+	assert_string_equal(site.place, "here");
+	bufpool_release(young);
+	assert_int_equal(bufpool_sites(own.pool, &site, 1), 0);
+	bufpool_destroy(own.pool);
+}
+
 int
 main(void)
 {
@@ -126,6 +156,7 @@ main(void)
 		TEST(a_handle_stands_for_one_checkout),
 		TEST(the_last_handle_of_a_descriptor_works_and_dies),
 		TEST(memory_moves_on_from_a_descriptor_that_is_too_old),
+		TEST(what_moves_on_stays_recorded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
