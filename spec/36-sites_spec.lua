@@ -313,6 +313,48 @@ describe("pool:sites", function()
         end
     end)
 
+    it("is told of who uses what is dead", function()
+        local here = line(1)
+        local buf, handle = pool:checkout(1), pool:borrow(1)
+        local words = " %(checked out at " .. here:gsub("%p", "%%%0")
+        local function says(text, fn, ...)
+            local ok, message = pcall(fn, ...)
+            assert.is_false(ok)
+            assert.matches(text .. words, message)
+        end
+        local release, len = buf.release, buf.len
+        buf:release()
+        handle:release()
+        says("released buffer", release, buf)
+        says("released buffer", len, buf)
+        says("released buffer", function() return #buf end)
+        says("released handle", handle.len, handle)
+        says("released handle", handle.release, handle)
+        buf = pool:checkout(1)
+        words = " %(checked out at " .. line(-1):gsub("%p", "%%%0")
+        local frozen = buf:freeze()
+        says("frozen buffer", release, buf)
+        frozen:release()
+        -- The descriptors are used again, by others too.
+        local others = {}
+        local quiet = bufpool.new()
+        for i = 1, 200 do
+            others[i] = i % 2 == 0 and quiet:checkout(1) or pool:checkout(1)
+        end
+        for i = 1, 200 do
+            others[i]:release()
+        end
+        local _, message = pcall(handle.len, handle)
+        assert.matches("released handle$", message)
+        _, message = pcall(release, others[2])
+        assert.matches("released buffer$", message)
+        pool:close()
+        pool = bufpool.new { leak_detection = "all" }
+        pool:checkout(1):release()
+        _, message = pcall(release, others[1])
+        assert.matches("released buffer", message)
+    end)
+
     it("is what close returns where leak detection is on", function()
         local here = line(1)
         local buf = pool:checkout(1)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -660,6 +661,65 @@ asks_for_the_site(void **state)
 	bufpool_destroy(p);
 }
 
+/* Releases twice, in different ways, what was or was not recorded. */
+static void
+misuse(struct bufpool *p, int way)
+{
+	struct bufpool_buf *b = upload(p, 1);
+	struct bufpool_frozen *f;
+
+	switch (way) {
+	case 0:
+		bufpool_release(b);
+		break;
+	case 1:
+		bufpool_freeze(b);
+		break;
+	case 2:
+		f = bufpool_freeze(b);
+		bufpool_frozen_unref(f);
+		bufpool_frozen_unref(f);
+		return;
+	case 3:
+		bufpool_detect_leaks(p, BUFPOOL_LEAK_OFF, 0);
+		bufpool_release(b);
+		b = upload(p, 1);	/* the same one */
+		bufpool_release(b);
+		break;
+	}
+	bufpool_release(b);
+}
+
+static void
+names_the_place_where_corruption_is_found(void **state)
+{
+	(void)state;
+	for (int way = 0; way < 4; way++) {
+		char said[1024] = "";
+		int fd[2], status;
+		ssize_t n;
+		pid_t child;
+
+		assert_int_equal(pipe(fd), 0);
+		child = fork();
+		if (child == 0) {
+			dup2(fd[1], 2);
+			misuse(watching_pool(BUFPOOL_LEAK_ALL, 0), way);
+			_exit(0);
+		}
+		close(fd[1]);
+		n = read(fd[0], said, sizeof said - 1);
+		said[n > 0 ? n : 0] = '\0';
+		close(fd[0]);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(WTERMSIG(status), SIGABRT);
+		assert_non_null(strstr(said, "corruption at"));
+		assert_true((strstr(said, ", checked out at ") != NULL) ==
+			    (way != 3));
+	}
+}
+
 /* Threads. */
 
 #define THREADS 4
@@ -754,6 +814,7 @@ main(void)
 		cmocka_unit_test(
 			records_what_is_out_in_children_of_busy_parents),
 		cmocka_unit_test(asks_for_the_site),
+		cmocka_unit_test(names_the_place_where_corruption_is_found),
 		cmocka_unit_test(leaves_no_record_among_threads),
 	};
 

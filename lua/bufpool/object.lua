@@ -59,6 +59,7 @@ local NUMBER_BITS = core.constants.NUMBER_BITS
 local NUMBER = 0ULL + min(calls.descriptors(), 2 ^ NUMBER_BITS) - 1
 local STATE_MASK = core.constants.STATE_MASK
 local STATE_OUT = core.constants.STATE_OUT
+local STATE_BITS = core.constants.STATE_BITS
 -- Kinds by what getmetatable says.
 local SENTINELS = { ["bufpool.dead"] = "dead" }
 for _, kind in ipairs(core.kinds) do
@@ -161,12 +162,33 @@ end
 
 object.death = death
 
+-- Where a dead buffer or handle was checked out, if leak detection knows it:
+-- " (checked out at PLACE)", or "".
+local function origin(kind, x)
+    local number, word
+    if kind == "handle" then
+        local value = cast(uint64_t, x)
+        number, word = tonumber(band(value, NUMBER)),
+            rshift(value, NUMBER_BITS)
+    elseif kind == "buffer" then
+        local box = cast(box_t, x)
+        if box.buf == nil then
+            return ""
+        end
+        number, word = box.buf.number, box.word
+    else
+        return ""
+    end
+    local place = core.origin(number, tonumber(rshift(word, STATE_BITS)))
+    return place and format(" (checked out at %s)", place) or ""
+end
+
 -- Raises what is wrong with x, where `expected` should have been: as self of
 -- `name`, or as its argument number arg.
 local function reject(x, name, expected, arg)
     local kind, state = death(x)
     if kind then
-        raise(format("attempt to use a %s %s", state, kind))
+        raise(format("attempt to use a %s %s%s", state, kind, origin(kind, x)))
     end
     local what
     kind = identify(x)

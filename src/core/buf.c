@@ -182,6 +182,9 @@ bp_buf_destroy(struct bufpool_buf *b)
 		bp_buf_push(&unused, b);
 }
 
+void (*bp_buf_origin)(const struct bufpool_buf *b, unsigned raised, char *to,
+		      size_t size);
+
 _Noreturn void
 bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 {
@@ -189,14 +192,20 @@ bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 					      "frozen", "out", "?", "?", "?" };
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 	const char *label = b->label;
+	char origin[256] = "";
 
+	/* A release raises the generation, and so do freezing, and the last
+	 * unref after that. */
+	if (bp_buf_origin != NULL)
+		bp_buf_origin(b, strcmp(phase, "unref") == 0 ? 2 : 1, origin,
+			      sizeof origin);
 	fprintf(stderr,
 		"bufpool: corruption at %s: buffer %u of pool '%s' (%zu bytes) "
-		"is %s, generation %llu\n",
+		"is %s, generation %llu%s\n",
 		phase, b->number, label == NULL ? "(none)" :
 		label[0] == '\0' ? "(unnamed)" : label, buf_size(b),
 		states[word & BUF_STATE],
-		(unsigned long long)(word / BUF_GENERATION));
+		(unsigned long long)(word / BUF_GENERATION), origin);
 	abort();
 }
 

@@ -159,6 +159,12 @@ uint32_t bp_buf_table_used(void);
 uint32_t bp_buf_table_limit(void);
 bool bp_buf_table_init(void);
 
+/* For the message of bp_buf_corrupt: writes what else is known of the buffer,
+ * or "", when its generation is by `raised` above that of its checkout. Set
+ * once, before any other thread. */
+extern void (*bp_buf_origin)(const struct bufpool_buf *b, unsigned raised,
+			     char *to, size_t size);
+
 /* Prints the buffer, its state and the operation that found it, and aborts. */
 _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
 

@@ -480,6 +480,21 @@ bp_registry_next(unsigned *cursor, struct bufpool **pool)
 	return false;
 }
 
+struct bufpool *
+bp_registry_hold(uint64_t id)
+{
+	struct bufpool *p = table_at(&pools, id & (POOLS_MAX - 1));
+
+	forked_check();
+	if ((id & (POOLS_MAX - 1)) >= table_used(&pools) ||
+	    !bp_arena_try_ref(&p->arena))
+		return NULL;
+	if (p->caches.id == id)
+		return p;
+	bp_arena_drop(&p->arena);
+	return NULL;
+}
+
 /*
  * References that other threads of the parent held for a moment are dropped: a
  * pool's new count is one for its users, one for each descriptor, and one for

@@ -11,6 +11,10 @@
  * arena's reference. */
 bool bp_registry_next(unsigned *cursor, struct bufpool **pool);
 
+/* The pool of this id, closed or not, whose arena's reference the caller has to
+ * drop; NULL when it is gone. Any thread. */
+struct bufpool *bp_registry_hold(uint64_t id);
+
 #define REGISTRY_WORK 1024	/* buffers that one call unmaps */
 
 /* Continues to unmap the memory of pools that have no references any more, up

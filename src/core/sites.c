@@ -28,16 +28,26 @@ struct site {
 _Static_assert(POOLS_MAX <= 1 << (TIME_SHIFT - PLACE_SHIFT),
 	       "a record has room for a place");
 
+/* What comes after the bytes is of the last buffer with a record, and stays
+ * when that has gone, so that who has a stale pointer or handle can be told
+ * where it came from. The id is not that of a later pool with the same place,
+ * and says nothing of whether the pool is still there. */
 struct record {
 	_Atomic uint64_t word;		/* 0: there is none */
 	_Atomic size_t bytes;		/* of the buffer's memory */
+	_Atomic uint64_t pool;		/* its id */
+	_Atomic uint64_t life;		/* generation at checkout, site, 1 */
 };
 
 static struct table records;
 
+static void tell_origin(const struct bufpool_buf *b, unsigned raised, char *to,
+			size_t size);
+
 bool
 bp_sites_init(void)
 {
+	bp_buf_origin = tell_origin;
 	return bp_table_init(&records, sizeof(struct record),
 			     bp_buf_table_limit());
 }
@@ -56,6 +66,12 @@ static unsigned
 site_of(uint64_t word)
 {
 	return (unsigned)(word >> 1) & (SITES_MAX - 1);
+}
+
+static uint32_t
+place_of(uint64_t word)
+{
+	return (uint32_t)(word >> PLACE_SHIFT) & (POOLS_MAX - 1);
 }
 
 /*
@@ -140,6 +156,13 @@ bp_sites_wants_large(struct bufpool *p, uintptr_t site)
 	return left == 1;
 }
 
+static uint64_t
+generation_of(const struct bufpool_buf *b)
+{
+	return atomic_load_explicit(&b->word, memory_order_relaxed) /
+	    BUF_GENERATION;
+}
+
 static size_t
 bytes_of(const struct bufpool_buf *b)
 {
@@ -159,11 +182,16 @@ bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site)
 		atomic_fetch_add(&p->unrecorded, 1);
 		return;
 	}
+	n = n << 1 | 1;
 	atomic_store_explicit(&r->bytes, bytes_of(b), memory_order_relaxed);
+	atomic_store_explicit(&r->life, 0, memory_order_relaxed);
+	atomic_store_explicit(&r->pool, p->caches.id, memory_order_release);
+	atomic_store_explicit(&r->life, generation_of(b) << PLACE_SHIFT | n,
+			      memory_order_release);
 	atomic_store_explicit(&r->word,
 			      (uint64_t)bp_system_now() << TIME_SHIFT |
-			      (uint64_t)p->caches.place << PLACE_SHIFT |
-			      n << 1 | 1, memory_order_release);
+			      (uint64_t)p->caches.place << PLACE_SHIFT | n,
+			      memory_order_release);
 	hook("sites: recorded");
 	b->place = PLACE_WATCHED;
 	b->shelf = &bp_cache_no_shelf;
@@ -288,8 +316,7 @@ tally_records(const struct bufpool *p, struct tally *t)
 		int64_t when = (int64_t)(word >> TIME_SHIFT);
 		struct tally *mine = &t[site_of(word)];
 
-		if (word == 0 || (word >> PLACE_SHIFT & (POOLS_MAX - 1)) !=
-		    p->caches.place)
+		if (word == 0 || place_of(word) != p->caches.place)
 			continue;
 		if (mine->buffers == 0 || when < mine->since)
 			mine->since = when;
@@ -358,6 +385,52 @@ describe(const struct site *sites, const struct tally *t, int64_t now,
 		describe_code(key, to->place, sizeof to->place);
 	else if (atomic_load_explicit(&site->told, memory_order_acquire))
 		strcpy(to->place, site->text);
+}
+
+/* The life is read before the pool and after it. Where both are equal, the pool
+ * is that life's: whoever writes another pool has written 0 to the life before,
+ * and the acquire of the pool pairs with the release of that. */
+uint64_t
+bp_sites_life(uint32_t number, uint64_t generation, uint64_t *life)
+{
+	const struct record *r = table_at(&records, number);
+	uint64_t pool;
+
+	if (number >= table_used(&records))
+		return 0;
+	*life = atomic_load_explicit(&r->life, memory_order_acquire);
+	pool = atomic_load_explicit(&r->pool, memory_order_acquire);
+	return *life != 0 &&
+	    *life >> PLACE_SHIFT == generation << PLACE_SHIFT >> PLACE_SHIFT &&
+	    *life == atomic_load_explicit(&r->life, memory_order_relaxed)
+	    ? pool : 0;
+}
+
+void
+bp_sites_describe(const struct bufpool *p, uint64_t life, char *to, size_t size)
+{
+	const struct site *sites = atomic_load(&p->sites);
+	struct tally t = { .site = site_of(life) };
+	struct bufpool_site site;
+
+	describe(sites, &t, 0, &site);
+	snprintf(to, size, "%s", site.place);
+}
+
+/* The caller has just used the buffer, so its pool is there, unless more is
+ * wrong than that. */
+static void
+tell_origin(const struct bufpool_buf *b, unsigned raised, char *to, size_t size)
+{
+	char place[BUFPOOL_PLACE_MAX];
+	uint64_t life;
+
+	if (b->arena == NULL ||
+	    bp_sites_life(b->number, generation_of(b) - raised, &life) !=
+	    b->arena->id)
+		return;
+	bp_sites_describe(pool_of(b), life, place, sizeof place);
+	snprintf(to, size, ", checked out at %s", place);
 }
 
 /* The largest of this library's structs that fits the caller's. */

@@ -98,6 +98,16 @@ sites_move(struct bufpool_buf *to, const struct bufpool_buf *b)
 		bp_sites_record(pool_of(b), to, bp_sites_of(b));
 }
 
+/* Of a buffer that was checked out with a record: the id of its pool, which may
+ * be gone, and what bp_sites_describe needs; 0 where none is known. For the
+ * number of any descriptor below the limit, and its generation when it was
+ * out. */
+uint64_t bp_sites_life(uint32_t number, uint64_t generation, uint64_t *life);
+
+/* Writes the place of that site. The caller holds the pool of that id. */
+void bp_sites_describe(const struct bufpool *p, uint64_t life, char *to,
+		       size_t size);
+
 /* In a fork child: a buffer that another thread of the parent was just taking
  * or releasing is not out, and has no record. */
 void bp_sites_after_fork(const struct bufpool_buf *b);

@@ -93,9 +93,6 @@ enum box_state { BOX_LIVE, BOX_RELEASED, BOX_FROZEN, BOX_DETACHED, BOX_CLOSED };
 /* Their names, from number 1 and from number 0 on. NULL ends each list. */
 extern const char *const bp_box_kinds[], *const bp_box_states[];
 
-/* A word that no buffer ever has: its state is none. */
-#define BOX_NOBODY UINT64_MAX
-
 /* What this copy of bufpool has drawn; not 0 once a state has opened it. The
  * cookie of a kind is this number with that of the kind in its low bits. */
 extern _Atomic uint64_t bp_box_cookie_drawn;
@@ -223,11 +220,12 @@ box_own(struct bufpool_account *account, struct bufpool_box *box,
 	account->debt += bytes;
 }
 
-/* Takes the buffer out of its box. */
+/* Takes the buffer out of its box, whose word is one that no buffer ever has
+ * from then on: its state is none. The generation stays, for messages. */
 static inline struct bufpool_buf *
 box_disown(struct bufpool_box *box)
 {
-	box->word = BOX_NOBODY;
+	box->word |= BUF_STATE;
 	box_charge(box->account, &box->charged, 0);
 	return box->buf;
 }

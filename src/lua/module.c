@@ -51,6 +51,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "NUMBER_BITS", BUF_NUMBER },
 	{ "STATE_MASK", BUF_STATE },
 	{ "STATE_OUT", BUF_OUT },
+	{ "STATE_BITS", __builtin_ctz(BUF_GENERATION) },
 	{ "CHECKOUT_FULL", CHECKOUT_FULL },
 	{ "CHECKOUT_ZEROED", CHECKOUT_ZEROED },
 	{ "CHECKOUT_ALIGNED", CHECKOUT_ALIGNED },

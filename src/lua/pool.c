@@ -350,6 +350,7 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "scratch", core_scratch },
 	{ "drop", core_drop },
 	{ "where", bp_site_of_caller },
+	{ "origin", bp_site_origin },
 	{ "set", bp_site_set },
 	{ NULL, NULL }
 };

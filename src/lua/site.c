@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "argument.h"
-#include "core/pool.h"
+#include "core/registry.h"
 #include "failure.h"
 #include "site.h"
 
@@ -78,6 +78,23 @@ bp_site_of_caller(lua_State *L)
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "borrow");
 
 	lua_pushinteger(L, bp_site_where(L, box->pool));
+	return 1;
+}
+
+/* Holds no reference while Lua may raise. */
+int
+bp_site_origin(lua_State *L)
+{
+	char place[BUFPOOL_PLACE_MAX];
+	uint64_t life, id = bp_sites_life((uint32_t)lua_tonumber(L, 1),
+					  (uint64_t)lua_tonumber(L, 2), &life);
+	struct bufpool *pool = id != 0 ? bp_registry_hold(id) : NULL;
+
+	if (pool == NULL)
+		return 0;
+	bp_sites_describe(pool, life, place, sizeof place);
+	bp_arena_drop(&pool->arena);
+	lua_pushstring(L, place);
 	return 1;
 }
 

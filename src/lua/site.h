@@ -19,6 +19,10 @@ int bp_site_where(lua_State *L, struct bufpool *pool);
 /* core.where(pool): bp_site_where. */
 int bp_site_of_caller(lua_State *L);
 
+/* core.origin(number, generation): where the buffer was checked out that the
+ * descriptor of this number had, if that was recorded; or nil. */
+int bp_site_origin(lua_State *L);
+
 /* pool:sites() */
 int bp_site_list(lua_State *L);
 
