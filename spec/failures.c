@@ -615,6 +615,7 @@ a_pool_with_all_options_stands_it(void **state)
 	way.config.numa_node = BUFPOOL_NUMA_LOCAL;
 	way.config.prefault = way.config.huge_pages = 1;
 	way.config.leak_detection = BUFPOOL_LEAK_ALL;
+	way.config.dump = 0;
 	each_call_fails_once(&way, run_cold);
 }
 

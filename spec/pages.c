@@ -1,5 +1,6 @@
 /*
- * prefault and huge_pages have their effect on memory, as the kernel tells it.
+ * prefault, huge_pages and dump have their effect on memory, as the kernel
+ * tells it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -295,6 +296,45 @@ huge_pages_cost_nobody_a_checkout(void **state)
 	bufpool_destroy(p);
 }
 
+/* Of every buffer, wherever its memory came from, and after it has grown. */
+static void
+contents_stay_out_of_core_dumps(void **state)
+{
+	static const size_t lengths[] = { 4096, 65536, 262144, 1048576,
+					  3000000 };
+	struct bufpool_config config;
+	char line[512];
+
+	(void)state;
+	bufpool_config_init(&config);
+	for (config.dump = 0; config.dump < 2; config.dump++)
+		for (size_t i = 0; i < 5; i++) {
+			struct bufpool *p = bufpool_create(&config);
+			struct bufpool_buf *b = bufpool_checkout(p, lengths[i]);
+
+			for (int k = 0; k < 3; k++) {
+				assert_non_null(b);
+				if (!smaps(bufpool_peek(b), "VmFlags:", line,
+					   sizeof line)) {
+					print_message("no VmFlags\n");
+					skip();
+				}
+				assert_int_equal(strstr(line, " dd") == NULL,
+						 config.dump);
+				if (k == 0)
+					assert_int_equal(bufpool_resize(
+					    b, 2 * lengths[i]), 0);
+				else if (k == 1) {
+					bufpool_release(b);
+					bufpool_trim(p);
+					b = bufpool_checkout(p, lengths[i]);
+				}
+			}
+			bufpool_release(b);
+			bufpool_destroy(p);
+		}
+}
+
 int
 main(void)
 {
@@ -304,6 +344,7 @@ main(void)
 		cmocka_unit_test(spans_are_made_of_huge_pages),
 		cmocka_unit_test(what_huge_pages_take_is_committed),
 		cmocka_unit_test(huge_pages_cost_nobody_a_checkout),
+		cmocka_unit_test(contents_stay_out_of_core_dumps),
 	};
 
 	return cmocka_run_group_tests_name("pages", tests, NULL, NULL);

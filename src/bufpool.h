@@ -144,6 +144,9 @@ struct bufpool_config {
 	 * the pool of this name exists, it stays as it is set. */
 	int leak_detection;	/* BUFPOOL_LEAK_; default BUFPOOL_LEAK_OFF */
 	int leak_sample;	/* default 0 */
+	/* 0: the contents of buffers stay out of core dumps. Default 1. */
+	int dump;
+	int reserved;		/* 0 */
 };
 
 struct bufpool_class_stats {

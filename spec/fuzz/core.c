@@ -389,6 +389,7 @@ configure(struct model *m, unsigned pool, uint32_t n)
 	c->numa_node = n / 64 % 8 == 0 ? BUFPOOL_NUMA_LOCAL
 				       : BUFPOOL_NUMA_NONE;
 	c->ticket_ttl = n / 512 % 2 ? SHORT / 1000.0 : 0;
+	c->dump = n / 4096 % 4 != 0;
 	if (n / 1024 % 4 == 0)
 		c->name = name[pool];
 }

@@ -139,6 +139,7 @@ end
 
 local POOLS = { "", "four_kib_count = 1", "four_kib_count = 0",
     "large_bytes = 0", "prefault = true", "huge_pages = true",
+    "dump = false",
     'numa_node = "local"', "classes = { { size = 4096, count = 2 } }",
     "classes = { { size = 8192 }, { size = 12288 }, { size = 1048576 } }" }
 local MAKERS = { "writer()", "checkout(100)", "borrow(64)", "checkout(0)",

@@ -384,6 +384,12 @@ map_span(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 
 	if (base == NULL)
 		return NULL;
+	/* The kernel refuses where it has no memory, or no mapping left. */
+	if (!a->dump && madvise(base, bytes, MADV_DONTDUMP) != 0) {
+		bp_pages_unmap(base, bytes);
+		errno = ENOMEM;
+		return NULL;
+	}
 	prefer_node(a, base, bytes, node);
 	if (huge)
 		madvise(base, bytes, MADV_HUGEPAGE);

@@ -47,7 +47,7 @@ struct bufpool_arena {
 	uint32_t place;		/* the pool's, in each thread's caches */
 	size_t max_bytes;	/* SIZE_MAX: no limit */
 	int numa_node;
-	bool prefault, huge_pages;
+	bool prefault, huge_pages, dump;
 	void (*end)(struct bufpool_arena *);	/* once there are no refs */
 
 	/* changed by misses and releases to the system */

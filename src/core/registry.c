@@ -247,6 +247,7 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	a->numa_node = config->numa_node;
 	a->prefault = config->prefault;
 	a->huge_pages = config->huge_pages;
+	a->dump = config->dump;
 	a->end = end_pool;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;

@@ -32,6 +32,7 @@ const struct bp_setting bp_settings[] = {
 	SETTING(SETTING_DETECTION, leak_detection, BUFPOOL_LEAK_OFF,
 		BUFPOOL_LEAK_OFF, BUFPOOL_LEAK_ALL),
 	SETTING(SETTING_SAMPLE, leak_sample, 0, 0, INT_MAX),
+	SETTING(SETTING_BOOLEAN, dump, 1, INT_MIN, INT_MAX),
 #undef SETTING
 	{ NULL, 0, 0, 0, 0, 0 }
 };
@@ -167,13 +168,15 @@ bp_settings_read(struct bufpool_config *config,
 	else if (config->name[0] == '\0')
 		goto invalid;
 	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
-	    !bp_settings_layout(config, &l) || !in_range(config))
+	    !bp_settings_layout(config, &l) || !in_range(config) ||
+	    config->reserved != 0)
 		goto invalid;
 	/* Equal settings get equal values, so that they can be compared. */
 	if (config->max_bytes == 0)
 		config->max_bytes = SIZE_MAX;
 	config->prefault = config->prefault != 0;
 	config->huge_pages = config->huge_pages != 0;
+	config->dump = config->dump != 0;
 	return 0;
 invalid:
 	errno = EINVAL;
