@@ -183,6 +183,7 @@ describe("a finalizer that closes the file", function()
     for name, operation in pairs {
         readfrom = "buf:reset():readfrom(file, 8)",
         readinto = "buf:readinto(1, file)",
+        writev = 'require("bufpool").writev(file, { "x", buf, frozen })',
         ["writeto of a buffer"] = "buf:writeto(file)",
         ["writeto of a frozen object"] = "frozen:writeto(file)",
     } do

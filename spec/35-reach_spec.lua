@@ -1,4 +1,5 @@
--- Varints, bytes that move between buffers, and lines, against plain Lua.
+-- Varints, bytes that move between buffers, lines, and writes of several
+-- objects, against plain Lua.
 -- SEED and ROUNDS may be set in the environment.
 local bufpool = require "bufpool"
 local ffi = require "ffi"
@@ -722,5 +723,166 @@ describe("lines", function()
             "attempt to use a released buffer")
         helper.raises(function() x:lines() end,
             "attempt to use a released buffer")
+    end)
+end)
+
+describe("writev", function()
+    ffi.cdef "int pipe(int *); int close(int); int fcntl(int, int, ...);"
+    local EBADF, EAGAIN = 9, 11
+    local F_SETFL, O_NONBLOCK = 4, 2048
+    local classes = { "buffer", "handle", "frozen" }
+    local make = { buffer = makers.buffer, handle = makers.handle }
+    function make.frozen(text)
+        return makers.buffer(text):freeze()
+    end
+
+    -- A list, its text, and what has to be released.
+    local function draw_list(most)
+        local list, texts, objects = {}, {}, {}
+        for k = 1, random(0, most) do
+            local r, text = random(5), piece():sub(1, 3000)
+            if r == 1 then
+                list[k], texts[k] = k / 8, tostring(k / 8)
+            elseif r == 2 then
+                list[k], texts[k] = text, text
+            elseif r == 3 and k > 1 then
+                list[k], texts[k] = list[k - 1], texts[k - 1]
+            else
+                local x = make[classes[random(3)]](text)
+                list[k], texts[k] = x, text
+                objects[#objects + 1] = x
+            end
+        end
+        return list, table.concat(texts), objects
+    end
+
+    it("writes what the objects have, to a file and to a descriptor", function()
+        local fds = ffi.new "int[2]"
+        assert(ffi.C.pipe(fds) == 0)
+        for round = 1, rounds do
+            local list, text, objects = draw_list(20)
+            local file = assert(io.tmpfile())
+            file:write "before"
+            check(round, bufpool.writev(file, list), #text)
+            file:write "behind"
+            file:seek "set"
+            check(round, file:read "*a", "before" .. text .. "behind")
+            file:close()
+            check(round, bufpool.writev(fds[1], list), #text)
+            if text ~= "" then
+                local got = pool:writer()
+                got:readfrom(fds[0], #text + 1)
+                check(round, got:tostring(), text)
+                got:release()
+            end
+            for _, x in ipairs(objects) do
+                x:release()
+            end
+        end
+        ffi.C.close(fds[0])
+        ffi.C.close(fds[1])
+    end)
+
+    it("is one call of the system, which may take less", function()
+        local fds = ffi.new "int[2]"
+        assert(ffi.C.pipe(fds) == 0)
+        ffi.C.fcntl(fds[1], F_SETFL, ffi.new("int", O_NONBLOCK))
+        local b = pool:checkout(1000):fill(65)
+        local list = {}
+        for k = 1, 1024 do
+            list[k] = b
+        end
+        local n = assert(bufpool.writev(fds[1], list))
+        assert.is_true(n > 0 and n < 1024000, n)
+        local none, message, errno = bufpool.writev(fds[1], list)
+        assert.is_nil(none)
+        assert.is_string(message)
+        assert.equal(EAGAIN, errno)
+        list[1025] = ""
+        helper.raises(function() bufpool.writev(fds[1], list) end,
+            "bad argument #2 to 'writev' (more than 1024 items)")
+        b:release()
+        ffi.C.close(fds[0])
+        ffi.C.close(fds[1])
+    end)
+
+    it("says what the system says", function()
+        local n, message, errno = bufpool.writev(987654, { "x" })
+        assert.is_nil(n)
+        assert.is_string(message)
+        assert.equal(EBADF, errno)
+        assert.equal(0, bufpool.writev(987654, {}))
+        assert.equal(0, bufpool.writev(987654, { "", "" }))
+        local file = assert(io.open("/dev/null", "r"))
+        assert.is_nil((bufpool.writev(file, { "a", ("x"):rep(100000) })))
+        file:close()
+        helper.raises(function() bufpool.writev(file, { "a" }) end,
+            "bad argument #1 to 'writev' (attempt to use a closed file)")
+        helper.raises(function() bufpool.writev("file", { "a" }) end,
+            "bad argument #1 to 'writev' (file or descriptor expected")
+    end)
+
+    it("refuses what is no list of data, and writes nothing", function()
+        local file = assert(io.tmpfile())
+        local dead = pool:checkout(1)
+        dead:release()
+        for what, list in pairs {
+            ["table expected, got string"] = "a",
+            ["table expected, got buffer"] = pool:writer():put "a",
+            ["item 2: string, number, buffer or frozen expected, got table"] =
+                { "a", {} },
+            ["item 1: string, number, buffer or frozen expected, got userdata"]
+                = { io.stdout },
+            ["expected, got pool"] = { "a", pool },
+        } do
+            helper.raises(function() bufpool.writev(file, list) end,
+                "bad argument #2 to 'writev' (", what)
+        end
+        helper.raises(function() bufpool.writev(file, { "a", dead }) end,
+            "attempt to use a released buffer")
+        helper.raises(function() bufpool.writev(file) end,
+            "table expected, got nil")
+        assert.equal(0, file:seek "end")
+        file:close()
+    end)
+
+    -- After each number of instructions a hook moves the memory of a buffer,
+    -- as a finalizer may do.
+    it("writes what the objects have when it writes", function()
+        local compiling = jit.status()
+        jit.off()
+        jit.flush()
+        local file = assert(io.tmpfile())
+        local b, other = pool:writer():put(("x"):rep(3000)), nil
+        local moved, through, count = true, false, 0
+        local function hook()
+            debug.sethook()
+            moved = not through
+            local text = b:tostring()
+            b:free()
+            other = pool:checkout(4096):fill(0xdd)
+            b:put(text)
+        end
+        while moved do
+            moved, through, count = false, false, count + 1
+            file:seek "set"
+            debug.sethook(hook, "", count)
+            local n = bufpool.writev(file, { b, "abc", b })
+            through = true
+            debug.sethook()
+            file:seek "set"
+            assert.equal(6003, n)
+            assert.equal(b .. "abc" .. b, file:read "*a")
+            if other then
+                other:release()
+                other = nil
+            end
+        end
+        file:close()
+        b:release()
+        assert.is_true(count > 100, count)
+        if compiling then
+            jit.on()
+        end
     end)
 end)

@@ -41,6 +41,7 @@ local bufpool = {
     default = core.default,
     get = core.get,
     maintain = core.maintain,
+    writev = io.writev,
 }
 
 function bufpool.adopt(ticket)

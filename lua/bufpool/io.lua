@@ -4,6 +4,7 @@
 -- come back. A read that failed, or ended early, may have written more bytes
 -- than it reports: after a fault, or where a file is read in blocks.
 
+local ffi = require "ffi"
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 local calls = require "bufpool.calls"
@@ -11,18 +12,21 @@ local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 local space = require "bufpool.space"
 
-local type, tonumber = type, tonumber
+local type, tonumber, tostring = type, tonumber, tostring
 local io_type = io.type
 local format = string.format
 local floor, max, min = math.floor, math.max, math.min
 local size, position, range = check.size, check.position, check.range
 local live, look, room = object.live, object.look, space.room
+local data, parts_t = object.data, ffi.typeof("struct bufpool_part[?]")
 local read_fd, read_file = calls.read, calls.fread
 local write_fd, write_file = calls.write, calls.fwrite
+local write_list_fd, write_list_file = calls.writev, calls.fwritev
 local rest_fd, rest_file = calls.rest, calls.frest
 
 local EBADF, INT_MAX = core.constants.EBADF, core.constants.INT_MAX
 local STALE = core.constants.BYTES_STALE
+local PARTS_MAX = core.constants.PARTS_MAX
 local CLOSED = "attempt to use a closed file"
 
 -- An open file, or the number of a descriptor, to read from or write to.
@@ -148,4 +152,47 @@ function writers.writeto(self, file, i, j)
     return result(put)
 end
 
-return { readers = readers, writers = writers }
+-- Writes what the count items have, which are strings or objects.
+local function write_list(file, items, count)
+    local parts = parts_t(count)
+    for k = 1, count do
+        local text, n, o, epoch = data(items[k], "writev", 2)
+        local part = parts[k - 1]
+        part.at, part.len, part.source, part.epoch = text, n, o, epoch or 0
+    end
+    local put
+    if type(file) == "number" then
+        put = write_list_fd(file, parts, count)
+    else
+        put = still_open(write_list_file(file, parts, count), file, "writev", 1)
+    end
+    if put == STALE then
+        return write_list(file, items, count)
+    end
+    return result(put)
+end
+
+local function writev(file, list)
+    if type(list) ~= "table" then
+        check.bad_argument(2, "writev", "table expected, got "
+            .. (object.type(list) or type(list)))
+    elseif #list > PARTS_MAX then
+        check.bad_argument(2, "writev", format("more than %d items",
+            PARTS_MAX))
+    end
+    -- The list may change meanwhile, and strings that nobody holds would go.
+    local items, count = {}, #list
+    for k = 1, count do
+        local v = list[k]
+        if type(v) == "number" then
+            v = tostring(v)
+        elseif type(v) ~= "string" and object.identify(v) == nil then
+            check.bad_argument(2, "writev", format("item %d: string, number, "
+                .. "buffer or frozen expected, got %s", k, type(v)))
+        end
+        items[k] = v
+    end
+    return write_list(target(file, "writev", 1), items, count)
+end
+
+return { readers = readers, writers = writers, writev = writev }

@@ -124,6 +124,14 @@ function bufpool.adopt(ticket) end
 ---@return bufpool.Totals
 function bufpool.stats() end
 
+---Writes the items of a list, one behind the other; consumes nothing.
+---@param file bufpool.File
+---@param list bufpool.Data[] up to 1024
+---@return integer? bytes written, possibly fewer
+---@return string? message
+---@return integer? errno
+function bufpool.writev(file, list) end
+
 ---What `x` is to bufpool: "dead" for what was released. Never raises.
 ---@param x any
 ---@return "pool"|"buffer"|"frozen"|"handle"|"dead"|nil

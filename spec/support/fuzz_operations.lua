@@ -1056,6 +1056,32 @@ if k %% 32 == 0 then
     b:release()
 end]]):format(random(0, 9), pick("0", "2 ^ 20"), piece(int(0, 9)))
 end)
+add("module", "writev", function()
+    local values, models = many(random(6), argument)
+    for i = 1, #values do
+        if random(3) == 1 then
+            values[i], models[i] = "$x", "$y"
+        elseif random(3) == 1 then
+            values[i], models[i] = "$o", "$n"
+        end
+    end
+    local list, model = concat(values, ", "), concat(models, ", ")
+    return ([[
+local want = concat { %s }
+if #want < 60000 then
+    file:seek("set", 0)
+    eq(bufpool.writev(file, { %s }), #want, "writev, count")
+    file:flush() file:seek("set", 0)
+    same(file:read(#want) or "", want, "writev to a file")
+    eq(bufpool.writev(pipe[1], { %s }), #want, "writev, count")
+    if #want > 0 then
+        local got = pool:writer()
+        eq(got:readfrom(pipe[0], #want + 1), #want, "readfrom, count")
+        same(got:tostring(), want, "writev")
+        got:release()
+    end
+end]]):format(model, list, list)
+end)
 add("module", "new get default stats adopt type _VERSION maintain", function()
     return pick('eq(bufpool.type($b) == "dead", false, "type")',
         'eq(bufpool.adopt(k), nil, "adopt")',

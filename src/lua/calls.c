@@ -2,7 +2,6 @@
 #include "calls.h"
 #include "checksum.h"
 #include "failure.h"
-#include "file.h"
 #include "lend.h"
 #include "scope.h"
 #include "sink.h"
@@ -35,6 +34,8 @@ const struct bufpool_calls bp_ffi_calls = {
 	.write = bp_file_write,
 	.fread = bp_file_fread,
 	.fwrite = bp_file_fwrite,
+	.writev = bp_file_writev,
+	.fwritev = bp_file_fwritev,
 	.free = bp_bytes_free,
 	.wipe = bp_bytes_wipe,
 	.consume = bp_bytes_consume,

@@ -5,6 +5,7 @@
 #define BUFPOOL_LUA_CALLS_H
 
 #include "append.h"
+#include "file.h"
 #include "nginx/piece.h"
 
 /* ffi: begin */
@@ -32,7 +33,7 @@
  * for the characters of a pattern; find_any looks for one of the n bytes. crc32
  * and adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is the checksum of
  * the bytes before these. read and fread make bytes that have come past the end
- * part of the contents.
+ * part of the contents. writev and fwritev write `count` parts.
  *
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
@@ -119,6 +120,10 @@ struct bufpool_calls {
 			      size_t n);
 	double (*const fwrite)(const void *o, int32_t epoch, void *file,
 			       size_t i, size_t n);
+	double (*const writev)(int fd, const struct bufpool_part *,
+			       int count);
+	double (*const fwritev)(void *file, const struct bufpool_part *,
+				int count);
 	int (*const free)(struct bufpool_buf *, int32_t epoch,
 			  struct bufpool_box *box);
 	int (*const wipe)(struct bufpool_buf *, int32_t epoch);

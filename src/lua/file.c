@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -94,6 +95,57 @@ bp_file_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
 	errno = 0;
 	put = fwrite(bytes_start(o) + i, 1, n, file);
 	return put < n ? file_failure(errno) : (double)put;
+}
+
+static bool
+parts_stale(const struct bufpool_part *parts, int count)
+{
+	for (int k = 0; k < count; k++)
+		if (bytes_stale(parts[k].source, parts[k].epoch))
+			return true;
+	return false;
+}
+
+double
+bp_file_writev(int fd, const struct bufpool_part *parts, int count)
+{
+	struct iovec list[PARTS_MAX];
+	size_t total = 0;
+	ssize_t put;
+
+	if (parts_stale(parts, count))
+		return BYTES_STALE;
+	for (int k = 0; k < count; k++) {
+		list[k].iov_base = (void *)(uintptr_t)parts[k].at;
+		list[k].iov_len = parts[k].len;
+		total += parts[k].len;
+	}
+	if (total == 0)
+		return 0;
+	do
+		put = writev(fd, list, count);
+	while (put < 0 && errno == EINTR);
+	return put < 0 ? -errno : (double)put;
+}
+
+double
+bp_file_fwritev(void *file, const struct bufpool_part *parts, int count)
+{
+	double total = 0;
+
+	if (parts_stale(parts, count))
+		return BYTES_STALE;
+	if (file == NULL)
+		return -EBADF;
+	for (int k = 0; k < count; k++) {
+		size_t n = parts[k].len;
+
+		errno = 0;
+		if (n > 0 && fwrite(parts[k].at, 1, n, file) < n)
+			return file_failure(errno);
+		total += (double)n;
+	}
+	return total;
 }
 
 /* Files of /proc say that they are empty, and are not. */

@@ -34,6 +34,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "ESITE", ESITE },
 	{ "ESTALE", ESTALE },
 	{ "BYTES_STALE", BYTES_STALE },
+	{ "PARTS_MAX", PARTS_MAX },
 	{ "INT_MAX", INT_MAX },
 	{ "LINE", WIPE_LINE },
 	{ "MESSAGE_MAX", MESSAGE_MAX },
