@@ -205,6 +205,24 @@ local SERVER = [[
     }
 ]]
 
+-- No body filter in Lua asks nginx to read files into memory here.
+local WITHOUT_BODY_FILTER = [[
+    init_by_lua_block { require "handlers" }
+    server {
+        listen 127.0.0.1:@PORT1@;
+        sendfile on;
+        log_by_lua_block { require("handlers").keep() }
+        location = /access {
+            access_by_lua_block { require("handlers").begin() }
+            alias file;
+        }
+        location = /header {
+            header_filter_by_lua_block { require("handlers").begin() }
+            alias file;
+        }
+    }
+]]
+
 local function both(modules, with)
     local server, file
 
@@ -212,7 +230,7 @@ local function both(modules, with)
         file = ("0123456789abcdef"):rep(20000)
         server = nginx.start {
             conf = nginx.conf { modules = modules, server = SERVER,
-                http = "init_by_lua_block { require 'handlers' }" },
+                http = WITHOUT_BODY_FILTER },
             files = { ["handlers.lua"] = HANDLERS, file = file },
             prepare = "mkdir -p html && ln -sf ../file html/file",
         }
@@ -258,6 +276,18 @@ local function both(modules, with)
     for _, path in ipairs { "large", "buffered", "spooled" } do
         it("has the megabytes that /" .. path .. " sends", function()
             assert.equal(3000000, #same("/" .. path .. "?max=3000000"))
+        end)
+    end
+
+    if with then
+        it("has a file that no other filter reads", function()
+            for _, path in ipairs { "/access", "/header" } do
+                assert.equal(320000, #same(path, { port = 1 }))
+                local _, body, problem = captured(path, { port = 1,
+                    curl = "-I" })
+                assert.equal("", body)
+                assert.equal("none", problem, path)
+            end
         end)
     end
 

@@ -85,6 +85,8 @@ ngx_http_bufpool_capture(ngx_http_request_t *r, const struct bufpool_sink *sink)
 	cleanup->handler = capture_end;
 	captures++;
 	ngx_http_set_ctx(r, c, ngx_http_bufpool_capture_module);
+	/* Files are read into memory for us, as they are for gzip. */
+	r->filter_need_in_memory = 1;
 	return 0;
 }
 
@@ -97,17 +99,13 @@ ngx_http_bufpool_captured(ngx_http_request_t *r)
 	return c != NULL ? &c->sink : NULL;
 }
 
-/* Files are read into memory for us, as they are for gzip. The last of all
- * header filters knows whether there will be a body. */
+/* The last of all header filters knows whether there will be a body. */
 static ngx_int_t
 filter_header(ngx_http_request_t *r)
 {
+	ngx_int_t rc = next_header_filter(r);
 	struct capture *c = capture_of(r);
-	ngx_int_t rc;
 
-	if (c != NULL)
-		r->filter_need_in_memory = 1;
-	rc = next_header_filter(r);
 	if (c != NULL && r->header_only)
 		c->sink.ended = 1;
 	return rc;
