@@ -6,57 +6,35 @@
 -- in body_filter_by_lua, where each part is a string already; the buffer is the
 -- collector's then, because a scope ends before log_by_lua.
 
-local ffi = require "ffi"
 require "bufpool"
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
 local failure = require "bufpool.failure"
 local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
-local scope = require "bufpool.ngx.scope"
+local sink_of = require "bufpool.ngx.sink"
 local get_request = require("resty.core.base").get_request
 
 local ngx = ngx
-local pairs, pcall, tonumber = pairs, pcall, tonumber
-local tostring, type = tostring, type
+local pcall, tonumber = pcall, tonumber
 local format, sub = string.format, string.sub
-local live = object.live
-local sink_open, sink_handle = calls.sink_open, calls.sink_handle
-local bad_argument, raise = check.bad_argument, check.raise
+local sink_handle = calls.sink_handle
+local raise = check.raise
 
 local C = object.core.constants
-local ESTALE, EMSGSIZE = C.ESTALE, C.EMSGSIZE
-local sink_t = ffi.typeof("struct bufpool_sink")
+local EMSGSIZE = C.EMSGSIZE
 
--- Bytes that are kept unless the program says how many.
-local MAX = 1048576
 -- Where ngx.ctx has what is captured without the module.
 local KEY = "bufpool.capture"
 
 local UNFINISHED = "not all has passed"
 
+local KEYS = { "pool", "max" }
+
 local PHASES = {
     set = true, server_rewrite = true, rewrite = true, access = true,
     content = true, header_filter = true,
 }
-
-local function options_of(options)
-    if type(options) ~= "table" then
-        bad_argument(1, "capture", "table expected, got " .. type(options))
-    end
-    for key in pairs(options) do
-        if key ~= "pool" and key ~= "max" then
-            bad_argument(1, "capture", format("unknown key '%s', expected pool "
-                .. "or max", tostring(key)))
-        end
-    end
-    if object.type(options.pool) ~= "pool" then
-        bad_argument(1, "capture", "pool: pool expected, got "
-            .. (object.type(options.pool) or type(options.pool)))
-    end
-    return options.pool, check.absent(options.max) and MAX
-        or check.size(options.max, "capture", 1)
-end
 
 local function request()
     local r = get_request()
@@ -70,18 +48,10 @@ local function request()
 end
 
 local function begin(r, pool, max)
-    local own, message = scope.scope(pool)
-    local buf
-    if own then
-        buf, message = own:writer()
-    end
+    local buf, sink = sink_of.open(pool, max, "capture")
     if not buf then
-        return nil, message
+        return nil, sink
     end
-    local sink = sink_t()
-    repeat
-        local b, epoch = live(buf, "capture")
-    until sink_open(sink, b, epoch, max) ~= ESTALE
     local status = module.ngx_http_bufpool_capture(r, sink)
     if status == 0 then
         return buf
@@ -117,19 +87,13 @@ local function captured_by_module(r)
     return buf, problem_of(sink), seen
 end
 
--- Of such a response no body filter hears.
-local function has_no_body()
-    local status = ngx.status
-    return status == 204 or status == 304 or ngx.req.get_method() == "HEAD"
-end
-
 local function captured_by_lua()
     local state = ngx.ctx[KEY]
     if not state then
         return nil, "not captured"
     elseif not object.is_writable(state.buf) then
         return nil, "released", state.seen
-    elseif state.problem == UNFINISHED and has_no_body() then
+    elseif state.problem == UNFINISHED and sink_of.has_no_body() then
         return state.buf, nil, 0
     end
     return state.buf, state.problem, state.seen
@@ -148,7 +112,7 @@ function ngx_capture.captured()
 end
 
 function ngx_capture.capture(options)
-    local pool, max = options_of(options)
+    local pool, max = sink_of.options(options, "capture", KEYS)
     local r = request()
     local buf = ngx_capture.captured()
     if buf then

@@ -1,9 +1,10 @@
 -- Response bodies: print and say.
 --
--- All arguments are first checked and put into a flat list, so that a bad one
--- raises before anything is sent. What one call prints goes to nginx's filters
--- as one output, as with ngx.print, and a small piece of it never as a buffer
--- of its own, because some filters go by the first buffer of a response.
+-- All arguments are first checked and put into a flat list (leaves.lua), so
+-- that a bad one raises before anything is sent. What one call prints goes to
+-- nginx's filters as one output, as with ngx.print, and a small piece of it
+-- never as a buffer of its own, because some filters go by the first buffer of
+-- a response.
 -- Without buffers and frozen objects among the arguments, ngx.print itself
 -- sends them. With these there are two ways:
 --
@@ -20,97 +21,23 @@
 
 local check = require "bufpool.check"
 local clock = require "bufpool.ngx.clock"
+local leaves_of = require "bufpool.ngx.leaves"
 local lend = require "bufpool.lend"
 local module = require("bufpool.ngx.module").functions
-local object = require "bufpool.object"
-local reader = require "bufpool.reader"
 local get_request = require("resty.core.base").get_request
 
-local ngx_print, null = ngx.print, ngx.null
-local error, next, pcall, rawget = error, next, pcall, rawget
-local select, tostring, type = select, tostring, type
-local floor, min = math.floor, math.min
-local format = string.format
-local bad_argument, identify = check.bad_argument, object.identify
-local look, sub = object.look, reader.methods.sub
+local ngx_print = ngx.print
+local error, pcall, select = error, pcall, select
+local flatten = leaves_of.flatten
 
--- Bytes of the strings that ngx.print gets when nothing is lent.
-local PIECE = 65536
 -- Fewer bytes are copied. At this size lending costs as much as a string for
 -- ngx.print; at 16 KiB it saves 2 of the 17 microseconds of a request.
 local WORTH = 4096
--- Tables in tables; more is taken for a cycle.
-local DEPTH = 100
--- Strings and objects in one call.
-local LEAVES = 2 ^ 22
 
 -- What ngx_http_bufpool_send returns.
 local NO_MEMORY, UNTOLD = -2, 1
 
 local send_address = module and lend.address(module.ngx_http_bufpool_send)
-
-local flatten
-
-local function wrong(x, name, arg, depth)
-    if type(x) == "userdata" or type(x) == "cdata" then
-        object.reject(x, name, "string, number, buffer, frozen or table", arg)
-    end
-    bad_argument(arg, name, format(depth > 0 and "%s found in a table" or
-        "string, number, boolean, nil, buffer, frozen or table expected, "
-        .. "got %s", type(x)))
-end
-
--- Keys 1 to max; what is missing in between counts as nil.
-local function flatten_table(x, leaves, n, largest, name, arg, depth)
-    if depth == DEPTH then
-        bad_argument(arg, name, format("tables in more than %d tables: is "
-            .. "there a cycle?", DEPTH))
-    end
-    local max = 0
-    for key in next, x do
-        if type(key) ~= "number" or key < 1 or key ~= floor(key) then
-            bad_argument(arg, name, "array expected, got a table with other "
-                .. "keys")
-        end
-        if key > max then
-            max = key
-        end
-    end
-    for i = 1, max do
-        n, largest = flatten(rawget(x, i), leaves, n, largest, name, arg,
-            depth + 1)
-    end
-    return n, largest
-end
-
--- Appends x to leaves[1] to leaves[n], as strings, buffers and frozen objects.
--- Returns the new n, and the bytes of the largest object, -1 without an object.
-function flatten(x, leaves, n, largest, name, arg, depth)
-    local kind = type(x)
-    if kind == "table" then
-        return flatten_table(x, leaves, n, largest, name, arg, depth)
-    elseif n >= LEAVES then
-        bad_argument(arg, name, format("more than %d strings", LEAVES))
-    elseif kind == "number" then
-        -- ngx.print knows no negative zero.
-        x = x == 0 and "0" or tostring(x)
-    elseif kind == "nil" or kind == "boolean" then
-        x = tostring(x)
-    elseif kind == "userdata" and x == null then
-        x = "null"
-    elseif kind ~= "string" then
-        local what, alive = identify(x)
-        if not alive or what == "pool" then
-            wrong(x, name, arg, depth)
-        end
-        local len = look(x, name, arg)
-        if len > largest then
-            largest = len
-        end
-    end
-    leaves[n + 1] = x
-    return n + 1, largest
-end
 
 -- Calls ngx.print, whose errors are raised at the caller's line.
 local function call_print(what)
@@ -119,25 +46,6 @@ local function call_print(what)
         check.raise(check.without_position(done))
     end
     return done, err
-end
-
--- Sends leaves by one ngx.print, objects in pieces.
-local function print_strings(leaves, n, name)
-    local texts, count = {}, 0
-    for i = 1, n do
-        local x = leaves[i]
-        if type(x) == "string" then
-            count = count + 1
-            texts[count] = x
-        else
-            local len = look(x, name)
-            for from = 1, len, PIECE do
-                count = count + 1
-                texts[count] = sub(x, from, min(from + PIECE - 1, len))
-            end
-        end
-    end
-    return call_print(texts)
 end
 
 -- Calls ngx.print while it prints nothing: what it returns and raises tells
@@ -218,7 +126,7 @@ local function output(name, last, ...)
     if largest < 0 then
         return call_print(n == 1 and leaves[1] or leaves)
     end
-    return print_strings(leaves, n, name)
+    return call_print(leaves_of.texts(leaves, n, name))
 end
 
 local ngx_output = {}
