@@ -21,6 +21,7 @@ for _, part in ipairs {
     require "bufpool.ngx.output",
     require "bufpool.ngx.body",
     require "bufpool.ngx.capture",
+    require "bufpool.ngx.rewrite",
     require "bufpool.ngx.scope",
     require "bufpool.ngx.socket",
     require "bufpool.ngx.status",

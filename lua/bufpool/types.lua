@@ -604,6 +604,23 @@ function bufpool_ngx.capture(options) end
 ---In body_filter_by_lua: captures the chunk, where no module does that.
 function bufpool_ngx.capture_chunk() end
 
+---@class bufpool.ngx.RewriteOptions
+---@field pool bufpool.Pool
+---@field max? bufpool.Integer bytes that are held; 1 MiB unless given
+---@field fn fun(body: bufpool.Handle): bufpool.Printable?
+
+---In header_filter_by_lua: has the response held, up to `max` bytes, and `fn`
+---called once with all of the body. What `fn` returns is sent, or the body when
+---it returns nothing. Its buffers are taken over.
+---@param options bufpool.ngx.RewriteOptions
+---@return boolean? rewritten true
+---@return string? why the response is sent as it is
+function bufpool_ngx.rewrite(options) end
+
+---In body_filter_by_lua, before ngx.arg[1] is assigned: does what rewrite has
+---promised.
+function bufpool_ngx.rewrite_chunk() end
+
 ---An object with the methods of the pool, whose buffers are handles that are
 ---released when the request ends, however it ends; or nil and a message when
 ---memory is short.

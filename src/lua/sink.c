@@ -67,6 +67,17 @@ sink_put(struct bufpool_sink *s, const uint8_t *at, size_t n)
 		s->error = EMSGSIZE;
 }
 
+static const uint8_t *
+sink_contents(struct bufpool_sink *s, size_t *n)
+{
+	struct bufpool_buf *b = sink_target(s);
+
+	if (b == NULL)
+		return NULL;
+	*n = b->len;
+	return b->at;
+}
+
 int
 bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
 	     size_t max)
@@ -74,7 +85,8 @@ bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b, int32_t epoch,
 	if (b->epoch != epoch)
 		return ESTALE;
 	*sink = (struct bufpool_sink){
-		.expect = sink_expect, .put = sink_put, .buf = b, .max = max,
+		.expect = sink_expect, .put = sink_put,
+		.contents = sink_contents, .buf = b, .max = max,
 		.word = atomic_load_explicit(&b->word, memory_order_relaxed)
 	};
 	return 0;

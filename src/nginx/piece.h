@@ -29,6 +29,9 @@ struct bufpool_sink {
 	void (*expect)(struct bufpool_sink *, size_t n);
 	/* Appends n bytes, or as many of them as there is room for. */
 	void (*put)(struct bufpool_sink *, const uint8_t *at, size_t n);
+	/* Where the *n bytes are that are kept; NULL when the buffer has gone.
+	 * They stay there until more are put, or the request ends. */
+	const uint8_t *(*contents)(struct bufpool_sink *, size_t *n);
 	void *buf;
 	uint64_t word;
 	size_t max;		/* bytes that are kept */

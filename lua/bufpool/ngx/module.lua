@@ -4,7 +4,7 @@ local ffi = require "ffi"
 
 -- The functions of the module that these files were written for; the module
 -- has the same number.
-local VERSION = 3
+local VERSION = 4
 
 ffi.cdef [[
 int ngx_http_bufpool_version(void);
@@ -17,6 +17,10 @@ double ngx_http_bufpool_body_read(void *r, uint8_t *to, size_t n);
 int ngx_http_bufpool_cleanup(void *r, void (*handler)(void *), void *data);
 int ngx_http_bufpool_capture(void *r, const struct bufpool_sink *sink);
 struct bufpool_sink *ngx_http_bufpool_captured(void *r);
+int ngx_http_bufpool_hold(void *r, const struct bufpool_sink *sink);
+struct bufpool_sink *ngx_http_bufpool_held(void *r);
+int ngx_http_bufpool_replace(void *r, struct bufpool_piece *piece);
+int ngx_http_bufpool_passes(void *r);
 ]]
 
 local function version()
