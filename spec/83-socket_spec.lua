@@ -26,7 +26,7 @@ local function sink(before)
     return {
         got = got,
         send = function(_, text)
-            assert(type(text) == "string")
+            assert(type(text) == "string" or type(text) == "table")
             got[#got + 1] = text
             if before then
                 local result = { before(#got) }
@@ -99,6 +99,81 @@ describe("send", function()
             sock.got)
     end)
 
+    it("sends a list of strings, numbers and objects in one call", function()
+        local buf = pool:writer():put("buffer ")
+        local frozen = pool:writer():put("a frozen one "):freeze()
+        local handle = pool:borrow(0)
+        handle:put("handle ")
+        local sock = sink()
+        assert.equal(38, send(sock, { "text ", buf, "", { frozen, 42, {} },
+            handle, true, pool:writer() }))
+        assert.same({ { "text ", "buffer ", "a frozen one ", "42", "handle ",
+            "true" } }, sock.got)
+        sock = sink()
+        assert.equal(0, send(sock, {}))
+        assert.equal(0, send(sock, { "", pool:writer() }))
+        assert.equal(7, send(sock, { { buf } }))
+        assert.same({ "buffer " }, sock.got)
+        handle:release()
+        buf:release()
+    end)
+
+    it("sends long lists in batches of bounded size", function()
+        local bytes = numbered(300001)
+        local function try(n, strings)
+            local list, want, got = {}, {}, {}
+            for i = 1, 12 do
+                want[i] = bytes:sub(i, i + n - 1)
+                list[i] = strings and i % 3 == 0 and want[i]
+                    or pool:writer():put(want[i])
+            end
+            local sock = sink()
+            assert.equal(12 * n, send(sock, list))
+            for i, parts in ipairs(sock.got) do
+                got[i] = type(parts) == "table" and table.concat(parts) or parts
+                -- A string that was there before is not divided.
+                assert.truthy(#got[i] <= PIECE + (strings and n or 0))
+                assert.truthy(i == #sock.got or #got[i] >= PIECE)
+            end
+            assert.truthy(table.concat(got) == table.concat(want))
+        end
+        for _, n in ipairs { 1, 100, PIECE - 1, PIECE, PIECE + 1, 200000 } do
+            try(n, true)
+            try(n, false)
+        end
+    end)
+
+    it("looks at all of a list before anything is sent", function()
+        local dead = pool:writer()
+        dead:release()
+        local text = numbered(PIECE)
+        local sock = sink()
+        raises(function() send(sock, { text, dead }) end,
+            "attempt to use a released buffer")
+        raises(function() send(sock, { text, { print } }) end,
+            "bad argument #2 to 'send' (function found in a table)")
+        raises(function() send(sock, { text, pool }) end, "got pool")
+        raises(function() send(sock, { a = text }) end, "array expected")
+        local cycle = { text }
+        cycle[2] = cycle
+        raises(function() send(sock, cycle) end, "is there a cycle?")
+        assert.equal(0, #sock.got)
+    end)
+
+    it("says how much of a list was sent", function()
+        local text, buf = numbered(PIECE), pool:checkout(PIECE)
+        local sock = sink(function(k)
+            if k == 3 then
+                return nil, "closed"
+            end
+        end)
+        assert.same({ nil, "closed", 2 * PIECE },
+            { send(sock, { text, buf, "x", buf, text }) })
+        sock = sink(function() buf:release() end)
+        raises(function() send(sock, { text, buf }) end,
+            "attempt to use a released buffer")
+    end)
+
     it("returns the socket's message and the bytes sent before", function()
         local buf = pool:checkout(3 * PIECE)
         local sock = sink(function(k)
@@ -160,7 +235,7 @@ describe("send", function()
 
     it("raises misuse", function()
         local sock = sink()
-        for _, x in ipairs { {}, true, print, pool, newproxy() } do
+        for _, x in ipairs { true, print, pool, newproxy() } do
             raises(function() send(sock, x) end, "bad argument #2 to 'send'",
                 "expected, got ")
         end
@@ -335,8 +410,13 @@ function M.frames()
         assert(receive(sock, back:reset(), n + 4) == n + 4)
         assert(out:equals(back))
     end
+    back:reset():put(("long "):rep(40000))
+    assert(send(sock, { "\0\3\13\75", { back, "ends" }, 1234567 }) == 200015)
+    assert(receive(sock, out:reset(), 200015) == 200015)
+    assert(out:sub(-16) == "long ends1234567")
     sock:close()
     assert(select(2, send(sock, out)) == "closed")
+    assert(select(2, send(sock, { out, "x" })) == "closed")
     assert(select(2, receive(sock, back, 1)) == "closed")
     ngx.say "yes"
 end

@@ -637,11 +637,11 @@ function bufpool_ngx.scope(pool) end
 ---@return any ...
 function bufpool_ngx.with(pool, n, fn, ...) end
 
----Sends all bytes of x, in pieces of 64 KiB; a string is one piece. Returns how
----many bytes that were; or nil, what the socket said, and how many bytes of
----whole pieces were sent before.
+---Sends all bytes of x, or of a table of several, in calls of about 64 KiB; a
+---string is not divided. Returns how many bytes that were; or nil, what the
+---socket said, and how many bytes were sent by the calls before.
 ---@param sock table
----@param x bufpool.Data
+---@param x bufpool.Data|table
 ---@return integer? bytes
 ---@return string? message
 ---@return integer? sent

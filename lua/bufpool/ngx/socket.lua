@@ -1,5 +1,6 @@
 -- Buffers and the cosockets of nginx's Lua module, which take and give strings
 -- only. So the bytes go in pieces: at any moment one piece of them is a string.
+-- Several objects go together, by a table of strings.
 --
 -- Each call of a socket may yield, and meanwhile another light thread may do
 -- anything to the buffer. So what is there is looked at again for each piece.
@@ -7,6 +8,7 @@
 local ffi = require "ffi"
 require "bufpool"
 local check = require "bufpool.check"
+local flatten = require("bufpool.ngx.leaves").flatten
 local object = require "bufpool.object"
 local space = require "bufpool.space"
 
@@ -51,6 +53,39 @@ local function piece(x, from, n)
     return text
 end
 
+-- Sends what is in the batch, and empties it. What the socket says, or true.
+local function send_batch(sock, sock_send, batch)
+    local texts = batch.texts
+    local ok, message = sock_send(sock, #texts == 1 and texts[1] or texts)
+    batch.texts, batch.size = {}, 0
+    return ok, message
+end
+
+-- Sends n strings and objects, of which lens has the bytes. Together they go in
+-- batches of about PIECE bytes, because each call of the socket is a system
+-- call. A string is not divided: it is there already.
+local function send_leaves(sock, sock_send, leaves, lens, n)
+    local batch, sent = { texts = {}, size = 0 }, 0
+    for i = 1, n do
+        local x, len, from = leaves[i], lens[i], 0
+        local whole = type(x) == "string"
+        while from < len do
+            local part = whole and len or min(len - from, PIECE - batch.size)
+            batch.texts[#batch.texts + 1] = whole and x or piece(x, from, part)
+            from, batch.size = from + part, batch.size + part
+            if batch.size >= PIECE or i == n and from == len then
+                local size = batch.size
+                local ok, message = send_batch(sock, sock_send, batch)
+                if not ok then
+                    return nil, message, sent
+                end
+                sent = sent + size
+            end
+        end
+    end
+    return sent
+end
+
 local function send(sock, x)
     local sock_send = method(sock, "send", "send")
     if type(x) == "number" then
@@ -62,18 +97,19 @@ local function send(sock, x)
             return nil, message, 0
         end
         return #x
+    elseif type(x) ~= "table" then
+        return send_leaves(sock, sock_send, { x }, { (look(x, "send", 2)) }, 1)
     end
-    local len = look(x, "send", 2)
-    local sent = 0
-    while sent < len do
-        local n = min(len - sent, PIECE)
-        local ok, message = sock_send(sock, piece(x, sent, n))
-        if not ok then
-            return nil, message, sent
+    local leaves, lens, n = {}, {}, 0
+    for i = 1, flatten(x, leaves, 0, -1, "send", 2, 0) do
+        local leaf = leaves[i]
+        local len = type(leaf) == "string" and #leaf or look(leaf, "send", 2)
+        if len > 0 then
+            n = n + 1
+            leaves[n], lens[n] = leaf, len
         end
-        sent = sent + n
     end
-    return sent
+    return send_leaves(sock, sock_send, leaves, lens, n)
 end
 
 local function must_be_writable(buf)
