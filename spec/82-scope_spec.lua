@@ -380,11 +380,51 @@ function R.misuse()
         try(s.checkout, s, -1), try(s.checkout, s, 1.5), try(s.writer, s, "x"),
         try(s.checkout_aligned, s, 1, 3), try(s.checkout_aligned, s, 1, 0),
         try(s.with, s, 1), try(with, H.pool, 1, 2), try(with, 1, 1, print),
-        try(function() s.x = 1 end), try(s.stats, 1),
+        try(function() s.x = 1 end), try(s.stats, 1), try(scope, H.pool, 1),
+        try(scope, H.pool, { max = 1 }), try(scope, H.pool, { max_bytes = -1 }),
+        try(scope, H.pool, { max_buffers = "1" }),
     }
     local huge, message = s:checkout(2 ^ 60)
     assert(huge == nil)
     text[#text + 1] = message
+    return table.concat(text, "\n")
+end
+
+-- A limit counts what is out of the whole request, until that is given back.
+function R.limits()
+    local free = scope(H.pool)
+    local s = scope(H.pool, { max_buffers = 3 })
+    local a, b = s:checkout(10), free:writer()
+    local c = assert(s:borrow(10))
+    local text = {}
+    for _, name in ipairs { "checkout", "borrow", "writer", "try_checkout",
+        "checkout_zeroed" } do
+        local h, message = s[name](s, 1)
+        assert(h == nil)
+        text[name] = message
+        text[1] = message
+    end
+    assert(text.checkout == text.writer and text.borrow == text.try_checkout)
+    assert(s:with(1, print) == nil and free:checkout(1))
+    a:release()
+    assert(s:checkout(1) == nil)
+    b:release()
+    local d = assert(s:writer())
+    d:freeze():release()
+    assert(assert(s:with(1, function() return s:writer() == nil end)))
+    c:release()
+    local bytes = scope(H.pool, { max_bytes = 200000 })
+    local large = assert(bytes:checkout(70000))     -- of 256 KiB
+    local h, message = bytes:checkout(1)
+    assert(h == nil)
+    text[2] = message
+    large:release()
+    h, message = bytes:checkout(200001)
+    assert(h == nil and message == text[2]:gsub("1 bytes", "200001 bytes"))
+    assert(bytes:checkout(2000)):resize(190000)
+    assert(bytes:checkout(2000) == nil)
+    local none = scope(H.pool, { max_buffers = 0, max_bytes = 0 })
+    assert(none:writer() == nil and scope(H.pool, {}):writer())
     return table.concat(text, "\n")
 end
 
@@ -689,6 +729,12 @@ local function rules(modules)
         says("/no_sites", "yes")
     end)
 
+    it("gives no more than its limits", function()
+        says("/limits", "max_buffers of the scope reached (3)",
+            "max_bytes of the scope reached (1 bytes asked for)")
+        home()
+    end)
+
     it("raises misuse and says what was expected", function()
         says("/misuse", "bad argument #1 to 'scope' (pool expected, got nil)",
             "pool expected, got number", "pool expected, got table",
@@ -703,6 +749,9 @@ local function rules(modules)
             "bad argument #1 to 'with' (pool expected, got number)",
             "assign to a field of a scope",
             "bad self to 'stats' (scope expected, got number)",
+            "bad argument #2 to 'scope' (table expected, got number)",
+            "unknown key 'max' in 'scope'", "size expected, got -1",
+            "bad argument #2 to 'scope' (number expected, got string)",
             "bytes asked for")
         home()
     end)

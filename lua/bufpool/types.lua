@@ -625,9 +625,10 @@ function bufpool_ngx.rewrite_chunk() end
 ---released when the request ends, however it ends; or nil and a message when
 ---memory is short.
 ---@param pool bufpool.Pool
+---@param limits? { max_buffers?: bufpool.Integer, max_bytes?: bufpool.Integer }
 ---@return bufpool.Scope? scope
 ---@return string? message
-function bufpool_ngx.scope(pool) end
+function bufpool_ngx.scope(pool, limits) end
 
 ---As scope(pool):with(n, fn, ...).
 ---@param pool bufpool.Pool

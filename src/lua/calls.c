@@ -49,6 +49,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.borrow_at = bp_handle_borrow_at,
 	.scope_open = bp_scope_open,
 	.scope_borrow = bp_scope_borrow,
+	.scope_held = bp_scope_held,
 	.release = bp_handle_release,
 	.freeze = bp_handle_freeze,
 	.detach = bp_handle_detach,

@@ -59,6 +59,8 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "CHECKOUT_READY", CHECKOUT_READY },
 	{ "CHECKOUT_EMPTY", CHECKOUT_EMPTY },
 	{ "SITE_UNIT", SITE_UNIT },
+	{ "HELD_BUFFERS", HELD_BUFFERS },
+	{ "HELD_BYTES", HELD_BYTES },
 	/* a configuration */
 	{ "NAME_MAX", BUFPOOL_NAME_MAX - 1 },
 	{ "CLASSES_MAX", BUFPOOL_CLASSES_MAX },

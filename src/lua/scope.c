@@ -149,6 +149,23 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 	return NULL;
 }
 
+double
+bp_scope_held(struct bufpool_handle *list, int what)
+{
+	const struct bufpool_buf *l = handle_buf(list), *b;
+	double buffers = 0, bytes = 0;
+
+	for (size_t i = 0; l != NULL && i + sizeof(uint64_t) <= l->len;
+	     i += sizeof(uint64_t)) {
+		b = entry_buf(l, i);
+		if (b == NULL)
+			continue;
+		buffers++;
+		bytes += (double)buf_size(b);
+	}
+	return what == HELD_BYTES ? bytes : buffers;
+}
+
 void
 bp_scope_end(void *list)
 {

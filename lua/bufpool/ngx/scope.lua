@@ -14,12 +14,14 @@ local handle = require "bufpool.handle"
 local object = require "bufpool.object"
 
 local cast, core = ffi.cast, object.core
-local format, frexp = string.format, math.frexp
+local format, frexp, huge = string.format, math.frexp, math.huge
 local ngx, pairs, pcall = ngx, pairs, pcall
-local setmetatable, tonumber, type = setmetatable, tonumber, type
+local setmetatable, tonumber = setmetatable, tonumber
+local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
 local identify, finish, drop = object.identify, object.finish, handle.drop
 local open, borrow = calls.scope_open, calls.scope_borrow
+local held = calls.scope_held
 
 local C = core.constants
 local FULL, ZEROED = C.CHECKOUT_FULL, C.CHECKOUT_ZEROED
@@ -122,6 +124,26 @@ local function open_list(state)
     return list
 end
 
+local LIMITS = { max_buffers = true, max_bytes = true }
+
+-- The limits of a scope; nil without any.
+local function checked_limits(given)
+    if check.absent(given) then
+        return nil
+    elseif type(given) ~= "table" then
+        bad_argument(2, "scope", "table expected, got " .. type(given))
+    end
+    local limits = { max_buffers = huge, max_bytes = huge }
+    for key, value in pairs(given) do
+        if not LIMITS[key] then
+            raise(format("unknown key '%s' in 'scope' (it has 'max_buffers' "
+                .. "and 'max_bytes')", tostring(key)))
+        end
+        limits[key] = check.size(value, "scope", 2)
+    end
+    return limits
+end
+
 -- What a scope is made of; or nil and a message.
 local function new_state(pool, name)
     if object.type(pool) ~= "pool" then
@@ -166,7 +188,26 @@ local function borrow_once(state, n, kind, alignment)
     return h
 end
 
+-- What keeps the request from n bytes more, if anything does.
+local function over_limit(state, n)
+    local limits = state.limits
+    if held(state.list, C.HELD_BUFFERS) >= limits.max_buffers then
+        return format("max_buffers of the scope reached (%d)",
+            limits.max_buffers)
+    elseif held(state.list, C.HELD_BYTES) + n > limits.max_bytes then
+        return format("max_bytes of the scope reached (%.14g bytes asked for)",
+            n)
+    end
+end
+
 local function take(state, name, n, kind, alignment)
+    if state.limits then
+        check_request(state)
+        local why = over_limit(state, n)
+        if why then
+            return nil, why
+        end
+    end
     return obtain(borrow_once, state, name, n, kind, alignment)
 end
 
@@ -249,11 +290,13 @@ function meta.__newindex()
     raise("attempt to assign to a field of a scope")
 end
 
-local function new(pool)
+local function new(pool, limits)
+    limits = checked_limits(limits)
     local state, why = new_state(pool, "scope")
     if not state then
         return nil, why
     end
+    state.limits = limits
     local self = setmetatable({}, meta)
     states[self] = state
     return self
