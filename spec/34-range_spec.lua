@@ -461,7 +461,8 @@ describe("find", function()
                 local kinds = random(26)
                 local text = letters(length(), kinds) .. letters(length(), 2)
                 local at = random(#text + 1)
-                local needle = text:sub(at, at + random(0, 20))
+                local needle = text:sub(at, at + random(0, 20)
+                    + (random(4) == 1 and random(200) or 0))
                 if random(2) == 1 then
                     needle = needle .. letters(random(2), kinds)
                 end

@@ -417,9 +417,9 @@ bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
 
 /* Looks for the first byte, and compares where it stands: memchr passes many
  * bytes a cycle, memmem of glibc less than one where the needle has two. memmem
- * takes over where the first byte is frequent, because each comparison costs as
- * much as passing some 32 bytes, and to keep the time linear. The first eight
- * are free. */
+ * takes over where the first byte is frequent, because a comparison costs as
+ * much as passing 32 bytes, or all that it compares, so that the time is
+ * linear. The first eight short ones are free. */
 static const uint8_t *
 bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 {
@@ -431,7 +431,7 @@ bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 		if (p == NULL || memcmp(p, needle, n) == 0)
 			return p;
 		p++;
-		spent += 32;
+		spent += n > 32 ? n : 32;
 	}
 	return p <= last ? memmem(p, (size_t)(end - p), needle, n) : NULL;
 }
