@@ -291,7 +291,7 @@ describe("with an epoch of before C does nothing in", function()
             return calls.put_varint(b, e, 5LL, 0)
         end },
         get_varint = { function(b, e)
-            return calls.get_varint(b, e, 0) / 2 ^ 60
+            return calls.get_varint(b, e, 0, 0) / 2 ^ 60
         end },
         peek_varint = { function(b, e)
             return calls.peek_varint(b, e, 2) == 0 and ESTALE

@@ -298,6 +298,39 @@ local function address(b)
     return helper.address(descriptor_of(b, "spec").at)
 end
 
+describe("a varint of 64 bits", function()
+    -- After each number of instructions a hook writes, as a finalizer may do.
+    it("is one that was there, and is consumed whole", function()
+        local compiling = jit.status()
+        jit.off()
+        jit.flush()
+        for text, byte in pairs { ["\5\7"] = 0x85, ["\128"] = 5,
+            ["\133\7"] = 5 } do
+            local count, through = 0, false
+            repeat
+                count, through = count + 1, false
+                local b, late = pool:writer():put(text), false
+                debug.sethook(function()
+                    debug.sethook()
+                    late = through
+                    pcall(b.set_u8, b, 1, byte)
+                end, "", count)
+                local ok, v = pcall(b.get_varint64, b)
+                through = true
+                debug.sethook()
+                local got = ok and tostring(v) .. " " .. #b or "error " .. #b
+                assert.truthy(({ ["5ULL 1"] = text ~= "\128",
+                    ["5ULL 0"] = text == "\128", ["901ULL 0"] = true,
+                    ["error 1"] = text == "\128" })[got], got)
+                b:release()
+            until late
+        end
+        if compiling then
+            jit.on()
+        end
+    end)
+end)
+
 describe("take and split_to", function()
     -- Steps for buffers b and o with texts m[b] and m[o].
     local steps = {}

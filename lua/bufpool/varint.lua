@@ -82,7 +82,7 @@ local function define(kind, form, least)
 
     local function get(self)
         local b, epoch = live(self, get_name)
-        local v = get_varint(b, epoch, form)
+        local v = get_varint(b, epoch, form, 0)
         if v > MOST then
             return failed(get, self, get_name, v)
         end
@@ -92,7 +92,7 @@ local function define(kind, form, least)
     local function get_wide(self)
         local b, epoch = live(self, wide_name)
         local v = peek_varint(b, epoch, wide_form)
-        local n = get_varint(b, epoch, wide_form)
+        local n = get_varint(b, epoch, wide_form, v)
         if n > MOST then
             return failed(get_wide, self, wide_name, n)
         elseif form == ZIGZAG then

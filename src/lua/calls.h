@@ -49,8 +49,9 @@
  *
  * put_varint returns ENOBUFS where there is no room for v. get_varint takes an
  * integer off the front and returns it or, of a wide form, 0; or what
- * VARINT_FAILED tells. peek_varint returns the same integer in 64 bits, and 0
- * where there is none. varint.h tells what a form is.
+ * VARINT_FAILED tells: ESTALE too where a wide one is not what peek_varint has
+ * `seen`. That returns the integer in 64 bits, and 0 where there is none. varint.h
+ * tells what a form is.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
@@ -137,7 +138,7 @@ struct bufpool_calls {
 	int (*const put_varint)(struct bufpool_buf *, int32_t epoch, int64_t v,
 				int form);
 	double (*const get_varint)(struct bufpool_buf *, int32_t epoch,
-				   int form);
+				   int form, uint64_t seen);
 	uint64_t (*const peek_varint)(const struct bufpool_buf *,
 				      int32_t epoch, int form);
 	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,

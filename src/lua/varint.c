@@ -69,12 +69,16 @@ bp_varint_put(struct bufpool_buf *b, int32_t epoch, int64_t v, int form)
 }
 
 double
-bp_varint_get(struct bufpool_buf *b, int32_t epoch, int form)
+bp_varint_get(struct bufpool_buf *b, int32_t epoch, int form, uint64_t seen)
 {
 	uint64_t v;
 	int n = bytes_stale(b, epoch) ? -ESTALE :
 		bp_varint_read(b->at, b->len, form, &v);
 
+	/* A finalizer may have written since peek, which the epoch need not
+	 * tell. */
+	if (n > 0 && form & VARINT_WIDE && v != seen)
+		n = -ESTALE;
 	if (n < 0)
 		return -n * VARINT_FAILED;
 	bp_buf_consume(b, (size_t)n);

@@ -40,7 +40,8 @@ varint_number(uint64_t v, int form)
 
 /* put_varint, get_varint and peek_varint of calls.h. */
 int bp_varint_put(struct bufpool_buf *b, int32_t epoch, int64_t v, int form);
-double bp_varint_get(struct bufpool_buf *b, int32_t epoch, int form);
+double bp_varint_get(struct bufpool_buf *b, int32_t epoch, int form,
+		     uint64_t seen);
 uint64_t bp_varint_peek(const struct bufpool_buf *b, int32_t epoch, int form);
 
 #endif
