@@ -24,7 +24,10 @@ local functions = {
         function(body) return body end },
     string = {
         function(text) return (text:gsub("00", "zero")) end,
-        function(body) return (body:tostring():gsub("00", "zero")) end,
+        function(body)
+            M.given = { body }
+            return (body:tostring():gsub("00", "zero"))
+        end,
     },
     appended = {
         function(text) return text .. " and more" end,
@@ -37,6 +40,13 @@ local functions = {
     table = {
         function(text) return "<" .. text .. text .. 1 .. ">" end,
         function(body) return { "<", { body, body }, 1, ">" } end,
+    },
+    given = {
+        function(text) return text .. ", given" end,
+        function(body)
+            M.given = { body, pool:writer():put(", given") }
+            return M.given
+        end,
     },
     texts = {
         function(text) return "<" .. #text .. ">" end,
@@ -141,6 +151,10 @@ end
 
 function buffered.body()
     B.rewrite_chunk()
+    for _, taken in ipairs(M.given or {}) do
+        assert(bufpool.type(taken) == "dead")
+    end
+    M.given = nil
 end
 
 local ways = { plain = plain, buf = buffered }
@@ -249,6 +263,14 @@ local UPSTREAM = [[
     init_by_lua_block { require "handlers" }
     charset_map koi8-r windows-1251 { 30 31; 31 30; 80 30; }
     server {
+        listen 127.0.0.1:@PORT3@;
+        sendfile on;
+        location = /static {
+            header_filter_by_lua_block { require("handlers").header() }
+            alias file;
+        }
+    }
+    server {
         listen 127.0.0.1:@PORT2@;
         default_type text/html;
         gzip_types *;
@@ -319,9 +341,9 @@ local SERVER = [[
         body_filter_by_lua_block { require("bufpool.ngx").rewrite_chunk() } }
 ]]
 
-local FUNCTIONS = { "same", "itself", "string", "appended", "shorter", "table",
-    "texts", "buffer", "scoped", "slice", "kept", "released", "nothing",
-    "reset", "number" }
+local FUNCTIONS = { "same", "itself", "string", "appended", "shorter",
+    "table", "given", "texts", "buffer", "scoped", "slice", "kept", "released",
+    "nothing", "reset", "number" }
 local ERRORS = { "raise", "yield", "sleep", "gone", "dead", "wrong", "pools" }
 
 -- The answers to all of these paths, each with its header.
@@ -624,6 +646,11 @@ local function both(modules, by_module, last_first)
             end
         end)
     end
+
+    it("changes no body where rewrite_chunk is not called", function()
+        local answer = server:get("/static?way=buf&fn=appended", { port = 3 })
+        assert.truthy(answer.body == file, #answer.body .. " bytes")
+    end)
 
     it("goes with a capture, which has what comes to its place", function()
         local list = answers(server, { "/both?way=buf&fn=appended" })
