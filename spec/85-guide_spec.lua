@@ -198,6 +198,7 @@ wrap(B, "scope", nil, "out of memory")
 wrap(B, "capture", nil, "out of memory")
 wrap(B, "captured", nil, "not captured")
 wrap(B, "rewrite", nil, "too large")
+wrap(B, "body_pieces", nil, "timeout", 0)
 wrap(B, "read_body", nil, "out of memory")
 local read_body = B.read_body
 function B.read_body(...)
@@ -212,7 +213,8 @@ function B.read_body(...)
 end
 ]]
 local CALLS_THAT_FAIL = { "run_worker_thread", "some_run_worker_thread",
-    "print", "scope", "capture", "captured", "rewrite", "read_body", "detach" }
+    "print", "scope", "capture", "captured", "rewrite", "body_pieces",
+    "read_body", "detach" }
 
 local THREAD = [[
 local bufpool = require "bufpool"

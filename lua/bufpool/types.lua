@@ -583,6 +583,17 @@ function bufpool_ngx.say(...) end
 ---@return string? message "too large", "no body", or why there is none
 function bufpool_ngx.read_body(pool, max) end
 
+---Calls fn(buf) for each piece of the request body, of 1 to n bytes, which is
+---all that is in `buf` then. Returns how many bytes there were; or nil, a
+---message, and how many fn has got.
+---@param buf bufpool.Buffer
+---@param n bufpool.Integer
+---@param fn fun(buf: bufpool.Buffer)
+---@return integer? bytes
+---@return string? message
+---@return integer? got
+function bufpool_ngx.body_pieces(buf, n, fn) end
+
 ---In body_filter_by_lua: appends the chunk to `buf`.
 ---@param buf bufpool.Buffer
 ---@return boolean last whether it was the last chunk

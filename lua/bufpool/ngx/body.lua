@@ -5,12 +5,14 @@ local clock = require "bufpool.ngx.clock"
 local failure = require "bufpool.failure"
 local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
+local room = require("bufpool.space").room
 local get_request = require("resty.core.base").get_request
 
 local ngx = ngx
 local open = io.open
-local find, HUGE = string.find, math.huge
-local pcall, tonumber, type = pcall, tonumber, type
+local find, sub = string.find, string.sub
+local min, HUGE = math.min, math.huge
+local error, pcall, tonumber, type = error, pcall, tonumber, type
 
 -- ngx.req.read_body yields, which a pcall of LuaJIT lets through.
 local read_body, get_body_data = ngx.req.read_body, ngx.req.get_body_data
@@ -126,6 +128,19 @@ end
 
 local ngx_body = {}
 
+-- Has nginx read the body. Returns why it cannot, if it is the request's fault.
+local function have_read()
+    local ok, message = pcall(read_body)
+    if not ok then
+        message = check.without_position(message)
+        if find(message, "request object", 1, true)
+            or find(message, "API disabled", 1, true) then
+            check.raise(message)
+        end
+        return message
+    end
+end
+
 function ngx_body.read_body(pool, max)
     if object.type(pool) ~= "pool"
         and not (type(pool) == "table" and pool.writer) then
@@ -139,14 +154,9 @@ function ngx_body.read_body(pool, max)
     if announced(r) > max then
         return nil, TOO_LARGE
     end
-    local ok, message = pcall(read_body)
-    if not ok then
-        message = check.without_position(message)
-        if find(message, "request object", 1, true)
-            or find(message, "API disabled", 1, true) then
-            check.raise(message)
-        end
-        return nil, message     -- a request that nginx cannot read
+    local message = have_read()
+    if message then
+        return nil, message
     end
     if module and r then
         return from_module(pool, max, r)
@@ -158,14 +168,115 @@ function ngx_body.read_body(pool, max)
     return from_string(pool, max, call(get_body_data))
 end
 
+local function must_be_writable(buf, name)
+    if not object.is_writable(buf) then
+        object.reject(buf, name, "buffer", 1)
+    end
+end
+
+-- Empties the buffer for the next piece. Room first: bytes that were received
+-- have to go somewhere.
+local function make_ready(buf, n)
+    must_be_writable(buf, "body_pieces")
+    room(buf:reset(), n, "body_pieces")
+end
+
+-- Each of these calls fn with the buffer for each piece, and returns how many
+-- bytes there were; or nil, a message, and how many of them fn has got.
+
+local function pieces_of_socket(sock, buf, n, fn)
+    local done, all = 0, announced(get_request())
+    while done < all do
+        local most = min(n, all - done)
+        make_ready(buf, most)
+        local text, message = sock:receiveany(most)
+        if not text then
+            return nil, message, done
+        end
+        must_be_writable(buf, "body_pieces")
+        buf:put(text)
+        done = done + #text
+        fn(buf)
+    end
+    return done
+end
+
+local function pieces_of_file(file, buf, n, fn)
+    local done, all = 0, file:seek "end"
+    file:seek "set"
+    while done < all do
+        make_ready(buf, min(n, all - done))
+        local got, message = buf:readfrom(file, min(n, all - done))
+        if not got or got == 0 then
+            return nil, message or EARLY, done
+        end
+        done = done + got
+        fn(buf)
+    end
+    return done
+end
+
+local function pieces_of_string(body, buf, n, fn)
+    for from = 1, #body, n do
+        make_ready(buf, min(n, #body - from + 1))
+        buf:put(sub(body, from, from + n - 1))
+        fn(buf)
+    end
+    return #body
+end
+
+-- Closes the file at once, whether fn raises or not.
+local function closed(file, ok, ...)
+    file:close()
+    if not ok then
+        error((...), 0)
+    end
+    return ...
+end
+
+local function pieces_of_nginx(buf, n, fn)
+    local message = have_read()
+    if message then
+        return nil, message, 0
+    end
+    local name = call(get_body_file)
+    if name then
+        local file, why = open(name, "rb")
+        if not file then
+            return nil, why, 0
+        end
+        return closed(file, pcall(pieces_of_file, file, buf, n, fn))
+    end
+    local body = call(get_body_data)
+    message = (not body or body == "") and missing()
+    if message == TAKEN then
+        return nil, message, 0
+    end
+    return pieces_of_string(body or "", buf, n, fn)
+end
+
+-- The Lua module has a socket for bodies of a length that the header tells,
+-- over HTTP/1. nginx reads the others, and those that are read already.
+function ngx_body.body_pieces(buf, n, fn)
+    must_be_writable(buf, "body_pieces")
+    n = check.size(n, "body_pieces", 2)
+    if n == 0 then
+        check.bad_argument(2, "body_pieces", "at least 1 expected, got 0")
+    end
+    check.callable(fn, "body_pieces", 3)
+    local ok, sock = pcall(ngx.req.socket)
+    if ok and sock then
+        return pieces_of_socket(sock, buf, n, fn)
+    end
+    return pieces_of_nginx(buf, n, fn)
+end
+
 local function chunk()
     return ngx.arg[1], ngx.arg[2]
 end
 
 function ngx_body.body_filter(buf)
-    if not object.is_writable(buf) then
-        object.reject(buf, "body_filter", "buffer", 1)
-    end
+    must_be_writable(buf, "body_filter")
     local ok, text, last = pcall(chunk)
     if not ok then
         check.raise(check.without_position(text))
