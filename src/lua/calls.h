@@ -50,8 +50,8 @@
  * put_varint returns ENOBUFS where there is no room for v. get_varint takes an
  * integer off the front and returns it or, of a wide form, 0; or what
  * VARINT_FAILED tells: ESTALE too where a wide one is not what peek_varint has
- * `seen`. That returns the integer in 64 bits, and 0 where there is none. varint.h
- * tells what a form is.
+ * `seen`. That returns the integer in 64 bits, and 0 where there is none.
+ * varint.h tells what a form is.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
