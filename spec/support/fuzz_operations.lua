@@ -1037,6 +1037,15 @@ if bytes > most + 4096 and bytes > 2 ^ 20 then
     fail("trim", bytes, most)
 end]]):format(int(0, 100000)))
 end)
+add("pool", "set sites", function()
+    return pick('pool:set { leak_detection = "all" }',
+        'pool:set { leak_detection = "sampled" }',
+        'pool:set { leak_detection = "off" }', [[
+local sites = pool:sites()
+for i = 1, #sites do
+    eq(sites[i].buffers >= 0, true, "sites")
+end]])
+end)
 add("pool", "scratch", function()
     return ([[
 local s = %s
