@@ -586,7 +586,7 @@ asan: deps-test
 
 # Specs in which threads meet; of threads.c, 2000 at once take minutes here.
 TSAN_SPEC = $(filter $(addprefix spec/,$(addsuffix .c,cache checkout large \
-	names pool stress ticket)),$(SPEC))
+	names pool sites stress ticket)),$(SPEC))
 # Without address randomization where that may be switched off: some kernels
 # place mappings where ThreadSanitizer does not expect them.
 ## runs specs of threads under ThreadSanitizer

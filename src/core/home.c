@@ -28,6 +28,7 @@ home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 		return;
 	}
 	atomic_fetch_add(&cs->wiped_bytes, buf_clean(b));
+	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
 	bp_caches_put_common(cs, &b, 1);
 }
 

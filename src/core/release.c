@@ -190,6 +190,7 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
+	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
 	spill_one(p, k, b);
 }
 
