@@ -1053,6 +1053,38 @@ what_was_set_last_is_watched(void **state)
 	}
 }
 
+static void
+check_two_are_recorded(void *arg)
+{
+	struct bufpool_buf *a = bufpool_checkout(pool, SMALL);
+	struct bufpool_buf *b = bufpool_checkout(pool, SMALL);
+	struct bufpool_site site[2] = { { .buffers = 0 } };
+
+	(void)arg;
+	bufpool_sites(pool, site, 2);
+	CHECK(site[0].buffers + site[1].buffers == 2, "%llu recorded",
+	      (unsigned long long)(site[0].buffers + site[1].buffers));
+	bufpool_release(a);
+	bufpool_release(b);
+	CHECK(bufpool_sites(pool, site, 2) == 0, "records are left");
+}
+
+/* The parent's other thread has set what is watched, and no gate yet. */
+static void
+a_child_watches_what_was_set(void **state)
+{
+	struct actor setter = { .before = warm_up, .act = watch_all };
+
+	(void)state;
+	pool = new_pool();
+	warm_up();
+	assert_true(start(&setter, "watch: read", 1));
+	assert_int_equal(in_child(check_two_are_recorded, NULL), 0);
+	finish(&setter);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
 int
 main(void)
 {
@@ -1074,6 +1106,7 @@ main(void)
 		cmocka_unit_test(a_slow_end_does_not_take_a_pool_that_lives),
 		cmocka_unit_test(an_entry_of_a_table_is_taken_once),
 		cmocka_unit_test(what_was_set_last_is_watched),
+		cmocka_unit_test(a_child_watches_what_was_set),
 	};
 
 	bufpool_hook = come_to;

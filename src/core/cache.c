@@ -686,9 +686,14 @@ cache_after_fork(struct cache *k)
 		atomic_store(&s->gate, gate);
 		shut_shelf(s);
 	}
-	if (!owner_is_self(k->shelf[0].owner))
+	if (!owner_is_self(k->shelf[0].owner)) {
 		bp_cache_retire(k);
-	else if (atomic_load(&k->caches->closed))
+		return;
+	}
+	/* A thread of the parent may just have been changing the gates. */
+	if (atomic_load(&k->caches->watch) != BUFPOOL_LEAK_SAMPLED)
+		bp_cache_watch(k);
+	if (atomic_load(&k->caches->closed))
 		bp_cache_close(k);
 	else
 		empty_depot(k);
