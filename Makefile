@@ -394,6 +394,17 @@ rock: deps-test
 		zip -qX $(ROCK)-1.src.rock $(ROCK).tar.gz $(ROCK)-1.rockspec
 	@luarocks-admin --lua-version 5.1 make-manifest $(BUILD)/rock >/dev/null
 
+.PHONY: deb
+## builds packages of Debian: build/deb
+deb:
+	@rm -rf $(BUILD)/deb
+	@mkdir -p $(BUILD)/deb/$(ROCK)
+	@git ls-files -z | tar -c --null -T - | tar -x -C $(BUILD)/deb/$(ROCK)
+	@mv $(BUILD)/deb/$(ROCK)/.ci/packaging/debian $(BUILD)/deb/$(ROCK)
+	@cd $(BUILD)/deb/$(ROCK) && env -u MAKEFLAGS -u MAKELEVEL -u BUILD \
+		dpkg-buildpackage -us -uc
+	@lintian --fail-on error,warning $(BUILD)/deb/*.changes
+
 # What people run. DEPS=: keeps these from installing packages.
 .PHONY: deps deps-demo deps-test deps-check deps-bench deps-openresty
 .PHONY: demo openresty check distros test for-specs fuzz

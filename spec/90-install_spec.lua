@@ -112,6 +112,20 @@ describe("make install", function()
         assert.equal(with_modules("./opt/x", others), files(dir .. "/stage"))
     end)
 
+    it("installs what packages of Debian are made of, in their version",
+        function()
+            local debian = ".ci/packaging/debian"
+            assert.equal(version, must("cat " .. debian .. "/changelog")
+                :match "^bufpool %(([%d.]+)%)")
+            local left = dir .. "/package"
+            make("install PREFIX=/usr LIBDIR=/usr/lib/any LUALIBDIR=/usr/lib/"
+                .. "any/lua/5.1 DOCDIR=/usr/share/doc/libbufpool-dev DESTDIR="
+                .. left)
+            must(("for name in $(cat %s/*.install); do rm -r %s/$name; done")
+                :format(debian, left))
+            assert.equal("", files(left))
+        end)
+
     it("leaves no trace of DESTDIR in what it installs", function()
         assert.equal("", (shell("grep -rl " .. dir .. " " .. dir
             .. "/stage/opt/x")))
