@@ -54,10 +54,10 @@ local EXPORTS = {
     "adopt", "adopt_range", "append", "capacity", "checkout",
     "checkout_aligned", "checkout_zeroed", "close", "commit",
     "config_init_sized", "create", "data", "default", "destroy", "detach",
-    "freeze", "frozen_data", "frozen_len", "frozen_ref", "frozen_unref",
-    "get", "get_stats_sized", "len", "maintain", "peek", "ref", "release",
-    "reserve", "resize", "share", "skip", "thread_flush", "trim",
-    "trim_some", "try_checkout", "version", "wrote",
+    "detect_leaks", "freeze", "frozen_data", "frozen_len", "frozen_ref",
+    "frozen_unref", "get", "get_sites_sized", "get_stats_sized", "len",
+    "maintain", "peek", "ref", "release", "reserve", "resize", "share", "skip",
+    "thread_flush", "trim", "trim_some", "try_checkout", "version", "wrote",
 }
 
 local TRY = [[
