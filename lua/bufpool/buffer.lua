@@ -31,13 +31,13 @@ local size, position, range = check.size, check.position, check.range
 local absent, word = check.absent, check.word
 local live, data = object.live, object.data
 local is_handle, same = object.is_handle, object.same
-local box_t, shortage = object.box_type, failure.shortage
+local shortage = failure.shortage
 local grow, room, charged = space.grow, space.room, space.charged
 local collect_or_raise = space.collect_or_raise
 local append, assign, consume = calls.append, calls.assign, calls.consume
 local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
 local append_range, xor_range = calls.append_range, calls.xor_range
-local take_bytes, split = calls.take, calls.split
+local take_bytes, split = calls.take, core.split
 local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
@@ -413,24 +413,31 @@ function buffer.take(self, from, n)
     return (take(self, from, n))
 end
 
-local function split_to(self, n, part, collected)
-    local b, epoch = live(self, "split_to")
-    local count = min(n, tonumber(b.len))
-    local errno = split(b, epoch, charged(self), count, cast(box_t, part))
-    if errno == 0 then
+-- A function of C makes the part, because it makes an object. It finds a buffer
+-- by itself, and a handle by what is behind it.
+local function split_to(self, n, collected)
+    local part, errno
+    if type(self) == "userdata" then
+        part, errno = split(self, n)
+    else
+        local b, epoch = live(self, "split_to")
+        part, errno = split(b.number, n, epoch)
+    end
+    if part then
         return part
     elseif errno == ESTALE then
-        return split_to(self, n, part, collected)
-    elseif not collected and core.reclaim(b.number, count) then
-        return split_to(self, n, part, true)
+        return split_to(self, n, collected)
     end
-    return nil, shortage(errno, count)
+    local b = live(self, "split_to")
+    n = min(size(n, "split_to", 1), tonumber(b.len))
+    if not collected and core.reclaim(b.number, n) then
+        return split_to(self, n, true)
+    end
+    return nil, shortage(errno, n)
 end
 
 function buffer.split_to(self, n)
-    live(self, "split_to")
-    local count = size(n, "split_to", 1)
-    return split_to(self, count, core.buffer_box())
+    return split_to(self, n)
 end
 
 -- Replaces the contents by what a pointer or data holds.

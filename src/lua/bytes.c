@@ -363,12 +363,14 @@ int
 bp_bytes_split(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	       size_t n, struct bufpool_box *to)
 {
-	size_t rest = b->len - n;
 	struct bufpool_buf *part;
+	size_t rest;
 	int error;
 
 	if (bytes_stale(b, epoch))
 		return ESTALE;
+	n = n < b->len ? n : b->len;
+	rest = b->len - n;
 	part = bp_checkout_at(pool_of(b), n > rest ? rest : n, b->align,
 			      TAKE_ANY | TAKE_CLOSED, bp_sites_of(b));
 	if (part == NULL)

@@ -88,6 +88,8 @@ int bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 int bp_bytes_take(struct bufpool_buf *b, int32_t epoch,
 		  struct bufpool_box *box, struct bufpool_buf *from,
 		  int32_t from_epoch, struct bufpool_box *from_box, size_t n);
+/* Moves the first n bytes, or as many as there are, to a buffer of the same
+ * pool, with which it fills a box that has nothing inside. 0 or an errno. */
 int bp_bytes_split(struct bufpool_buf *b, int32_t epoch,
 		   struct bufpool_box *box, size_t n, struct bufpool_box *to);
 int bp_bytes_compare(const void *o, int32_t epoch, const void *source,

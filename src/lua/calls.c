@@ -22,7 +22,6 @@ const struct bufpool_calls bp_ffi_calls = {
 	.append = bp_bytes_append,
 	.append_range = bp_bytes_append_range,
 	.take = bp_bytes_take,
-	.split = bp_bytes_split,
 	.compare = bp_bytes_compare,
 	.equal_ct = bp_bytes_equal_ct,
 	.find = bp_bytes_find,

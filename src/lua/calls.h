@@ -26,14 +26,13 @@
  * into the buffer's own memory, and they return EFAULT when n bytes go past its
  * end. append_range grows, and appends the buffer's own bytes; where these
  * reach past the end, they are what it has just appended. take moves the first
- * n bytes of another buffer to the end of b. split moves those of b to a buffer
- * of its pool, with which it fills a box that has nothing inside. compare
- * returns -1, 0 or 1, and equal_ct 0 or 1. find, find_plain and find_any return
- * how far from i it is, -1 when it is nowhere, or -ESTALE; find also -EINVAL,
- * for the characters of a pattern; find_any looks for one of the n bytes. crc32
- * and adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is the checksum of
- * the bytes before these. read and fread make bytes that have come past the end
- * part of the contents. writev and fwritev write `count` parts.
+ * n bytes of another buffer to the end of b. compare returns -1, 0 or 1, and
+ * equal_ct 0 or 1. find, find_plain and find_any return how far from i it is,
+ * -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the characters of a
+ * pattern; find_any looks for one of the n bytes. crc32 and adler32 return 32
+ * bits, -ESTALE or -ENOSYS; `before` is the checksum of the bytes before these.
+ * read and fread make bytes that have come past the end part of the contents.
+ * writev and fwritev write `count` parts.
  *
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
@@ -93,9 +92,6 @@ struct bufpool_calls {
 			  struct bufpool_box *box, struct bufpool_buf *from,
 			  int32_t from_epoch, struct bufpool_box *from_box,
 			  size_t n);
-	int (*const split)(struct bufpool_buf *, int32_t epoch,
-			   struct bufpool_box *box, size_t n,
-			   struct bufpool_box *to);
 	int (*const compare)(const void *o, int32_t epoch, const void *source,
 			     int32_t source_epoch, const void *from, size_t n);
 	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "argument.h"
+#include "bytes.h"
 #include "collector.h"
 #include "config.h"
 #include "failure.h"
@@ -46,17 +47,38 @@ core_frozen_box(lua_State *L)
 	return 1;
 }
 
-/* core.buffer_box(): a buffer with nothing inside, which calls.split fills. */
+/* core.split(x, n, epoch): the first n bytes of a buffer as another one; or nil
+ * and an errno. x is the buffer or, of a handle, the number of the descriptor,
+ * which has to have this epoch still when the new box has been made. */
 static int
-core_buffer_box(lua_State *L)
+core_split(lua_State *L)
 {
 	struct bufpool_account *account = lua_touserdata(L, UP_ACCOUNT);
-	struct bufpool_box *box;
+	struct bufpool_box *box = NULL, *to;
+	struct bufpool_buf *b = NULL;
+	double n;
+	int error;
 
+	if (lua_type(L, 1) == LUA_TNUMBER)
+		b = bp_buf_at((uint32_t)lua_tonumber(L, 1));
+	else
+		argument_self(L, KIND_BUFFER, "split_to");
+	n = argument_size(L, 2, 1, "split_to");
 	collector_pay(L, account);
-	box = box_new(L, KIND_BUFFER, sizeof *box);
-	box->account = account;
-	return 1;
+	to = box_new(L, KIND_BUFFER, sizeof *to);
+	to->account = account;
+	if (b == NULL)
+		box = argument_self(L, KIND_BUFFER, "split_to");
+	error = box != NULL ?
+		bp_bytes_split(box->buf, box->buf->epoch, box, (size_t)n, to) :
+		bp_bytes_split(b, (int32_t)lua_tonumber(L, 3), NULL, (size_t)n,
+			       to);
+	if (error == 0)
+		return 1;
+	box_kill(L, lua_gettop(L), to, BOX_RELEASED);
+	lua_pushnil(L);
+	lua_pushinteger(L, error);
+	return 2;
 }
 
 static int
@@ -345,7 +367,7 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "maintain", core_maintain },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
-	{ "buffer_box", core_buffer_box },
+	{ "split", core_split },
 	{ "take", core_take },
 	{ "scratch", core_scratch },
 	{ "drop", core_drop },
