@@ -144,7 +144,22 @@ function h.charset()
     h.frozen()
 end
 
+h.rewrite = h.frozen
+
 local M = {}
+
+-- In header_filter_by_lua, while h.rewrite prints.
+function M.rewrite()
+    try("rewrite", B.rewrite, { pool = pool, fn = function() end })
+end
+
+-- The copy for a filter that writes into what it gets fails.
+function M.copy()
+    assert(B.rewrite { pool = pool, fn = function()
+        ffi.C.fault_set(1, 1)
+        return frozen(5000)
+    end })
+end
 
 function M.run(name)
     local args = ngx.req.get_uri_args()
@@ -180,10 +195,10 @@ return M
 ]==]
 
 local NAMES = { "frozen", "list", "several", "buffer", "scope", "capture",
-    "charset" }
+    "charset", "rewrite" }
 local TOLD = { "^print: no memory$", "^print: nginx output filter error$",
     "^scope: .*out of memory", "^checkout: .*out of memory",
-    "^capture: .*out of memory" }
+    "^capture: .*out of memory", "^rewrite: .*out of memory" }
 
 local SERVER = [[
     location ~ ^/run/(\w+)$ {
@@ -195,6 +210,19 @@ local SERVER = [[
         override_charset on;
         charset windows-1251;
         content_by_lua_block { require("handlers").run "charset" }
+    }
+    location = /run/rewrite {
+        content_by_lua_block { require("handlers").run "rewrite" }
+        header_filter_by_lua_block { require("handlers").rewrite() }
+        body_filter_by_lua_block { require("bufpool.ngx").rewrite_chunk() }
+    }
+    location = /copy {
+        default_type text/html;
+        source_charset koi8-r;
+        charset windows-1251;
+        content_by_lua_block { ngx.print "something" }
+        header_filter_by_lua_block { require("handlers").copy() }
+        body_filter_by_lua_block { require("bufpool.ngx").rewrite_chunk() }
     }
     location ~ ^/log/(\w+)$ {
         content_by_lua_block { require("handlers").log(ngx.var[1]) }
@@ -289,6 +317,15 @@ describe("an allocation in nginx's module that fails", function()
             end
         end)
     end
+
+    it("ends a response whose result has to be copied", function()
+        assert.truthy(server:get "/copy".failed)
+        assert.truthy(server:log():find("out of memory for the result of the "
+            .. "function of 'rewrite'", 1, true))
+        assert.truthy(nginx.soon(function()
+            return server:get "/out".body == "0 0"
+        end))
+    end)
 
     it("leaves no line in the log but those of nginx", function()
         for line in server:log():gmatch "[^\n]+" do

@@ -170,8 +170,8 @@ local function answer(state, body)
 end
 
 local function tell(why)
-    ngx.log(ngx.WARN, "bufpool: the response is sent as it is, because it is "
-        .. "not to be rewritten: ", why)
+    ngx.log(ngx.WARN, "bufpool: a response was not rewritten, and is sent as "
+        .. "it is: ", why)
 end
 
 -- Keeps a chunk, or returns why there is no room for it.
