@@ -74,11 +74,32 @@ local function captures(size, want)
         title = ("%d KiB from an upstream, captured for the log"):format(
             size / 1024),
         want = want, against = { "ngx.arg, table.concat" },
-        others = { "not captured" }, size = size }
+        others = { "not captured" }, size = size, ways = CAPTURES }
 end
 
 ROWS[#ROWS + 1] = captures(1048576, 1.5)
 ROWS[#ROWS + 1] = captures(16384, 1.2)
+
+-- What rewrites it: with some bytes at its end.
+local REWRITES = {
+    ["bufpool"] = [[
+        header_filter_by_lua_block { handlers.rewrite() }
+        body_filter_by_lua_block { handlers.chunk() }]],
+    ["ngx.arg, table.concat"] = [[
+        header_filter_by_lua_block { handlers.clear() }
+        body_filter_by_lua_block { handlers.replace() }]],
+    ["not rewritten"] = "",
+}
+
+local function rewrites(size, want)
+    return { name = "rewrite" .. size,
+        title = ("%d KB from an upstream, rewritten"):format(size / 1000),
+        want = want, by = "cpu", against = { "ngx.arg, table.concat" },
+        others = { "not rewritten" }, size = size, ways = REWRITES }
+end
+
+ROWS[#ROWS + 1] = rewrites(1000000, 1.2)
+ROWS[#ROWS + 1] = rewrites(16000, 1)
 
 -- Measuring ------------------------------------------------------------------
 
@@ -115,7 +136,7 @@ local SERVER = [[
 
 local function location(row, name)
     if row.size then
-        return CAPTURES[name] .. ("\nproxy_pass http://127.0.0.1:@PORT@"
+        return row.ways[name] .. ("\nproxy_pass http://127.0.0.1:@PORT@"
             .. "/upstream?size=%d;"):format(row.size)
     end
     return name == SENDFILE and "root .; try_files /whole =404; sendfile on;"

@@ -161,6 +161,34 @@ function captures.collect()
     parts[#parts + 1] = ngx.arg[1]
 end
 
+local ADDED = "<!-- and more -->"
+
+local function add(response)
+    response:put(ADDED)
+end
+
+function captures.rewrite()
+    assert(output.rewrite { pool = pool, fn = add })
+end
+
+captures.chunk = output.rewrite_chunk
+
+-- The headers that rewrite takes away.
+function captures.clear()
+    local header = ngx.header
+    header.content_length, header.accept_ranges = nil, nil
+    header.last_modified, header.etag = nil, nil
+end
+
+function captures.replace()
+    captures.collect()
+    if ngx.arg[2] then
+        ngx.arg[1] = concat(ngx.ctx.parts) .. ADDED
+    else
+        ngx.arg[1] = nil
+    end
+end
+
 function captures.join()
     captures.last = concat(ngx.ctx.parts):byte(-1)
 end
