@@ -273,6 +273,26 @@ describe("bufpool.default", function()
     end)
 end)
 
+describe("where code may not be dumped", function()
+    -- fastest.lua copies methods so; then all classes share them.
+    for what, forbid in pairs {
+        ["raises"] = "string.dump = function() error 'forbidden' end",
+        ["gives nothing"] = "string.dump = function() end",
+        ["is gone"] = "string.dump = nil",
+        ["gives what is no code"] = "string.dump = function() return 'x' end",
+    } do
+        it("as string.dump " .. what .. ", handles have methods", function()
+            assert.equal("abcd 3\n", helper.child_ok(forbid .. [[
+
+                local bufpool = require "bufpool"
+                local pool = bufpool.new()
+                local h = pool:borrow(0):put("ab"):put_u8(99, 100)
+                print(h:tostring() .. " " .. h:freeze():find("cd", 1, true))
+            ]]))
+        end)
+    end
+end)
+
 describe("a named pool", function()
     it("is found by its name", function()
         local name = new_name()

@@ -21,7 +21,7 @@ local handle_t = object.handle_type
 local handles = tonumber(handle_t) + (ffi.abi "gc64" and 6 or 2) * 2 ^ 16
 local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 
-local dump, load, type = string.dump, loadstring, type
+local dump, load, pcall, type = string.dump, loadstring, pcall, type
 local debug = check.debug
 local getinfo, getupvalue = debug.getinfo, debug.getupvalue
 local setupvalue, join = debug.setupvalue, debug.upvaluejoin
@@ -32,7 +32,8 @@ local can_copy = getinfo and getupvalue and setupvalue and join and dump
 -- then what fn calls in its own file has code of its own, too.
 local function copy(fn, copies)
     local info = getinfo(fn, "Su")
-    local made = info.what == "Lua" and load(dump(fn)) or fn
+    local ok, code = pcall(dump, fn)    -- not of C; and a sandbox may forbid it
+    local made = ok and code and load(code) or fn
     copies[fn] = made
     for k = 1, made ~= fn and info.nups or 0 do
         local _, value = getupvalue(fn, k)
