@@ -489,7 +489,9 @@ function R.lent()
     assert(ngx.timer.at(0, function()
         said = try(H.kept[1].borrow, H.kept[1], 1)
     end))
-    ngx.sleep(0.05)
+    repeat
+        ngx.sleep(0.01)
+    until said
     return all .. "\n" .. said .. "\n" .. #H.kept[1]:checkout(5)
 end
 

@@ -194,7 +194,9 @@ local SERVER = [[
                 local ok, message = pcall(H.ngx.capture, { pool = H.pool })
                 done = message
             end)
-            ngx.sleep(0.05)
+            repeat
+                ngx.sleep(0.01)
+            until done
             ngx.say(done)
             ngx.say(select(2, H.ngx.captured()))
         }

@@ -105,11 +105,14 @@ function M.misuse()
     try(buf, 1.5, print)
     try(buf, 10)
     try(buf, 10, "print")
+    local done
     ngx.timer.at(0, function()
-        M.last = select(2, pcall(B.body_pieces, pool:writer(), 10, print))
+        done = select(2, pcall(B.body_pieces, pool:writer(), 10, print))
     end)
-    ngx.sleep(0.05)
-    ngx.say(M.last)
+    repeat
+        ngx.sleep(0.01)
+    until done
+    ngx.say(done)
     buf:release()
     try(buf, 10, print)
 end

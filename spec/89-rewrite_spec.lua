@@ -1,6 +1,7 @@
 -- Rewritten responses, in a real nginx: what a client gets is compared with
 -- what it gets of a body filter in plain Lua that collects strings, with the
 -- same function, header and all.
+local helper = require "support.helper"
 local nginx = require "support.nginx"
 
 local must = nginx.must
@@ -372,8 +373,8 @@ local function answers(server, paths, options, port)
             must(("rm -f %s/answer%d"):format(server.dir, i))
         end
         nginx.write(server.dir .. "/curl", table.concat(config))
-        must(("curl -sS -i -g --max-time 10 %s -K %s/curl 2>&1; true"):format(
-            options or "", server.dir))
+        must(("curl -sS -i -g --max-time %d %s -K %s/curl 2>&1; true"):format(
+            20 * helper.pace(), options or "", server.dir))
     end
     for i in ipairs(paths) do
         local file = io.open(("%s/answer%d"):format(server.dir, i), "rb")
