@@ -517,8 +517,8 @@ too_soon(const struct bufpool_shelf *s)
 	    s->looked_at - s->sampled_at < SAMPLE_AUTO_APART;
 }
 
-static void
-watch_next(struct bufpool_shelf *s)
+void
+bp_shelf_watch(struct bufpool_shelf *s)
 {
 	s->sampled_at = s->looked_at;
 	hook("watch: due");
@@ -539,7 +539,7 @@ bp_shelf_sample(struct bufpool_shelf *s)
 	if (!drawn || left <= 0)
 		draw_sample(s, now);
 	if (drawn && left <= 0 && !too_soon(s))
-		watch_next(s);
+		bp_shelf_watch(s);
 	if (s->due > (uint64_t)s->sample_at)
 		s->due = (uint64_t)s->sample_at;
 }

@@ -428,6 +428,9 @@ void bp_cache_watch(struct cache *k);
  * recorded, if it is one of those, and makes the shelf due again in time. */
 void bp_shelf_sample(struct bufpool_shelf *s);
 
+/* Owner only, for "sampled": the next checkout is to be recorded. */
+void bp_shelf_watch(struct bufpool_shelf *s);
+
 /* Owner only: whether the next checkout was to be recorded, which it is no
  * longer, unless all are. */
 bool bp_shelf_unwatch(struct bufpool_shelf *s);

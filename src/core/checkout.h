@@ -28,4 +28,8 @@ struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
 struct bufpool_buf *bp_checkout_asking(struct bufpool *p, size_t n);
 struct bufpool_buf *bp_try_checkout_asking(struct bufpool *p, size_t n);
 
+/* The checkout of n bytes that has just failed with ESITE is not made again for
+ * a listed site. So the next one is asked. */
+void bp_checkout_ask_again(struct bufpool *p, size_t n);
+
 #endif

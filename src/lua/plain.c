@@ -4,6 +4,7 @@
 #include "append.h"
 #include "argument.h"
 #include "bytes.h"
+#include "core/checkout.h"
 #include "pack.h"
 #include "plain.h"
 #include "self.h"
@@ -347,6 +348,8 @@ plain_borrow(lua_State *L)
 	lua_call(L, 0, 1);
 	box = box_test(L, 1, KIND_POOL);
 	taken = box != NULL ? bp_handle_borrow(box, (size_t)n) : NULL;
+	if (taken == NULL && box != NULL && box->error == ESITE)
+		bp_checkout_ask_again(box->pool, (size_t)n);
 	if (taken == NULL)
 		return bp_self_anew_in_lua(L, 2);
 	*bp_self_handle(L, 3) = taken;
