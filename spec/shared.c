@@ -129,7 +129,8 @@ an_idle_pool_has_room_for_any_class(void **state)
 	}
 	assert_int_equal(bufpool_trim(p), MIB);
 	assert_int_equal(stats_of(p).committed_bytes, 0);
-	if (!SANITIZED)
+	/* An emulator or valgrind keeps books of its own. */
+	if (!SANITIZED && getenv("WRAP") == NULL)
 		assert_true(resident_bytes() < before + MIB / 4);
 	assert_conserved(p);
 	bufpool_destroy(p);

@@ -51,6 +51,8 @@ static jmp_buf portable_return;
 #define assert_int_not_equal(a, b) portable_check((a) != (b))
 #define assert_ptr_equal(a, b) portable_check((a) == (b))
 #define assert_memory_equal(a, b, n) portable_check(memcmp(a, b, n) == 0)
+#define assert_string_equal(a, b) portable_check(strcmp(a, b) == 0)
+#define assert_string_not_equal(a, b) portable_check(strcmp(a, b) != 0)
 #define assert_ptr_not_equal(a, b) portable_check((a) != (b))
 #define assert_in_range(x, least, most)                         \
 	portable_check(portable_within(portable_number(x),      \

@@ -423,7 +423,7 @@ static void
 tell_origin(const struct bufpool_buf *b, unsigned raised, char *to, size_t size)
 {
 	char place[BUFPOOL_PLACE_MAX];
-	uint64_t life;
+	uint64_t life = 0;
 
 	if (b->arena == NULL ||
 	    bp_sites_life(b->number, generation_of(b) - raised, &life) !=
