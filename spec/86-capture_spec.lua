@@ -417,14 +417,8 @@ end
 -- The location of the guide, as printed.
 local function guide(modules)
     it("works as the guide shows", function()
-        local text = nginx.read(nginx.root .. "/doc/openresty.md")
-            :match "## Captured responses.-```nginx\n(.-)```"
-        local server = nginx.start { conf = nginx.conf { modules = modules,
-            server = text:gsub("8089", "@PORT@") .. [[
-                location = /hello {
-                    content_by_lua_block { ngx.print(("x"):rep(70000)) }
-                }
-            ]], main = "error_log error.log notice;" } }
+        local server = nginx.start_example("Captured responses", modules,
+            "error_log error.log notice;")
         local ok, message = pcall(function()
             assert.equal(70000, #server:get "/captured".body, server:log())
             -- The client may have all before the log handler has run.

@@ -320,15 +320,6 @@ local function answers(server, paths, options, port)
     return list
 end
 
-local function difference(a, b)
-    local at = 1
-    while a:byte(at) == b:byte(at) do
-        at = at + 1
-    end
-    return ("%d bytes for %d, different at %d: %q for %q"):format(#b, #a, at,
-        b:sub(at - 20, at + 40), a:sub(at - 20, at + 40))
-end
-
 -- Whether all kinds print what ngx.print prints.
 local function compare(server, name, ways, sizes, options, port)
     local paths = {}
@@ -346,7 +337,7 @@ local function compare(server, name, ways, sizes, options, port)
         assert.truthy(#plain > 0, "no answer to " .. paths[i])
         if plain ~= answer then
             error(paths[i] .. " " .. options .. ": "
-                .. difference(plain, answer), 0)
+                .. nginx.difference(plain, answer), 0)
         end
     end
     return list

@@ -271,11 +271,8 @@ local function both(modules)
     end)
 
     it("raises misuse", function()
-        local lines = {}
         local said = server:get "/misuse".body
-        for line in said:gmatch "[^\n]+" do
-            lines[#lines + 1] = line
-        end
+        local lines = nginx.lines(said)
         for i, part in ipairs { "#1 to 'body_pieces' (buffer expected, got nil",
             "#1 to 'body_pieces' (buffer expected, got frozen",
             "#2 to 'body_pieces' (at least 1 expected", "size expected",

@@ -387,16 +387,6 @@ local function answers(server, paths, options, port)
     return list
 end
 
-local function difference(a, b)
-    local at = 1
-    while a:byte(at) and a:byte(at) == b:byte(at) do
-        at = at + 1
-    end
-    return ("%d bytes for %d, different at %d: %q for %q"):format(#b, #a, at,
-        b:sub(math.max(1, at - 40), at + 40),
-        a:sub(math.max(1, at - 40), at + 40))
-end
-
 -- `last_first` has the last load_module line before all others.
 local function both(modules, by_module, last_first)
     local server, file
@@ -439,7 +429,7 @@ local function both(modules, by_module, last_first)
         for i = 1, #all, 2 do
             if got[i] ~= got[i + 1] then
                 error(all[i + 1] .. " " .. (options or "") .. ": "
-                    .. difference(got[i], got[i + 1]) .. "\n"
+                    .. nginx.difference(got[i], got[i + 1]) .. "\n"
                     .. server:log():sub(-1500), 0)
             end
             list[#list + 1] = got[i]
@@ -683,11 +673,8 @@ local function both(modules, by_module, last_first)
     end)
 
     it("raises misuse", function()
-        local lines = {}
         local text = server:get "/misuse".body
-        for line in text:gmatch "[^\n]+" do
-            lines[#lines + 1] = line
-        end
+        local lines = nginx.lines(text)
         assert.equal(8, #lines, text)
         for i, part in ipairs { "table expected, got nil",
             "pool expected, got nil", "fn: function expected, got nil",
@@ -726,14 +713,7 @@ end
 -- The location of the guide, as printed.
 local function guide(modules)
     it("works as the guide shows", function()
-        local text = nginx.read(nginx.root .. "/doc/openresty.md")
-            :match "## Rewritten responses.-```nginx\n(.-)```"
-        local server = nginx.start { conf = nginx.conf { modules = modules,
-            server = text:gsub("8089", "@PORT@") .. [[
-                location = /hello {
-                    content_by_lua_block { ngx.print(("x"):rep(70000)) }
-                }
-            ]] } }
+        local server = nginx.start_example("Rewritten responses", modules)
         local body, log = server:get "/rewritten".body, server:log()
         server:stop()
         assert.truthy(body == ("x"):rep(70000) .. "(70000 bytes)\n",

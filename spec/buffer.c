@@ -9,13 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "bufpool.h"
 #include "support/pool.h"
+#include "support/process.h"
 
 static void
 resizing_shows_zeroes_and_keeps_the_contents(void **state)
@@ -71,26 +70,23 @@ keeps_an_alignment_through_growth(void **state)
 }
 
 /* Runs misuse in a child, which must abort and print the message. */
-static void
-assert_aborts(void (*misuse)(struct bufpool *), const char *message)
-{
-	char said[512] = "";
-	int fd[2], status;
-	ssize_t n;
-	pid_t child;
+struct misuse {
+	void (*of)(struct bufpool *);
+};
 
-	assert_int_equal(pipe(fd), 0);
-	child = fork();
-	if (child == 0) {
-		dup2(fd[1], 2);
-		misuse(new_pool(4, 4, 0));
-		_exit(0);
-	}
-	close(fd[1]);
-	n = read(fd[0], said, sizeof said - 1);
-	said[n > 0 ? n : 0] = '\0';
-	close(fd[0]);
-	waitpid(child, &status, 0);
+static void
+misuse_a_pool(void *misuse)
+{
+	((struct misuse *)misuse)->of(new_pool(4, 4, 0));
+}
+
+static void
+assert_aborts(void (*of)(struct bufpool *), const char *message)
+{
+	struct misuse misuse = { of };
+	char said[512];
+	int status = said_in_child(misuse_a_pool, &misuse, said, sizeof said);
+
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT ||
 	    strstr(said, message) == NULL)
 		fail_msg("status %x, said: %s", (unsigned)status, said);

@@ -18,8 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -28,6 +26,7 @@
 #include "core/sanitize.h"
 #include "core/system.h"
 #include "support/pool.h"
+#include "support/process.h"
 
 #define SITES 600		/* more than there ever are */
 #define LARGE 3000000
@@ -693,12 +692,13 @@ poisons_what_the_slow_path_takes_home(void **state)
 
 /* Releases twice, in different ways, what was or was not recorded. */
 static void
-misuse(struct bufpool *p, int way)
+misuse(void *way)
 {
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 0);
 	struct bufpool_buf *b = upload(p, 1);
 	struct bufpool_frozen *f;
 
-	switch (way) {
+	switch (*(int *)way) {
 	case 0:
 		bufpool_release(b);
 		break;
@@ -725,23 +725,9 @@ names_the_place_where_corruption_is_found(void **state)
 {
 	(void)state;
 	for (int way = 0; way < 4; way++) {
-		char said[1024] = "";
-		int fd[2], status;
-		ssize_t n;
-		pid_t child;
+		char said[1024];
+		int status = said_in_child(misuse, &way, said, sizeof said);
 
-		assert_int_equal(pipe(fd), 0);
-		child = fork();
-		if (child == 0) {
-			dup2(fd[1], 2);
-			misuse(watching_pool(BUFPOOL_LEAK_ALL, 0), way);
-			_exit(0);
-		}
-		close(fd[1]);
-		n = read(fd[0], said, sizeof said - 1);
-		said[n > 0 ? n : 0] = '\0';
-		close(fd[0]);
-		assert_int_equal(waitpid(child, &status, 0), child);
 		assert_true(WIFSIGNALED(status));
 		assert_int_equal(WTERMSIG(status), SIGABRT);
 		assert_non_null(strstr(said, "corruption at"));

@@ -88,6 +88,26 @@ function nginx.soon(condition)
     return false
 end
 
+-- The lines of a text, without empty ones.
+function nginx.lines(text)
+    local lines = {}
+    for line in text:gmatch "[^\n]+" do
+        lines[#lines + 1] = line
+    end
+    return lines
+end
+
+-- Where two texts differ, for a message.
+function nginx.difference(wanted, got)
+    local at = 1
+    while wanted:byte(at) and wanted:byte(at) == got:byte(at) do
+        at = at + 1
+    end
+    local from, to = math.max(1, at - 40), at + 40
+    return ("%d bytes for %d, different at %d: %q for %q"):format(#got,
+        #wanted, at, got:sub(from, to), wanted:sub(from, to))
+end
+
 -- Resident bytes of a process; nil when there is none.
 function nginx.resident(pid)
     local file = io.open("/proc/" .. pid .. "/statm")
@@ -212,6 +232,19 @@ function nginx.start(options)
 end
 
 -- What nginx wrote to its logs and its output.
+-- A server with the location that the guide prints under a heading, in front of
+-- an upstream that answers with 70000 times x.
+function nginx.start_example(heading, modules, main)
+    local text = nginx.read(nginx.root .. "/doc/openresty.md")
+        :match("## " .. heading .. ".-```nginx\n(.-)```")
+    return nginx.start { conf = nginx.conf { modules = modules, main = main,
+        server = text:gsub("8089", "@PORT@") .. [[
+            location = /hello {
+                content_by_lua_block { ngx.print(("x"):rep(70000)) }
+            }
+        ]] } }
+end
+
 function server:log()
     return (shell("cat " .. self.dir .. "/build/early.log " .. self.dir
         .. "/build/output " .. self.dir .. "/error.log 2>/dev/null"))

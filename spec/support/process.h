@@ -59,6 +59,40 @@ in_child(void (*body)(void *), void *arg)
 	return status;
 }
 
+struct speech {
+	void (*body)(void *);
+	void *arg;
+	int fd;
+};
+
+static inline void
+speak(void *arg)
+{
+	struct speech *s = arg;
+
+	dup2(s->fd, STDERR_FILENO);
+	s->body(s->arg);
+}
+
+/* As in_child, and what the child said on stderr, which is less than a pipe
+ * holds. */
+static inline int
+said_in_child(void (*body)(void *), void *arg, char *said, size_t size)
+{
+	struct speech s = { body, arg, -1 };
+	int fd[2], status;
+	ssize_t n;
+
+	CHECK(pipe(fd) == 0, "no pipe");
+	s.fd = fd[1];
+	status = in_child(speak, &s);
+	close(fd[1]);
+	n = read(fd[0], said, size - 1);
+	said[n > 0 ? n : 0] = '\0';
+	close(fd[0]);
+	return status;
+}
+
 /* A number of /proc/self/status, such as "VmRSS:", in bytes. */
 static inline size_t
 status_bytes(const char *key)

@@ -348,6 +348,7 @@ plain_borrow(lua_State *L)
 	lua_call(L, 0, 1);
 	box = box_test(L, 1, KIND_POOL);
 	taken = box != NULL ? bp_handle_borrow(box, (size_t)n) : NULL;
+	/* The Lua form will say where the checkout comes from. */
 	if (taken == NULL && box != NULL && box->error == ESITE)
 		bp_checkout_ask_again(box->pool, (size_t)n);
 	if (taken == NULL)

@@ -3,9 +3,8 @@
 -- With ngx_http_bufpool_module a body filter in C, which stands in front of the
 -- Lua module's, keeps what passes in a buffer. Of the parts of a body Lua hears
 -- nothing, and rewrite_chunk gets all of it with the last one. What replaces it
--- is lent to nginx. Without the module, and where nginx
--- loads ours before the Lua module, rewrite_chunk keeps the parts, which are
--- strings already.
+-- is lent to nginx. Without the module, and where nginx loads ours before the
+-- Lua module, rewrite_chunk keeps the parts, which are strings already.
 --
 -- ngx.ctx has what is to be done, so an internal redirect forgets it, in both
 -- ways. The buffer is the request's, as a scope's are.
