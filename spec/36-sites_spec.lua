@@ -255,7 +255,10 @@ describe("pool:sites", function()
             ["=upload"] = "upload:1",
             ["=a\nb"] = "a?b:1",
             ["return (...)"] = '[string "return (...)"]:1',
-            ["@" .. ("x"):rep(5000)] = "(C)",
+            ["@" .. ("x"):rep(5000)] = ("x"):rep(120) .. ":1",
+            ["@/a/" .. ("b"):rep(200) .. "/c.lua"] = ("b"):rep(114)
+                .. "/c.lua:1",
+            ["@/a/" .. ("b"):rep(115) .. "/c/d.lua"] = "c/d.lua:1",
         } do
             local own = bufpool.new { leak_detection = "all" }
             local take = loadstring(
@@ -281,12 +284,21 @@ describe("pool:sites", function()
             end
         end
         assert.equal(600, sum)
-        assert.is_true(#list <= 512)
-        assert.is_true(others.buffers >= 600 - 511)
+        assert.equal(512, #list)
+        assert.equal(600 - 511, others.buffers)
         for i = 1, 600 do
             bufs[i]:release()
         end
         assert.same({}, pool:sites())
+    end)
+
+    it("counts what free has emptied, and since when it is out", function()
+        local buf = pool:checkout(1):free()
+        os.execute "sleep 0.1"      -- many ticks of the coarse clock
+        assert.is_true(pool:sites()[1].oldest > 0)
+        assert.equal(1, pool:sites()[1].buffers)
+        assert.equal(0, pool:sites()[1].bytes)
+        buf:release()
     end)
 
     it("keeps pools apart", function()

@@ -12,7 +12,6 @@
 
 #define SITES_BITS 9
 #define SITES_MAX (1 << SITES_BITS)
-#define PROBES 16	/* places in the table where a site may be */
 
 struct site {
 	_Atomic uint64_t key;		/* 0: free */
@@ -85,7 +84,7 @@ find_site(struct site *sites, uint64_t key, bool *fresh)
 	uint64_t at = (key ^ key >> 29) * 0x9e3779b97f4a7c15u >> 32;
 
 	*fresh = false;
-	for (unsigned i = 0; i < PROBES; i++) {
+	for (unsigned i = 0; i < SITES_MAX - 1; i++) {
 		unsigned n = 1 + (unsigned)((at + i) % (SITES_MAX - 1));
 		uint64_t seen = 0;
 
@@ -375,7 +374,7 @@ describe(const struct site *sites, const struct tally *t, int64_t now,
 	to->buffers = t->buffers;
 	to->bytes = t->bytes;
 	to->gc_returns = t->gc_returns;
-	if (t->bytes > 0)
+	if (t->buffers > 0 && t->site != SITES_MAX)
 		to->oldest = (double)(now - t->since) / 1000;
 	if (t->site == 0)
 		strcpy(to->place, "(other places)");

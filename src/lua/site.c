@@ -7,6 +7,7 @@
 #include "site.h"
 
 #define FRAMES 3	/* that a place tells */
+#define CHUNK_MAX 120	/* bytes of a name that it tells: the last ones */
 #define LEVELS 64	/* that are looked at for these */
 
 /* The file of a chunk with its folder, if it has one; the text of a chunk that
@@ -14,13 +15,15 @@
 static const char *
 chunk_of(const lua_Debug *frame)
 {
-	const char *name = frame->source + 1, *slash;
+	const char *name = frame->source + 1, *slash = NULL;
+	size_t len = strlen(name);
 
-	if (frame->source[0] == '=')
-		return name;
-	if (frame->source[0] != '@')
+	if (frame->source[0] != '@' && frame->source[0] != '=')
 		return frame->short_src;
-	slash = strrchr(name, '/');
+	if (len > CHUNK_MAX)
+		name += len - CHUNK_MAX;
+	if (frame->source[0] == '@')
+		slash = strrchr(name, '/');
 	if (slash == NULL)
 		return name;
 	while (slash > name && slash[-1] != '/')
