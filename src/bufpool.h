@@ -374,10 +374,11 @@ int bufpool_detect_leaks(struct bufpool *, int detection, int sample);
 struct bufpool_site {
 	/* In Lua "handlers/upload.lua:41 < router.lua:12", callers last. In C
 	 * "function+0x2a (file)" where the dynamic linker knows the function,
-	 * and otherwise "file+0x12345", for addr2line. The pool tells 511
-	 * places apart, and calls all later ones "(other places)". Checkouts
-	 * that there was no memory to record are counted, not their bytes, as
-	 * "(not recorded)". */
+	 * and otherwise "file+0x12345", for addr2line; with link-time
+	 * optimization that may be a caller of the one that called. The pool
+	 * tells 511 places apart, and calls all later ones "(other places)".
+	 * Checkouts that there was no memory to record are counted, not their
+	 * bytes, as "(not recorded)". */
 	char place[BUFPOOL_PLACE_MAX];
 	uint64_t buffers;	/* out now */
 	uint64_t bytes;		/* of memory behind these */
@@ -389,7 +390,7 @@ struct bufpool_site {
 /* Fills in `most` sites at most, those of the most bytes first, and returns how
  * many there are. 0 where nothing was recorded. Exact when no other thread is
  * inside the pool. Looks at the record of every buffer of the process. Any
- * thread. */
+ * thread with 32 KiB of stack left. */
 size_t bufpool_get_sites_sized(struct bufpool *, struct bufpool_site *,
 			       size_t most, size_t struct_size);
 #define bufpool_sites(pool, sites, most) \

@@ -146,7 +146,9 @@ struct bufpool_calls {
 	struct bufpool_handle *(*const scope_borrow)(struct bufpool_pool_box *,
 		struct bufpool_handle *list, size_t n, size_t alignment,
 		int kind);
-	double (*const scope_held)(struct bufpool_handle *list, int what);
+	double (*const scope_held)(const struct bufpool_pool_box *,
+				   struct bufpool_handle *list, size_t n,
+				   int what);
 	int (*const release)(struct bufpool_buf *, int32_t epoch);
 	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
 			    struct bufpool_frozen_box *to);

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
+#include "core/arena.h"
 #include "core/grow.h"
 #include "scope.h"
 
@@ -149,12 +150,26 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 	return NULL;
 }
 
+/* The memory that n bytes get. */
+static double
+scope_price(const struct bufpool *pool, size_t n)
+{
+	unsigned class = layout_class(&pool->layout, n);
+
+	return class != CLASS_LARGE ? (double)pool->layout.size[class] :
+		n > PTRDIFF_MAX ? (double)n : (double)bp_arena_whole_pages(n);
+}
+
 double
-bp_scope_held(struct bufpool_handle *list, int what)
+bp_scope_held(const struct bufpool_pool_box *pool, struct bufpool_handle *list,
+	      size_t n, int what)
 {
 	const struct bufpool_buf *l = handle_buf(list), *b;
-	double buffers = 0, bytes = 0;
+	double buffers = 0, bytes;
 
+	if (pool->state != BOX_LIVE)
+		return 0;
+	bytes = scope_price(pool->pool, n);
 	for (size_t i = 0; l != NULL && i + sizeof(uint64_t) <= l->len;
 	     i += sizeof(uint64_t)) {
 		b = entry_buf(l, i);

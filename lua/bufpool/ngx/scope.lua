@@ -190,11 +190,11 @@ end
 
 -- What keeps the request from n bytes more, if anything does.
 local function over_limit(state, n)
-    local limits = state.limits
-    if held(state.list, C.HELD_BUFFERS) >= limits.max_buffers then
+    local limits, box, list = state.limits, state.box, state.list
+    if held(box, list, n, C.HELD_BUFFERS) >= limits.max_buffers then
         return format("max_buffers of the scope reached (%d)",
             limits.max_buffers)
-    elseif held(state.list, C.HELD_BYTES) + n > limits.max_bytes then
+    elseif held(box, list, n, C.HELD_BYTES) > limits.max_bytes then
         return format("max_bytes of the scope reached (%.14g bytes asked for)",
             n)
     end
