@@ -609,7 +609,8 @@ tsan: deps-test
 		WRAP="$$(setarch -R echo setarch -R 2>/dev/null)" \
 		.ci/test $(TSAN_SPEC)
 
-VALGRIND = valgrind -q --leak-check=full --error-exitcode=99 \
+# Fair, because a thread that never sleeps may keep the others out for minutes.
+VALGRIND = valgrind -q --fair-sched=try --leak-check=full --error-exitcode=99 \
 	--errors-for-leak-kinds=definite,possible
 ## runs the C specs under valgrind
 memcheck: deps-test
