@@ -416,6 +416,26 @@ describe("metrics", function()
         end)
     end
 
+    -- doc/stability.md promises the names.
+    it("have the names and types of the document, and no others", function()
+        local section = nginx.read(nginx.root .. "/doc/openresty-status.md")
+            :match "\n## Metrics\n(.-)\n```"
+        local documented, typed = {}, {}
+        for name in section:gmatch "`(bufpool_[a-z_]+)`" do
+            documented[name] = true
+        end
+        for name, kind in section:gmatch "\n| `([a-z_]+)` | (%l+) |" do
+            typed[name] = kind
+        end
+        local written = {}
+        for name, kind in text.prometheus(report { one = figures(1) })
+            :gmatch "# TYPE (%S+) (%S+)" do
+            written[name] = true
+            assert.equal(typed[name] or kind, kind, name)
+        end
+        assert.same(documented, written)
+    end)
+
     it("show all that a class and a pool have", function()
         local f = figures(1000)
         local samples = parse(text.openmetrics(report { one = f }),
