@@ -159,6 +159,10 @@ local function report(pools, unnamed)
             unnamed = unnamed, totals = figures(0),
         } },
         all = { pools = pools, unnamed = unnamed, totals = figures(0) },
+        sites = { {
+            worker = "0", pool = HOSTILE[7][1], place = HOSTILE[9][1],
+            buffers = 3, bytes = 12288, oldest = 0.5, gc_returns = 9,
+        } },
     }
 end
 
@@ -286,6 +290,10 @@ describe("publishing", function()
                 values[key] = value
                 return true
             end,
+            delete = function(_, key)
+                values[key] = nil
+                return true
+            end,
         }
         dict.add = dict.set
         rawset(_G, "ngx", {
@@ -407,11 +415,20 @@ describe("metrics", function()
                 "bufpool_numa_pages", { pool = "-", node = "1" }))
             assert.equal(1, value_of(samples, "bufpool_worker_info",
                 { worker = "0", pid = "17" }))
+            local site = { worker = "0", pool = shown(HOSTILE[7]),
+                place = shown(HOSTILE[9]) }
+            for name, value in pairs {
+                buffers = 3, bytes = 12288, oldest_seconds = 0.5,
+                gc_returns_total = 9,
+            } do
+                assert.equal(value, value_of(samples, "bufpool_site_" .. name,
+                    site), name)
+            end
         end)
 
         it("have no pool at all as " .. kind, function()
             local empty = report {}
-            empty.workers = {}
+            empty.workers, empty.sites = {}, {}
             assert.equal(3, #parse(text[kind](empty), kind))
         end)
     end
@@ -1080,6 +1097,139 @@ local stats = require "bufpool.stats"
                 and not line:find("[alert]", 1, true), line)
         end
         assert.is_true(server:quit())
+    end)
+end)
+
+describe("in nginx, leak detection", function()
+    if missing then
+        pending("is shown: " .. missing .. " is not installed")
+        return
+    end
+
+    local server
+    setup(function()
+        server = nginx.start {
+            conf = nginx.conf {
+                workers = 2,
+                http = [[
+    lua_shared_dict bufpool 1m;
+    init_worker_by_lua_block {
+        leaky = require "bufpool".new { name = "l\neaky",
+            leak_detection = "all" }
+        require("bufpool.ngx").publish()
+        kept = {}
+    }
+]],
+                server = location("status", STATUS .. "()")
+                    .. location("keep", [[
+                        kept[#kept + 1] = leaky:checkout(5000)
+                        ngx.print(ngx.worker.pid())]])
+                    .. location("drop", [[
+                        leaky:checkout(100)
+                        collectgarbage()
+                        collectgarbage()
+                        ngx.print(ngx.worker.pid())]]),
+            },
+        }
+    end)
+    teardown(function()
+        if server then
+            server:stop()
+        end
+    end)
+
+    local function json()
+        return read_json(server:get("/status?brief=1").body)
+    end
+
+    -- Until each of the two workers has answered so.
+    local function both(test)
+        local done = {}
+        return nginx.soon(function()
+            local answer = json()
+            done[answer.answered_by] = test(answer)
+            return done["0"] and done["1"]
+        end)
+    end
+
+    it("has no places at first", function()
+        assert.same({}, json().sites)
+    end)
+
+    it("names the place of what is out, whoever answers", function()
+        local pid = tonumber(server:get("/keep").body)
+        server:get "/drop"
+        local id
+        for _, worker in ipairs(json().workers) do
+            id = worker.pid == pid and worker.id or id
+        end
+        assert.is_true(both(function(answer)
+            local site = answer.sites[1]
+            return site and site.worker == id and site.pool == "l\neaky"
+                and site.place:find "^content_by_lua%(nginx.conf:%d+%):%d+"
+                and site.buffers == 1 and site.bytes == 65536
+                and site.oldest > 0 and site.gc_returns == 0
+        end))
+    end)
+
+    it("is in the metrics", function()
+        if not python then
+            pending "no python3 with prometheus_client"
+            return
+        end
+        local samples = parse(server:get("/status?format=openmetrics").body,
+            "openmetrics")
+        local total = 0
+        for _, sample in ipairs(samples) do
+            if sample.name == "bufpool_site_bytes" then
+                assert.equal("l\neaky", sample.labels.pool)
+                total = total + tonumber(sample.value)
+            end
+        end
+        assert.equal(65536, total)
+    end)
+
+    it("tells in the log what the collector had to release", function()
+        local function told(pid)
+            local _, lines = server:log():gsub("%[error%] " .. pid
+                .. "#[^\n]+bufpool: pool 'l%?eaky': the collector had to "
+                .. "release 1 buffers that were checked out at "
+                .. "content_by_lua%(nginx.conf:%d+%):%d+", "")
+            return lines
+        end
+        local dropped = 1
+        assert.is_true(nginx.soon(function()
+            return told "%d+" == 1
+        end))
+        local pid = server:log():match "(%d+)#[^\n]+the collector had to"
+        -- Once a minute, and not at every look.
+        repeat
+            local answer = server:get "/drop"
+            dropped = dropped + 1
+        until answer.body == pid
+        assert.is_true(both(function(answer)
+            local returns = 0
+            for _, site in ipairs(answer.sites) do
+                returns = returns + site.gc_returns
+            end
+            return returns == dropped
+        end))
+        assert.equal(1, told(pid))
+    end)
+
+    it("is on the page", function()
+        if not browser then
+            pending "chromium is not installed"
+            return
+        end
+        local document = shell(("timeout -k 1 %d %s --headless --no-sandbox "
+            .. "--disable-gpu --user-data-dir=%s/profile "
+            .. "--virtual-time-budget=3000 --dump-dom %s 2>/dev/null"
+            .. " </dev/null"):format(30 * helper.pace(), browser, server.dir,
+            quote(server:url "/status?format=html")))
+        assert.is_truthy(document:find '<section id="where">')
+        assert.is_truthy(document:find "<td>content_by_lua%(nginx.conf:%d+")
+        assert.is_truthy(document:find("<td>64 KiB</td>", 1, true))
     end)
 end)
 

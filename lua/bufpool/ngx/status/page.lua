@@ -5,7 +5,7 @@
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
 local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
-local SCRIPT = "sha256-IcoAHOP8s73ylQWuVq13zpe2K1JgIH8NvGoUO75pg3k="
+local SCRIPT = "sha256-6gSpAvH6mdZFrbOn7SWQLseTgNm5Y5honyOi7Tk4K2M="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -109,6 +109,11 @@ a { color: var(--a) }
 <table class="name"><thead><tr>
 <th>Name<th>Out<th>Peak<th>Out bytes<th>Idle<th>System<th>Hit rate
 <th>Misses<th>Collector<th>In transit<th>Lost</thead><tbody id="pools"></tbody>
+</table></div></section>
+<section id="where" hidden><h2>Where buffers were checked out</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Places">
+<table class="name"><thead><tr><th>Place<th>Pool<th>Worker<th>Out<th>Out bytes
+<th>Oldest<th>Collector</thead><tbody id="sites"></tbody>
 </table></div></section>
 <section><h2>Workers</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Workers">
@@ -309,6 +314,10 @@ const render = report => {
     count(f.peak_checked_out), bytes(f.bytes_checked_out),
     bytes(f.cached_bytes), bytes(f.committed_bytes), rate(f), count(f.misses),
     count(f.gc_returns), count(f.in_transit), count(f.lost)]));
+  $("where").hidden = !report.sites.length;
+  fill($("sites"), report.sites.map(s => [s.place, s.pool, s.worker,
+    count(s.buffers), bytes(s.bytes), s.oldest.toFixed(0) + " s",
+    count(s.gc_returns)]));
   fill($("workers"), report.workers.map(w => [w.id
     + (w.id === report.answered_by ? " (answered)" : ""), w.pid,
     w.age.toFixed(1) + " s", count(w.totals.checked_out),

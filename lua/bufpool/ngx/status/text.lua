@@ -73,7 +73,7 @@ end
 
 -- These are lists, with nothing in them too.
 local LISTS = { classes = true, workers = true, history = true,
-    pages_by_node = true }
+    pages_by_node = true, sites = true }
 
 local write
 
@@ -224,6 +224,19 @@ of_pool("bufpool_numa_pages", "gauge", nil,
         return list
     end)
 
+-- Of a site: a name, a type, a unit, a help text, and the field.
+local SITE = {
+    { "bufpool_site_buffers", "gauge", nil,
+        "Buffers that leak detection recorded and that are out, by the place "
+        .. "of their checkout.", "buffers" },
+    { "bufpool_site_bytes", "gauge", "bytes",
+        "The memory behind these.", "bytes" },
+    { "bufpool_site_oldest_seconds", "gauge", "seconds",
+        "The age of the oldest of these.", "oldest" },
+    { "bufpool_site_gc_returns", "counter", nil,
+        "Recorded buffers that a Lua collector released.", "gc_returns" },
+}
+
 local LABEL_ESCAPES = { ["\n"] = "\\n", ['"'] = '\\"', ["\\"] = "\\\\" }
 
 local function labels(...)
@@ -299,6 +312,13 @@ local function metrics(report, open)
                 local more = labels(unpack(s, 2))
                 sample(s[1], source[2] .. (more ~= "" and "," or "") .. more)
             end
+        end
+    end
+    for _, kind in ipairs(SITE) do
+        sample = family(out, open, unpack(kind, 1, 4))
+        for _, site in ipairs(report.sites) do
+            sample(site[kind[5]], labels("worker", site.worker, "pool",
+                text.name(site.pool), "place", text.name(site.place)))
         end
     end
     if open then

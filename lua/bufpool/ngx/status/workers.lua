@@ -1,6 +1,7 @@
 -- The figures of the workers of an nginx: published by each in a shared
 -- dictionary, gathered by the worker that is asked.
 local bufpool = require "bufpool"
+local sites = require "bufpool.ngx.status.sites"
 local stats = require "bufpool.stats"
 local tally = require "bufpool.ngx.status.tally"
 
@@ -12,6 +13,7 @@ local format, gmatch, match = string.format, string.gmatch, string.match
 
 local PERIOD = 1        -- seconds between two publications
 local EXPIRY = 5        -- seconds for which the last one counts
+local SITES = 5         -- periods between two publications of sites
 local HISTORY = 180     -- seconds of history in the dictionary
 
 local workers = {}
@@ -72,10 +74,14 @@ local function remember(dict, now)
     return nil, err
 end
 
-local function store(dict)
+-- The sites come less often, for that looks at every buffer.
+local function store(dict, with_sites)
     local worker = own()
     local ok, err = dict:set(worker_key(worker.id), tally.pack(worker),
         EXPIRY)
+    if ok and with_sites then
+        ok, err = sites.publish(dict, worker)
+    end
     if ok then
         return remember(dict, worker.time)
     end
@@ -91,13 +97,14 @@ function workers.publish(name)
     if publishing[name] then
         return true
     end
-    local dict, said = ngx.shared[name], nil
+    local dict, said, periods = ngx.shared[name], nil, 0
     local function again(premature)
         -- The worker exits, and another may have its number already.
         if premature then
             return
         end
-        local _, err = store(dict)
+        local _, err = store(dict, periods % SITES == 0)
+        periods = periods + 1
         -- Not every second.
         if err and err ~= said then
             ngx.log(ngx.ERR, "bufpool: figures not published: lua_shared_dict ",
@@ -194,7 +201,7 @@ function workers.gather(name)
         workers_configured = configured, workers_shown = shown,
         complete = shown >= configured,
         note = note_of(dict, name, shown, configured), workers = list,
-        all = sum_of(list),
+        all = sum_of(list), sites = sites.gather(dict, list, own_id()),
     }
 end
 

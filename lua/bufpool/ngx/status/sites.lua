@@ -1,0 +1,146 @@
+-- Where what is out was checked out, of the pools of all workers: what leak
+-- detection has recorded, for the status, and in nginx's log.
+local bufpool = require "bufpool"
+
+local ngx, ipairs, pairs, tonumber = ngx, ipairs, pairs, tonumber
+local byte, char, format = string.byte, string.char, string.format
+local gmatch, gsub, match = string.gmatch, string.gsub, string.match
+local concat, sort = table.concat, table.sort
+
+local MOST = 5          -- places of a pool by bytes, and as many by collector
+local EXPIRY = 15       -- seconds for which what was published counts
+local PAUSE = 60        -- seconds between two lines of the log about one place
+
+local sites = {}
+
+local function most_returns(a, b)
+    return a.gc_returns > b.gc_returns
+end
+
+-- Of a pool's places, which are sorted by bytes, those that matter most.
+local function top(list)
+    local chosen, rest = {}, {}
+    for i, site in ipairs(list) do
+        if i <= MOST then
+            chosen[i] = site
+        elseif site.gc_returns > 0 then
+            rest[#rest + 1] = site
+        end
+    end
+    sort(rest, most_returns)
+    for i = 1, #rest < MOST and #rest or MOST do
+        chosen[#chosen + 1] = rest[i]
+    end
+    return chosen
+end
+
+-- What was recorded in the pool of that name; nil where it is gone.
+local function recorded(name)
+    local pool = bufpool.get(name)
+    return pool and pool:close()
+end
+
+-- By pool and place: how many returns the log has told of, and when.
+local told = {}
+
+-- As an error, because that is the level of a log that is not set.
+local function tell(name, site, now)
+    local key = name .. "\n" .. site.place
+    local before = told[key] or { returns = 0, time = -PAUSE }
+    if site.gc_returns > before.returns and now >= before.time + PAUSE then
+        told[key] = { returns = site.gc_returns, time = now }
+        ngx.log(ngx.ERR, format("bufpool: pool '%s': the collector had to "
+            .. "release %.0f buffers that were checked out at %s",
+            gsub(name, "%c", "?"), site.gc_returns - before.returns,
+            site.place))
+    end
+end
+
+-- What this worker has, as a list; `pools` has the names as keys. With `log`,
+-- what the collector had to release is told in nginx's log.
+local function own(pools, log)
+    local found, now = {}, ngx.now()
+    for name in pairs(pools) do
+        local list = recorded(name) or {}
+        for i = 1, log and #list or 0 do
+            tell(name, list[i], now)
+        end
+        for _, site in ipairs(top(list)) do
+            site.pool = name
+            found[#found + 1] = site
+        end
+    end
+    return found
+end
+
+local function hex(text)
+    return "=" .. gsub(text, ".", function(c)
+        return format("%02x", byte(c))
+    end)
+end
+
+local function unhex(word)
+    return (gsub(word, "%x%x", function(digits)
+        return char(tonumber(digits, 16))
+    end))
+end
+
+local function key_of(id)
+    return "bufpool:sites:" .. id
+end
+
+-- Puts what this worker has into the dictionary. Returns what dict:set does.
+function sites.publish(dict, worker)
+    local lines, id = {}, worker.id
+    for i, site in ipairs(own(worker.pools, true)) do
+        lines[i] = format("%s %s %.0f %.0f %.3f %.0f", hex(site.pool),
+            hex(site.place), site.buffers, site.bytes, site.oldest,
+            site.gc_returns)
+    end
+    if #lines == 0 then
+        return dict:delete(key_of(id))
+    end
+    return dict:set(key_of(id), concat(lines, "\n"), EXPIRY)
+end
+
+-- What the worker of that number has published.
+local function published(dict, id)
+    local list = {}
+    for line in gmatch(dict:get(key_of(id)) or "", "[^\n]+") do
+        local pool, place, buffers, bytes, oldest, returns = match(line,
+            "^=(%x*) =(%x*) (%d+) (%d+) ([%d.]+) (%d+)$")
+        if pool then
+            list[#list + 1] = {
+                pool = unhex(pool), place = unhex(place),
+                buffers = tonumber(buffers), bytes = tonumber(bytes),
+                oldest = tonumber(oldest), gc_returns = tonumber(returns),
+            }
+        end
+    end
+    return list
+end
+
+local function most_bytes(a, b)
+    if a.bytes ~= b.bytes then
+        return a.bytes > b.bytes
+    end
+    return a.gc_returns > b.gc_returns
+end
+
+-- What the workers of the list have, the most bytes first. `own_id` is the
+-- number of this one.
+function sites.gather(dict, workers, own_id)
+    local all = {}
+    for _, worker in ipairs(workers) do
+        local list = worker.id == own_id and own(worker.pools)
+            or dict and published(dict, worker.id) or {}
+        for _, site in ipairs(list) do
+            site.worker = worker.id
+            all[#all + 1] = site
+        end
+    end
+    sort(all, most_bytes)
+    return all
+end
+
+return sites
