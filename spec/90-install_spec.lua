@@ -56,8 +56,9 @@ local EXPORTS = {
     "config_init_sized", "create", "data", "default", "destroy", "detach",
     "detect_leaks", "freeze", "frozen_data", "frozen_len", "frozen_ref",
     "frozen_unref", "get", "get_sites_sized", "get_stats_sized", "len",
-    "maintain", "peek", "ref", "release", "reserve", "resize", "share", "skip",
-    "thread_flush", "trim", "trim_some", "try_checkout", "version", "wrote",
+    "maintain", "peek", "ref", "release", "reserve", "resize", "share",
+    "share_range", "skip", "thread_flush", "trim", "trim_some",
+    "try_checkout", "version", "wrote",
 }
 
 local TRY = [[

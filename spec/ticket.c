@@ -142,16 +142,35 @@ a_part_keeps_its_range(void **state)
 {
 	struct bufpool *p = new_pool(1, 1, 0);
 	struct bufpool_frozen *f = bufpool_freeze(written(p, 10, 5)), *g;
-	uint64_t ticket = bp_ticket_share(f, (struct ticket_range){ 3, 4 });
+	const size_t parts[][2] = { { 3, 4 }, { 0, 10 }, { 10, 0 }, { 0, 0 },
+				    { 9, 1 } };
+	const size_t not[][2] = { { 0, 11 }, { 3, 8 }, { 11, 0 },
+				  { 3, SIZE_MAX }, { SIZE_MAX, 3 },
+				  { SIZE_MAX, SIZE_MAX } };
 	size_t offset, len;
 	struct bufpool_buf *b;
 
 	(void)state;
-	assert_int_equal(bufpool_adopt_range(ticket, &b, &g, &offset, &len), 0);
-	assert_ptr_equal(f, g);
-	assert_int_equal(offset, 3);
-	assert_int_equal(len, 4);
-	bufpool_frozen_unref(g);
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+		uint64_t ticket = bufpool_share_range(bufpool_frozen_ref(f),
+						      parts[i][0], parts[i][1]);
+
+		assert_int_equal(bufpool_adopt_range(ticket, &b, &g, &offset,
+						     &len), 0);
+		assert_ptr_equal(f, g);
+		assert_int_equal(offset, parts[i][0]);
+		assert_int_equal(len, parts[i][1]);
+		bufpool_frozen_unref(g);
+	}
+	for (size_t i = 0; i < sizeof not / sizeof *not; i++) {
+		errno = 0;
+		assert_int_equal(bufpool_share_range(f, not[i][0], not[i][1]),
+				 0);
+		assert_int_equal(errno, EINVAL);
+	}
+	assert_int_equal(stats_of(p).in_transit, 0);
+	bufpool_frozen_unref(f);	/* was not consumed */
+	assert_int_equal(stats_of(p).checked_out, 0);
 	bufpool_destroy(p);
 }
 

@@ -326,9 +326,13 @@ void bufpool_frozen_unref(struct bufpool_frozen *);
  *
  * detach consumes the buffer, share the caller's reference. 0 + ENOMEM: nothing
  * is consumed. Detaching what is not checked out aborts with a message.
+ * share_range is share for `len` bytes from `offset`, which bufpool_adopt_range
+ * gives again; 0 + EINVAL, nothing consumed: the buffer has no such bytes.
  */
 uint64_t bufpool_detach(struct bufpool_buf *);
 uint64_t bufpool_share(struct bufpool_frozen *);
+uint64_t bufpool_share_range(struct bufpool_frozen *, size_t offset,
+			     size_t len);
 
 /*
  * Takes what the ticket stands for: sets one of the two, the other to NULL, and
@@ -341,8 +345,9 @@ uint64_t bufpool_share(struct bufpool_frozen *);
 int bufpool_adopt(uint64_t ticket, struct bufpool_buf **,
 		  struct bufpool_frozen **);
 
-/* As bufpool_adopt. A ticket from a slice in Lua stands for `len` bytes from
- * `offset` of the frozen buffer. */
+/* As bufpool_adopt. A ticket from bufpool_share_range, or from a slice in Lua,
+ * stands for `len` bytes from `offset` of the frozen buffer; all others stand
+ * for all bytes. */
 int bufpool_adopt_range(uint64_t ticket, struct bufpool_buf **,
 			struct bufpool_frozen **, size_t *offset, size_t *len);
 

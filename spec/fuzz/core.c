@@ -775,20 +775,25 @@ share(const struct step *t)
 {
 	struct slot *s = &slots[t->slot];
 	struct bufpool_frozen *f, *g;
+	size_t from = t->n % (s->len + 1), n = t->m % (s->len - from + 1);
 	struct bufpool_buf *b;
 	uint64_t ticket;
+	size_t offset, len;
 
 	if (s->state != FROZEN || s->pool < 0 ||
 	    pools[s->pool].config.ticket_ttl != 0)
 		return;
 	f = bufpool_frozen_ref(s->frozen);
-	ticket = IN(bufpool_share(f));
+	CHECK(bufpool_share_range(f, from, s->len - from + 1) == 0 &&
+	      errno == EINVAL, "shared more than there is");
+	ticket = IN(bufpool_share_range(f, from, n));
 	if (ticket == 0) {
 		CHECK(faulted && errno == ENOMEM, "share");
 		bufpool_frozen_unref(f);
 		return;
 	}
-	CHECK(bufpool_adopt(ticket, &b, &g) == 0 && b == NULL && g == f,
+	CHECK(bufpool_adopt_range(ticket, &b, &g, &offset, &len) == 0 &&
+	      b == NULL && g == f && offset == from && len == n,
 	      "adopt of what was shared");
 	bufpool_frozen_unref(g);
 	CHECK(bufpool_adopt(ticket, &b, &g) == -1 && errno == ESTALE,

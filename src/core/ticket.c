@@ -12,6 +12,11 @@
 #define EXPIRE_COUNT 8	/* expired tickets that detach or adopt takes home */
 #define EXPIRE_SPARE 8	/* blocks more that it may look at, in vain */
 
+/* The part of a buffer that a ticket stands for, in bytes. */
+struct ticket_range {
+	size_t offset, len;
+};
+
 /*
  * An entry is in a stack of spare entries, or it belongs to the thread that has
  * popped it from there, or it is LIVE. A LIVE entry goes to the thread whose
@@ -26,7 +31,7 @@
 struct entry {
 	_Atomic uint64_t word;	/* uses << 2 | the bits below */
 	struct bufpool_buf *buf;
-	struct ticket_range part;	/* of a frozen buffer */
+	struct ticket_range part;
 	_Atomic int64_t expires;	/* when, by bp_system_now */
 	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
 };
@@ -215,23 +220,27 @@ bufpool_detach(struct bufpool_buf *b)
 }
 
 uint64_t
-bp_ticket_share(struct bufpool_frozen *f, struct ticket_range part)
+bufpool_share_range(struct bufpool_frozen *f, size_t offset, size_t len)
 {
 	struct bufpool_buf *b = (struct bufpool_buf *)f;
 	int64_t n;
 
+	if (offset > b->len || len > b->len - offset) {
+		errno = EINVAL;
+		return 0;
+	}
 	forked_check();
 	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
 	n = take_entry();
-	return n < 0 ? 0 : issue_ticket(b, (uint32_t)n, part, SHARED);
+	return n < 0 ? 0 : issue_ticket(b, (uint32_t)n,
+					(struct ticket_range){ offset, len },
+					SHARED);
 }
 
 uint64_t
 bufpool_share(struct bufpool_frozen *f)
 {
-	const struct bufpool_buf *b = (const struct bufpool_buf *)f;
-
-	return bp_ticket_share(f, (struct ticket_range){ 0, b->len });
+	return bufpool_share_range(f, 0, bufpool_frozen_len(f));
 }
 
 /* The number of the entry of a ticket that is in transit, and the entry's word.

@@ -29,14 +29,6 @@
 
 bool bp_ticket_init(void);		/* once, before any other thread */
 
-/* The part of a frozen buffer that a ticket stands for, in bytes. */
-struct ticket_range {
-	size_t offset, len;
-};
-
-/* Like bufpool_share, but the ticket stands for a part of the buffer. */
-uint64_t bp_ticket_share(struct bufpool_frozen *f, struct ticket_range part);
-
 /* Takes home what expired tickets of all pools stand for, `most` tickets at
  * most. `now` is what bp_system_now returned. Costs one load when none has
  * expired, and otherwise a bounded time for each of `most`. Keeps errno. Any

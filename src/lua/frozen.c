@@ -70,9 +70,9 @@ frozen_share(lua_State *L)
 {
 	struct bufpool_frozen_box *box = argument_self(L, KIND_FROZEN, "share");
 	const uint8_t *start = bufpool_frozen_data(box->frozen);
-	struct ticket_range part = { (size_t)(box->at - start), box->len };
-	uint64_t ticket = bp_ticket_share(bufpool_frozen_ref(box->frozen),
-					  part);
+	uint64_t ticket = bufpool_share_range(bufpool_frozen_ref(box->frozen),
+					      (size_t)(box->at - start),
+					      box->len);
 
 	if (ticket == 0) {
 		bufpool_frozen_unref(box->frozen);
