@@ -114,6 +114,51 @@ what_is_pushed_is_taken_again(void **state)
 	assert_int_equal(stats_of(pool).checked_out, 0);
 }
 
+static void
+assert_takes(lua_State *L, struct bufpool_frozen *f, size_t offset, size_t len)
+{
+	size_t n, m;
+
+	assert_ptr_equal(bufpool_lua_take_frozen_range(L, -1, &n, &m), f);
+	assert_int_equal(n, offset);
+	assert_int_equal(m, len);
+	assert_null(bufpool_lua_test_frozen(L, -1));
+	bufpool_frozen_unref(f);
+}
+
+static void
+a_slice_keeps_its_range(void **state)
+{
+	const char *const digits = "0123456789";
+	lua_State *L = open_state();
+	struct bufpool_frozen *f = bufpool_freeze(text(digits));
+
+	(void)state;
+	for (size_t from = 0; from <= 10; from++)
+		for (size_t n = 0; n <= 10 - from; n++) {
+			lua_settop(L, 0);
+			bufpool_lua_push_frozen_range(L, bufpool_frozen_ref(f),
+						      from, n);
+			lua_pushlstring(L, digits + from, n);
+			assert_says(L, "return tostring(...)",
+				    lua_tostring(L, 2));
+			eval(L, "return (...):slice(2, -2)");
+			if (n > 2)
+				assert_takes(L, f, from + 1, n - 2);
+			lua_settop(L, 1);
+			eval(L, "return require('bufpool').adopt("
+			     "(...):share())");
+			assert_takes(L, f, from, n);
+			lua_settop(L, 1);
+			assert_takes(L, f, from, n);
+		}
+	lua_settop(L, 0);
+	bufpool_lua_push_frozen(L, f);
+	assert_takes(L, bufpool_lua_test_frozen(L, 1), 0, 10);
+	lua_close(L);
+	assert_int_equal(stats_of(pool).checked_out, 0);
+}
+
 static int
 take_buf(lua_State *L)
 {
@@ -257,6 +302,45 @@ exhausted(void *ud, void *p, size_t before, size_t n)
 	return real(ud, p, before, n);
 }
 
+static size_t range[2];
+
+static int
+push_range(lua_State *L)
+{
+	bufpool_lua_push_frozen_range(L, bufpool_freeze(text("0123456789")),
+				      range[0], range[1]);
+	return 1;
+}
+
+/* What is refused goes home, also where there is no memory for the message. */
+static void
+no_slice_is_outside(void **state)
+{
+	const size_t out[][2] = { { 0, 11 }, { 3, 8 }, { 11, 0 },
+				  { 3, SIZE_MAX }, { SIZE_MAX, 3 },
+				  { SIZE_MAX, SIZE_MAX } };
+	lua_State *L = open_state();
+	void *ud;
+
+	(void)state;
+	real = lua_getallocf(L, &ud);
+	for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
+		memcpy(range, out[i], sizeof range);
+		lua_pushcfunction(L, push_range);
+		left = 0;
+		lua_setallocf(L, exhausted, ud);
+		assert_int_not_equal(lua_pcall(L, 0, 1, 0), 0);
+		lua_setallocf(L, real, ud);
+		assert_int_equal(stats_of(pool).checked_out, 0);
+		lua_pushcfunction(L, push_range);
+		assert_int_equal(lua_pcall(L, 0, 1, 0), LUA_ERRRUN);
+		assert_string_equal(lua_tostring(L, -1),
+				    "range outside of the frozen buffer");
+		assert_int_equal(stats_of(pool).checked_out, 0);
+	}
+	lua_close(L);
+}
+
 /* fn takes all memory there is, so giving `out` back must not need any. The
  * module has loaded with the JIT on; off, it keeps LuaJIT's own faults where
  * memory is short out of here. */
@@ -294,9 +378,11 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_pushed_is_taken_again),
+		cmocka_unit_test(a_slice_keeps_its_range),
 		cmocka_unit_test(others_are_refused),
 		cmocka_unit_test(the_collector_feels_what_is_pushed),
 		cmocka_unit_test(a_failed_push_or_take_loses_nothing),
+		cmocka_unit_test(no_slice_is_outside),
 		cmocka_unit_test(scratch_gives_back_when_memory_is_used_up),
 	};
 

@@ -40,10 +40,14 @@ int luaopen_bufpool_core(lua_State *L);
  * the frozen buffer, or the buffer. The collector releases the argument with
  * the object. These functions raise when memory is short, or when this copy of
  * bufpool was not opened in this state; the argument is consumed then too.
+ * push_frozen_range pushes a slice, of `len` bytes from `offset`, and raises
+ * also when the frozen buffer has no such bytes.
  */
 void bufpool_lua_push_pool(lua_State *L, struct bufpool *pool);
 void bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf);
 void bufpool_lua_push_frozen(lua_State *L, struct bufpool_frozen *frozen);
+void bufpool_lua_push_frozen_range(lua_State *L, struct bufpool_frozen *frozen,
+				   size_t offset, size_t len);
 
 /*
  * Returns the pool or buffer of the Lua object at `index`. The object keeps
@@ -66,11 +70,16 @@ const void *bufpool_lua_frozen_bytes(lua_State *L, int index, size_t *len);
 /*
  * As check, but the caller owns the reference or the buffer from here on, and
  * the object is dead ("detached"). These functions raise only before ownership
- * moves.
+ * moves. A slice gives a reference to the whole frozen buffer, of which
+ * take_frozen_range also tells the part that the object showed: *len bytes from
+ * *offset.
  */
 struct bufpool *bufpool_lua_take_pool(lua_State *L, int index);
 struct bufpool_buf *bufpool_lua_take_buf(lua_State *L, int index);
 struct bufpool_frozen *bufpool_lua_take_frozen(lua_State *L, int index);
+struct bufpool_frozen *bufpool_lua_take_frozen_range(lua_State *L, int index,
+						     size_t *offset,
+						     size_t *len);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

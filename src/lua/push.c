@@ -98,10 +98,24 @@ bufpool_lua_push_buf(lua_State *L, struct bufpool_buf *buf)
 void
 bufpool_lua_push_frozen(lua_State *L, struct bufpool_frozen *frozen)
 {
+	bufpool_lua_push_frozen_range(L, frozen, 0, bufpool_frozen_len(frozen));
+}
+
+void
+bufpool_lua_push_frozen_range(lua_State *L, struct bufpool_frozen *frozen,
+			      size_t offset, size_t len)
+{
+	size_t most = bufpool_frozen_len(frozen);
+
+	if (offset > most || len > most - offset) {
+		bufpool_frozen_unref(frozen);
+		luaL_error(L, "range outside of the frozen buffer");
+	}
 	if (!push_box(L, "frozen", frozen)) {
 		bufpool_frozen_unref(frozen);
 		lua_error(L);
 	}
+	box_narrow(lua_touserdata(L, -1), offset, len);
 }
 
 struct bufpool *
@@ -212,8 +226,19 @@ bufpool_lua_take_buf(lua_State *L, int index)
 struct bufpool_frozen *
 bufpool_lua_take_frozen(lua_State *L, int index)
 {
-	struct bufpool_frozen *frozen = bufpool_lua_check_frozen(L, index);
+	size_t offset, len;
 
+	return bufpool_lua_take_frozen_range(L, index, &offset, &len);
+}
+
+struct bufpool_frozen *
+bufpool_lua_take_frozen_range(lua_State *L, int index, size_t *offset,
+			      size_t *len)
+{
+	struct bufpool_frozen *frozen = bufpool_lua_check_frozen(L, index);
+	const uint8_t *at = bufpool_lua_frozen_bytes(L, index, len);
+
+	*offset = (size_t)(at - (const uint8_t *)bufpool_frozen_data(frozen));
 	take_kind(L, index);
 	return frozen;
 }
