@@ -73,7 +73,7 @@ local methods = {
         ref = {},
         writeto = { sink, 1, 0, n = { 2, 3 } },
         slice = { 1, 2, n = { 1, 2 } },
-        clone = {}, release = {},
+        reader = {}, clone = {}, release = {},
     },
 }
 

@@ -112,6 +112,14 @@ local readers = {
         ("x = x + #b:unpack(i + 99, '%s')"):format(("s1"):rep(10)),
         ("x = x + select(16, b:unpack(i, '%s'))"):format(("<i3"):rep(16)) },
     writeto = { "x = x + b:writeto(null)", "x = x + b:writeto(null, 3, -2)" },
+    reader = { "local r = b:reader() x = x + r:get_u8() + r:len()",
+        "local r = b:reader():skip(i) x = x + #r:get(3) + #r:get()",
+        "local r = b:reader() x = x + #r:tostring() + r.at",
+        "x = x + #select(2, b:reader():get(1, 2))",
+        "x = x + #select(3, b:reader():get(1, 2, 1))",
+        "r = r or b:reader() x = x + r:get_varint() + r:get_zigzag()",
+        "local r = b:reader() x = x + tonumber(r:get_varint64())",
+        "local r = b:reader() x = x + tonumber(r:get_zigzag64())" },
 }
 
 local writers = {
@@ -175,6 +183,9 @@ for _, width in ipairs { 8, 16, 24, 32, 64 } do
         for _, order in ipairs(width == 8 and { "" } or { "le", "be" }) do
             local name = form .. width .. order
             readers[name] = { ("x = x + tonumber(b:%s(i))"):format(name) }
+            readers.reader[#readers.reader + 1] = (form ~= "f" or width >= 32)
+                and ("r = r or b:reader() x = x + tonumber(r:get_%s())"):format(
+                    name) or nil
             writers["set_" .. name] = { ("b:set_%s(i, i)"):format(name) }
             writers["put_" .. name] = { ("w:put_%s(i)"):format(name),
                 width == 32 and ("w:put_%s(i, i, %s)"):format(name,

@@ -188,6 +188,15 @@ describe("annotations", function()
         end)
     end
 
+    it("name all that a reader has", function()
+        local r = objects.frozen:reader()
+        local real = { of = true, at = true }
+        for name in pairs(debug.getmetatable(r).__index) do
+            real[name] = true
+        end
+        same_names(annotated("bufpool.FrozenReader", "names"), real)
+    end)
+
     it("name no parameter that a function lacks", function()
         for _, f in ipairs(functions) do
             assert.same({}, beyond(f.annotated, f.params), f.where)

@@ -10,7 +10,7 @@ local core = require("bufpool.object").core
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 local typed = require "bufpool.typed"
-local varint = require "bufpool.varint"
+local varint = require("bufpool.varint").methods
 local helper = require "support.helper"
 
 local random = math.random

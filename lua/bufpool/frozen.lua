@@ -1,6 +1,7 @@
 -- Frozen objects: immutable bytes that behave like a string.
 
 local check = require "bufpool.check"
+local consume = require "bufpool.consume"
 local core = require "bufpool.core"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
@@ -33,6 +34,13 @@ function frozen.ref(self)
         return frozen.ref(self)
     end
     return at, len
+end
+
+function frozen.reader(self)
+    if object.type(self) ~= "frozen" then
+        reject(self, "reader", "frozen")
+    end
+    return (consume(self))
 end
 
 local events = {}

@@ -87,12 +87,13 @@ end
 local complete = metatable.complete
 complete(core.pool, "pool", pool)
 complete(core.buffer, "buffer", reader.methods, typed.readers, pack.readers,
-    buffer, typed.writers, varint, pack.writers, io.readers, io.writers)
+    buffer, typed.writers, varint.methods, pack.writers, io.readers,
+    io.writers)
 complete(core.frozen, "frozen", reader.methods, typed.readers, pack.readers,
     io.writers, frozen.methods)
 complete(handle.meta, "handle", reader.methods, typed.readers, pack.readers,
-    buffer, typed.writers, varint, pack.writers, io.readers, io.writers,
-    handle.methods)
+    buffer, typed.writers, varint.methods, pack.writers, io.readers,
+    io.writers, handle.methods)
 for event, fn in pairs(frozen.events) do
     core.frozen[event] = fn
 end

@@ -394,7 +394,7 @@ local x = int64(v)
     }
 end
 
-local readers, writers = {}, {}
+local readers, writers, sizes = {}, {}, {}
 -- Where a reader stores its word. The interpreter takes longer to find a field
 -- of a box than of the cell.
 local WORD = jit.status() and "word" or "cell"
@@ -419,6 +419,7 @@ local function define(kind)
     parts.kind, parts.size, parts.more = name, kind.size, kind.size - 1
     -- Names of our own file, so that errors are told at the caller's line.
     local make = assert(compile(gsub(template, "$(%a+)", parts), chunk_name))
+    sizes[name] = kind.size
     readers[name], writers["get_" .. name], writers["set_" .. name],
         writers["put_" .. name] = make(environment)
 end
@@ -442,4 +443,5 @@ for _, letter in ipairs { "u", "i", "f" } do
     end
 end
 
-return { readers = readers, writers = writers, put_each = put_each }
+return { readers = readers, writers = writers, sizes = sizes,
+    put_each = put_each, too_short = too_short }

@@ -472,6 +472,56 @@ local file_writer = {}
 ---@return integer? errno
 function file_writer:writeto(file, i, j) end
 
+---Takes bytes off the front of a frozen object, which stays as it is.
+---@class bufpool.FrozenReader
+---@field of bufpool.Frozen
+---@field at integer the position in it that is read next; may be set
+---@field get_u8 bufpool.GetInteger
+---@field get_i8 bufpool.GetInteger
+---@field get_u16le bufpool.GetInteger
+---@field get_u16be bufpool.GetInteger
+---@field get_i16le bufpool.GetInteger
+---@field get_i16be bufpool.GetInteger
+---@field get_u24le bufpool.GetInteger
+---@field get_u24be bufpool.GetInteger
+---@field get_i24le bufpool.GetInteger
+---@field get_i24be bufpool.GetInteger
+---@field get_u32le bufpool.GetInteger
+---@field get_u32be bufpool.GetInteger
+---@field get_i32le bufpool.GetInteger
+---@field get_i32be bufpool.GetInteger
+---@field get_u64le bufpool.GetInt64
+---@field get_u64be bufpool.GetInt64
+---@field get_i64le bufpool.GetInt64
+---@field get_i64be bufpool.GetInt64
+---@field get_f32le bufpool.GetFloat
+---@field get_f32be bufpool.GetFloat
+---@field get_f64le bufpool.GetFloat
+---@field get_f64be bufpool.GetFloat
+---@field get_varint bufpool.GetInteger
+---@field get_zigzag bufpool.GetInteger
+---@field get_varint64 bufpool.GetInt64
+---@field get_zigzag64 bufpool.GetInt64
+local frozen_reader = {}
+
+---How many bytes are left.
+---@return integer
+function frozen_reader:len() end
+
+---The bytes that are left; consumes nothing.
+---@return string
+function frozen_reader:tostring() end
+
+---Takes bytes off the front, as one string for each length; all without one.
+---@param ... bufpool.Integer?
+---@return string ...
+function frozen_reader:get(...) end
+
+---Takes n bytes off the front, or all when there are fewer.
+---@param n bufpool.Integer
+---@return bufpool.FrozenReader
+function frozen_reader:skip(n) end
+
 ---@class bufpool.Frozen : bufpool.Reader, bufpool.FileWriter
 ---@operator len: integer
 ---@operator concat(bufpool.Data): string
@@ -490,6 +540,11 @@ function frozen:slice(i, j) end
 ---@return ffi.cdata* at
 ---@return integer len
 function frozen:ref() end
+
+---Takes bytes off the front, as get and skip of a buffer do. Many readers may
+---read one object.
+---@return bufpool.FrozenReader
+function frozen:reader() end
 
 ---@class bufpool.Handle : bufpool.Buffer
 ---@operator len: integer

@@ -13,9 +13,11 @@ local floor, format = math.floor, string.format
 local select, tonumber, type = select, tonumber, type
 local raise, bad_argument = check.raise, check.bad_argument
 local storable = check.storable
-local live, room, put_each = object.live, space.room, typed.put_each
+local live, look, room = object.live, object.look, space.room
+local put_each = typed.put_each
 local varint_size, put_varint = calls.varint_size, calls.put_varint
 local get_varint, peek_varint = calls.get_varint, calls.peek_varint
+local varint_length = calls.varint_length
 
 local constants = core.constants
 local ESTALE, ENODATA, EOVERFLOW = constants.ESTALE, constants.ENODATA,
@@ -36,22 +38,46 @@ local function integer(v, name, arg, least)
     return v
 end
 
--- What is wrong when get_varint returns v, unless the method `get` has to begin
--- anew.
-local function failed(get, self, name, v)
-    local errno = v / FAILED
-    if errno == ESTALE then
-        return get(self)
-    elseif errno == ENODATA then
-        raise(format("too few bytes for '%s' (length %.14g)", name,
-            tonumber(live(self, name).len)))
+-- Raises why `len` bytes do not begin with an integer for `name`.
+local function raise_failure(errno, name, len)
+    if errno == ENODATA then
+        raise(format("too few bytes for '%s' (length %.14g)", name, len))
     elseif errno == EOVERFLOW then
         raise(format("more than 64 bits for '%s'", name))
     end
     raise(format("more than 2^53 for '%s' (use '%s64')", name, name))
 end
 
-local varint = {}
+-- What is wrong when get_varint returns v, unless the method `get` has to begin
+-- anew.
+local function failed(get, self, name, v)
+    local errno = v / FAILED
+    if errno == ESTALE then
+        return get(self)
+    end
+    raise_failure(errno, name, tonumber(live(self, name).len))
+end
+
+-- The integer of a form at position i of an object, and how many bytes it has;
+-- or nil and an errno negated. C looks at the position.
+local function at(x, i, form)
+    local _, o, epoch = look(x, "varint")
+    local v = peek_varint(o, epoch, i - 1, form)
+    local n = varint_length(o, epoch, i - 1, form)
+    if n == -ESTALE then
+        return at(x, i, form)
+    elseif n < 0 then
+        return nil, n
+    elseif form == ZIGZAG + WIDE then
+        return int64(v), n
+    elseif form == WIDE then
+        return v, n
+    end
+    return tonumber(int64(v)), n
+end
+
+-- `forms` has the form that each method reads.
+local varint, forms = {}, {}
 
 -- Three methods for a form; the numbers of the form are from `least` on.
 local function define(kind, form, least)
@@ -91,7 +117,7 @@ local function define(kind, form, least)
 
     local function get_wide(self)
         local b, epoch = live(self, wide_name)
-        local v = peek_varint(b, epoch, wide_form)
+        local v = peek_varint(b, epoch, 0, wide_form)
         local n = get_varint(b, epoch, wide_form, v)
         if n > MOST then
             return failed(get_wide, self, wide_name, n)
@@ -102,9 +128,10 @@ local function define(kind, form, least)
     end
 
     varint[put_name], varint[get_name], varint[wide_name] = put, get, get_wide
+    forms[get_name], forms[wide_name] = form, wide_form
 end
 
 define("varint", 0, 0)
 define("zigzag", ZIGZAG, -MOST)
 
-return varint
+return { methods = varint, forms = forms, at = at, raise = raise_failure }

@@ -342,6 +342,11 @@ local methods = {
         short(x)
         return (x:readfrom(file, 9) or 0) > 0
     end },
+    reader = { function(x, k)
+        local r = x:reader():skip(k % 50)
+        return r:get_u32be() == 0x41414141 and pure(r:get(3))
+            and r:get_varint() == A and pure(r:tostring())
+    end },
     pack = { function(x, k)
         x:pack(k % 50 + 1, "<I4c3", 0x41414141, "AAA")
         return true

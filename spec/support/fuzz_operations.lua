@@ -948,6 +948,23 @@ local f = assert(bufpool.adopt(ticket))
 same(f:tostring(), $g, "adopted")
 if k % 2 == 0 then f:release() end]]
 end)
+add("f", "reader", function()
+    local w = widths[random(#widths)]
+    return ([[
+local r = $f:reader():skip(%s)
+local at = r.at
+if #$g - at >= %d then
+    eq(r:get_%s(), %s, "get_%s of a reader")
+    at = at + %d
+else
+    eq(pcall(r.get_%s, r), false, "get_%s of too few")
+end
+local s = sub($g, at, at + k %% 9)
+same(r:get(k %% 9 + 1), s, "get of a reader")
+eq(r:len(), #$g - at + 1 - #s, "len of a reader")]]):format(int(0, 30),
+        w.bits / 8 - 1, w.name, decode(w, ("sub($g, at, at + %d)"):format(
+            w.bits / 8 - 1)), w.name, w.bits / 8, w.name, w.name)
+end, 2)
 add("f", "slice clone", function()
     return ([[
 local i, j = %s, %s

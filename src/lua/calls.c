@@ -44,6 +44,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.put_varint = bp_varint_put,
 	.get_varint = bp_varint_get,
 	.peek_varint = bp_varint_peek,
+	.varint_length = bp_varint_length,
 	.borrow = bp_handle_borrow,
 	.borrow_at = bp_handle_borrow_at,
 	.scope_open = bp_scope_open,

@@ -49,8 +49,9 @@
  * put_varint returns ENOBUFS where there is no room for v. get_varint takes an
  * integer off the front and returns it or, of a wide form, 0; or what
  * VARINT_FAILED tells: ESTALE too where a wide one is not what peek_varint has
- * `seen`. That returns the integer in 64 bits, and 0 where there is none.
- * varint.h tells what a form is.
+ * `seen`. That returns the integer in 64 bits, and 0 where there is none;
+ * varint_length, how many bytes it has, or an errno negated. To these two any i
+ * may be given. varint.h tells what a form is.
  *
  * lend_frozen and lend_copy fill a piece that may outlive the object. A copy is
  * a frozen buffer of the same pool. An empty piece has nothing to be released.
@@ -135,8 +136,10 @@ struct bufpool_calls {
 				int form);
 	double (*const get_varint)(struct bufpool_buf *, int32_t epoch,
 				   int form, uint64_t seen);
-	uint64_t (*const peek_varint)(const struct bufpool_buf *,
-				      int32_t epoch, int form);
+	uint64_t (*const peek_varint)(const void *o, int32_t epoch, size_t i,
+				      int form);
+	int (*const varint_length)(const void *o, int32_t epoch, size_t i,
+				   int form);
 	struct bufpool_handle *(*const borrow)(struct bufpool_pool_box *,
 					       size_t n);
 	struct bufpool_handle *(*const borrow_at)(struct bufpool_pool_box *,

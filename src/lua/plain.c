@@ -397,6 +397,7 @@ static const luaL_Reg plain[] = {
 	{ "get_zigzag", bp_typed_get_zigzag },
 	{ "get_varint64", bp_typed_get_varint64 },
 	{ "get_zigzag64", bp_typed_get_zigzag64 },
+	{ "varint_at", bp_typed_varint_at },
 	{ "borrow", plain_borrow },
 	{ "release", plain_release },
 	/* of pack.lua */

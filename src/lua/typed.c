@@ -271,3 +271,28 @@ bp_typed_get_zigzag64(lua_State *L)
 {
 	return get_varint(L, VARINT_ZIGZAG | VARINT_WIDE);
 }
+
+/* `at` of varint.lua: an object, a position, a form. */
+int
+bp_typed_varint_at(lua_State *L)
+{
+	int form = (int)lua_tointeger(L, 3), n;
+	uint64_t v, *to = NULL;
+	struct self self;
+	size_t i;
+
+	lua_settop(L, 3);
+	if (form & VARINT_WIDE)
+		to = is_wide(L, form & VARINT_ZIGZAG ? 8 | KIND_SIGNED : 8);
+	if (!self_readable(L, &self) ||
+	    (i = self_position(L, 2, self.len, 1)) == 0 ||
+	    (n = bp_varint_read(self.at + (i - 1), self.len - (i - 1), form,
+				&v)) < 0)
+		return bp_self_anew_in_lua(L, 3);
+	if (to != NULL)
+		*to = v;
+	else
+		lua_pushnumber(L, varint_number(v, form));
+	lua_pushinteger(L, n);
+	return 2;
+}

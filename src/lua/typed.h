@@ -25,5 +25,6 @@ int bp_typed_get_varint(lua_State *L);
 int bp_typed_get_zigzag(lua_State *L);
 int bp_typed_get_varint64(lua_State *L);
 int bp_typed_get_zigzag64(lua_State *L);
+int bp_typed_varint_at(lua_State *L);
 
 #endif

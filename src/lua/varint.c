@@ -85,13 +85,27 @@ bp_varint_get(struct bufpool_buf *b, int32_t epoch, int form, uint64_t seen)
 	return form & VARINT_WIDE ? 0 : varint_number(v, form);
 }
 
-/* What it returns of a stale buffer get discards, which finds it stale, too. */
+/* What it returns of a stale object is discarded, because the caller finds that
+ * stale, too. */
 uint64_t
-bp_varint_peek(const struct bufpool_buf *b, int32_t epoch, int form)
+bp_varint_peek(const void *o, int32_t epoch, size_t i, int form)
 {
 	uint64_t v = 0;
 
-	if (!bytes_stale(b, epoch))
-		bp_varint_read(b->at, b->len, form, &v);
+	if (!bytes_stale(o, epoch) && i <= bytes_length(o))
+		bp_varint_read(bytes_start(o) + i, bytes_length(o) - i, form,
+			       &v);
 	return v;
+}
+
+int
+bp_varint_length(const void *o, int32_t epoch, size_t i, int form)
+{
+	uint64_t v;
+
+	if (bytes_stale(o, epoch))
+		return -ESTALE;
+	return i > bytes_length(o) ? -ENODATA :
+		bp_varint_read(bytes_start(o) + i, bytes_length(o) - i, form,
+			       &v);
 }

@@ -38,10 +38,11 @@ varint_number(uint64_t v, int form)
 	return form & VARINT_ZIGZAG ? (double)(int64_t)v : (double)v;
 }
 
-/* put_varint, get_varint and peek_varint of calls.h. */
+/* put_varint, get_varint, peek_varint and varint_length of calls.h. */
 int bp_varint_put(struct bufpool_buf *b, int32_t epoch, int64_t v, int form);
 double bp_varint_get(struct bufpool_buf *b, int32_t epoch, int form,
 		     uint64_t seen);
-uint64_t bp_varint_peek(const struct bufpool_buf *b, int32_t epoch, int form);
+uint64_t bp_varint_peek(const void *o, int32_t epoch, size_t i, int form);
+int bp_varint_length(const void *o, int32_t epoch, size_t i, int form);
 
 #endif
