@@ -26,6 +26,14 @@ describe("the module", function()
         buf:release()
     end)
 
+    it("knows the position in front of a message, colons and all", function()
+        local without = require("bufpool.check").without_position
+        for _, position in ipairs { "", "a.lua:1: ", "/a:1/b.lua:12: ",
+            "body_filter_by_lua(nginx.conf:10):1: " } do
+            assert.equal("no: 1", without(position .. "no: 1"))
+        end
+    end)
+
     it("keeps its inner table to itself", function()
         package.loaded["bufpool.core"] = nil
         local ok, core = pcall(require, "bufpool.core")

@@ -591,6 +591,14 @@ local function both(modules, by_module, last_first)
             assert.equal(n, #body)
             assert.truthy(body == list[2]:match "\r\n\r\n(.*)$")
         end
+        -- What is said is what the first part that did not fit had asked for.
+        local told = 0
+        for asked in server:log():gmatch("as it is: max_bytes of the pool "
+            .. "reached %((%d+) bytes asked for%)") do
+            told = told + 1
+            assert.truthy(tonumber(asked) < 600000, asked)
+        end
+        assert.equal(2, told)
         assert.equal(0, select(2, figures()))
         assert.truthy(nginx.soon(function()
             return select(3, figures()) == 1

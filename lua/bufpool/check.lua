@@ -59,7 +59,7 @@ local raise = check.raise
 
 -- The text of somebody else's error, without the position in front of it.
 function check.without_position(message)
-    return (gsub(tostring(message), "^[^:]*:%d+: ", ""))
+    return (gsub(tostring(message), "^.-:%d+: ", ""))
 end
 
 -- Raises what is wrong with argument number arg of `name`, self not counted.

@@ -62,6 +62,7 @@ sink_put(struct bufpool_sink *s, const uint8_t *at, size_t n)
 		return;
 	}
 	most = sink_room(s, b) < n ? sink_room(s, b) : n;
+	s->asked = (double)(b->len + most);
 	s->error = most > 0 ? sink_append(b, at, most) : 0;
 	if (s->error == 0 && most < n)
 		s->error = EMSGSIZE;

@@ -25,7 +25,7 @@
 /* Raised with each change of a function here, of the capture module or of the
  * rewrite module, and of a struct in piece.h.
  * lua/bufpool/ngx/module.lua has the number that it was written for. */
-#define VERSION 4
+#define VERSION 5
 
 typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 				   ngx_chain_t *in);

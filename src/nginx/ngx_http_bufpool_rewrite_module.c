@@ -57,7 +57,7 @@ int ngx_http_bufpool_hold(ngx_http_request_t *r,
 struct bufpool_sink *ngx_http_bufpool_held(ngx_http_request_t *r);
 int ngx_http_bufpool_replace(ngx_http_request_t *r,
 			     struct bufpool_piece *piece);
-int ngx_http_bufpool_passes(ngx_http_request_t *r);
+const struct bufpool_sink *ngx_http_bufpool_passes(ngx_http_request_t *r);
 
 static void
 piece_drop(struct bufpool_piece *piece)
@@ -173,15 +173,15 @@ ngx_http_bufpool_replace(ngx_http_request_t *r, struct bufpool_piece *piece)
 	return 0;
 }
 
-/* Whether the response goes on as it is, because the sink had no room for it:
- * 0, or the sink's errno, or EMSGSIZE. */
-int
+/* The sink, when it had no room for the response, which goes on as it is; NULL
+ * otherwise. */
+const struct bufpool_sink *
 ngx_http_bufpool_passes(ngx_http_request_t *r)
 {
 	struct hold *h =
 		ngx_http_get_module_ctx(r, ngx_http_bufpool_rewrite_module);
 
-	return h != NULL ? h->sink.error : 0;
+	return h != NULL && h->sink.error != 0 ? &h->sink : NULL;
 }
 
 static void

@@ -9,7 +9,6 @@
 require "bufpool"
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
-local failure = require "bufpool.failure"
 local module = require("bufpool.ngx.module").functions
 local object = require "bufpool.object"
 local sink_of = require "bufpool.ngx.sink"
@@ -20,9 +19,6 @@ local pcall, tonumber = pcall, tonumber
 local format, sub = string.format, string.sub
 local sink_handle = calls.sink_handle
 local raise = check.raise
-
-local C = object.core.constants
-local EMSGSIZE = C.EMSGSIZE
 
 -- Where ngx.ctx has what is captured without the module.
 local KEY = "bufpool.capture"
@@ -63,16 +59,6 @@ local function begin(r, pool, max)
     return nil, "out of memory"
 end
 
-local function problem_of(sink)
-    if sink.error == EMSGSIZE then
-        return "too large"
-    elseif sink.error ~= 0 then
-        return failure.shortage(sink.error, tonumber(sink.seen))
-    elseif sink.ended == 0 then
-        return UNFINISHED
-    end
-end
-
 -- What a captured response is in, what is wrong with it, and how much passed.
 local function captured_by_module(r)
     local sink = module.ngx_http_bufpool_captured(r)
@@ -84,7 +70,8 @@ local function captured_by_module(r)
     if buf == nil then
         return nil, "released", seen
     end
-    return buf, problem_of(sink), seen
+    return buf, sink_of.problem(sink)
+        or sink.ended == 0 and UNFINISHED or nil, seen
 end
 
 local function captured_by_lua()
@@ -138,13 +125,8 @@ end
 local function append(state, text)
     local room = state.max - #state.buf
     state.seen = state.seen + #text
-    local ok, message = pcall(state.buf.put, state.buf,
-        #text > room and sub(text, 1, room) or text)
-    if not ok then
-        state.full = check.without_position(message)
-    elseif #text > room then
-        state.full = "too large"
-    end
+    state.full = sink_of.append(state.buf, #text > room and sub(text, 1, room)
+        or text) or #text > room and sink_of.TOO_LARGE or nil
 end
 
 function ngx_capture.capture_chunk()

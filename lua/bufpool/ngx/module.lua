@@ -4,7 +4,7 @@ local ffi = require "ffi"
 
 -- The functions of the module that these files were written for; the module
 -- has the same number.
-local VERSION = 4
+local VERSION = 5
 
 ffi.cdef [[
 int ngx_http_bufpool_version(void);
@@ -20,7 +20,7 @@ struct bufpool_sink *ngx_http_bufpool_captured(void *r);
 int ngx_http_bufpool_hold(void *r, const struct bufpool_sink *sink);
 struct bufpool_sink *ngx_http_bufpool_held(void *r);
 int ngx_http_bufpool_replace(void *r, struct bufpool_piece *piece);
-int ngx_http_bufpool_passes(void *r);
+const struct bufpool_sink *ngx_http_bufpool_passes(void *r);
 ]]
 
 local function version()

@@ -12,7 +12,6 @@
 require "bufpool"
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
-local failure = require "bufpool.failure"
 local leaves_of = require "bufpool.ngx.leaves"
 local lend = require "bufpool.lend"
 local module = require("bufpool.ngx.module").functions
@@ -22,17 +21,15 @@ local get_request = require("resty.core.base").get_request
 
 local ngx = ngx
 local format = string.format
-local ipairs, pcall, tonumber, type = ipairs, pcall, tonumber, type
+local ipairs, tonumber, type = ipairs, tonumber, type
 local sink_handle = calls.sink_handle
 local absent, raise = check.absent, check.raise
 local flatten, texts = leaves_of.flatten, leaves_of.texts
 local is_writable = object.is_writable
 
-local EMSGSIZE = object.core.constants.EMSGSIZE
-
 local KEY = "bufpool.rewrite"
 local KEYS = { "pool", "max", "fn" }
-local TOO_LARGE = "too large"
+local TOO_LARGE = sink_of.TOO_LARGE
 
 -- What ngx_http_bufpool_hold returns.
 local NO_MEMORY, DONE = -1, 0
@@ -173,18 +170,10 @@ local function tell(why)
         .. "it is: ", why)
 end
 
--- Keeps a chunk, or returns why there is no room for it.
-local function keep(state, text)
-    if #state.buf + #text > state.max then
-        return TOO_LARGE
-    end
-    local ok, message = pcall(state.buf.put, state.buf, text)
-    return not ok and check.without_position(message) or nil
-end
-
 local function chunk_by_lua(state)
     local text, last = ngx.arg[1] or "", ngx.arg[2]
-    local why = text ~= "" and keep(state, text)
+    local why = #state.buf + #text > state.max and TOO_LARGE
+        or sink_of.append(state.buf, text)
     if why then
         ngx.ctx[KEY] = nil
         tell(why)
@@ -198,14 +187,6 @@ local function chunk_by_lua(state)
     end
 end
 
--- Why the C filter lets the response pass, or nil.
-local function shortage(errno, max)
-    if errno == EMSGSIZE then
-        return TOO_LARGE
-    end
-    return errno ~= 0 and failure.shortage(errno, max) or nil
-end
-
 local function chunk_by_module(state)
     local r = get_request()
     local sink = module.ngx_http_bufpool_held(r)
@@ -213,10 +194,10 @@ local function chunk_by_module(state)
         ngx.ctx[KEY] = nil
         return answer(state, sink_handle(sink))
     end
-    local why = shortage(module.ngx_http_bufpool_passes(r), state.max)
-    if why then
+    sink = module.ngx_http_bufpool_passes(r)
+    if sink ~= nil then
         ngx.ctx[KEY] = nil
-        tell(why)
+        tell(sink_of.problem(sink))
     elseif ngx.arg[2] then
         raise("bad call of 'rewrite_chunk' (ngx.arg[1] was assigned before)")
     end

@@ -5,22 +5,24 @@ local ffi = require "ffi"
 require "bufpool"
 local check = require "bufpool.check"
 local calls = require "bufpool.calls"
+local failure = require "bufpool.failure"
 local object = require "bufpool.object"
 local scope = require "bufpool.ngx.scope"
 
 local ngx = ngx
-local concat, format = table.concat, string.format
-local pairs, tostring, type = pairs, tostring, type
+local concat, format, gsub = table.concat, string.format, string.gsub
+local pairs, pcall, tostring, type = pairs, pcall, tostring, type
 local live, sink_open = object.live, calls.sink_open
 local bad_argument = check.bad_argument
 
-local ESTALE = object.core.constants.ESTALE
+local C = object.core.constants
+local EMSGSIZE, ESTALE = C.EMSGSIZE, C.ESTALE
 local sink_t = ffi.typeof("struct bufpool_sink")
 
 -- Bytes that are kept unless the program says how many.
 local MAX = 1048576
 
-local sink = {}
+local sink = { TOO_LARGE = "too large" }
 
 local function is_in(list, x)
     for i = 1, #list do
@@ -78,6 +80,21 @@ function sink.open(pool, max, name)
         local b, epoch = live(buf, name)
     until sink_open(to, b, epoch, max) ~= ESTALE
     return buf, to
+end
+
+-- Why bytes are missing in what such a struct has kept, or nil.
+function sink.problem(from)
+    if from.error == EMSGSIZE then
+        return sink.TOO_LARGE
+    end
+    return from.error ~= 0 and failure.shortage(from.error, from.asked) or nil
+end
+
+-- Appends a string where no C filter does. Why there is no memory, or nil.
+function sink.append(buf, text)
+    local ok, message = pcall(buf.put, buf, text)
+    return not ok and gsub(tostring(message), "^.-cannot grow in 'put': ", "")
+        or nil
 end
 
 return sink
