@@ -379,6 +379,17 @@ describe("JSON", function()
     end)
 end)
 
+-- The names that doc/openresty-status.md says of metrics.
+local function documented()
+    local section = nginx.read(nginx.root .. "/doc/openresty-status.md")
+        :match "\n## Metrics\n(.-)\n```"
+    local names = {}
+    for name in section:gmatch "`(bufpool_[a-z_]+)`" do
+        names[name] = true
+    end
+    return names, section
+end
+
 describe("metrics", function()
     if not python then
         pending "pass a strict parser: no python3 with prometheus_client"
@@ -435,12 +446,8 @@ describe("metrics", function()
 
     -- doc/stability.md promises the names.
     it("have the names and types of the document, and no others", function()
-        local section = nginx.read(nginx.root .. "/doc/openresty-status.md")
-            :match "\n## Metrics\n(.-)\n```"
-        local documented, typed = {}, {}
-        for name in section:gmatch "`(bufpool_[a-z_]+)`" do
-            documented[name] = true
-        end
+        local names, section = documented()
+        local typed = {}
         for name, kind in section:gmatch "\n| `([a-z_]+)` | (%l+) |" do
             typed[name] = kind
         end
@@ -450,7 +457,7 @@ describe("metrics", function()
             written[name] = true
             assert.equal(typed[name] or kind, kind, name)
         end
-        assert.same(documented, written)
+        assert.same(names, written)
     end)
 
     it("show all that a class and a pool have", function()
@@ -560,6 +567,103 @@ describe("the page", function()
 
     it("is below 15 KiB", function()
         assert.is_true(#page.html < 15 * 1024)
+    end)
+end)
+
+describe("examples/monitoring", function()
+    local folder = nginx.root .. "/examples/monitoring/"
+    local alerts = nginx.read(folder .. "alerts.yml")
+    local dashboard = nginx.read(folder .. "grafana.json")
+    local promtool = select(2, shell "command -v promtool") == 0
+
+    -- Runs promtool with a file of that text.
+    local function check(command, content)
+        local path = os.tmpname()
+        nginx.write(path, content)
+        local said, status = shell(("promtool %s %s 2>&1"):format(command,
+            path))
+        os.remove(path)
+        assert.equal(0, status, said)
+    end
+
+    it("asks for metrics that there are", function()
+        local names, asked = documented(), 0
+        for _, source in ipairs { alerts, dashboard } do
+            for name in source:gmatch "%f[%w_]bufpool_[a-z_]+" do
+                asked = asked + 1
+                assert.is_true(names[name], name)
+            end
+        end
+        assert.is_true(asked > 25)
+    end)
+
+    it("has expressions that Prometheus takes", function()
+        local list = { "groups:", "- name: dashboard", "  rules:" }
+        for _, panel in ipairs(read_json(dashboard).panels) do
+            for _, target in ipairs(panel.targets) do
+                list[#list + 1] = "  - record: a"
+                list[#list + 1] = "    expr: '" .. target.expr
+                    :gsub("%$__rate_interval", "1m") .. "'"
+            end
+        end
+        assert.is_true(#list > 25)
+        if not promtool then
+            pending "promtool (Debian: prometheus) is not installed"
+            return
+        end
+        check("check rules", table.concat(list, "\n"))
+    end)
+
+    it("fires where it says so", function()
+        if not promtool then
+            pending "promtool (Debian: prometheus) is not installed"
+            return
+        end
+        local series, expected = {}, {}
+        -- A metric, its labels, its values by the minute, and what fires.
+        for _, case in ipairs {
+            { "bufpool_gc_returns_total", 'pool="a"', "0+6x60",
+                "BufpoolLeftToCollector" },
+            { "bufpool_gc_returns_total", 'pool="b"', "6+0x60" },
+            { "bufpool_site_oldest_seconds", 'pool="a",place="x:1"',
+                "3700+60x60", "BufpoolBufferOldest" },
+            { "bufpool_site_oldest_seconds", 'pool="b",place="x:1"', "9+0x60" },
+            { "bufpool_in_transit_buffers", 'pool="a"', "1001+0x60",
+                "BufpoolTicketsPileUp" },
+            { "bufpool_in_transit_buffers", 'pool="b"', "1000+0x60" },
+            { "bufpool_checkouts_total", 'pool="a",result="miss"', "0+100x60",
+                "BufpoolMisses" },
+            { "bufpool_checkouts_total", 'pool="a",result="hit"', "0+800x60" },
+            { "bufpool_checkouts_total", 'pool="b",result="miss"', "0+1x60" },
+            { "bufpool_checkouts_total", 'pool="b",result="hit"', "0+800x60" },
+            { "bufpool_lost_buffers_total", 'pool="a"', "0+1x60",
+                "BufpoolBuffersLost" },
+            { "bufpool_lost_buffers_total", 'pool="b"', "3+0x60" },
+            { "bufpool_workers", 'pool="a"', "1+0x60",
+                "BufpoolWorkerWithoutFigures" },
+            { "bufpool_workers_configured", 'pool="a"', "2+0x60" },
+            { "bufpool_workers", 'pool="b"', "2+0x60" },
+            { "bufpool_workers_configured", 'pool="b"', "2+0x60" },
+        } do
+            local name, labels, values, alert = unpack(case)
+            series[#series + 1] = ("  - series: '%s{%s,instance=\"i\"}'\n"
+                .. "    values: '%s'"):format(name, labels, values)
+            if alert then
+                expected[#expected + 1] = alert
+            end
+        end
+        assert.equal(6, #expected)
+        local checks = {}
+        for i, alert in ipairs(expected) do
+            checks[i] = ("  - expr: count by (pool) (ALERTS{alertname=\"%s\","
+                .. "alertstate=\"firing\"})\n    eval_time: 50m\n"
+                .. "    exp_samples: [{labels: '{pool=\"a\"}', value: 1}]")
+                :format(alert)
+        end
+        check("test rules", ("rule_files: ['%salerts.yml']\ntests:\n"
+            .. "- interval: 1m\n  input_series:\n%s\n"
+            .. "  promql_expr_test:\n%s\n"):format(folder, table.concat(series, "\n"),
+                table.concat(checks, "\n")))
     end)
 end)
 
