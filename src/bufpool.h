@@ -300,6 +300,13 @@ int bufpool_commit(struct bufpool_buf *, size_t n);
  * -1 + EINVAL, the buffer unchanged: there are not so many. */
 int bufpool_skip(struct bufpool_buf *, size_t n);
 
+/* Takes n bytes off the front of the contents, into a buffer that it returns:
+ * one of the same pool, which may be closed, and aligned alike. The shorter of
+ * these bytes and the rest is copied. Pointers to the contents from before are
+ * dead. NULL, the buffer unchanged, + EINVAL: there are not so many; ENOMEM;
+ * EDQUOT. */
+struct bufpool_buf *bufpool_split(struct bufpool_buf *, size_t n);
+
 /* Wipes the buffer and gives it back. NULL does nothing. Releasing what is
  * not checked out aborts with a message. Keeps errno. */
 void bufpool_release(struct bufpool_buf *);

@@ -2,11 +2,11 @@
  * Sequences of calls of bufpool.h that a seed makes up, against a model.
  *
  * Pools of all shapes come and go, in places that others had before. Buffers
- * are taken, written, resized, appended to, consumed, frozen, shared, sent by
- * tickets, released late or by a thread that has exited since. Each step names
- * the thread that does it, and the steps follow each other, so a seed always
- * does the same. Calls to the system fail now and then, and forks happen in
- * between.
+ * are taken, written, resized, appended to, consumed, split, frozen, shared,
+ * sent by tickets, released late or by a thread that has exited since. Each
+ * step names the thread that does it, and the steps follow each other, so a
+ * seed always does the same. Calls to the system fail now and then, and forks
+ * happen in between.
  *
  * The model is a copy of the contents of each buffer. Checked are: every byte
  * of every checkout; contents wherever they are looked at; what is out, by the
@@ -47,8 +47,8 @@
 
 enum kind {
 	CREATE, DESTROY, CLOSE, CHECKOUT, TRY, ZEROED, ALIGNED, HOPELESS,
-	WRITE, WROTE, RESIZE, APPEND, RESERVE, SKIP, RELEASE, FREEZE, REF,
-	DETACH, SHARE, ADOPT, MADE_UP,
+	WRITE, WROTE, RESIZE, APPEND, RESERVE, SKIP, SPLIT, RELEASE, FREEZE,
+	REF, DETACH, SHARE, ADOPT, MADE_UP,
 	TRIM, FLUSH, STATS, FORK, NAP, FAULT, KINDS
 };
 
@@ -700,6 +700,43 @@ skip(const struct step *t)
 	check_slot(s);
 }
 
+/* The part goes to another slot. It may have the memory, whose start only the
+ * slot knows. */
+static void
+split(const struct step *t)
+{
+	struct slot *s = &slots[t->slot];
+	struct slot *part = &slots[(t->slot + 1 + t->m % 2) % SLOTS];
+	size_t n = t->n % (s->len + 1);
+	struct bufpool_buf *buf;
+
+	if (s->state != OUT || part->state != EMPTY)
+		return;
+	if (t->m % 16 < 6)
+		n = s->len - n % (s->len / 8 + 1);
+	CHECK(bufpool_split(s->buf, s->len + 1) == NULL && errno == EINVAL,
+	      "split off more than there is");
+	buf = IN(bufpool_split(s->buf, n));
+	if (buf == NULL) {
+		refused(s, "split");
+		return;
+	}
+	*part = *s;
+	part->buf = buf;
+	part->bytes = malloc(n + 1);
+	memcpy(part->bytes, s->bytes, n);
+	part->len = part->written = n;
+	if (part->pool >= 0)
+		pools[part->pool].out++;
+	s->len -= n;
+	memmove(s->bytes, s->bytes + n, s->len);
+	s->written = s->written > n ? s->written - n : 0;
+	see_memory(s);
+	see_memory(part);
+	check_slot(s);
+	check_slot(part);
+}
+
 static void
 release(const struct step *t)
 {
@@ -951,6 +988,7 @@ run(const struct step *t)
 	case APPEND: append(t); break;
 	case RESERVE: reserve(t); break;
 	case SKIP: skip(t); break;
+	case SPLIT: split(t); break;
 	case RELEASE: release(t); break;
 	case FREEZE: freeze(t); break;
 	case REF: ref(t); break;
@@ -979,7 +1017,7 @@ static const struct mode {
 	[CREATE] = 20, [DESTROY] = 6, [CLOSE] = 3, [CHECKOUT] = 60, [TRY] = 8,
 	[ZEROED] = 4, [ALIGNED] = 6, [HOPELESS] = 3, [WRITE] = 50, [WROTE] = 8,
 	[RESIZE] = 25, [APPEND] = 15, [RESERVE] = 10, [SKIP] = 10,
-	[RELEASE] = 55, [FREEZE] = 6, [REF] = 6, [DETACH] = 10,
+	[SPLIT] = 10, [RELEASE] = 55, [FREEZE] = 6, [REF] = 6, [DETACH] = 10,
 	[SHARE] = 6, [ADOPT] = 12, [MADE_UP] = 2, [TRIM] = 4, [FLUSH] = 4,
 	[STATS] = 12, [FORK] = 3, [NAP] = 6, [FAULT] = 4,
 } }, { POOLS, SLOTS, {
@@ -988,13 +1026,13 @@ static const struct mode {
 } }, { 1, 3, {
 	[CREATE] = 20, [DESTROY] = 1, [CHECKOUT] = 40, [WRITE] = 40,
 	[WROTE] = 30, [RESIZE] = 15, [APPEND] = 40, [RESERVE] = 30, [SKIP] = 40,
-	[RELEASE] = 15, [DETACH] = 3, [ADOPT] = 30, [FAULT] = 4,
+	[SPLIT] = 40, [RELEASE] = 15, [DETACH] = 3, [ADOPT] = 30, [FAULT] = 4,
 } } };
 
 static const char *const name_of[KINDS] = {
 	"create", "destroy", "close", "checkout", "try_checkout",
 	"checkout_zeroed", "checkout_aligned", "hopeless", "write", "wrote",
-	"resize", "append", "reserve", "skip", "release", "freeze",
+	"resize", "append", "reserve", "skip", "split", "release", "freeze",
 	"frozen_ref", "detach", "share", "adopt",
 	"made_up", "trim", "thread_flush", "stats", "fork", "nap", "fault",
 };

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "checkout.h"
 #include "grow.h"
 
 /* Room for n bytes behind the contents. -1 + errno, the buffer unchanged. */
@@ -74,4 +75,33 @@ bufpool_skip(struct bufpool_buf *b, size_t n)
 	}
 	bp_buf_consume(b, n);
 	return 0;
+}
+
+/* The part has room for what it is to get, or can exchange its memory, so only
+ * the checkout may fail. The pool may be closed, because buffers that are out
+ * stay usable then. */
+struct bufpool_buf *
+bufpool_split(struct bufpool_buf *b, size_t n)
+{
+	size_t rest = b->len - n;
+	struct bufpool_buf *part;
+
+	if (n > b->len) {
+		errno = EINVAL;
+		return NULL;
+	}
+	part = bp_checkout_at(pool_of(b), n < rest ? n : rest, b->align,
+			      TAKE_ANY | TAKE_CLOSED, bp_sites_of(b));
+	if (part == NULL)
+		return NULL;
+	part->len = 0;
+	if (!bp_grow_exchange(part, b, n)) {
+		if (bufpool_append(part, b->at, n) < 0) {
+			bufpool_release(part);
+			return NULL;
+		}
+		bp_buf_consume(b, n);
+		b->granted = 0;
+	}
+	return part;
 }

@@ -144,6 +144,29 @@ bufpool_resize(struct bufpool_buf *b, size_t n)
 	return 0;
 }
 
+/* What b has for later does not become less. A promise about what was written
+ * to `from` says nothing of the rest, which is in other memory now. */
+bool
+bp_grow_exchange(struct bufpool_buf *b, struct bufpool_buf *from, size_t n)
+{
+	size_t rest = from->len - n;
+
+	if (b->len > 0 || n <= rest || b->capacity < rest ||
+	    buf_size(from) < buf_size(b) || b->arena != from->arena ||
+	    b->align != from->align)
+		return false;
+	bp_buf_move(b, from);
+	sites_resized(b);
+	sites_resized(from);
+	if (rest > 0)
+		memcpy(from->at, b->at + n, rest);
+	buf_raise_mark(from, rest);
+	from->told = from->mark;
+	from->len = rest;
+	b->len = n;
+	return true;
+}
+
 /* Makes a descriptor without memory, for b to swap memory with. */
 static struct bufpool_buf *
 take_bare(const struct bufpool_buf *b)

@@ -16,6 +16,11 @@
  * contents and the descriptor. 0, or -1 and errno with the buffer unchanged. */
 int bp_grow_to(struct bufpool_buf *b, size_t capacity);
 
+/* For b to get the first n bytes of `from`: where less is copied when the two
+ * exchange their memory, does that, and returns true. */
+bool bp_grow_exchange(struct bufpool_buf *b, struct bufpool_buf *from,
+		      size_t n);
+
 /* Gives the memory back; the buffer stays out, empty, of capacity 0. When there
  * is no descriptor to swap memory with, only wipes and empties the buffer. */
 void bp_grow_free(struct bufpool_buf *b);

@@ -301,18 +301,6 @@ bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 	return 0;
 }
 
-/* True when b, which is empty, and `from` had better exchange their memory, so
- * that the `rest` of the contents is copied instead of the n bytes to be taken.
- * What b has for later does not become less. */
-static bool
-take_exchanges(const struct bufpool_buf *b, const struct bufpool_buf *from,
-	       size_t n, size_t rest)
-{
-	return b->len == 0 && n > rest && b->capacity >= rest &&
-		buf_size(from) >= buf_size(b) && b->arena == from->arena &&
-		b->align == from->align;
-}
-
 /* What a handle had is new to the collector; what another box had is not. */
 static void
 take_charge(struct bufpool_box *box, struct bufpool_box *from_box)
@@ -334,20 +322,12 @@ bp_bytes_take(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	      struct bufpool_buf *from, int32_t from_epoch,
 	      struct bufpool_box *from_box, size_t n)
 {
-	size_t rest = from->len - n;
 	int error;
 
 	if (bytes_stale(b, epoch) || bytes_stale(from, from_epoch))
 		return ESTALE;
-	if (take_exchanges(b, from, n, rest)) {
-		bp_buf_move(b, from);
-		sites_resized(b);
-		sites_resized(from);
+	if (bp_grow_exchange(b, from, n)) {
 		take_charge(box, from_box);
-		bytes_move(from->at, b->at + n, rest);
-		buf_raise_mark(from, rest);
-		from->len = rest;
-		b->len = n;
 		return 0;
 	}
 	error = bp_bytes_append(b, epoch, box, from->at, n, NULL, 0);
@@ -356,32 +336,20 @@ bp_bytes_take(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	return error;
 }
 
-/* The part has room for what it is to take, or can exchange its memory, so that
- * only the checkout may fail. The pool may be closed, because buffers that are
- * out stay usable then. */
 int
 bp_bytes_split(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	       size_t n, struct bufpool_box *to)
 {
 	struct bufpool_buf *part;
-	size_t rest;
-	int error;
 
 	if (bytes_stale(b, epoch))
 		return ESTALE;
-	n = n < b->len ? n : b->len;
-	rest = b->len - n;
-	part = bp_checkout_at(pool_of(b), n > rest ? rest : n, b->align,
-			      TAKE_ANY | TAKE_CLOSED, bp_sites_of(b));
+	part = bufpool_split(b, n < b->len ? n : b->len);
 	if (part == NULL)
 		return errno;
-	part->len = 0;
-	error = bp_bytes_take(part, part->epoch, NULL, b, epoch, box, n);
-	if (error != 0)
-		bufpool_release(part);
-	else
-		box_own(to->account, to, part);
-	return error;
+	take_charge(NULL, box);
+	box_own(to->account, to, part);
+	return 0;
 }
 
 int
