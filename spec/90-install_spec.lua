@@ -256,6 +256,21 @@ int main(void)
 }
 ]]
 
+    it("runs the C programs of the reference", function()
+        local file = assert(io.open "doc/api.md")
+        local text, count = file:read "*a", 0
+        file:close()
+        for code in text:gmatch "\n```c\n(.-\n)```\n" do
+            local expected = {}
+            for line in code:gmatch "/%* %-%-> (.-) %*/" do
+                expected[#expected + 1] = line
+            end
+            assert.equal(lines(expected), build(code, "bufpool"))
+            count = count + 1
+        end
+        assert.is_true(count > 0)
+    end)
+
     it("serves C programs through pkg-config", function()
         assert.equal(version .. "\n", found "pkg-config --modversion bufpool")
         assert.equal("4096 0\n", build(PROGRAM, "bufpool"))
