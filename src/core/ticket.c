@@ -240,7 +240,9 @@ bufpool_share_range(struct bufpool_frozen *f, size_t offset, size_t len)
 uint64_t
 bufpool_share(struct bufpool_frozen *f)
 {
-	return bufpool_share_range(f, 0, bufpool_frozen_len(f));
+	const struct bufpool_buf *b = (const struct bufpool_buf *)f;
+
+	return bufpool_share_range(f, 0, b->len);
 }
 
 /* The number of the entry of a ticket that is in transit, and the entry's word.
