@@ -105,6 +105,7 @@ describe("frozen objects", function()
             "putcdata", "set", "reserve", "commit", "get", "skip", "reset",
             "free", "readfrom", "readinto", "freeze", "detach", "put_varint",
             "get_varint", "put_zigzag", "get_zigzag64", "take", "split_to",
+            "prepend",
         } do
             assert.is_nil(f[name], name)
             raises(function() f[name](f, 1, "x") end)

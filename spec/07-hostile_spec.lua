@@ -21,7 +21,7 @@ local methods = {
         checkout_zeroed = { 8, n = { 1 } },
         checkout_aligned = { 8, 64, n = { 1, 2 } },
         try_checkout = { 8, n = { 1 } },
-        writer = { 8, n = { 1 } },
+        writer = { 8, 8, n = { 1, 2 } },
         with = { 8, function() end, n = { 1 } },
         stats = {}, trim = {}, close = {},
     },
@@ -41,6 +41,7 @@ local methods = {
         resize = { 8, n = { 1 } },
         put = { "a" },
         put_range = { "abcd", 1, 2, n = { 2, 3 } },
+        prepend = { "abcd" },
         putcdata = { memory, 4, n = { 2 } },
         put_varint = { 1, n = { 1 } }, put_zigzag = { 1, 2, n = { 1, 2 } },
         get_varint = {}, get_zigzag64 = {},
@@ -176,8 +177,8 @@ describe("a method called on the wrong object raises:", function()
 end)
 
 describe("forged objects as data raise:", function()
-    for _, name in ipairs { "put", "put_range", "set", "equals", "equals_ct",
-        "find", "find_any" } do
+    for _, name in ipairs { "put", "put_range", "prepend", "set", "equals",
+        "equals_ct", "find", "find_any" } do
         it("buffer:" .. name, function()
             for _, x in ipairs {
                 helper.forged "bufpool.buffer", helper.forged "bufpool.frozen",

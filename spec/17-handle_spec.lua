@@ -104,7 +104,7 @@ describe("a handle", function()
         for _, name in ipairs { "len", "capacity", "tostring", "sub", "byte",
             "find", "find_any", "lines", "equals", "equals_ct", "crc32",
             "adler32", "write", "copy", "setbyte", "xor", "fill", "wipe",
-            "resize", "put", "put_range", "put_varint", "get_varint",
+            "resize", "put", "put_range", "prepend", "put_varint", "get_varint",
             "put_zigzag",
             "get_zigzag64", "take", "split_to", "putf", "putcdata", "set",
             "reserve", "commit", "get", "skip", "reset", "ref", "free",

@@ -152,6 +152,8 @@ local writers = {
     put_range = { "w:put_range('abcd', 2, 3)", "w:put_range(small, -i)",
         "w:put_range(b, i % 64 + 1, i % 64 + 9)",
         "w:set 'abcd' w:put_range(w, 2, i % 9)" },
+    prepend = { "w:prepend 'abc'", "w:prepend(i)", "w:prepend(small)",
+        "b:skip(5):prepend 'four'" },
     take = { "w:put 'abcd' other:take(w, 2)", "w:take(small, i % 2)",
         "w:reset() other:put(i) w:take(other) other:take(w)" },
     putf = { "w:putf('%s', 'abc')", "w:putf('%d', i)",

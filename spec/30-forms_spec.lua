@@ -139,6 +139,12 @@ method("put_range", buffer, function(len)
     return SELF, pick { i, i - len - 1 }, pick { nil, i + random(0, 5000) }
 end, function(len) return pick { SELF, text(), 7, {}, makers.frozen(text()) },
     any_position(len), pick { nil, random(-len - 3, len + 3), 0.5, "7" } end)
+method("prepend", buffer, function()
+    return pick { text(), new(pick { "buffer", "handle" }, text()),
+        ("p"):rep(random(6000)) }
+end, function()
+    return pick { SELF, 7, {}, 1.5, 3LL, new("frozen", text()), true, nil }
+end)
 method("take", buffer, function()
     return new(pick { "buffer", "handle" }, text()), pick { nil, random(0, 70) }
 end, function()

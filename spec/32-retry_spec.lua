@@ -86,6 +86,10 @@ local methods = {
         function(b) return b:put_range(b, 3, 9) == b end,
         function(b) return b:put_range(b, 100, 300) == b end,
         function(b) return b:put_range(b, 1, 9000) == b end },
+    prepend = { function(b) return b:prepend("X") == b end,
+        function(b) return b:skip(9):prepend("XYZ") == b end,
+        function(b) return b:prepend(other) == b end,
+        function(b) return b:prepend(("z"):rep(5000)) == b end },
     take = { function(b) return b:take(pool:writer():put "taken") == b end,
         function(b) return b:take(pool:borrow(9000), 8999) == b end,
         function(b) return b:reset():take(pool:checkout(9000)) == b end,
@@ -335,6 +339,9 @@ describe("with an epoch of before C does nothing in", function()
     with_source("append", function(b, e, source, se, from)
         return calls.append(b, e, nil, from, 2, source, se)
     end)
+    with_source("prepend", function(b, e, source, se, from)
+        return calls.prepend(b, e, nil, from, 2, source, se)
+    end)
     with_source("compare", function(b, e, source, se, from)
         return calls.compare(b, e, source, se, from, 2)
     end)
@@ -382,6 +389,6 @@ describe("with an epoch of before C does nothing in", function()
             assert.is_true(tries[call] ~= nil, call)
             count = count + 1
         end
-        assert.equal(38, count)
+        assert.equal(39, count)
     end)
 end)

@@ -262,8 +262,9 @@ local SIZES = { 0, 1, 100, 4096, 5000, 16384, 70000, 1100000 }
 
 local function draw_buffer()
     local own, n = pools[random(2)], SIZES[random(random(#SIZES))]
-    local r = random(10)
-    local b = r <= 4 and own:writer(n) or r <= 8 and own:borrow(n):reset()
+    local r, headroom = random(10), random(0, 2) * random(0, 99)
+    local b = r <= 4 and own:writer(n, headroom)
+        or r <= 8 and own:borrow(n):reset()
         or own:checkout_aligned(n, r == 9 and 64 or 8192):reset()
     return random(6) > 1 and b or b:free()
 end
@@ -672,6 +673,278 @@ describe("split_to", function()
             b:skip(1)
         end
         assert.is_true(most < 80 * 2 ^ 20, most)
+        b:release()
+    end)
+end)
+
+-- What lies past the mark is zero, and release wipes all before it.
+local function check_mark(round, b)
+    local d = descriptor_of(b, "spec")
+    local mark, capacity = tonumber(d.mark), tonumber(d.capacity)
+    if capacity - mark > 0 and capacity < 100000 then
+        check(round, ffi.string(d.at + mark, capacity - mark),
+            helper.zeros(capacity - mark))
+    end
+    assert.is_true(d.at >= d.base and d.len <= d.capacity)
+end
+
+local function check_pools(round)
+    for _, own in ipairs(pools) do
+        for _, n in ipairs { 1, 4097, 16385, 70000 } do
+            local b = own:borrow(n)
+            b:resize(b:capacity())
+            assert.is_true(b:equals(helper.zeros(#b)), round)
+            b:release()
+        end
+        assert.equal(0, own:stats().checked_out)
+    end
+end
+
+describe("prepend", function()
+    -- Steps for a buffer b with the text m; they return the new text.
+    local steps = {}
+    function steps.put(b, m)
+        local text = piece()
+        b:put(text)
+        return m .. text
+    end
+    function steps.prepend(b, m)
+        local text, r = piece(), random(5)
+        local x = r == 1 and makers.buffer(text) or r == 2
+            and makers.handle(text) or r == 3 and makers.buffer(text):freeze()
+            or text
+        assert.equal(b, b:prepend(x))
+        if r <= 3 then
+            assert.equal(text, x:tostring())
+            x:release()
+        end
+        return text .. m
+    end
+    function steps.prepend_short(b, m)
+        local n = random(0, 9)
+        b:prepend(PIECES:sub(1, n))
+        return PIECES:sub(1, n) .. m
+    end
+    function steps.prepend_number(b, m)
+        local v = random(-99, 1e6) / 8
+        b:prepend(v)
+        return v .. m
+    end
+    function steps.prepend_part(b, m)
+        local f = makers.buffer(PIECES:sub(1, 300)):freeze()
+        local i, n = random(300), random(0, 99)
+        local part = f:slice(i, i + n)
+        f:release()
+        b:prepend(part)
+        part:release()
+        return PIECES:sub(i, math.min(i + n, 300)) .. m
+    end
+    function steps.skip(b, m)
+        local n = random(0, #m + 3)
+        b:skip(n)
+        return m:sub(n + 1)
+    end
+    function steps.get(b, m)
+        local n = random(0, 50)
+        check("get", b:get(n), m:sub(1, n))
+        return m:sub(n + 1)
+    end
+    function steps.reset(b)
+        b:reset()
+        return ""
+    end
+    function steps.free(b)
+        b:free()
+        return ""
+    end
+    function steps.set(b)
+        local text = piece()
+        b:set(text)
+        return text
+    end
+    function steps.resize(b, m)
+        local n = random(0, #m + 99)
+        b:resize(n)
+        return m:sub(1, n) .. ("\0"):rep(n - #m)
+    end
+    function steps.ref(b, m)
+        local p, n = b:ref()
+        if n > 0 then
+            p[0], p[n - 1] = m:byte(1), m:byte(-1)
+        end
+        return m
+    end
+    -- What is reserved stays so unless the contents move.
+    function steps.reserve(b, m)
+        local p, n = b:reserve(random(99))
+        ffi.fill(p, n, 65)
+        local at, base = address(b), descriptor_of(b, "spec").base
+        local text = PIECES:sub(1, random(0, 9))
+        b:prepend(text)
+        if at - #text == address(b) and base == descriptor_of(b, "spec").base
+            then
+            b:commit(n)
+            return text .. m .. ("A"):rep(n)
+        end
+        helper.raises(function() b:commit(n) end, "exceed the 0 reserved")
+        return text .. m
+    end
+    local names = { "put", "put", "prepend", "prepend", "prepend_short",
+        "prepend_short", "prepend_short", "prepend_number", "prepend_part",
+        "skip", "get", "get", "reset", "free", "set", "resize", "ref",
+        "reserve" }
+
+    it("does what it does to strings", function()
+        for round = 1, rounds do
+            local b, m = draw_buffer(), ""
+            for _ = 1, 30 do
+                local name = #m > 3e6 and "reset" or names[random(#names)]
+                m = steps[name](b, m)
+                check(round .. ", " .. name, b:tostring(), m)
+                check_charge(b)
+                check_mark(round .. ", " .. name, b)
+            end
+            b:release()
+            if round % 10 == 0 then
+                check_pools(round)
+            end
+        end
+        check_pools(rounds)
+    end)
+
+    it("moves nothing where bytes were consumed", function()
+        for _, make in pairs(makers) do
+            local b = make(("a"):rep(100)):skip(20)
+            local at, capacity = address(b), b:capacity()
+            assert.equal("123456" .. ("a"):rep(80),
+                b:prepend "123":prepend "":skip(3):prepend "123456":tostring())
+            assert.equal(at - 6, address(b))
+            assert.equal(capacity + 6, b:capacity())
+            b:release()
+        end
+    end)
+
+    it("moves nothing where a writer has headroom", function()
+        for _, detection in ipairs { "off", "all" } do
+            local own = bufpool.new { leak_detection = detection }
+            for _, hint in ipairs { 0, 100, 4082, 100000, 2000000 } do
+                local b = own:writer(hint, 14)
+                assert.equal(0, #b)
+                assert.is_true(b:capacity() >= hint)
+                b:put(("x"):rep(hint))
+                local at = address(b)
+                b:prepend "1234567":prepend "1234567"
+                assert.equal(at - 14, address(b))
+                assert.is_true(b:equals("12345671234567" .. ("x"):rep(hint)))
+                check_charge(b)
+                b:release()
+                b = own:checkout(hint + 14)
+                assert.is_true(b:equals(helper.zeros(hint + 14)))
+                b:release()
+            end
+            own:close()
+        end
+    end)
+
+    it("in small pieces moves each byte a few times", function()
+        for _, make in ipairs { "writer", "borrow" } do
+            for _, before in ipairs { 0, 1000, 60000 } do
+                local b = pool[make](pool, 0):put(("x"):rep(before))
+                local moved, at = 0, address(b)
+                for k = 1, 100000 do
+                    b:prepend "p"
+                    if address(b) ~= at - 1 then
+                        moved = moved + #b
+                    end
+                    at = address(b)
+                    if k % 7 == 0 then
+                        b:put "a"
+                    end
+                end
+                assert.equal(before + 100000 + 14285, #b)
+                assert.is_true(moved < 12 * #b, moved / #b)
+                b:release()
+            end
+        end
+    end)
+
+    it("leaves no more dirty than what it needs", function()
+        local b = pool:writer(200000):put "text":prepend "head"
+        local d = descriptor_of(b, "spec")
+        assert.is_true(helper.address(d.at) - helper.address(d.base)
+            + tonumber(d.mark) < 100)
+        b:release()
+    end)
+
+    it("says so when memory is short, and leaves the buffer", function()
+        local own = bufpool.new { max_bytes = 4096, four_kib_count = 0,
+            sixty_four_kib_count = 0, two_fifty_six_kib_count = 0 }
+        for _, make in ipairs { "borrow", "writer" } do
+            local b = own[make](own, 0)
+            b:put(("t"):rep(4000))
+            refuses(b, "prepend", "cannot grow in 'prepend': max_bytes",
+                ("h"):rep(97))
+            assert.equal(4096, #b:prepend(("h"):rep(96)))
+            refuses(b, "prepend", "cannot grow in 'prepend'", "1")
+            b:skip(1):prepend "1"
+            b:release()
+        end
+        own:close()
+    end)
+
+    it("refuses the buffer itself, what is no data, and the dead", function()
+        for _, make in pairs(makers) do
+            local b = make "text"
+            refuses(b, "prepend", "a buffer cannot be put into itself", b)
+            for _, x in ipairs { true, {}, print, 1LL, pool, io.stdout,
+                helper.forged "bufpool.buffer", newproxy(true) } do
+                refuses(b, "prepend", "bad argument #1 to 'prepend' (", x)
+            end
+            refuses(b, "prepend", "got nil")
+            local other = make "x"
+            other:release()
+            refuses(b, "prepend", "attempt to use a released", other)
+            b:release()
+            helper.raises(function() b:prepend "x" end,
+                "attempt to use a released")
+        end
+        assert.is_nil(makers.buffer "text":freeze().prepend)
+    end)
+end)
+
+describe("the headroom of a writer", function()
+    it("is a size", function()
+        for _, n in ipairs { -1, 0.5, helper.nan, helper.inf, 2 ^ 63, "1", {},
+            true } do
+            helper.raises(function() pool:writer(nil, n) end,
+                "bad argument #2 to 'writer' (")
+        end
+        for _, n in ipairs { 2 ^ 62, 2 ^ 63 - 1024, 2 ^ 50 } do
+            for _, hint in ipairs { 0, 1, n } do
+                local b, message = pool:writer(hint, n)
+                assert.is_nil(b)
+                assert.equal("string", type(message))
+            end
+        end
+        local b = pool:writer(nil, 5LL)
+        assert.equal(4091, b:capacity())
+        b:release()
+    end)
+
+    it("counts for max_bytes", function()
+        local own = bufpool.new { max_bytes = 4096, four_kib_count = 0,
+            sixty_four_kib_count = 0, two_fifty_six_kib_count = 0 }
+        assert.is_nil((own:writer(4000, 97)))
+        local b = own:writer(4000, 96)
+        assert.equal(4000, b:capacity())
+        b:release()
+        own:close()
+    end)
+
+    it("is memory for the contents once these have been consumed", function()
+        local b = pool:writer(0, 100):put "abc":reset()
+        assert.equal(4096, b:capacity())
+        assert.equal("head", b:prepend "head":tostring())
         b:release()
     end)
 end)

@@ -38,6 +38,7 @@ local append, assign, consume = calls.append, calls.assign, calls.consume
 local fill, overwrite, store = calls.fill, calls.overwrite, calls.store
 local append_range, xor_range = calls.append_range, calls.xor_range
 local take_bytes, split = calls.take, core.split
+local call_prepend = calls.prepend
 local commit, expose, grant = calls.commit, calls.expose, calls.grant
 
 local bytes_t = ffi.typeof("const uint8_t *")
@@ -389,6 +390,25 @@ end
 
 function buffer.put_range(self, x, i, j)
     return (put_range(self, x, i, j))
+end
+
+local function prepend(self, x, collected)
+    local b, epoch = live(self, "prepend")
+    local text, n, p, p_epoch = data(x, "prepend", 1)
+    if p == b then
+        bad_argument(1, "prepend", ITSELF)
+    end
+    local errno = call_prepend(b, epoch, charged(self), text, n, p,
+        p_epoch or 0)
+    if errno == 0 then
+        return self
+    end
+    return prepend(self, x,
+        again(b, errno, tonumber(b.len) + n, "prepend", collected))
+end
+
+function buffer.prepend(self, x)
+    return (prepend(self, x))
 end
 
 -- Moves the first n bytes of another buffer; all unless n is given.

@@ -25,8 +25,8 @@
 ---bufpool.Buffer?, string?
 ---@alias bufpool.CheckoutAligned fun(self, n: bufpool.Integer,
 ---alignment: bufpool.Integer): bufpool.Buffer?, string?
----@alias bufpool.Writer fun(self, hint?: bufpool.Integer):
----bufpool.Buffer?, string?
+---@alias bufpool.Writer fun(self, hint?: bufpool.Integer,
+---headroom?: bufpool.Integer): bufpool.Buffer?, string?
 ---What print and say take.
 ---@alias bufpool.Printable string|number|boolean|nil|bufpool.Reader|table
 
@@ -385,6 +385,12 @@ function buffer:putf(fmt, ...) end
 ---@return bufpool.Buffer
 function buffer:put_range(x, i, j) end
 
+---Puts data in front of the contents. Copies only that where so many bytes have
+---been consumed, or are left of the headroom.
+---@param x bufpool.Data
+---@return bufpool.Buffer
+function buffer:prepend(x) end
+
 ---Moves the first n bytes of another buffer to the end; all without n.
 ---@param from bufpool.Buffer
 ---@param n? bufpool.Integer
@@ -569,7 +575,8 @@ function handle:detach() end
 ---@field checkout_zeroed bufpool.Checkout wiped again at this moment
 ---@field checkout_aligned bufpool.CheckoutAligned at a multiple of `alignment`
 ---@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
----@field writer bufpool.Writer empty, to append to
+---@field writer bufpool.Writer empty, to append to; with `headroom` bytes in
+---front for prepend
 ---@field stats fun(self): bufpool.Stats
 ---@field trim fun(self, max_bytes?: bufpool.Integer): integer, boolean?
 ---bytes given back to the system, and whether there are more

@@ -265,6 +265,13 @@ local methods = {
             x:put_range(x, #x - k % 9, #x + k % 50)
             return true
         end },
+    prepend = { function(x) short(x) x:prepend "AAA" return true end,
+        function(x)
+            x:skip(3):prepend "A":prepend "AA"
+            return #x >= LEN
+        end,
+        function(x) short(x) x:prepend(source) return true end,
+        function(x) short(x) x:prepend(frozen_source) return true end },
     take = { function(x) short(x) x:take(donor:set(text), 3) return true end,
         function(x)
             target:set(text):take(x, 3)

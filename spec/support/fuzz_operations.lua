@@ -727,6 +727,24 @@ if #$m > 0 and #$m < 30000 then
     $m = concat { $m, sub(s, 1, n) }
 end]]):format(random(3, 97), int(0, pick(20, 400, 9000)))
 end, 3)
+add("b", "prepend", function()
+    local s = piece(int(0, 40))
+    return pick(([[
+local s = %s
+$b:prepend(s) $m = concat { s, $m }]]):format(s), ([[
+local n, s = %s, %s
+$b:skip(n) $m = sub($m, n + 1)
+$b:prepend(s) $m = concat { s, $m }]]):format(int(0, 60), s), [[
+if #$m < 30000 then
+    $b:prepend($o) $m = concat { $n, $m }
+end]], "$b:prepend(k) $m = concat { tostring(k), $m }",
+        'eq(pcall($b.prepend, $b, $b), false, "prepended to itself")', ([[
+local s, t = %s, %s
+local o = pool:writer(%s, %s):put(s):prepend(t)
+same(o:tostring(), concat { t, s }, "headroom")
+o:release()]]):format(s, piece(int(0, 40)), pick("0", "nil", "#s", "5000"),
+            int(0, 50)))
+end, 3)
 add("b", "take", function()
     local n = pick("#$n + 1", int(0, 40), int(0, 40))
     return pick(([[

@@ -299,20 +299,66 @@ bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 	to->granted = b->granted = 0;
 }
 
+/* Moves `at`, from which all is counted, but neither the contents nor what is
+ * dirty or reserved. */
+static void
+advance(struct bufpool_buf *b, size_t n)
+{
+	b->at += n;
+	b->consumed = 1;
+	b->capacity -= n;
+	b->mark = b->mark > n ? b->mark - n : 0;
+	b->told = b->told > n ? b->told - n : 0;
+	b->grant = b->grant > n ? b->grant - n : 0;
+}
+
 /* A buffer that becomes empty is rewound, so that its whole memory can be
  * written again. One that was empty stays as it is, with what is reserved. */
 void
 bp_buf_consume(struct bufpool_buf *b, size_t n)
 {
-	b->at += n;
-	b->consumed = 1;
+	advance(b, n);
 	b->len -= n;
-	b->capacity -= n;
-	b->mark = b->mark > n ? b->mark - n : 0;
-	b->told = b->told > n ? b->told - n : 0;
-	b->grant = b->grant > n ? b->grant - n : 0;
 	if (b->len == 0 && n > 0)
 		buf_rewind(b);
+	buf_changed(b);
+}
+
+void
+bp_buf_leave_head(struct bufpool_buf *b, size_t n)
+{
+	advance(b, n);
+	buf_changed(b);
+}
+
+/* What lies in front of `at` counts as dirty already. */
+void
+bp_buf_extend_front(struct bufpool_buf *b, size_t n)
+{
+	b->at -= n;
+	b->consumed = b->at > b->base;
+	b->len += n;
+	b->capacity += n;
+	b->mark += n;
+	b->told += n;
+	b->grant += n;
+	buf_changed(b);
+}
+
+/* Beyond the n bytes leaves as many again as there are contents, so that bytes
+ * that are prepended in small pieces move O(1) times each; at most half of the
+ * rest, because what is appended needs room, too. */
+void
+bp_buf_make_head(struct bufpool_buf *b, size_t n)
+{
+	size_t rest = (buf_size(b) - b->len - n) / 2;
+	size_t head = n + (rest < b->len ? rest : b->len);
+
+	memmove(b->base + head, b->at, b->len);
+	buf_rewind(b);
+	buf_raise_mark(b, head + b->len);
+	b->told = b->mark;
+	advance(b, head);
 	buf_changed(b);
 }
 

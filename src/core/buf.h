@@ -10,9 +10,10 @@
  *       |  consumed  |      contents        |   dirty   |   zero    |
  *       +------------+----------------------+-----------+-----------+
  *
- * Everything is counted from `at`, which is position 1 in Lua. Bytes at and
- * past at+mark are zero; release wipes [base, at+mark). The mark may be below
- * or above len: a fresh checkout(n) has len n and mark 0.
+ * Everything is counted from `at`, which is position 1 in Lua. What lies before
+ * it was consumed, or is headroom for what is prepended. Bytes at and past
+ * at+mark are zero; release wipes [base, at+mark). The mark may be below or
+ * above len: a fresh checkout(n) has len n and mark 0.
  *
  * The word holds the state in its low bits and, above them, a generation that
  * every release raises. The turn from OUT to any other state is one atomic
@@ -355,6 +356,18 @@ void bp_buf_compact(struct bufpool_buf *b);
 
 /* Takes n bytes, len at most, off the front of the contents. */
 void bp_buf_consume(struct bufpool_buf *b, size_t n);
+
+/* Leaves the first n bytes of the memory, capacity at most, in front of the
+ * contents, of which there are none yet. */
+void bp_buf_leave_head(struct bufpool_buf *b, size_t n);
+
+/* Makes the n bytes in front of the contents part of these. There are as many
+ * between base and at, and the caller writes them. */
+void bp_buf_extend_front(struct bufpool_buf *b, size_t n);
+
+/* Moves the contents so that at least n bytes lie in front of them. The memory
+ * has room for both. */
+void bp_buf_make_head(struct bufpool_buf *b, size_t n);
 
 /* Wipes all memory of the buffer and empties it. A raw pointer that someone
  * still holds may write there again, and so the mark stays. */

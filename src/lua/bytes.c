@@ -275,6 +275,30 @@ bp_bytes_append(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 	return 0;
 }
 
+int
+bp_bytes_prepend(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
+		 const void *from, size_t n, const void *source,
+		 int32_t source_epoch)
+{
+	int error;
+
+	if (bytes_stale(b, epoch) || bytes_stale(source, source_epoch))
+		return ESTALE;
+	if (n == 0)
+		return 0;
+	if (n > (size_t)(b->at - b->base)) {
+		if (n > buf_size(b) - b->len) {
+			error = bp_append_grow(b, b->len + n, box);
+			if (error != 0)
+				return error;
+		}
+		bp_buf_make_head(b, n);
+	}
+	bp_buf_extend_front(b, n);
+	memcpy(b->at, from, n);
+	return 0;
+}
+
 /* Each step copies all bytes from `from` to the end, at most the rest of the
  * count, because bytes that were just appended are a source too. */
 int

@@ -83,6 +83,9 @@ int bp_bytes_append(struct bufpool_buf *b, int32_t epoch,
 		    struct bufpool_box *box,
 		    const void *from, size_t n, const void *source,
 		    int32_t source_epoch);
+int bp_bytes_prepend(struct bufpool_buf *b, int32_t epoch,
+		     struct bufpool_box *box, const void *from, size_t n,
+		     const void *source, int32_t source_epoch);
 int bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 			  struct bufpool_box *box, size_t i, size_t n);
 int bp_bytes_take(struct bufpool_buf *b, int32_t epoch,

@@ -20,6 +20,7 @@ const struct bufpool_calls bp_ffi_calls = {
 	.overwrite = bp_bytes_overwrite,
 	.assign = bp_bytes_assign,
 	.append = bp_bytes_append,
+	.prepend = bp_bytes_prepend,
 	.append_range = bp_bytes_append_range,
 	.take = bp_bytes_take,
 	.compare = bp_bytes_compare,

@@ -24,9 +24,10 @@
  * bytes at `from`, one at least, repeated without end; `at` counts from 1 and
  * says which of these comes first. assign and append grow; `from` may point
  * into the buffer's own memory, and they return EFAULT when n bytes go past its
- * end. append_range grows, and appends the buffer's own bytes; where these
- * reach past the end, they are what it has just appended. take moves the first
- * n bytes of another buffer to the end of b. compare returns -1, 0 or 1, and
+ * end. prepend grows too, but `from` may not point there. append_range grows,
+ * and appends the buffer's own bytes; where these reach past the end, they are
+ * what it has just appended. take moves the first n bytes of another buffer to
+ * the end of b. compare returns -1, 0 or 1, and
  * equal_ct 0 or 1. find, find_plain and find_any return how far from i it is,
  * -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the characters of a
  * pattern; find_any looks for one of the n bytes. crc32 and adler32 return 32
@@ -86,6 +87,10 @@ struct bufpool_calls {
 			       struct bufpool_box *box, const void *from,
 			       size_t n, const void *source,
 			       int32_t source_epoch);
+	int (*const prepend)(struct bufpool_buf *, int32_t epoch,
+			     struct bufpool_box *box, const void *from,
+			     size_t n, const void *source,
+			     int32_t source_epoch);
 	int (*const append_range)(struct bufpool_buf *, int32_t epoch,
 				  struct bufpool_box *box, size_t i,
 				  size_t n);

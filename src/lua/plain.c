@@ -256,6 +256,27 @@ plain_put_range(lua_State *L)
 	return error != 0 ? bp_self_in_lua(L) : self_return(L);
 }
 
+/* Of strings, buffers and handles. */
+static int
+plain_prepend(lua_State *L)
+{
+	struct self self, other = { .len = 0 };
+	const void *from;
+	int error;
+
+	if (!self_buffer(L, &self))
+		return bp_self_in_lua(L);
+	if (lua_type(L, 2) == LUA_TSTRING)
+		from = lua_tolstring(L, 2, &other.len);
+	else if (bp_self_other(L, 2, &other, CLASS_ANY) && other.b != self.b)
+		from = other.at;
+	else
+		return bp_self_in_lua(L);
+	error = bp_bytes_prepend(self.b, self.epoch, self.box, from, other.len,
+				 NULL, 0);
+	return error != 0 ? bp_self_in_lua(L) : self_return(L);
+}
+
 static int
 plain_take(lua_State *L)
 {
@@ -383,6 +404,7 @@ static const luaL_Reg plain[] = {
 	{ "write", plain_write },
 	{ "put", plain_put },
 	{ "put_range", plain_put_range },
+	{ "prepend", plain_prepend },
 	{ "take", plain_take },
 	{ "skip", plain_skip },
 	{ "reset", plain_reset },

@@ -220,11 +220,16 @@ static int
 pool_writer(lua_State *L)
 {
 	struct bufpool_pool_box *pool = argument_self(L, KIND_POOL, "writer");
-	double hint = 0;
+	double hint = 0, headroom = 0;
 
 	if (!lua_isnoneornil(L, 2))
 		hint = argument_size(L, 2, 1, "writer");
-	return checkout(L, pool, "writer", CHECKOUT_EMPTY, hint, 0);
+	if (!lua_isnoneornil(L, 3))
+		headroom = argument_size(L, 3, 2, "writer");
+	hint += headroom;
+	return checkout(L, pool, "writer", CHECKOUT_EMPTY,
+			hint < 0x1p63 ? hint : 0x1p63 - 1024,
+			(size_t)headroom);
 }
 
 static int

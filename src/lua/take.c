@@ -2,6 +2,17 @@
 #include "take.h"
 
 static struct bufpool_buf *
+emptied(struct bufpool_buf *b, size_t headroom)
+{
+	if (b == NULL)
+		return NULL;
+	b->len = 0;
+	if (headroom > 0)
+		bp_buf_leave_head(b, headroom);
+	return b;
+}
+
+static struct bufpool_buf *
 take_at(struct bufpool *pool, size_t n, size_t alignment, int kind,
 	uintptr_t site)
 {
@@ -12,24 +23,17 @@ take_at(struct bufpool *pool, size_t n, size_t alignment, int kind,
 
 	if (b != NULL && kind == CHECKOUT_ZEROED)
 		wipe(b->base, b->capacity);
-	if (b != NULL && kind == CHECKOUT_EMPTY)
-		b->len = 0;
-	return b;
+	return kind == CHECKOUT_EMPTY ? emptied(b, alignment) : b;
 }
 
 struct bufpool_buf *
 bp_take(struct bufpool *pool, size_t n, size_t alignment, int kind)
 {
-	struct bufpool_buf *b;
-
 	switch (kind) {
 	case CHECKOUT_FULL:
 		return bp_checkout_asking(pool, n);
 	case CHECKOUT_EMPTY:
-		b = bp_checkout_asking(pool, n);
-		if (b != NULL)
-			b->len = 0;
-		return b;
+		return emptied(bp_checkout_asking(pool, n), alignment);
 	case CHECKOUT_READY:
 		return bp_try_checkout_asking(pool, n);
 	case CHECKOUT_ZEROED:

@@ -15,6 +15,7 @@ local object = require "bufpool.object"
 
 local cast, core = ffi.cast, object.core
 local format, frexp, huge = string.format, math.frexp, math.huge
+local min = math.min
 local ngx, pairs, pcall = ngx, pairs, pcall
 local setmetatable, tonumber = setmetatable, tonumber
 local tostring, type = tostring, type
@@ -27,6 +28,8 @@ local C = core.constants
 local FULL, ZEROED = C.CHECKOUT_FULL, C.CHECKOUT_ZEROED
 local ALIGNED, READY = C.CHECKOUT_ALIGNED, C.CHECKOUT_READY
 local EMPTY = C.CHECKOUT_EMPTY
+-- The largest size.
+local SIZE_MAX = check.SIZE_END - 1024
 local box_t = ffi.typeof("struct bufpool_pool_box *")
 local uintptr_t = ffi.typeof("uintptr_t")
 
@@ -254,12 +257,13 @@ function scope.checkout_aligned(self, n, alignment)
     return take(state, "checkout_aligned", n, ALIGNED, alignment)
 end
 
-function scope.writer(self, hint)
+function scope.writer(self, hint, headroom)
     local state = state_of(self, "writer")
-    if check.absent(hint) then
-        hint = 0
-    end
-    return take(state, "writer", check.size(hint, "writer", 1), EMPTY, 0)
+    hint = check.absent(hint) and 0 or check.size(hint, "writer", 1)
+    headroom = check.absent(headroom) and 0
+        or check.size(headroom, "writer", 2)
+    return take(state, "writer", min(hint + headroom, SIZE_MAX), EMPTY,
+        headroom)
 end
 
 function scope.stats(self)
