@@ -92,6 +92,28 @@ function M.raising()
     ngx.say(tostring(ok), " ", message, " ", files())
 end
 
+-- Sends a body that looks like a request behind its first piece, and counts
+-- the responses.
+function M.answers()
+    local sock = ngx.socket.tcp()
+    local body = ("x"):rep(1000)
+        .. ("GET /out HTTP/1.1\r\nHost: x\r\n\r\n"):rep(100)
+    assert(sock:connect("127.0.0.1", ngx.var.server_port))
+    assert(sock:send("POST " .. ngx.unescape_uri(ngx.var.arg_to)
+        .. " HTTP/1.1\r\nHost: x\r\nContent-Length: " .. #body
+        .. "\r\n\r\n" .. body))
+    sock:settimeout(300)
+    local all, message, partial = sock:receive "*a"
+    ngx.print(select(2, (all or partial):gsub("HTTP/1.1 ", "")), " ",
+        message or "closed")
+end
+
+function M.refusing()
+    B.body_pieces(B.scope(pool):writer(), 500, function()
+        ngx.exit(tonumber(ngx.var.arg_status))
+    end)
+end
+
 function M.misuse()
     local buf = B.scope(pool):writer()
     local frozen = pool:writer():freeze()
@@ -136,6 +158,10 @@ local SERVER = [[
     location = /taken { content_by_lua_block { require("handlers").taken() } }
     location = /raising { client_body_buffer_size 1k;
         content_by_lua_block { require("handlers").raising() } }
+    location = /answers {
+        content_by_lua_block { require("handlers").answers() } }
+    location = /refusing {
+        content_by_lua_block { require("handlers").refusing() } }
     location = /misuse { content_by_lua_block { require("handlers").misuse() } }
     location = /last { content_by_lua_block {
         ngx.print(require("handlers").last) } }
@@ -171,7 +197,7 @@ local WAYS = {
         headers = CHUNKED.headers }, SLOW },
 }
 
-local function both(modules)
+local function both(modules, with)
     local server
 
     setup(function()
@@ -270,6 +296,16 @@ local function both(modules)
         end
     end)
 
+    it("leaves nothing that nginx takes for another request", function()
+        -- Without the module a handler has to end as the guide says.
+        for _, to in ipairs { "/refusing?status=400", "/refusing?status=413",
+            "/refusing?status=500", with and "/raising?how=raise" or nil,
+            with and "/raising?how=release" or nil } do
+            assert.equal("1 closed", server:get("/answers?to="
+                .. to:gsub("?", "%%3F")).body, to)
+        end
+    end)
+
     it("raises misuse", function()
         local said = server:get "/misuse".body
         local lines = nginx.lines(said)
@@ -307,5 +343,5 @@ describe("body_pieces with the module", function()
         pending "ngx_http_bufpool_module is not built"
         return
     end
-    both { MODULE }
+    both({ MODULE }, true)
 end)

@@ -25,7 +25,7 @@
 /* Raised with each change of a function here, of the capture module or of the
  * rewrite module, and of a struct in piece.h.
  * lua/bufpool/ngx/module.lua has the number that it was written for. */
-#define VERSION 5
+#define VERSION 6
 
 typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 				   ngx_chain_t *in);
@@ -67,6 +67,7 @@ double ngx_http_bufpool_body_size(ngx_http_request_t *r);
 double ngx_http_bufpool_body_announced(ngx_http_request_t *r);
 double ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to,
 				  size_t n);
+void ngx_http_bufpool_close(ngx_http_request_t *r);
 int ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 			     void *data);
 
@@ -466,6 +467,14 @@ ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to, size_t n)
 		done += size;
 	}
 	return (double)done;
+}
+
+/* Has the connection closed after the response, because a part of the body is
+ * still on it, which nginx would take for the client's next request. */
+void
+ngx_http_bufpool_close(ngx_http_request_t *r)
+{
+	r->keepalive = 0;
 }
 
 /* Has handler(data) called when the request ends, by whatever way. Returns 0,
