@@ -655,8 +655,8 @@ describe("examples/monitoring", function()
         assert.equal(6, #expected)
         local checks = {}
         for i, alert in ipairs(expected) do
-            checks[i] = ("  - expr: count by (pool) (ALERTS{alertname=\"%s\","
-                .. "alertstate=\"firing\"})\n    eval_time: 50m\n"
+            checks[i] = ("  - expr: count by (pool) (ALERTS{"
+                .. "alertname=\"%s\",alertstate=\"firing\"})\n    eval_time: 50m\n"
                 .. "    exp_samples: [{labels: '{pool=\"a\"}', value: 1}]")
                 :format(alert)
         end

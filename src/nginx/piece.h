@@ -36,7 +36,7 @@ struct bufpool_sink {
 	uint64_t word;
 	size_t max;		/* bytes that are kept */
 	double seen;		/* bytes that were put */
-	double asked;		/* with an error, bytes there was no memory for */
+	double asked;		/* with an error, bytes it had no memory for */
 	int32_t error;		/* why the last of them is missing, or 0 */
 	int32_t ended;		/* the response has no more */
 };
