@@ -656,14 +656,15 @@ describe("examples/monitoring", function()
         local checks = {}
         for i, alert in ipairs(expected) do
             checks[i] = ("  - expr: count by (pool) (ALERTS{"
-                .. "alertname=\"%s\",alertstate=\"firing\"})\n    eval_time: 50m\n"
+                .. "alertname=\"%s\",alertstate=\"firing\"})\n"
+                .. "    eval_time: 50m\n"
                 .. "    exp_samples: [{labels: '{pool=\"a\"}', value: 1}]")
                 :format(alert)
         end
         check("test rules", ("rule_files: ['%salerts.yml']\ntests:\n"
             .. "- interval: 1m\n  input_series:\n%s\n"
-            .. "  promql_expr_test:\n%s\n"):format(folder, table.concat(series, "\n"),
-                table.concat(checks, "\n")))
+            .. "  promql_expr_test:\n%s\n"):format(folder,
+                table.concat(series, "\n"), table.concat(checks, "\n")))
     end)
 end)
 
