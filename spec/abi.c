@@ -47,7 +47,7 @@ static const struct place places[] = {
 	FIELD(config, leak_detection, 104),
 	FIELD(config, leak_sample, 108),
 	FIELD(config, dump, 112),
-	FIELD(config, reserved, 116),
+	FIELD(config, verify, 116),
 	SIZE(config, 120),
 	FIELD(class_stats, size, 0),
 	FIELD(class_stats, count, 8),

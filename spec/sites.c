@@ -33,6 +33,7 @@
 
 static struct bufpool_site site[SITES];
 
+/* It verifies, too, and finds nothing where nothing is wrong. */
 static struct bufpool *
 watching_pool(int detection, int sample)
 {
@@ -42,6 +43,7 @@ watching_pool(int detection, int sample)
 	bufpool_config_init(&config);
 	config.leak_detection = detection;
 	config.leak_sample = sample;
+	config.verify = 1;
 	p = bufpool_create(&config);
 	assert_non_null(p);
 	return p;
@@ -736,6 +738,71 @@ names_the_place_where_corruption_is_found(void **state)
 	}
 }
 
+/* Writes to a buffer that is free, and takes it again. */
+struct stray {
+	size_t size, at;	/* the buffer, and the byte */
+	bool frozen;		/* at its release */
+	bool promised;		/* that it was not written to */
+	bool unseen;		/* the pool does not verify, or not this one */
+};
+
+static void
+write_late(void *way)
+{
+	const struct stray *stray = way;
+	struct bufpool *p = watching_pool(stray->unseen ? BUFPOOL_LEAK_OFF
+					  : BUFPOOL_LEAK_ALL, 0);
+	struct bufpool_buf *b = upload(p, stray->size);
+	uint8_t *bytes = bufpool_data(b);
+
+	bytes[stray->at] = stray->promised;
+	if (stray->promised)
+		bufpool_wrote(b, 0);
+	if (stray->frozen)
+		bufpool_frozen_unref(bufpool_freeze(b));
+	else
+		bufpool_release(b);
+	ASAN_UNPOISON_MEMORY_REGION(bytes, stray->size);
+	bytes[stray->at] = 1;
+	bufpool_release(upload(p, stray->size));
+	_exit(0);
+}
+
+static void
+finds_what_was_written_after_the_release(void **state)
+{
+	struct stray ways[] = {
+		{ .size = 4096, .at = 0 },
+		{ .size = 65536, .at = 65535 },
+		{ .size = 1048576, .at = 4096 },
+		{ .size = LARGE, .at = LARGE - 1 },
+		{ .size = 5000, .at = 4999, .frozen = true },
+		{ .size = LARGE, .at = 17, .frozen = true },
+		{ .size = 4096, .at = 4095, .promised = true },
+		{ .size = 4096, .at = 0, .unseen = true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+		char said[1024], byte[64];
+		int status = said_in_child(write_late, &ways[i], said,
+					   sizeof said);
+
+		if (ways[i].unseen) {
+			assert_true(WIFEXITED(status));
+			assert_int_equal(WEXITSTATUS(status), 0);
+			continue;
+		}
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(WTERMSIG(status), SIGABRT);
+		snprintf(byte, sizeof byte, "corruption at checkout, where "
+			 "byte %zu is not 0: ", ways[i].at + 1);
+		assert_non_null(strstr(said, byte));
+		assert_true((strstr(said, ", checked out at ") != NULL) ==
+			    !ways[i].frozen);
+	}
+}
+
 /* Threads. */
 
 #define THREADS 4
@@ -831,6 +898,7 @@ main(void)
 			records_what_is_out_in_children_of_busy_parents),
 		cmocka_unit_test(asks_for_the_site),
 		cmocka_unit_test(names_the_place_where_corruption_is_found),
+		cmocka_unit_test(finds_what_was_written_after_the_release),
 #ifdef __SANITIZE_ADDRESS__
 		cmocka_unit_test(poisons_what_the_slow_path_takes_home),
 #endif

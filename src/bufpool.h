@@ -146,7 +146,13 @@ struct bufpool_config {
 	int leak_sample;	/* default 0 */
 	/* 0: the contents of buffers stay out of core dumps. Default 1. */
 	int dump;
-	int reserved;		/* 0 */
+	/* 1: a checkout that leak detection records first looks whether the
+	 * whole buffer is zero, as a free buffer has to be. Where it is not,
+	 * someone wrote to it after its release, or promised by bufpool_wrote
+	 * what was not so: the process is aborted with a message that names
+	 * where it was checked out before, if that was recorded and it was not
+	 * frozen. Takes as long as reading the buffer. Default 0. */
+	int verify;
 };
 
 struct bufpool_class_stats {

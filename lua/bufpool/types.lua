@@ -42,6 +42,7 @@
 ---@field prefault? boolean memory has its pages when handed out
 ---@field huge_pages? boolean ask the kernel for huge pages
 ---@field dump? boolean whether core dumps have the contents
+---@field verify? boolean whether recorded checkouts look for stray writes
 ---@field ticket_ttl? number seconds a ticket is good (for ever; in nginx 60)
 ---@field leak_detection? bufpool.Detection which checkouts are recorded ("off")
 ---@field leak_sample? integer for "sampled": one of so many checkouts

@@ -315,8 +315,11 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	if (!hit)
 		bp_stats_sample_tick(p);
 	bp_trim_maintain(p, bp_system_now());
-	if (watched)
+	if (watched) {
+		if (hit)
+			bp_sites_verify(p, b);
 		bp_sites_record(p, b, site);
+	}
 	return buf_turn_out(b, n);
 }
 
@@ -387,8 +390,11 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 		return NULL;
 	count_checkout(p, k, class, miss);
 	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
-	if (watched)
+	if (watched) {
+		if (!miss)
+			bp_sites_verify(p, b);
 		bp_sites_record(p, b, site);
+	}
 	return buf_turn_out(b, n);
 }
 

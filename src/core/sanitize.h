@@ -27,7 +27,9 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
+#define SANITIZE_NO_ADDRESS __attribute__((no_sanitize_address))
 #else
+#define SANITIZE_NO_ADDRESS
 #define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif

@@ -33,6 +33,7 @@ const struct bp_setting bp_settings[] = {
 		BUFPOOL_LEAK_OFF, BUFPOOL_LEAK_ALL),
 	SETTING(SETTING_SAMPLE, leak_sample, 0, 0, INT_MAX),
 	SETTING(SETTING_BOOLEAN, dump, 1, INT_MIN, INT_MAX),
+	SETTING(SETTING_BOOLEAN, verify, 0, INT_MIN, INT_MAX),
 #undef SETTING
 	{ NULL, 0, 0, 0, 0, 0 }
 };
@@ -168,8 +169,7 @@ bp_settings_read(struct bufpool_config *config,
 	else if (config->name[0] == '\0')
 		goto invalid;
 	if (strnlen(config->name, BUFPOOL_NAME_MAX) == BUFPOOL_NAME_MAX ||
-	    !bp_settings_layout(config, &l) || !in_range(config) ||
-	    config->reserved != 0)
+	    !bp_settings_layout(config, &l) || !in_range(config))
 		goto invalid;
 	/* Equal settings get equal values, so that they can be compared. */
 	if (config->max_bytes == 0)
@@ -177,6 +177,7 @@ bp_settings_read(struct bufpool_config *config,
 	config->prefault = config->prefault != 0;
 	config->huge_pages = config->huge_pages != 0;
 	config->dump = config->dump != 0;
+	config->verify = config->verify != 0;
 	return 0;
 invalid:
 	errno = EINVAL;

@@ -196,6 +196,43 @@ bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site)
 	b->shelf = &bp_cache_no_shelf;
 }
 
+/* The first byte of n that is not 0, or n. The memory is poisoned for ASan as
+ * long as nobody has the buffer. */
+static SANITIZE_NO_ADDRESS size_t
+find_dirty(const uint8_t *at, size_t n)
+{
+	size_t i = 0;
+
+	for (size_t step = 4096; n - i >= step; i += step) {
+		const uint64_t *word = (const void *)(at + i);
+		uint64_t any = 0;
+
+		for (size_t k = 0; k < step / sizeof *word; k++)
+			any |= word[k];
+		if (any != 0)
+			break;
+	}
+	while (i < n && at[i] == 0)
+		i++;
+	return i;
+}
+
+void
+bp_sites_verify(const struct bufpool *p, const struct bufpool_buf *b)
+{
+	size_t n = buf_size(b), at;
+	char phase[96];
+
+	if (!p->config.verify)
+		return;
+	at = find_dirty(b->base, n);
+	if (at == n)
+		return;
+	snprintf(phase, sizeof phase, "checkout, where byte %zu is not 0",
+		 at + 1);
+	bp_buf_corrupt(b, phase);
+}
+
 void
 bp_sites_forget(struct bufpool_buf *b, bool by_gc)
 {

@@ -57,6 +57,10 @@ bool bp_sites_wants(struct bufpool *p, struct bufpool_shelf *s, uintptr_t site);
 /* The same above the classes. */
 bool bp_sites_wants_large(struct bufpool *p, uintptr_t site);
 
+/* Where the pool verifies: aborts unless the buffer's memory is all zero. It is
+ * the caller's, was used before, and has no record yet. */
+void bp_sites_verify(const struct bufpool *p, const struct bufpool_buf *b);
+
 /* Records a buffer that is CACHED, the caller's, and about to be OUT. */
 void bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site);
 
