@@ -464,6 +464,19 @@ function M.upload()
     ngx.say(sum, " ", most)
 end
 
+-- What an upload leaves to the collector, for each of its bytes.
+function M.garbage()
+    local sock, n = assert(ngx.req.socket()), tonumber(ngx.var.content_length)
+    local buf = assert(scope(pool):writer(n))
+    collectgarbage()
+    collectgarbage "stop"
+    local before = collectgarbage "count"
+    assert(receive(sock, buf, n))
+    local left = (collectgarbage "count" - before) * 1024 / n
+    collectgarbage "restart"
+    ngx.say(left)
+end
+
 return M
 ]]
 
@@ -522,6 +535,12 @@ describe("cosockets", function()
         end
         assert.equal(sum .. " 65536\n", server:get("/upload",
             { body = text, headers = { Expect = "" } }).body, server:log())
+    end)
+
+    it("make a string of each byte once", function()
+        local left = tonumber((server:get("/garbage", { headers = {
+            Expect = "" }, body = numbered(1000000) }).body))
+        assert.truthy(left and left < 1.1, left)
     end)
 
     it("leave nothing out", function()

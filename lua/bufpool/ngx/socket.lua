@@ -19,6 +19,9 @@ local raise, bad_argument = check.raise, check.bad_argument
 local look, view = object.look, object.view
 
 local PIECE = 65536
+-- Bytes of one receive. For more the Lua module joins strings to longer ones,
+-- and each byte is garbage twice or three times.
+local RECEIVED = 8192
 
 local function field(x, key)
     return x[key]
@@ -136,9 +139,11 @@ local function receive(sock, buf, n)
     n = check.size(n, "receive", 3)
     local got = 0
     while got < n do
-        local most = min(n - got, PIECE)
-        -- Room first: bytes that were received have to go somewhere.
-        space.room(buf, most, "receive")
+        local most = min(n - got, RECEIVED)
+        -- Room first: bytes that were received have to go somewhere. For many
+        -- receives at once, because memory that grows may be copied.
+        space.room(buf, got % PIECE == 0 and min(n - got, PIECE) or most,
+            "receive")
         local text, message, partial = sock_receive(sock, most)
         if not text then
             return nil, message, got + append(buf, partial or "", most)
