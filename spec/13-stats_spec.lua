@@ -25,6 +25,7 @@ describe("stats", function()
             "hits", "misses", "checked_out", "peak_checked_out",
             "bytes_checked_out", "peak_bytes_checked_out", "committed_bytes",
             "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
+            "refused_by_max_bytes", "refused_by_system", "max_bytes",
         } do
             assert.equal("number", type(stats[name]), name)
         end

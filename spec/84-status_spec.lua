@@ -130,6 +130,7 @@ local function figures(first)
         "hits", "misses", "checked_out", "peak_checked_out",
         "bytes_checked_out", "peak_bytes_checked_out", "committed_bytes",
         "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
+        "refused_by_max_bytes", "refused_by_system", "max_bytes",
     } do
         f[name] = next_number()
     end
@@ -628,6 +629,19 @@ describe("examples/monitoring", function()
             { "bufpool_site_oldest_seconds", 'pool="a",place="x:1"',
                 "3700+60x60", "BufpoolBufferOldest" },
             { "bufpool_site_oldest_seconds", 'pool="b",place="x:1"', "9+0x60" },
+            { "bufpool_refused_total", 'pool="a"', "0+1x60",
+                "BufpoolRefuses" },
+            { "bufpool_refused_total", 'pool="b"', "7+0x60" },
+            { "bufpool_committed_bytes", 'pool="a"', "100+0x60",
+                "BufpoolNearMaxBytes" },
+            { "bufpool_cached_bytes", 'pool="a"', "8+0x60" },
+            { "bufpool_max_bytes", 'pool="a"', "100+0x60" },
+            { "bufpool_committed_bytes", 'pool="b"', "100+0x60" },
+            { "bufpool_cached_bytes", 'pool="b"', "10+0x60" },
+            { "bufpool_max_bytes", 'pool="b"', "100+0x60" },
+            { "bufpool_committed_bytes", 'pool="c"', "100+0x60" },
+            { "bufpool_cached_bytes", 'pool="c"', "0+0x60" },
+            { "bufpool_max_bytes", 'pool="c"', "0+0x60" },
             { "bufpool_in_transit_buffers", 'pool="a"', "1001+0x60",
                 "BufpoolTicketsPileUp" },
             { "bufpool_in_transit_buffers", 'pool="b"', "1000+0x60" },
@@ -652,7 +666,7 @@ describe("examples/monitoring", function()
                 expected[#expected + 1] = alert
             end
         end
-        assert.equal(6, #expected)
+        assert.equal(8, #expected)
         local checks = {}
         for i, alert in ipairs(expected) do
             checks[i] = ("  - expr: count by (pool) (ALERTS{"
@@ -1229,6 +1243,12 @@ describe("in nginx, leak detection", function()
                     .. location("keep", [[
                         kept[#kept + 1] = leaky:checkout(5000)
                         ngx.print(ngx.worker.pid())]])
+                    .. location("refuse", [[
+                        local p = require "bufpool".new { name = "sm\nall",
+                            four_kib_count = 0, sixty_four_kib_count = 0,
+                            two_fifty_six_kib_count = 0, max_bytes = 4096 }
+                        small = p
+                        ngx.print(select("#", p:checkout(4097)))]])
                     .. location("drop", [[
                         leaky:checkout(100)
                         collectgarbage()
@@ -1320,6 +1340,15 @@ describe("in nginx, leak detection", function()
             return returns == dropped
         end))
         assert.equal(1, told(pid))
+    end)
+
+    it("is not needed for the log to tell of refused memory", function()
+        assert.equal("2", server:get("/refuse").body)
+        assert.is_true(nginx.soon(function()
+            return server:log():find("%[error%][^\n]+bufpool: pool 'sm%?all': "
+                .. "%d checkouts were refused, because max_bytes %(4096%) is "
+                .. "reached")
+        end))
     end)
 
     it("is on the page", function()

@@ -31,6 +31,7 @@ recovers_when_max_bytes_is_reached(void **state)
 {
 	struct bufpool *p = new_pool(0, 0, 3 * 65536);
 	struct bufpool_buf *held[3], *small;
+	struct bufpool_stats s;
 
 	(void)state;
 	for (size_t i = 0; i < 3; i++)
@@ -42,6 +43,11 @@ recovers_when_max_bytes_is_reached(void **state)
 	assert_int_equal(errno, EDQUOT);
 	assert_int_equal(bufpool_resize(held[0], 70000), -1);
 	assert_int_equal(errno, EDQUOT);
+	assert_null(bufpool_try_checkout(p, 1));	/* an attempt */
+	s = stats_of(p);
+	assert_int_equal(s.max_bytes, 3 * 65536);
+	assert_int_equal(s.refused_by_max_bytes, 3);
+	assert_int_equal(s.refused_by_system, 0);
 	bufpool_release(held[0]);
 	/* The idle buffer is given up for one of another class. */
 	assert_non_null(small = bufpool_checkout(p, 1));
@@ -83,6 +89,9 @@ out_of_memory_is_an_error_and_passes(void **state)
 	assert_int_equal(errno, ENOMEM);
 	assert_int_equal(bufpool_resize(held[0], 40000000), -1);
 	assert_int_equal(errno, ENOMEM);
+	assert_int_equal(stats_of(p).refused_by_max_bytes, 0);
+	assert_int_equal(stats_of(p).refused_by_system, 2);
+	assert_int_equal(stats_of(p).max_bytes, 0);
 	bufpool_release(held[--n]);
 	assert_non_null(b = bufpool_checkout(p, 1048576));
 	setrlimit(RLIMIT_AS, &old);

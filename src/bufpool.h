@@ -196,6 +196,10 @@ struct bufpool_stats {
 	uint64_t large_misses;		/* took fresh memory */
 	uint64_t large_out, large_bytes_out;		/* checked out */
 	uint64_t large_cached, large_cached_bytes;	/* kept */
+	/* checkouts, and growth, that found no memory: max_bytes was reached,
+	 * or the system gave none */
+	uint64_t refused_by_max_bytes, refused_by_system;
+	uint64_t max_bytes;		/* as configured; 0: no limit */
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's

@@ -9,11 +9,14 @@ local next_pool = core.next_pool
 -- The fields of a pool, of large memory, and of a class. COUNTERS count what
 -- has happened, GAUGES what there is.
 local stats = {
-    COUNTERS = { "hits", "misses", "wiped_bytes", "gc_returns", "lost" },
+    COUNTERS = {
+        "hits", "misses", "wiped_bytes", "gc_returns", "lost",
+        "refused_by_max_bytes", "refused_by_system",
+    },
     GAUGES = {
         "checked_out", "peak_checked_out", "bytes_checked_out",
         "peak_bytes_checked_out", "committed_bytes", "cached_bytes",
-        "in_transit",
+        "in_transit", "max_bytes",
     },
     LARGE_COUNTERS = { "hits", "misses" },
     LARGE_GAUGES = { "out", "bytes_out", "cached", "cached_bytes" },

@@ -100,6 +100,9 @@
 ---@field wiped_bytes integer
 ---@field gc_returns integer
 ---@field lost integer
+---@field refused_by_max_bytes integer
+---@field refused_by_system integer
+---@field max_bytes integer
 ---@field classes bufpool.ClassStats[]
 ---@field large bufpool.LargeStats
 ---@field numa bufpool.NumaStats

@@ -211,6 +211,19 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
+/* A checkout without TAKE_RECLAIM is an attempt, whose failure says nothing. */
+static struct bufpool_buf *
+refuse(struct bufpool *p, int error, unsigned take)
+{
+	if (take & TAKE_RECLAIM)
+		atomic_fetch_add_explicit(error == EDQUOT
+					  ? &p->refused_by_max_bytes
+					  : &p->refused_by_system, 1,
+					  memory_order_relaxed);
+	errno = error;
+	return NULL;
+}
+
 /* Takes fresh memory; when there is none, a buffer that is idle on another node
  * or in another thread's cache, and then tries again after giving idle memory
  * of other classes back. */
@@ -232,10 +245,8 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 			b = claim_one(p, class);
 		if (b != NULL)
 			return b;
-		if (!bp_reclaim(p, &w, error, take, tries)) {
-			errno = error;
-			return NULL;
-		}
+		if (!bp_reclaim(p, &w, error, take, tries))
+			return refuse(p, error, take);
 	}
 }
 
@@ -256,10 +267,8 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 
 		if (b != NULL)
 			return b;
-		if (!bp_reclaim(p, &w, error, take, tries)) {
-			errno = error;
-			return NULL;
-		}
+		if (!bp_reclaim(p, &w, error, take, tries))
+			return refuse(p, error, take);
 	}
 }
 

@@ -36,6 +36,7 @@ struct bufpool {
 	_Atomic uint64_t peak_out, peak_bytes_out;
 	_Atomic int64_t sampled_at;	/* when peaks were; milliseconds */
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
+	_Atomic uint64_t refused_by_max_bytes, refused_by_system;
 	/* leak detection: see sites.h */
 	_Atomic(struct site *) sites;
 	_Atomic uint64_t unrecorded;	/* checkouts: no memory for a record */

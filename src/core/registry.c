@@ -216,6 +216,7 @@ reset_counters(struct bufpool *p)
 	reset_large(&p->large);
 	p->peak_out = p->peak_bytes_out = 0;
 	p->in_transit = 0;
+	p->refused_by_max_bytes = p->refused_by_system = 0;
 	p->arena.committed = 0;
 	p->looked_at = p->sampled_at = 0;
 	p->decayed = bp_system_now();

@@ -230,6 +230,10 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	s.peak_bytes_checked_out = counter_get(&p->peak_bytes_out);
 	s.committed_bytes = atomic_load(&p->arena.committed);
 	s.in_transit = counter_get(&p->in_transit);
+	s.refused_by_max_bytes = counter_get(&p->refused_by_max_bytes);
+	s.refused_by_system = counter_get(&p->refused_by_system);
+	if (arena_limited(&p->arena))
+		s.max_bytes = p->arena.max_bytes;
 	for_each_cache(k, &p->caches) {
 		s.wiped_bytes += counter_get(&k->wiped_bytes);
 		s.gc_returns += counter_get(&k->gc_returns);

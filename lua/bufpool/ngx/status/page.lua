@@ -5,7 +5,7 @@
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
 local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
-local SCRIPT = "sha256-6gSpAvH6mdZFrbOn7SWQLseTgNm5Y5honyOi7Tk4K2M="
+local SCRIPT = "sha256-vfvG1BsqMvcAvu8QRMDpU0MbZ/1CQ/7l0VWtk6no6BI="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -282,7 +282,10 @@ const render = report => {
   show($("idle"), bytes(t.cached_bytes));
   show($("idle2"), bytes(t.wiped_bytes) + " wiped so far");
   show($("mem"), bytes(t.committed_bytes));
-  show($("mem2"), `in ${count(report.workers_shown)} workers`);
+  const refused = t.refused_by_max_bytes + t.refused_by_system;
+  const n = report.workers_shown;
+  show($("mem2"), (refused ? count(refused) + " times refused, " : "")
+    + `in ${n} worker` + (n === 1 ? "" : "s"));
   show($("hit"), rate(t));
   show($("hit2"), percent(share(last.hits - ten.hits,
     last.misses - ten.misses)) + " in the last 10 s");

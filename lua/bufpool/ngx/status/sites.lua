@@ -1,6 +1,7 @@
 -- Where what is out was checked out, of the pools of all workers: what leak
 -- detection has recorded, for the status, and in nginx's log.
 local bufpool = require "bufpool"
+local notice = require "bufpool.ngx.status.notice"
 
 local ngx, ipairs, pairs, tonumber = ngx, ipairs, pairs, tonumber
 local byte, char, format = string.byte, string.char, string.format
@@ -9,7 +10,6 @@ local concat, sort = table.concat, table.sort
 
 local MOST = 5          -- places of a pool by bytes, and as many by collector
 local EXPIRY = 15       -- seconds for which what was published counts
-local PAUSE = 60        -- seconds between two lines of the log about one place
 
 local sites = {}
 
@@ -40,30 +40,24 @@ local function recorded(name)
     return pool and pool:close()
 end
 
--- By pool and place: how many returns the log has told of, and when.
-local told = {}
-
 -- As an error, because that is the level of a log that is not set.
-local function tell(name, site, now)
-    local key = name .. "\n" .. site.place
-    local before = told[key] or { returns = 0, time = -PAUSE }
-    if site.gc_returns > before.returns and now >= before.time + PAUSE then
-        told[key] = { returns = site.gc_returns, time = now }
+local function tell(name, site)
+    local more = notice("site " .. name .. "\n" .. site.place, site.gc_returns)
+    if more then
         ngx.log(ngx.ERR, format("bufpool: pool '%s': the collector had to "
             .. "release %.0f buffers that were checked out at %s",
-            gsub(name, "%c", "?"), site.gc_returns - before.returns,
-            site.place))
+            gsub(name, "%c", "?"), more, site.place))
     end
 end
 
 -- What this worker has, as a list; `pools` has the names as keys. With `log`,
 -- what the collector had to release is told in nginx's log.
 local function own(pools, log)
-    local found, now = {}, ngx.now()
+    local found = {}
     for name in pairs(pools) do
         local list = recorded(name) or {}
         for i = 1, log and #list or 0 do
-            tell(name, list[i], now)
+            tell(name, list[i])
         end
         for _, site in ipairs(top(list)) do
             site.pool = name

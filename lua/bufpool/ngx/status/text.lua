@@ -209,6 +209,16 @@ of_pool("bufpool_gc_returns", "counter", nil,
     "Buffers that a Lua collector released, not the program.", "gc_returns")
 of_pool("bufpool_lost_buffers", "counter", nil,
     "Buffers that were lost to fork.", "lost")
+of_pool("bufpool_refused", "counter", nil,
+    "Checkouts and growth that found no memory, by what lacked.",
+    function(figures)
+        return {
+            { figures.refused_by_max_bytes, "reason", "max_bytes" },
+            { figures.refused_by_system, "reason", "system" },
+        }
+    end)
+of_pool("bufpool_max_bytes", "gauge", "bytes",
+    "The limit of the memory from the system; 0 is none.", "max_bytes")
 of_pool("bufpool_numa_available", "gauge", nil,
     "1 where memory can be placed as configured.",
     function(figures)

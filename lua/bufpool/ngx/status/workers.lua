@@ -1,6 +1,7 @@
 -- The figures of the workers of an nginx: published by each in a shared
 -- dictionary, gathered by the worker that is asked.
 local bufpool = require "bufpool"
+local notice = require "bufpool.ngx.status.notice"
 local sites = require "bufpool.ngx.status.sites"
 local stats = require "bufpool.stats"
 local tally = require "bufpool.ngx.status.tally"
@@ -9,7 +10,8 @@ local ngx, ipairs, pairs = ngx, ipairs, pairs
 local tonumber, tostring = tonumber, tostring
 local floor, max = math.floor, math.max
 local concat, insert = table.concat, table.insert
-local format, gmatch, match = string.format, string.gmatch, string.match
+local format, gmatch = string.format, string.gmatch
+local gsub, match = string.gsub, string.match
 
 local PERIOD = 1        -- seconds between two publications
 local EXPIRY = 5        -- seconds for which the last one counts
@@ -74,11 +76,30 @@ local function remember(dict, now)
     return nil, err
 end
 
+-- Tells nginx's log of memory that was refused.
+local function tell(name, figures)
+    local limit = notice("max_bytes " .. name, figures.refused_by_max_bytes)
+    local system = notice("system " .. name, figures.refused_by_system)
+    name = gsub(name, "%c", "?")
+    if limit then
+        ngx.log(ngx.ERR, format("bufpool: pool '%s': %.0f checkouts were "
+            .. "refused, because max_bytes (%.0f) is reached", name, limit,
+            figures.max_bytes))
+    end
+    if system then
+        ngx.log(ngx.ERR, format("bufpool: pool '%s': %.0f checkouts were "
+            .. "refused, because the system gave no memory", name, system))
+    end
+end
+
 -- The sites come less often, for that looks at every buffer.
 local function store(dict, with_sites)
     local worker = own()
     local ok, err = dict:set(worker_key(worker.id), tally.pack(worker),
         EXPIRY)
+    for name, figures in pairs(worker.pools) do
+        tell(name, figures)
+    end
     if ok and with_sites then
         ok, err = sites.publish(dict, worker)
     end
