@@ -43,6 +43,16 @@ local function left(self)
     return n - at + 1
 end
 
+-- The position behind the next n bytes; nil for what needs a closer look.
+local function behind(self, n)
+    local at = self.at
+    if type(n) == "number" and type(at) == "number" and n >= 0 and at >= 1
+        and at + n <= len(self.of) + 1 and floor(n) == n
+        and floor(at) == at then
+        return at + n
+    end
+end
+
 local methods = {}
 
 methods.len = left
@@ -53,8 +63,12 @@ function methods.tostring(self)
 end
 
 function methods.skip(self, n)
-    local count = min(size(n, "skip", 1), left(self))
-    self.at = self.at + count
+    local stop = behind(self, n)
+    if not stop then
+        local count = min(size(n, "skip", 1), left(self))
+        stop = self.at + count
+    end
+    self.at = stop
     return self
 end
 
@@ -91,6 +105,16 @@ local function get_few(self, count, n, m, o)
     return v, w, x
 end
 
+local function get_one(self, n)
+    local stop = behind(self, n)
+    if not stop then
+        return (get_few(self, 1, n))
+    end
+    local v = sub(self.of, self.at, stop - 1)
+    self.at = stop
+    return v
+end
+
 local function get_many(self, count, ...)
     local lengths, texts = { ... }, {}
     for k = 1, count do
@@ -111,7 +135,9 @@ end
 
 function methods.get(self, ...)
     local count = select("#", ...)
-    if count <= 3 then
+    if count == 1 then
+        return (get_one(self, (...)))
+    elseif count <= 3 then
         return get_few(self, count, ...)
     end
     return get_many(self, count, ...)
