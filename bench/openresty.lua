@@ -10,28 +10,34 @@
 -- Requests a second are wrk's. Processor time is the worker's, its threads
 -- included, between the same two moments; the part in the kernel is mostly the
 -- copy to and from the socket. Memory is the most that was resident in the
--- worker, less what was resident before its first request. Garbage is what one
+-- worker, less what was resident before its first request; what is resident
+-- after the load is seen REST seconds later, next to what was resident after
+-- the first request. Garbage is what one
 -- request leaves in the Lua heap while the collector is stopped; the
 -- collector's time is that of full collections, made whenever the heap has
 -- doubled, in COLLECTED requests.
 --
 -- An answer with an error makes the sample void, and the program says so.
 --
---   luajit bench/openresty.lua [--module FILE] [--quick] [--only TEXT]
---                              [--out DIRECTORY]
+--   luajit bench/openresty.lua [--module FILE] [--quick] [--repeats N]
+--                              [--only TEXT,TEXT...] [--out DIRECTORY]
 --
 -- --module is ngx_http_bufpool_module.so; without it print copies. --only takes
--- the rows whose name contains the text. --out writes openresty-performance
--- .json, .svg and the tables of .md into the directory.
+-- the rows whose name contains one of the texts. --out writes
+-- openresty-performance .json, .svg and the tables of .md into the directory;
+-- rows that --only leaves out keep the figures that the .json there has.
 local report = require "report"
 local nginx = require "support.nginx"
 
 local options = report.options(arg, { module = true, quick = false,
-    only = true, out = true })
-local REPEATS = options.quick and 1 or 5
+    repeats = true, only = true, out = true })
+local REPEATS = tonumber(options.repeats) or options.quick and 1 or 5
 local SECONDS = options.quick and 1 or 4
 local CONNECTIONS = 16
+local REST = options.quick and 0 or 3
 local BODY = 5000000            -- bytes of an upload
+local BODIES = 20               -- different ones that an echo is sent
+local RELAYED = 8000000
 
 -- No handler, but nginx itself: as fast as loopback carries a response.
 local SENDFILE = "a file, by sendfile"
@@ -58,7 +64,8 @@ local ROWS = {
 }
 
 -- What captures the response of an upstream for its log handler, by contender.
--- The upstream is a handler in the same worker.
+-- The upstream is another nginx, on the core of wrk: what it takes is not the
+-- worker's.
 local CAPTURES = {
     ["bufpool"] = [[
         access_by_lua_block { handlers.begin() }
@@ -73,7 +80,9 @@ local function captures(size, want)
     return { name = "capture" .. size,
         title = ("%d KiB from an upstream, captured for the log"):format(
             size / 1024),
-        want = want, against = { "ngx.arg, table.concat" },
+        want = want, peak = size > 65536 and 1 / 3 or nil,
+        back = size > 65536 and 1.1 or nil,
+        against = { "ngx.arg, table.concat" },
         others = { "not captured" }, size = size, ways = CAPTURES }
 end
 
@@ -101,13 +110,20 @@ end
 ROWS[#ROWS + 1] = rewrites(1000000, 1.2)
 ROWS[#ROWS + 1] = rewrites(16000, 1)
 
+-- The upstream of a relay is nginx itself, which sends a part of a file.
+ROWS[#ROWS + 1] = { name = "echo", title = "1 MB request, sent back",
+    want = 1.3, peak = 0.5, against = { "string" }, post = true,
+    body = 1000000,
+    http = "client_body_buffer_size 2m; client_body_in_single_buffer on;" }
+ROWS[#ROWS + 1] = { name = "relay", title = "8 MB from a cosocket, sent on",
+    want = 1.3, peak = 0.5, against = { "string", "table.concat" },
+    file = RELAYED + 5000 }
+
 -- Measuring ------------------------------------------------------------------
 
 local SERVER = [[
         location = /run { %s }
-        location = /upstream { content_by_lua_block {
-            handlers.answer(tonumber(ngx.var.arg_size))
-        } }
+        location = /whole { root .; sendfile on; }
         location = /garbage { content_by_lua_block {
             collectgarbage()
             collectgarbage()
@@ -136,8 +152,8 @@ local SERVER = [[
 
 local function location(row, name)
     if row.size then
-        return row.ways[name] .. ("\nproxy_pass http://127.0.0.1:@PORT@"
-            .. "/upstream?size=%d;"):format(row.size)
+        return row.ways[name] .. ("\nproxy_pass http://127.0.0.1:%d;"):format(
+            row.upstream.port)
     end
     return name == SENDFILE and "root .; try_files /whole =404; sendfile on;"
         or "content_by_lua_block { handler() }"
@@ -166,6 +182,25 @@ local POST = [[
 wrk.method = "POST"
 wrk.body = ("0123456789"):rep(%d)
 ]]
+
+-- LuaJIT would find a body again that it has seen a moment ago.
+local POSTS = POST .. [[
+local requests, k = {}, 0
+function init()
+    for i = 1, %d do
+        requests[i] = wrk.format("POST", nil, nil, i .. wrk.body)
+    end
+end
+function request()
+    k = k %% #requests + 1
+    return requests[k]
+end
+]]
+
+local function post_of(row)
+    return row.body and POSTS:format(row.body / 10, BODIES)
+        or POST:format(BODY / 10)
+end
 
 local function wrk(server, path, seconds, post)
     local text = nginx.must(("taskset -c 1 wrk -t 1 -c %d -d %ds %s %s")
@@ -196,27 +231,56 @@ local function peak(pid)
     return tonumber(text:match "VmHWM:%s*(%d+)") * 1024
 end
 
+-- Bytes that are different everywhere.
+local function digits(n)
+    local parts = {}
+    for i = 1, math.ceil(n / 8) do
+        parts[i] = ("%08d"):format(i * 7919 % 100000000)
+    end
+    return table.concat(parts):sub(1, n)
+end
+
+local LINKS = {
+    ["openresty_handlers.lua"] = nginx.root .. "/bench/openresty_handlers.lua",
+    ["openresty_thread.lua"] = nginx.root .. "/bench/openresty_thread.lua",
+}
+
+local function start_upstream(row)
+    return nginx.start { links = LINKS, conf = nginx.conf {
+        main = "worker_cpu_affinity 10;",
+        server = ([[location / { content_by_lua_block {
+            require("openresty_handlers").captures.answer(%d)
+        } }]]):format(row.size),
+    } }
+end
+
+-- Requests whose clients have gone go on for a while.
+local function wait_for_the_last(worker)
+    local used
+    repeat
+        used = processor(worker)
+        os.execute "sleep 0.3"
+    until processor(worker) - used < 0.02
+end
+
 local function sample(row, name)
+    row.upstream = row.size and start_upstream(row)
     local server = nginx.start {
         conf = configuration(row, name),
-        links = {
-            ["openresty_handlers.lua"] = nginx.root
-                .. "/bench/openresty_handlers.lua",
-            ["openresty_thread.lua"] = nginx.root
-                .. "/bench/openresty_thread.lua",
-        },
-        files = { ["post.lua"] = POST:format(BODY / 10),
-            whole = ("0123456789abcdef"):rep(65536) },
+        links = LINKS,
+        files = { ["post.lua"] = post_of(row),
+            whole = digits(row.file or 1048576) },
     }
     local ok, figures = pcall(function()
-        local request = row.post and { body = ("0123456789"):rep(BODY / 10) }
-            or {}
+        local request = row.post and { body = ("0123456789"):rep(
+            (row.body or BODY) / 10) } or {}
         server:get "/nothing"
         local worker = next(server:workers())
         local resident = nginx.resident(worker)
         local answer = server:get("/run", request)
         assert(answer.status == 200, server:log())
         local got = {}
+        local first = nginx.resident(worker)
         wrk(server, "/run", 1, row.post)
         local before, kernel = processor(worker)
         local rate, count = wrk(server, "/run", SECONDS, row.post)
@@ -225,6 +289,11 @@ local function sample(row, name)
         got.cpu = (after - before) / count
         got.kernel = (kernel_after - kernel) / count
         got.peak = math.max(0, peak(worker) - resident)
+        if row.back then
+            os.execute("sleep " .. REST)
+            got.back = nginx.resident(worker) / first
+        end
+        wait_for_the_last(worker)
         server:get("/garbage", request)
         wrk(server, "/collect", 1, row.post)
         for key, value in server:get "/figures".body:gmatch "(%w+)=(%S+)" do
@@ -233,6 +302,9 @@ local function sample(row, name)
         return got
     end)
     server:stop()
+    if row.upstream then
+        row.upstream = row.upstream:stop() and nil
+    end
     return ok and figures or error(figures, 0)
 end
 
@@ -279,17 +351,32 @@ local function merit(row, name)
     return row.by == "cpu" and 1 / f.cpu or f.rate
 end
 
-local function verdict(row)
+-- The lines of a row: what it wanted and got.
+local function verdicts(row)
     local best
     for _, name in ipairs(row.against) do
         if not best or merit(row, name) > merit(row, best) then
             best = name
         end
     end
+    local ours, lines = row.figures.bufpool, {}
+    local function add(figure, wanted, got, met)
+        lines[#lines + 1] = { row.title, best, figure, wanted,
+            report.number(got), met and "met" or "**missed**" }
+    end
     local got = merit(row, "bufpool") / merit(row, best)
-    return { row.title, best, row.by == "cpu" and "processor time"
-        or "requests/s", report.number(row.want), report.number(got),
-        got >= row.want and "met" or "**missed**" }
+    add(row.by == "cpu" and "processor time" or "requests/s",
+        report.number(row.want), got, got >= row.want)
+    if row.peak then
+        got = ours.peak / row.figures[best].peak
+        add("peak memory", "at most " .. report.number(row.peak), got,
+            got <= row.peak)
+    end
+    if row.back then
+        add("resident after the load, of that before", "at most "
+            .. report.number(row.back), ours.back, ours.back <= row.back)
+    end
+    return lines
 end
 
 local function bytes(n)
@@ -306,11 +393,13 @@ local function markdown(rows)
         out[#out + 1] = report.line({ ... }, select("#", ...))
     end
     out[#out + 1] = "\nHow many times as good as the best of the others "
-        .. "bufpool is:\n"
+        .. "bufpool is, or which part of their memory it takes:\n"
     add("what", "best of the others", "figure", "wanted", "measured", "")
     add("---", "---", "---", "---", "---", "---")
     for _, row in ipairs(rows) do
-        out[#out + 1] = report.line(verdict(row), 6)
+        for _, line in ipairs(verdicts(row)) do
+            out[#out + 1] = report.line(line, 6)
+        end
     end
     return table.concat(out, "\n")
 end
@@ -351,16 +440,26 @@ local function plot(rows)
         value = report.time, label = report.time_label }, groups)
 end
 
+local function is_wanted(row)
+    for text in (options.only or ""):gmatch "[^,]+" do
+        if row.name:find(text, 1, true) then
+            return true
+        end
+    end
+    return not options.only
+end
+
 local rows = {}
 for _, row in ipairs(ROWS) do
-    if not options.only or row.name:find(options.only, 1, true) then
+    if is_wanted(row) then
         rows[#rows + 1] = measure(row)
     end
 end
-local text = markdown(rows)
-print((text:gsub("%*%*", "")), tables(rows))
+print((markdown(rows):gsub("%*%*", "")), tables(rows))
 if options.out then
     local path = options.out .. "/openresty-performance"
+    rows = report.merge(path .. ".json", ROWS)
+    local text = markdown(rows)
     report.save_json(path .. ".json", { machine = report.machine(),
         rows = rows })
     report.save(path .. ".svg", plot(rows))

@@ -193,8 +193,65 @@ function captures.join()
     captures.last = concat(ngx.ctx.parts):byte(-1)
 end
 
+local function echo_string()
+    ngx.req.read_body()
+    print(ngx.req.get_body_data())
+end
+
+local function echo_buffer()
+    local sent = assert(output.read_body(pool)):freeze()
+    output.print(sent)
+    sent:release()
+end
+
+local RELAYED = 8000000
+
+-- The socket of a response of that many bytes, which begins elsewhere each
+-- time.
+local relays = 0
+local function response()
+    relays = relays % 4099 + 1
+    local sock = ngx.socket.tcp()
+    assert(sock:connect("127.0.0.1", ngx.var.server_port))
+    assert(sock:send(("GET /whole HTTP/1.1\r\nHost: x\r\nRange: bytes=%d-%d"
+        .. "\r\n\r\n"):format(relays, relays + RELAYED - 1)))
+    assert(sock:receiveuntil("\r\n\r\n")())
+    return sock
+end
+
+local function relay_buffer()
+    local sock, buf = response(), assert(pool:writer(RELAYED))
+    assert(output.receive(sock, buf, RELAYED))
+    sock:setkeepalive()
+    local sent = buf:freeze()
+    output.print(sent)
+    sent:release()
+end
+
+local function relay_string()
+    local sock = response()
+    local text = assert(sock:receive(RELAYED))
+    sock:setkeepalive()
+    print(text)
+end
+
+local function relay_pieces()
+    local sock, parts, left = response(), {}, RELAYED
+    while left > 0 do
+        local part = assert(sock:receiveany(65536))
+        parts[#parts + 1], left = part, left - #part
+    end
+    sock:setkeepalive()
+    print(concat(parts))
+end
+
 return {
     captures = captures,
+    echo = { ["bufpool"] = echo_buffer, ["string"] = echo_string },
+    relay = {
+        ["bufpool"] = relay_buffer, ["string"] = relay_string,
+        ["table.concat"] = relay_pieces,
+    },
     kept = {
         ["bufpool"] = function() output.print(frozen) end,
         ["ngx.print"] = function() print(whole) end,

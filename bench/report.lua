@@ -308,6 +308,44 @@ function report.save(path, contents)
     assert(file:close())
 end
 
+local function from_json(text, at)
+    local c, to = text:match("^%s*(.)()", at)
+    if c == '"' then
+        local s, stop = text:match('^(.-[^\\])"()', to - 1)
+        return s:sub(2):gsub("\\(.)", "%1"), stop
+    elseif c ~= "{" and c ~= "[" then
+        local word, stop = text:match("^%s*([%w.+-]+)()", at)
+        return tonumber(word) or word == "true", stop
+    end
+    local value, key = {}, nil
+    while not text:find("^%s*[]}]", to) do
+        if c == "{" then
+            key, to = from_json(text, to)
+            to = text:match("^%s*:()", to)
+        end
+        value[key or #value + 1], to = from_json(text, to)
+        to = text:match("^%s*,?()", to)
+    end
+    return value, text:match("^%s*[]}]()", to)
+end
+
+---Those of the rows that have figures, or get them of the row of that name in
+---a file that save_json wrote.
+function report.merge(path, rows)
+    local file, figures, merged = io.open(path), {}, {}
+    if file then
+        for _, row in ipairs((from_json(file:read "*a", 1)).rows) do
+            figures[row.name] = row.figures
+        end
+        file:close()
+    end
+    for _, row in ipairs(rows) do
+        row.figures = row.figures or figures[row.name]
+        merged[#merged + 1] = row.figures and row
+    end
+    return merged
+end
+
 function report.save_json(path, value)
     report.save(path, json(value, "") .. "\n")
 end
