@@ -178,11 +178,11 @@ $(ARCHIVES):
 CMOCKA ?= -lcmocka
 HOOKED = $(addprefix $(BUILD)/spec/,progress races work)
 WITH_LUA := $(patsubst %.c,$(BUILD)/%,$(shell grep -l '^.include ["<]lua' \
-	spec/*.c examples/*.c))
+	spec/*.c spec/fuzz/*.c examples/*.c))
 
-FUZZ = $(BUILD)/spec/fuzz/core $(BUILD)/spec/fuzz/threads
+FUZZ = $(addprefix $(BUILD)/spec/fuzz/,core threads soak)
 
-$(FUZZ) $(filter-out $(HOOKED) $(WITH_LUA),$(SPECS)): $(BUILD)/spec/%: \
+$(filter-out $(HOOKED) $(WITH_LUA),$(FUZZ) $(SPECS)): $(BUILD)/spec/%: \
 		spec/%.c $(BUILD)/libbufpool.a
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
@@ -411,7 +411,7 @@ deb:
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck clean
 .PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
-.PHONY: bench-instructions soak-openresty
+.PHONY: bench-instructions soak soak-openresty
 ## stages of make check: all
 STAGES ?=
 ## seconds of each program of make fuzz, and its seed
@@ -481,6 +481,13 @@ fuzz: deps-test
 	@LUAJIT=$(LUAJIT) $(if $(TIME)$(SEED),,SEED=1) AGAIN=fuzz \
 		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),$(wildcard \
 		spec/fuzz/*.c spec/fuzz/*.lua))
+
+## goes on for HOURS, in one process to which all happens at once
+HOURS ?= 1
+soak: deps-test
+	@$(MAKE) $(BUILD)/spec/fuzz/soak
+	@TIME=$$(awk 'BEGIN { print int(3600 * $(HOURS)) }') AGAIN=soak \
+		.ci/test spec/fuzz/soak.c
 
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian 12, unpacked, as it cannot be installed beside OpenResty's.
