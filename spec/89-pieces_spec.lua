@@ -102,7 +102,7 @@ function M.answers()
     assert(sock:send("POST " .. ngx.unescape_uri(ngx.var.arg_to)
         .. " HTTP/1.1\r\nHost: x\r\nContent-Length: " .. #body
         .. "\r\n\r\n" .. body))
-    sock:settimeout(300)
+    sock:settimeout(20000)
     local all, message, partial = sock:receive "*a"
     ngx.print(select(2, (all or partial):gsub("HTTP/1.1 ", "")), " ",
         message or "closed")
