@@ -3,12 +3,12 @@
  * states, fork, tickets, leak detection that changes, trims, pools that refuse,
  * and a system that refuses, all at once and in one process that goes on.
  *
- * Each round, threads do random things until each has done its steps, while the
- * first thread forks children that go on with what they find. Then all is quiet,
- * and the law must hold: nothing is out, each buffer is in one place, what is
- * idle and what is committed add up, each byte of what is free is zero (the
- * pools verify what they record), and memory and descriptors of files are no
- * more than they were after the first rounds.
+ * Each round, threads do random things until each has done its steps, while
+ * the first thread forks children that go on with what they find. Then all is
+ * quiet, and the law must hold: nothing is out, each buffer is in one place,
+ * what is idle and what is committed add up, each byte of what is free is zero
+ * (the pools verify what they record), and memory and descriptors of files are
+ * no more than they were after the first rounds.
  *
  * In the environment, SEED is the first seed, and drawn when absent; TIME is
  * for how many seconds to go on, and without it there are ROUNDS rounds.
@@ -143,8 +143,8 @@ static const char programs[] =
 	"    f:release() return s:share() end end,\n"
 	"function(p, n) p:scratch(function(o) o:put(text(n), n):put_varint(n)\n"
 	"    if n % 7 == 0 then error 'no' end return #o end) end,\n"
-	"function(p, n) local h = p:borrow(n) if h then pcall(h.put, h, text(n))\n"
-	"    pcall(h.set, h, text(n / 2)) h:release() end end,\n"
+	"function(p, n) local h = p:borrow(n) if h then\n"
+	"    pcall(h.put, h, text(n)) pcall(h.set, h, text(n / 2)) h:release() end end,\n"
 	"function(p, n, t) local x = t and bufpool.adopt(t) if x then\n"
 	"    if bufpool.type(x) == 'buffer' then x:put(text(n))\n"
 	"        return x:detach() end\n"
