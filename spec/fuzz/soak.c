@@ -332,7 +332,7 @@ play(struct player *me, int steps)
 
 		if (chance == 0)
 			look_after(me);
-		else if (chance < 16)
+		else if (chance < 16 && me->lua != NULL)
 			run_lua(me, draw_size(me));
 		else
 			use(me, &me->held[draw(me, HELD)]);
@@ -345,7 +345,8 @@ end(struct player *me)
 	for (int i = 0; i < HELD; i++)
 		bufpool_release(me->held[i]);
 	memset(me->held, 0, sizeof me->held);
-	lua_close(me->lua);
+	if (me->lua != NULL)
+		lua_close(me->lua);
 }
 
 static void *
@@ -359,7 +360,9 @@ live(void *player)
 	return NULL;
 }
 
-/* A child has what the threads of its parent had, and leaves it alone. */
+/* A child has what the threads of its parent had, and leaves it alone. It has no
+ * Lua, because an error there is raised by libgcc, whose lock one of the threads
+ * may have had. */
 static void
 fork_one(struct player *first)
 {
@@ -375,7 +378,6 @@ fork_one(struct player *first)
 		atomic_store(&failing, 0);
 		for (int i = 0; i < POST; i++)
 			atomic_store(&tickets[i], 0);
-		open_lua(&me);
 		play(&me, CHILD_STEPS);
 		end(&me);
 		_exit(0);
