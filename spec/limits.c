@@ -48,6 +48,12 @@ recovers_when_max_bytes_is_reached(void **state)
 	assert_int_equal(s.max_bytes, 3 * 65536);
 	assert_int_equal(s.refused_by_max_bytes, 3);
 	assert_int_equal(s.refused_by_system, 0);
+	/* This one grows in what it has. */
+	assert_int_equal(bufpool_skip(held[0], 512), 0);
+	assert_int_equal(bufpool_append(held[0], "", 1), 0);
+	assert_int_equal(stats_of(p).refused_by_max_bytes, 3);
+	assert_int_equal(bufpool_resize(held[0], SIZE_MAX), -1);
+	assert_int_equal(stats_of(p).refused_by_max_bytes, 3);
 	bufpool_release(held[0]);
 	/* The idle buffer is given up for one of another class. */
 	assert_non_null(small = bufpool_checkout(p, 1));

@@ -360,9 +360,9 @@ live(void *player)
 	return NULL;
 }
 
-/* A child has what the threads of its parent had, and leaves it alone. It has no
- * Lua, because an error there is raised by libgcc, whose lock one of the threads
- * may have had. */
+/* A child has what the threads of its parent had, and leaves it alone. It has
+ * no Lua, because an error there is raised by libgcc, whose lock one of the
+ * threads may have had. */
 static void
 fork_one(struct player *first)
 {

@@ -211,15 +211,13 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
-/* A checkout without TAKE_RECLAIM is an attempt, whose failure says nothing. */
+/* A checkout without TAKE_RECLAIM is an attempt, whose failure says nothing.
+ * And a buffer that grows may find room in what it has. */
 static struct bufpool_buf *
 refuse(struct bufpool *p, int error, unsigned take)
 {
-	if (take & TAKE_RECLAIM)
-		atomic_fetch_add_explicit(error == EDQUOT
-					  ? &p->refused_by_max_bytes
-					  : &p->refused_by_system, 1,
-					  memory_order_relaxed);
+	if ((take & (TAKE_RECLAIM | TAKE_TO_GROW)) == TAKE_RECLAIM)
+		bp_reclaim_refused(p, error);
 	errno = error;
 	return NULL;
 }

@@ -105,8 +105,10 @@ bp_grow_to(struct bufpool_buf *b, size_t capacity)
 		return 0;
 	larger = larger_than(b, capacity);
 	if (larger == NULL) {
-		if (capacity > buf_size(b))
+		if (capacity > buf_size(b)) {
+			bp_reclaim_refused(pool_of(b), errno);
 			return -1;
+		}
 		bp_buf_compact(b);
 		return 0;
 	}

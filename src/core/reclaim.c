@@ -63,3 +63,13 @@ bp_reclaim(struct bufpool *p, struct want *w, int error, unsigned take,
 	return error == EDQUOT ? reclaim_bytes(p, w->bytes, tries)
 			       : reclaim_addresses(p, w, tries);
 }
+
+void
+bp_reclaim_refused(struct bufpool *p, int error)
+{
+	if (error == EDQUOT || error == ENOMEM)
+		atomic_fetch_add_explicit(error == EDQUOT
+					  ? &p->refused_by_max_bytes
+					  : &p->refused_by_system, 1,
+					  memory_order_relaxed);
+}

@@ -28,4 +28,7 @@ struct want {
 bool bp_reclaim(struct bufpool *p, struct want *w, int error, unsigned take,
 		int tries);
 
+/* Counts a call that ends without memory, for that reason. */
+void bp_reclaim_refused(struct bufpool *p, int error);
+
 #endif
