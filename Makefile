@@ -417,6 +417,8 @@ STAGES ?=
 ## seconds of each program of make fuzz, and its seed
 TIME ?=
 SEED ?=
+## of make soak
+HOURS ?= 1
 ## DEPS=: keeps make from installing packages
 DEPS ?= .ci/deps
 ## the specs that test, asan and memcheck run: all of spec/
@@ -482,8 +484,7 @@ fuzz: deps-test
 		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),$(wildcard \
 		spec/fuzz/*.c spec/fuzz/*.lua))
 
-## goes on for HOURS, in one process to which all happens at once
-HOURS ?= 1
+## does all at once in one process, for HOURS
 soak: deps-test
 	@$(MAKE) $(BUILD)/spec/fuzz/soak
 	@TIME=$$(awk 'BEGIN { print int(3600 * $(HOURS)) }') AGAIN=soak \

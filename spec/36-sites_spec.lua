@@ -448,6 +448,27 @@ describe("pool:set", function()
         assert.is_truthy(said:find ", checked out at .+:%d+ < .+:%d+", said)
     end)
 
+    it("lists what was left to the collector where the environment asks",
+        function()
+            local code = [[
+                local bufpool = require "bufpool"
+                local pool = bufpool.new { name = "uploads" }
+                kept = {}
+                for i = 1, 10 do kept[i] = pool:checkout(10) end
+                lost = bufpool.default():borrow(5000) ]]
+            assert.equal("", helper.child_ok(code))
+            local said = helper.child_ok(
+                "require('ffi').cdef 'int setenv(const char *, const char *, "
+                .. "int);' require('ffi').C.setenv('BUFPOOL_DEBUG', 'leak', 1) "
+                .. code)
+            assert.is_truthy(said:find("bufpool: at .- 0 buffers "
+                .. "%(0 bytes%) of pool 'uploads' are out, and 10 were left to "
+                .. "a Lua collector, checked out at .+:%d+\n"), said)
+            assert.is_truthy(said:find("bufpool: at exit 1 buffers %(65536 "
+                .. "bytes%) of pool 'default' are out, and 0 were left to a "
+                .. "Lua collector, checked out at .+:%d+\n"), said)
+        end)
+
     it("raises on what it does not know", function()
         local pool = bufpool.new()
         for _, value in ipairs { "on", "", true, 1, {}, print } do

@@ -803,6 +803,94 @@ finds_what_was_written_after_the_release(void **state)
 	}
 }
 
+/* What BUFPOOL_DEBUG asks for. */
+
+static void
+live_with(void *word)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	setenv("BUFPOOL_DEBUG", word, 1);
+	bufpool_config_init(&config);
+	config.name = "debugged";
+	p = bufpool_create(&config);
+	assert_non_null(bufpool_create(&config));	/* not another one */
+	upload(p, 1);
+	upload(p, 5000);
+	bufpool_release(download(p, 5000));
+	bufpool_close(p);
+	exit(0);
+}
+
+static void
+does_what_the_environment_says(void **state)
+{
+	static const struct {
+		const char *word, *said;	/* NULL: nothing is said */
+	} cases[] = {
+		{ "", NULL },
+		{ "leak", "bufpool: at exit 2 buffers (69632 bytes) of pool "
+		  "'debugged' are out, and 0 were left to a Lua collector, "
+		  "checked out at " },
+		{ " leak,,leak;", "at exit 2 buffers" },
+		{ "verify", NULL },
+		{ "verify:sample", "at exit 2 buffers" },
+		{ "verify,leak", "at exit 2 buffers" },
+		{ "help", "  verify  aborts where" },
+		{ "leek", "bufpool: BUFPOOL_DEBUG: 'leek' is unknown; "
+		  "BUFPOOL_DEBUG=help lists the words\n" },
+		{ "leak,x", "BUFPOOL_DEBUG: 'x' is unknown" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char said[2048];
+		int status = said_in_child(live_with, (void *)cases[i].word,
+					   said, sizeof said);
+		const char *at;
+
+		assert_int_equal(status, 0);
+		if (cases[i].said == NULL) {
+			assert_string_equal(said, "");
+			continue;
+		}
+		at = strstr(said, cases[i].said);
+		assert_non_null(at);
+		assert_null(strstr(at + 1, cases[i].said));
+	}
+}
+
+static void
+verify_by_environment(void *unused)
+{
+	struct bufpool *p;
+	struct bufpool_buf *b;
+	uint8_t *bytes;
+
+	(void)unused;
+	setenv("BUFPOOL_DEBUG", "verify", 1);
+	p = bufpool_create(NULL);
+	b = upload(p, 4096);
+	bytes = bufpool_data(b);
+	bufpool_release(b);
+	ASAN_UNPOISON_MEMORY_REGION(bytes, 4096);
+	bytes[99] = 1;
+	upload(p, 4096);
+}
+
+static void
+verifies_where_the_environment_says(void **state)
+{
+	char said[1024];
+	int status = said_in_child(verify_by_environment, NULL, said,
+				   sizeof said);
+
+	(void)state;
+	assert_true(WIFSIGNALED(status));
+	assert_non_null(strstr(said, "where byte 100 is not 0"));
+}
+
 /* Threads. */
 
 #define THREADS 4
@@ -899,6 +987,8 @@ main(void)
 		cmocka_unit_test(asks_for_the_site),
 		cmocka_unit_test(names_the_place_where_corruption_is_found),
 		cmocka_unit_test(finds_what_was_written_after_the_release),
+		cmocka_unit_test(does_what_the_environment_says),
+		cmocka_unit_test(verifies_where_the_environment_says),
 #ifdef __SANITIZE_ADDRESS__
 		cmocka_unit_test(poisons_what_the_slow_path_takes_home),
 #endif

@@ -115,6 +115,9 @@ struct bufpool_class_config {
  * What a pool is made of. Fill it with bufpool_config_init, then change what
  * should differ: a struct that was only zeroed is refused, for its struct_size
  * is 0. The counts are buffers kept ready: trimming never goes below.
+ *
+ * BUFPOOL_DEBUG in the environment may switch leak_detection and verify on;
+ * BUFPOOL_DEBUG=help lists its words.
  */
 struct bufpool_config {
 	size_t struct_size;		/* set by bufpool_config_init */

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "debug.h"
 #include "fork.h"
 #include "forked.h"
 #include "hook.h"
@@ -182,6 +183,7 @@ end_pool(struct bufpool_arena *a)
 				     offsetof(struct bufpool, arena));
 	int saved = errno;
 
+	bp_debug_report(p, "at the pool's end");
 	bp_sites_end(p);
 	bp_large_destroy(&p->large);
 	bp_caches_destroy(&p->caches);
@@ -532,6 +534,20 @@ after_fork(void)
 {
 	bp_thread_after_fork();
 	bp_forked_begin();
+}
+
+/* At the exit of the process, after what the program has for that. */
+static __attribute__((destructor)) void
+report_all(void)
+{
+	struct bufpool *p;
+
+	if (table_used(&pools) == 0)
+		return;
+	for (unsigned i = 0; bp_registry_next(&i, &p);) {
+		bp_debug_report(p, "at exit");
+		bp_arena_drop(&p->arena);
+	}
 }
 
 const char *

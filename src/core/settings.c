@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cgroup.h"
+#include "debug.h"
 #include "settings.h"
 
 /* Bounds of the caller's struct_size. The oldest struct ended at the counts. */
@@ -178,6 +179,7 @@ bp_settings_read(struct bufpool_config *config,
 	config->huge_pages = config->huge_pages != 0;
 	config->dump = config->dump != 0;
 	config->verify = config->verify != 0;
+	bp_debug_apply(config);
 	return 0;
 invalid:
 	errno = EINVAL;

@@ -1,0 +1,116 @@
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "debug.h"
+#include "sites.h"
+
+#define PLACES 20	/* that a report names of a pool */
+#define SEPARATORS ", :;"
+
+static const struct word {
+	const char *name;
+	int detection;
+	bool verify, report;
+	const char *help;
+} words[] = {
+	{ "leak", BUFPOOL_LEAK_ALL, false, true,
+	  "records each checkout; at exit lists what is out, by place" },
+	{ "sample", BUFPOOL_LEAK_SAMPLED, false, true,
+	  "the same for one checkout of about 1024" },
+	{ "verify", BUFPOOL_LEAK_ALL, true, false,
+	  "aborts where a buffer was written to after its release" },
+};
+#define WORDS (sizeof words / sizeof *words)
+
+static void
+print_help(void)
+{
+	fprintf(stderr, "bufpool: BUFPOOL_DEBUG has words with commas between "
+		"them:\n");
+	for (size_t i = 0; i < WORDS; i++)
+		fprintf(stderr, "  %-8s%s\n", words[i].name, words[i].help);
+}
+
+static void
+print_unknown(const char *name, int n)
+{
+	fprintf(stderr, "bufpool: BUFPOOL_DEBUG: '%.*s' is unknown; "
+		"BUFPOOL_DEBUG=help lists the words\n", n, name);
+}
+
+static const struct word *
+word_of(const char *name, size_t n)
+{
+	for (size_t i = 0; i < WORDS; i++)
+		if (strlen(words[i].name) == n &&
+		    memcmp(words[i].name, name, n) == 0)
+			return &words[i];
+	return NULL;
+}
+
+/* What all words together ask for. Not for a program with more rights than its
+ * user, who may not make it tell anything. */
+static struct word
+wanted(void)
+{
+	static _Atomic bool told;
+	const char *at = secure_getenv("BUFPOOL_DEBUG");
+	struct word all = { .detection = BUFPOOL_LEAK_OFF };
+	bool first;
+
+	if (at == NULL)
+		return all;
+	first = !atomic_exchange(&told, true);
+	for (size_t n; *(at += strspn(at, SEPARATORS)) != '\0'; at += n) {
+		const struct word *word;
+
+		n = strcspn(at, SEPARATORS);
+		word = word_of(at, n);
+		if (word != NULL) {
+			if (word->detection > all.detection)
+				all.detection = word->detection;
+			all.verify |= word->verify;
+			all.report |= word->report;
+		} else if (first && n == 4 && memcmp(at, "help", n) == 0)
+			print_help();
+		else if (first)
+			print_unknown(at, n < 100 ? (int)n : 100);
+	}
+	return all;
+}
+
+void
+bp_debug_apply(struct bufpool_config *config)
+{
+	struct word all = wanted();
+
+	if (all.detection > config->leak_detection)
+		config->leak_detection = all.detection;
+	config->verify |= all.verify;
+}
+
+/* A function of its own, for its stack is large. */
+static __attribute__((noinline)) void
+print_places(struct bufpool *p, const char *when)
+{
+	struct bufpool_site site[PLACES];
+	size_t count = bufpool_sites(p, site, PLACES);
+
+	for (size_t i = 0; i < count && i < PLACES; i++)
+		fprintf(stderr, "bufpool: %s %llu buffers (%llu bytes) of "
+			"pool '%s' are out, and %llu were left to a Lua "
+			"collector, checked out at %s\n", when,
+			(unsigned long long)site[i].buffers,
+			(unsigned long long)site[i].bytes,
+			p->name[0] != '\0' ? p->name : "(unnamed)",
+			(unsigned long long)site[i].gc_returns, site[i].place);
+}
+
+void
+bp_debug_report(struct bufpool *p, const char *when)
+{
+	if (wanted().report)
+		print_places(p, when);
+}

@@ -1,0 +1,19 @@
+/*
+ * debug - checks that are switched on from outside of the program, by the
+ * environment: BUFPOOL_DEBUG=help tells which.
+ */
+#ifndef BUFPOOL_DEBUG_H
+#define BUFPOOL_DEBUG_H
+
+#include "pool.h"
+
+/* Changes a valid configuration as BUFPOOL_DEBUG says. Writes to standard error
+ * what it does not know, once. */
+void bp_debug_apply(struct bufpool_config *config);
+
+/* Where BUFPOOL_DEBUG asks for it, writes to standard error what is out of the
+ * pool, and what a collector had to release, by place. `when` says when that
+ * is. The pool does not end meanwhile. */
+void bp_debug_report(struct bufpool *p, const char *when);
+
+#endif
