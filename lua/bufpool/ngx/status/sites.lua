@@ -7,8 +7,9 @@ local ngx, ipairs, pairs, tonumber = ngx, ipairs, pairs, tonumber
 local byte, char, format = string.byte, string.char, string.format
 local gmatch, gsub, match = string.gmatch, string.gsub, string.match
 local concat, sort = table.concat, table.sort
+local min = math.min
 
-local MOST = 5          -- places of a pool by bytes, and as many by collector
+local MOST = 20         -- places of a worker by bytes, and as many by collector
 local EXPIRY = 15       -- seconds for which what was published counts
 
 local sites = {}
@@ -17,9 +18,17 @@ local function most_returns(a, b)
     return a.gc_returns > b.gc_returns
 end
 
--- Of a pool's places, which are sorted by bytes, those that matter most.
+local function most_bytes(a, b)
+    if a.bytes ~= b.bytes then
+        return a.bytes > b.bytes
+    end
+    return a.gc_returns > b.gc_returns
+end
+
+-- Of a worker's places, those that matter most.
 local function top(list)
     local chosen, rest = {}, {}
+    sort(list, most_bytes)
     for i, site in ipairs(list) do
         if i <= MOST then
             chosen[i] = site
@@ -28,7 +37,7 @@ local function top(list)
         end
     end
     sort(rest, most_returns)
-    for i = 1, #rest < MOST and #rest or MOST do
+    for i = 1, min(#rest, MOST) do
         chosen[#chosen + 1] = rest[i]
     end
     return chosen
@@ -55,16 +64,15 @@ end
 local function own(pools, log)
     local found = {}
     for name in pairs(pools) do
-        local list = recorded(name) or {}
-        for i = 1, log and #list or 0 do
-            tell(name, list[i])
-        end
-        for _, site in ipairs(top(list)) do
+        for _, site in ipairs(recorded(name) or {}) do
+            if log then
+                tell(name, site)
+            end
             site.pool = name
             found[#found + 1] = site
         end
     end
-    return found
+    return top(found)
 end
 
 local function hex(text)
@@ -112,13 +120,6 @@ local function published(dict, id)
         end
     end
     return list
-end
-
-local function most_bytes(a, b)
-    if a.bytes ~= b.bytes then
-        return a.bytes > b.bytes
-    end
-    return a.gc_returns > b.gc_returns
 end
 
 -- What the workers of the list have, the most bytes first. `own_id` is the
