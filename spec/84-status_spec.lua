@@ -341,6 +341,59 @@ describe("publishing", function()
     end)
 end)
 
+describe("what the log is told of a count", function()
+    local kept, notice, now
+    setup(function()
+        kept = rawget(_G, "ngx")
+        rawset(_G, "ngx", { now = function() return now end })
+        package.loaded["bufpool.ngx.status.notice"] = nil
+        notice = require "bufpool.ngx.status.notice"
+    end)
+    teardown(function()
+        rawset(_G, "ngx", kept)
+        package.loaded["bufpool.ngx.status.notice"] = nil
+    end)
+
+    it("is by how much it has risen, once a minute", function()
+        now = 1000
+        assert.is_nil(notice("a", 0))
+        assert.equal(3, notice("a", 3))
+        assert.equal(1, notice("b", 1))
+        now = 1059
+        assert.is_nil(notice("a", 5))
+        now = 1060
+        assert.equal(2, notice("a", 5))
+        assert.is_nil(notice("b", 1))
+    end)
+
+    it("is all of it where the pool came anew", function()
+        now = 2000
+        assert.equal(10, notice("c", 10))
+        now = 2060
+        assert.equal(4, notice("c", 4))
+        now = 2061
+        assert.is_nil(notice("c", 2))
+        now = 2120
+        assert.equal(3, notice("c", 3))
+    end)
+
+    it("is told later where there are too many", function()
+        now = 3000
+        local told = 0
+        for i = 1, 120 do
+            told = told + (notice("d" .. i, i) and 1 or 0)
+        end
+        assert.equal(50, told)
+        for minute = 1, 2 do
+            now = 3000 + 60 * minute
+            for i = 1, 120 do
+                told = told + (notice("d" .. i, i) and 1 or 0)
+            end
+        end
+        assert.equal(120, told)
+    end)
+end)
+
 describe("JSON", function()
     it("has every figure, whatever the names", function()
         local pools = {}

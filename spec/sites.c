@@ -649,6 +649,7 @@ asks_for_the_site(void **state)
 		assert_int_equal(stats_of(p).checked_out, 0);
 		here = bp_sites_list(p, "here\n:1");
 		assert_int_equal(here, bp_sites_list(p, "here\n:1"));
+		assert_int_equal(here, bp_sites_list(p, "here\x7f:1"));
 		b = bp_checkout_at(p, n, 0, TAKE_ANY, here);
 		assert_int_equal(bufpool_sites(p, site, SITES), 1);
 		assert_string_equal(site[0].place, "here?:1");
@@ -814,7 +815,7 @@ live_with(void *word)
 
 	setenv("BUFPOOL_DEBUG", word, 1);
 	bufpool_config_init(&config);
-	config.name = "debugged";
+	config.name = "de\nbugged";
 	p = bufpool_create(&config);
 	assert_non_null(bufpool_create(&config));	/* not another one */
 	upload(p, 1);
@@ -832,7 +833,7 @@ does_what_the_environment_says(void **state)
 	} cases[] = {
 		{ "", NULL },
 		{ "leak", "bufpool: at exit 2 buffers (69632 bytes) of pool "
-		  "'debugged' are out, and 0 were left to a Lua collector, "
+		  "'de?bugged' are out, and 0 were left to a Lua collector, "
 		  "checked out at " },
 		{ " leak,,leak;", "at exit 2 buffers (69632 bytes)" },
 		{ "verify", NULL },

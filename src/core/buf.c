@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "buf.h"
+#include "name.h"
 #include "table.h"
 #include "wipe.h"
 
@@ -191,19 +192,19 @@ bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 	static const char *const states[] = { "blank", "ready", "cached",
 					      "frozen", "out", "?", "?", "?" };
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
-	const char *label = b->label;
-	char origin[256] = "";
+	char label[BUFPOOL_NAME_MAX], origin[256] = "";
 
 	/* A release raises the generation, and so do freezing, and the last
 	 * unref after that. */
 	if (bp_buf_origin != NULL)
 		bp_buf_origin(b, strcmp(phase, "unref") == 0 ? 2 : 1, origin,
 			      sizeof origin);
+	bp_name_show(label, sizeof label, b->label == NULL ? "(none)" :
+		     b->label[0] == '\0' ? "(unnamed)" : b->label);
 	fprintf(stderr,
 		"bufpool: corruption at %s: buffer %u of pool '%s' (%zu bytes) "
 		"is %s, generation %llu%s\n",
-		phase, b->number, label == NULL ? "(none)" :
-		label[0] == '\0' ? "(unnamed)" : label, buf_size(b),
+		phase, b->number, label, buf_size(b),
 		states[word & BUF_STATE],
 		(unsigned long long)(word / BUF_GENERATION), origin);
 	abort();

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "debug.h"
+#include "name.h"
 #include "sites.h"
 
 #define PLACES 20	/* that a report names of a pool */
@@ -97,14 +98,17 @@ print_places(struct bufpool *p, const char *when)
 {
 	struct bufpool_site site[PLACES];
 	size_t count = bufpool_sites(p, site, PLACES);
+	char name[BUFPOOL_NAME_MAX];
 
+	bp_name_show(name, sizeof name, p->name[0] != '\0' ? p->name
+		     : "(unnamed)");
 	for (size_t i = 0; i < count && i < PLACES; i++)
 		fprintf(stderr, "bufpool: %s %llu buffers (%llu bytes) of "
 			"pool '%s' are out, and %llu were left to a Lua "
 			"collector, checked out at %s\n", when,
 			(unsigned long long)site[i].buffers,
 			(unsigned long long)site[i].bytes,
-			p->name[0] != '\0' ? p->name : "(unnamed)",
+			name,
 			(unsigned long long)site[i].gc_returns, site[i].place);
 }
 

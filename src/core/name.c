@@ -79,3 +79,14 @@ bp_name_list(const char *text)
 						 (uint32_t)number + 1));
 	return &mine->id;
 }
+
+void
+bp_name_show(char *to, size_t n, const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < n - 1 && text[i] != '\0'; i++)
+		to[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f
+		    ? '?' : text[i];
+	to[i] = '\0';
+}

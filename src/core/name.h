@@ -24,4 +24,9 @@ _Atomic uint64_t *bp_name_find(const char *text);
  * thread. */
 _Atomic uint64_t *bp_name_list(const char *text);
 
+/* Copies a text so that it stays on one line of a log and steers no terminal:
+ * '?' stands for control bytes. `to` has n bytes; what does not fit is left
+ * out. */
+void bp_name_show(char *to, size_t n, const char *text);
+
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "forked.h"
+#include "name.h"
 #include "pages.h"
 #include "sites.h"
 #include "system.h"
@@ -106,19 +107,19 @@ bp_sites_list(struct bufpool *p, const char *text)
 {
 	struct site *sites = atomic_load(&p->sites), *site;
 	uint64_t hash = 0xcbf29ce484222325u;
+	char shown[BUFPOOL_PLACE_MAX];
 	unsigned n;
 	bool fresh;
 
 	if (sites == NULL)
 		return SITE_LISTED;
-	for (const char *c = text; *c != '\0'; c++)
+	bp_name_show(shown, sizeof shown, text);
+	for (const char *c = shown; *c != '\0'; c++)
 		hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
 	n = find_site(sites, hash | SITE_LISTED, &fresh);
 	site = &sites[n];
 	if (fresh) {
-		for (size_t i = 0; i < sizeof site->text - 1 && text[i]; i++)
-			site->text[i] = (unsigned char)text[i] < ' '
-			    ? '?' : text[i];
+		strcpy(site->text, shown);
 		atomic_store_explicit(&site->told, 1, memory_order_release);
 	}
 	return SITE_LISTED | n;
