@@ -408,7 +408,12 @@ local function cases(modules)
             return server:get "/out".body == "0"
         end), "some are out")
         for line in server:log():gmatch "[^\n]+" do
-            assert.falsy(line:find "%[crit%]" or line:find "%[alert%]", line)
+            -- nginx's own, of the addition filter, which Debian's 1.22.1-9
+            -- says for ngx.print, too, up to deb12u9.
+            local own = line:find("header already sent", 1, true)
+                and line:find('subrequest: "/part"', 1, true)
+            assert.falsy(not own and (line:find "%[crit%]"
+                or line:find "%[alert%]"), line)
         end
     end)
 end
