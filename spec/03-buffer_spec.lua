@@ -451,6 +451,14 @@ describe("fill", function()
 end)
 
 describe("wipe", function()
+    it("takes a buffer that free has emptied", function()
+        local buf = bufpool.new():writer():put("x")
+        buf:free()
+        assert.equal("", buf:wipe():tostring())
+        assert.equal("y", buf:put("y"):tostring())
+        buf:release()
+    end)
+
     it("zeroes all memory and empties", function()
         local buf = with "secret"
         local p = buf:ref()

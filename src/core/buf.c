@@ -367,7 +367,8 @@ void
 bp_buf_wipe(struct bufpool_buf *b)
 {
 	buf_rewind(b);
-	wipe(b->base, b->mark);
+	if (b->mark > 0)	/* memset may not be given a NULL */
+		wipe(b->base, b->mark);
 	b->len = 0;
 	if (!b->raw)
 		b->mark = 0;
