@@ -868,6 +868,28 @@ describe("prepend", function()
         end
     end)
 
+    -- Growth asks for no more than it needs there.
+    it("moves a few times where max_bytes limits the pool, too", function()
+        for _, n in ipairs { 100, 4096, 65536 } do
+            local own = bufpool.new { max_bytes = 2 ^ 23, four_kib_count = 0,
+                sixty_four_kib_count = 0, two_fifty_six_kib_count = 0 }
+            local b, x = own:writer(), ("x"):rep(n)
+            local moved, at, calls = 0, nil, 2 ^ 23 / n / 2
+            for _ = 1, calls do
+                b:prepend(x)
+                if at and address(b) ~= at - n then
+                    moved = moved + #b
+                end
+                at = address(b)
+            end
+            assert.equal(n * math.floor(calls), #b)
+            assert.is_true(moved < 40 * #b, moved / #b)
+            assert.equal(0, own:stats().refused_by_max_bytes)
+            b:release()
+            own:close()
+        end
+    end)
+
     it("leaves no more dirty than what it needs", function()
         local b = pool:writer(200000):put "text":prepend "head"
         local d = descriptor_of(b, "spec")

@@ -87,6 +87,19 @@ extend_large(struct bufpool_buf *b, size_t capacity)
 	return false;
 }
 
+/* Elsewhere growth doubles. Not more than a part of what nobody has, because
+ * another buffer may need that. */
+size_t
+bp_grow_slack(const struct bufpool_buf *b)
+{
+	size_t room;
+
+	if (!arena_limited(b->arena))
+		return 0;
+	room = arena_room(b->arena) / 4;
+	return b->len / 2 < room ? b->len / 2 : room;
+}
+
 int
 bp_grow_to(struct bufpool_buf *b, size_t capacity)
 {

@@ -30,4 +30,8 @@ void bp_grow_free(struct bufpool_buf *b);
  * b is released then, too. */
 struct bufpool_buf *bp_grow_renew(struct bufpool_buf *b);
 
+/* Bytes that b, where it grows by moving its contents, may ask for beyond what
+ * it needs, so that it does not move them each time. */
+size_t bp_grow_slack(const struct bufpool_buf *b);
+
 #endif

@@ -280,6 +280,7 @@ bp_bytes_prepend(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		 const void *from, size_t n, const void *source,
 		 int32_t source_epoch)
 {
+	size_t slack;
 	int error;
 
 	if (bytes_stale(b, epoch) || bytes_stale(source, source_epoch))
@@ -288,7 +289,10 @@ bp_bytes_prepend(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 		return 0;
 	if (n > (size_t)(b->at - b->base)) {
 		if (n > buf_size(b) - b->len) {
-			error = bp_append_grow(b, b->len + n, box);
+			slack = bp_grow_slack(b);
+			error = bp_append_grow(b, b->len + n + slack, box);
+			if (error != 0 && slack > 0)
+				error = bp_append_grow(b, b->len + n, box);
 			if (error != 0)
 				return error;
 		}
