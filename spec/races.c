@@ -275,6 +275,66 @@ a_claim_that_a_sandbox_stops_empties_a_retired_shelf(void **state)
 	assert_int_equal(pools_left(), 0);
 }
 
+static struct bufpool_shelf *
+claimed_shelf(void)
+{
+	for (struct thread *t = bp_thread_next(NULL); t != NULL;
+	     t = bp_thread_next(t)) {
+		struct cache *k = atomic_load(&t->caches[pool->caches.place]);
+
+		for (unsigned c = 0; k != NULL && c < 2; c++)
+			if (atomic_load(&k->shelf[c].gate) & GATE_CLAIMED)
+				return &k->shelf[c];
+	}
+	return NULL;
+}
+
+static void *
+take_from(void *shelf)
+{
+	struct bufpool_shelf *s = shelf;
+	uint32_t count = shelf_count(s);
+	struct bufpool_buf *b = bufpool_checkout(pool, s->size);
+
+	CHECK(thread_own_cache(pool->caches.place) == s->cache,
+	      "the record is not adopted");
+	CHECK(count > 0 && shelf_count(s) == count,
+	      "%u of %u are left on a shelf that is claimed", shelf_count(s),
+	      count);
+	bufpool_release(b);
+	CHECK(shelf_count(s) == count, "%u, not %u", shelf_count(s), count);
+	return NULL;
+}
+
+/* A thread exits while its shelf is claimed, and the next one gets its record
+ * before the claimer has shut the shelf. The claimer does without the heavy
+ * fence where the owner has exited, so the next one must not go in unless it
+ * finds the shelf unclaimed. */
+static void
+an_adopted_shelf_that_is_claimed_is_left_alone(void **state)
+{
+	struct actor claimer = { .act = trim };
+	struct bufpool_shelf *s;
+	pthread_t owner, next;
+
+	(void)state;
+	pool = new_pool();
+	pthread_barrier_init(&meet, NULL, 2);
+	pthread_create(&owner, NULL, warm_up_and_wait, NULL);
+	pthread_barrier_wait(&meet);
+	assert_true(start(&claimer, "claim: claimed", 1));
+	pthread_barrier_wait(&meet);
+	pthread_join(owner, NULL);
+	s = claimed_shelf();
+	assert_non_null(s);
+	pthread_create(&next, NULL, take_from, s);
+	pthread_join(next, NULL);
+	finish(&claimer);
+	check_law(pool);
+	bufpool_destroy(pool);
+	assert_int_equal(pools_left(), 0);
+}
+
 static void
 use_little(void)
 {
@@ -1104,6 +1164,8 @@ main(void)
 		cmocka_unit_test(
 		    a_slow_ticket_does_not_take_the_entry_of_another),
 		cmocka_unit_test(a_slow_end_does_not_take_a_pool_that_lives),
+		cmocka_unit_test(
+		    an_adopted_shelf_that_is_claimed_is_left_alone),
 		cmocka_unit_test(an_entry_of_a_table_is_taken_once),
 		cmocka_unit_test(what_was_set_last_is_watched),
 		cmocka_unit_test(a_child_watches_what_was_set),

@@ -201,16 +201,25 @@ bp_cache_destroy(struct cache *k)
 	bp_pages_unmap(k, k->bytes);
 }
 
-/* Sequentially consistent, for close against attach: either close sees that
+/*
+ * Sequentially consistent, for close against attach: either close sees that
  * the cache is live, or its thread sees that the pool was closed. The same for
- * what is watched. */
+ * what is watched.
+ *
+ * A shelf may still be claimed by a thread that has read RETIRED, and so does
+ * without the heavy fence, but has not shut it yet. So it is shut here first:
+ * then the new owner opens it by the slow path, and finds CLAIMED, because its
+ * change of the gate comes after that of the claimer.
+ */
 void
 bp_cache_attach(struct cache *k)
 {
 	struct caches *cs = k->caches;
 
-	for (unsigned c = 0; c < cs->layout->classes; c++)
+	for (unsigned c = 0; c < cs->layout->classes; c++) {
+		shut_shelf(&k->shelf[c]);
 		atomic_fetch_and(&k->shelf[c].gate, ~(uint32_t)GATE_RETIRED);
+	}
 	k->node = bp_arena_node(cs->arena);
 	atomic_fetch_or(&k->block->live, bit_of(k));
 	hook("enroll: attached");
@@ -319,7 +328,8 @@ shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
  * the gate will see it at its next load, and what such an owner stored before
  * is visible here. No membarrier is needed when the owner is FENCED, because it
  * orders its own side, when it is RETIRED, because it has left by an exchange
- * of the gate, and when the caller is the owner. False where membarrier fails.
+ * of the gate, and the next owner finds the shelf shut (bp_cache_attach), and
+ * when the caller is the owner. False where membarrier fails.
  */
 static bool
 order_owner(const struct bufpool_shelf *s, uint32_t gate)
