@@ -493,8 +493,8 @@ soak: deps-test
 # The Lua specs in the interpreter, and on the stock LuaJIT, both ways: the one
 # of Debian 12, unpacked, as it cannot be installed beside OpenResty's.
 # Where pages lie is the core's work, whatever the LuaJIT.
-JIT_SPEC = $(filter-out %install_spec.lua spec/8%_spec.lua %numa_spec.lua,\
-	$(filter %_spec.lua,$(SPEC)))
+JIT_SPEC = $(filter-out %install_spec.lua %shelf_spec.lua spec/8%_spec.lua \
+	%numa_spec.lua,$(filter %_spec.lua,$(SPEC)))
 ## runs Lua specs without the JIT and on stock LuaJIT
 test-jit: deps-test
 	@$(MAKE) all

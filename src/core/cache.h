@@ -31,6 +31,9 @@
  * the owner opens its shelf again, in a slow path, between E1 and E4, when it
  * has found the gate without CLAIMED.
  *
+ * spec/model/shelf.lua has these steps by these names, and spec/38 runs them in
+ * every order; so a change here is a change there.
+ *
  * Each side stores, fences and loads what the other has stored (Dekker), so at
  * least one of them sees the other: at most one is inside, and neither ever
  * waits. An owner that was inside before C1 may open the shelf between C1 and
