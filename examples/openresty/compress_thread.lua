@@ -21,20 +21,33 @@ local zlib = ffi.load "libz.so.1"
 local LEVEL, DEFLATED, GZIP, MEMORY = 1, 8, 31, 8
 local FINISH, STREAM_END = 4, 1
 
--- From `from` to the end of `to`, in one step: there is room for the worst.
-local function pack(from, to)
+-- From n bytes at `from` to what `room` gives for the most that may come, in
+-- one step. How many came; or nil and a message.
+local function deflate(from, n, room)
     local stream = ffi.new "z_stream"
     if zlib.deflateInit2_(stream, LEVEL, DEFLATED, GZIP, MEMORY, 0,
         zlib.zlibVersion(), ffi.sizeof(stream)) ~= 0 then
-        return "zlib is out of memory"
+        return nil, "zlib is out of memory"
     end
-    local bound = tonumber(zlib.deflateBound(stream, #from))
-    stream.next_in, stream.avail_in = from:ref()
-    stream.next_out, stream.avail_out = to:reserve(bound)
+    stream.next_in, stream.avail_in = from, n
+    stream.next_out, stream.avail_out = room(tonumber(
+        zlib.deflateBound(stream, n)))
     local status = zlib.deflate(stream, FINISH)
-    to:commit(tonumber(stream.total_out))
     zlib.deflateEnd(stream)
-    return status ~= STREAM_END and "zlib gave status " .. status or nil
+    if status ~= STREAM_END then
+        return nil, "zlib gave status " .. status
+    end
+    return tonumber(stream.total_out)
+end
+
+-- From `from` to the end of `to`. A message where it failed.
+local function pack(from, to)
+    local bytes, n = from:ref()
+    local count, message = deflate(bytes, n, function(bound)
+        return to:reserve(bound)
+    end)
+    to:commit(count or 0)
+    return message
 end
 
 -- The ticket of what the ticket stands for, compressed; or nil and a message.
@@ -58,4 +71,14 @@ local function gzip(ticket)
     return to:detach()
 end
 
-return { gzip = gzip }
+-- The same with strings, for today.lua.
+local function gzip_string(text)
+    local out
+    local n = assert(deflate(text, #text, function(bound)
+        out = ffi.new("uint8_t[?]", bound)
+        return out, bound
+    end))
+    return ffi.string(out, n)
+end
+
+return { gzip = gzip, gzip_string = gzip_string }
