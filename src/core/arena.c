@@ -246,17 +246,22 @@ push_below(struct buf_stack *s, struct bufpool_buf *b, uintptr_t end)
  * has taken off the stacks: then no other thread can begin to use one. A search
  * that has seen all is not repeated until a blank becomes resident, because it
  * looks at each blank. `changed` is set after such a blank is pushed, and taken
- * before the stacks are, so no blank is overlooked.
+ * before the stacks are, so no blank is overlooked. Two searches at once may
+ * each have taken a part of a page: so one that finds, when it has pushed all
+ * back, that another has begun since, leaves the search to be repeated.
  */
 static size_t
 give_shared(struct bufpool_arena *a, struct blanks *blank, size_t size,
 	    size_t bytes)
 {
 	struct bufpool_buf *bare = NULL, *b;
+	uint32_t search;
 	size_t done = 0;
 
 	if (!atomic_exchange(&blank->changed, false))
 		return 0;
+	search = atomic_fetch_add(&blank->searches, 1) + 1;
+	atomic_thread_fence(memory_order_seq_cst);
 	b = bp_buf_pop_all(&blank->resident);
 	if (b != NULL)
 		bare = bp_buf_pop_all(&blank->bare);
@@ -278,7 +283,8 @@ give_shared(struct bufpool_arena *a, struct blanks *blank, size_t size,
 			       at + page);
 	}
 	push_below(&blank->bare, bare, UINTPTR_MAX);
-	if (done >= bytes)
+	atomic_thread_fence(memory_order_seq_cst);
+	if (done >= bytes || atomic_load(&blank->searches) != search)
 		atomic_store(&blank->changed, true);
 	return done;
 }

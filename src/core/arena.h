@@ -37,6 +37,7 @@ struct blanks {
 	struct buf_stack resident;	/* have pages, so are still committed */
 	_Atomic bool changed;	/* some may have become resident since a search
 				 * for pages that are all blanks */
+	_Atomic uint32_t searches;	/* that have begun */
 };
 
 struct bufpool_arena {
