@@ -51,6 +51,8 @@ word_of(const char *name, size_t n)
 	return NULL;
 }
 
+static _Atomic bool reporting;	/* a pool was made when that was wanted */
+
 /* What all words together ask for. Not for a program with more rights than its
  * user, who may not make it tell anything. */
 static struct word
@@ -90,6 +92,14 @@ bp_debug_apply(struct bufpool_config *config)
 	if (all.detection > config->leak_detection)
 		config->leak_detection = all.detection;
 	config->verify |= all.verify;
+	if (all.report)
+		atomic_store(&reporting, true);
+}
+
+bool
+bp_debug_reports(void)
+{
+	return atomic_load(&reporting);
 }
 
 /* A function of its own, for its stack is large. */
@@ -107,14 +117,13 @@ print_places(struct bufpool *p, const char *when)
 			"pool '%s' are out, and %llu were left to a Lua "
 			"collector, checked out at %s\n", when,
 			(unsigned long long)site[i].buffers,
-			(unsigned long long)site[i].bytes,
-			name,
+			(unsigned long long)site[i].bytes, name,
 			(unsigned long long)site[i].gc_returns, site[i].place);
 }
 
 void
 bp_debug_report(struct bufpool *p, const char *when)
 {
-	if (wanted().report)
+	if (bp_debug_reports())
 		print_places(p, when);
 }

@@ -536,13 +536,14 @@ after_fork(void)
 	bp_forked_begin();
 }
 
-/* At the exit of the process, after what the program has for that. */
+/* At the exit of the process, after what the program has for that. A fork child
+ * that exits without having used a pool is not to count its buffers for it. */
 static __attribute__((destructor)) void
 report_all(void)
 {
 	struct bufpool *p;
 
-	if (table_used(&pools) == 0)
+	if (!bp_debug_reports())
 		return;
 	for (unsigned i = 0; bp_registry_next(&i, &p);) {
 		bp_debug_report(p, "at exit");
