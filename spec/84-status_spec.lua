@@ -342,10 +342,13 @@ describe("publishing", function()
 end)
 
 describe("what the log is told of a count", function()
-    local kept, notice, now
+    local kept, notice, now, lines
     setup(function()
         kept = rawget(_G, "ngx")
-        rawset(_G, "ngx", { now = function() return now end })
+        rawset(_G, "ngx", {
+            ERR = 4, now = function() return now end,
+            log = function(_, line) lines[#lines + 1] = line end,
+        })
         package.loaded["bufpool.ngx.status.notice"] = nil
         notice = require "bufpool.ngx.status.notice"
     end)
@@ -354,43 +357,42 @@ describe("what the log is told of a count", function()
         package.loaded["bufpool.ngx.status.notice"] = nil
     end)
 
+    -- The lines of these counts of an event, at a time.
+    local function told(time, pool, counts)
+        now, lines = time, {}
+        for _, count in ipairs(counts) do
+            notice(pool, count, "left at 100%s")
+        end
+        return lines
+    end
+
+    local function line(pool, n)
+        return { ("bufpool: pool '%s': %d left at 100%%s"):format(pool, n) }
+    end
+
     it("is by how much it has risen, once a minute", function()
-        now = 1000
-        assert.is_nil(notice("a", 0))
-        assert.equal(3, notice("a", 3))
-        assert.equal(1, notice("b", 1))
-        now = 1059
-        assert.is_nil(notice("a", 5))
-        now = 1060
-        assert.equal(2, notice("a", 5))
-        assert.is_nil(notice("b", 1))
+        assert.same(line("a", 3), told(1000, "a", { 0, 3, 4 }))
+        assert.same(line("?[b'", 1), told(1000, "\27[b'", { 1 }))
+        assert.same({}, told(1059, "a", { 5 }))
+        assert.same(line("a", 2), told(1060, "a", { 5 }))
+        assert.same({}, told(1060, "\27[b'", { 1 }))
     end)
 
     it("is all of it where the pool came anew", function()
-        now = 2000
-        assert.equal(10, notice("c", 10))
-        now = 2060
-        assert.equal(4, notice("c", 4))
-        now = 2061
-        assert.is_nil(notice("c", 2))
-        now = 2120
-        assert.equal(3, notice("c", 3))
+        assert.same(line("c", 10), told(2000, "c", { 10 }))
+        assert.same(line("c", 4), told(2060, "c", { 4 }))
+        assert.same({}, told(2061, "c", { 2 }))
+        assert.same(line("c", 3), told(2120, "c", { 3 }))
     end)
 
     it("is told later where there are too many", function()
-        now = 3000
-        local told = 0
-        for i = 1, 120 do
-            told = told + (notice("d" .. i, i) and 1 or 0)
-        end
-        assert.equal(50, told)
-        for minute = 1, 2 do
-            now = 3000 + 60 * minute
+        local sum = 0
+        for minute = 0, 2 do
             for i = 1, 120 do
-                told = told + (notice("d" .. i, i) and 1 or 0)
+                sum = sum + #told(3000 + 60 * minute, "d" .. i, { i })
             end
+            assert.equal(minute == 2 and 120 or 50 * (minute + 1), sum)
         end
-        assert.equal(120, told)
     end)
 end)
 
@@ -744,6 +746,18 @@ for _, name in ipairs { "chromium", "chromium-browser", "google-chrome" } do
     end
 end
 
+-- What the browser has made of a page after so many seconds of its own time.
+local function document_of(server, path, seconds)
+    local output = shell(("timeout -k 1 %d %s --headless --no-sandbox "
+        .. "--disable-gpu --user-data-dir=%s/profile "
+        .. "--virtual-time-budget=%d --dump-dom %s 2>%s/chromium.log"
+        .. " </dev/null"):format(30 * helper.pace(), browser, server.dir,
+        seconds * 1000, quote(server:url(path)), server.dir))
+    assert.is_truthy(output:find("<html", 1, true),
+        nginx.read(server.dir .. "/chromium.log"))
+    return output
+end
+
 local STATUS = 'require("bufpool.ngx").status'
 
 -- Each worker publishes its figures, twice over, and has a pool of every name.
@@ -1090,16 +1104,8 @@ local stats = require "bufpool.stats"
         assert.equal(1, #read_json(answer.body).workers)
     end)
 
-    -- The document after so many seconds of the browser's own time.
     local function dom(path, seconds)
-        local output = shell(("timeout -k 1 %d %s --headless --no-sandbox "
-            .. "--disable-gpu --user-data-dir=%s/profile "
-            .. "--virtual-time-budget=%d --dump-dom %s 2>%s/chromium.log"
-            .. " </dev/null"):format(30 * helper.pace(), browser, server.dir,
-            seconds * 1000, quote(server:url(path)), server.dir))
-        assert.is_truthy(output:find("<html", 1, true),
-            nginx.read(server.dir .. "/chromium.log"))
-        return output
+        return document_of(server, path, seconds)
     end
 
     local function element(document, id)
@@ -1370,16 +1376,16 @@ describe("in nginx, leak detection", function()
     it("tells in the log what the collector had to release", function()
         local function told(pid)
             local _, lines = server:log():gsub("%[error%] " .. pid
-                .. "#[^\n]+bufpool: pool 'l%?eaky': the collector had to "
-                .. "release 1 buffers that were checked out at "
-                .. "content_by_lua%(nginx.conf:%d+%):%d+", "")
+                .. "#[^\n]+bufpool: pool 'l%?eaky': 1 buffers that were "
+                .. "checked out at content_by_lua%(nginx.conf:%d+%):%d+ had to "
+                .. "be released by the collector", "")
             return lines
         end
         local dropped = 1
         assert.is_true(nginx.soon(function()
             return told "%d+" == 1
         end))
-        local pid = server:log():match "(%d+)#[^\n]+the collector had to"
+        local pid = server:log():match "(%d+)#[^\n]+by the collector"
         -- Once a minute, and not at every look.
         repeat
             local answer = server:get "/drop"
@@ -1409,11 +1415,7 @@ describe("in nginx, leak detection", function()
             pending "chromium is not installed"
             return
         end
-        local document = shell(("timeout -k 1 %d %s --headless --no-sandbox "
-            .. "--disable-gpu --user-data-dir=%s/profile "
-            .. "--virtual-time-budget=3000 --dump-dom %s 2>/dev/null"
-            .. " </dev/null"):format(30 * helper.pace(), browser, server.dir,
-            quote(server:url "/status?format=html")))
+        local document = document_of(server, "/status?format=html", 3)
         assert.is_truthy(document:find '<section id="where">')
         assert.is_truthy(document:find "<td>content_by_lua%(nginx.conf:%d+")
         assert.is_truthy(document:find("<td>64 KiB</td>", 1, true))

@@ -270,6 +270,16 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 	}
 }
 
+/* What leak detection does of a checkout. `used`: the memory was out before. */
+static void
+record_checkout(struct bufpool *p, struct bufpool_buf *b, bool used,
+		uintptr_t site)
+{
+	if (used)
+		bp_sites_verify(p, b);
+	bp_sites_record(p, b, site);
+}
+
 static struct bufpool_buf *
 count_large(struct large *l, struct bufpool_buf *b, bool hit)
 {
@@ -322,11 +332,8 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	if (!hit)
 		bp_stats_sample_tick(p);
 	bp_trim_maintain(p, bp_system_now());
-	if (watched) {
-		if (hit)
-			bp_sites_verify(p, b);
-		bp_sites_record(p, b, site);
-	}
+	if (watched)
+		record_checkout(p, b, hit, site);
 	return buf_turn_out(b, n);
 }
 
@@ -397,11 +404,8 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 		return NULL;
 	count_checkout(p, k, class, miss);
 	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
-	if (watched) {
-		if (!miss)
-			bp_sites_verify(p, b);
-		bp_sites_record(p, b, site);
-	}
+	if (watched)
+		record_checkout(p, b, !miss, site);
 	return buf_turn_out(b, n);
 }
 

@@ -201,9 +201,9 @@ local function pieces_of_socket(sock, buf, n, fn)
     return done
 end
 
--- What nobody has read of a body is still on the connection, and nginx would
--- take it for the client's next request.
-local function read_to_end(ok, n, ...)
+-- Closes the connection behind a body that was not read to its end, because
+-- nginx would take the rest for the client's next request.
+local function close_unless_read(ok, n, ...)
     if module and not (ok and n) then
         module.ngx_http_bufpool_close(get_request())
     end
@@ -278,7 +278,7 @@ function ngx_body.body_pieces(buf, n, fn)
     check.callable(fn, "body_pieces", 3)
     local ok, sock = pcall(ngx.req.socket)
     if ok and sock then
-        return read_to_end(pcall(pieces_of_socket, sock, buf, n, fn))
+        return close_unless_read(pcall(pieces_of_socket, sock, buf, n, fn))
     end
     return pieces_of_nginx(buf, n, fn)
 end

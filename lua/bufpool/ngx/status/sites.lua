@@ -2,10 +2,11 @@
 -- detection has recorded, for the status, and in nginx's log.
 local bufpool = require "bufpool"
 local notice = require "bufpool.ngx.status.notice"
+local tally = require "bufpool.ngx.status.tally"
 
-local ngx, ipairs, pairs, tonumber = ngx, ipairs, pairs, tonumber
-local byte, char, format = string.byte, string.char, string.format
-local gmatch, gsub, match = string.gmatch, string.gsub, string.match
+local ipairs, pairs, tonumber = ipairs, pairs, tonumber
+local format, gmatch, match = string.format, string.gmatch, string.match
+local hex, unhex = tally.hex, tally.unhex
 local concat, sort = table.concat, table.sort
 local min = math.min
 
@@ -43,20 +44,11 @@ local function top(list)
     return chosen
 end
 
--- What was recorded in the pool of that name; nil where it is gone.
+-- What was recorded in the pool of that name; nil where it is gone. close gives
+-- back what get has opened, and returns what sites would.
 local function recorded(name)
     local pool = bufpool.get(name)
     return pool and pool:close()
-end
-
--- As an error, because that is the level of a log that is not set.
-local function tell(name, site)
-    local more = notice("site " .. name .. "\n" .. site.place, site.gc_returns)
-    if more then
-        ngx.log(ngx.ERR, format("bufpool: pool '%s': the collector had to "
-            .. "release %.0f buffers that were checked out at %s",
-            gsub(name, "%c", "?"), more, site.place))
-    end
 end
 
 -- What this worker has, as a list; `pools` has the names as keys. With `log`,
@@ -66,25 +58,15 @@ local function own(pools, log)
     for name in pairs(pools) do
         for _, site in ipairs(recorded(name) or {}) do
             if log then
-                tell(name, site)
+                notice(name, site.gc_returns, "buffers that were checked out "
+                    .. "at " .. site.place .. " had to be released by the "
+                    .. "collector")
             end
             site.pool = name
             found[#found + 1] = site
         end
     end
     return top(found)
-end
-
-local function hex(text)
-    return "=" .. gsub(text, ".", function(c)
-        return format("%02x", byte(c))
-    end)
-end
-
-local function unhex(word)
-    return (gsub(word, "%x%x", function(digits)
-        return char(tonumber(digits, 16))
-    end))
 end
 
 local function key_of(id)
@@ -110,7 +92,7 @@ local function published(dict, id)
     local list = {}
     for line in gmatch(dict:get(key_of(id)) or "", "[^\n]+") do
         local pool, place, buffers, bytes, oldest, returns = match(line,
-            "^=(%x*) =(%x*) (%d+) (%d+) ([%d.]+) (%d+)$")
+            "^(=%x*) (=%x*) (%d+) (%d+) ([%d.]+) (%d+)$")
         if pool then
             list[#list + 1] = {
                 pool = unhex(pool), place = unhex(place),

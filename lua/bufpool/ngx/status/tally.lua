@@ -82,11 +82,23 @@ end
 
 local REQUESTED = { ["nil"] = -1, ["local"] = -2 }
 
--- One line: "=" and the name in hexadecimal digits, and numbers.
-local function line_of(name, figures)
-    local out = { "=" .. gsub(name, ".", function(c)
+-- A text as a word without blanks: "=" and hexadecimal digits.
+function tally.hex(text)
+    return "=" .. gsub(text, ".", function(c)
         return format("%02x", byte(c))
-    end) }
+    end)
+end
+
+-- The text of such a word.
+function tally.unhex(word)
+    return (gsub(match(word, "^=(%x*)$"), "%x%x", function(digits)
+        return char(tonumber(digits, 16))
+    end))
+end
+
+-- One line: the name, and numbers.
+local function line_of(name, figures)
+    local out = { tally.hex(name) }
     append(out, figures, COUNTERS, GAUGES)
     append(out, figures.large, LARGE_COUNTERS, LARGE_GAUGES)
     local numa = figures.numa
@@ -119,9 +131,7 @@ end
 
 local function figures_of(line)
     local word = gmatch(line, "%S+")
-    local name = gsub(match(word(), "^=(%x*)$"), "%x%x", function(digits)
-        return char(tonumber(digits, 16))
-    end)
+    local name = tally.unhex(word())
     local function number()
         return assert(tonumber(word()))
     end

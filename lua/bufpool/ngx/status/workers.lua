@@ -10,8 +10,7 @@ local ngx, ipairs, pairs = ngx, ipairs, pairs
 local tonumber, tostring = tonumber, tostring
 local floor, max = math.floor, math.max
 local concat, insert = table.concat, table.insert
-local format, gmatch = string.format, string.gmatch
-local gsub, match = string.gsub, string.match
+local format, gmatch, match = string.format, string.gmatch, string.match
 
 local PERIOD = 1        -- seconds between two publications
 local EXPIRY = 5        -- seconds for which the last one counts
@@ -78,18 +77,10 @@ end
 
 -- Tells nginx's log of memory that was refused.
 local function tell(name, figures)
-    local limit = notice("max_bytes " .. name, figures.refused_by_max_bytes)
-    local system = notice("system " .. name, figures.refused_by_system)
-    name = gsub(name, "%c", "?")
-    if limit then
-        ngx.log(ngx.ERR, format("bufpool: pool '%s': %.0f checkouts were "
-            .. "refused, because max_bytes (%.0f) is reached", name, limit,
-            figures.max_bytes))
-    end
-    if system then
-        ngx.log(ngx.ERR, format("bufpool: pool '%s': %.0f checkouts were "
-            .. "refused, because the system gave no memory", name, system))
-    end
+    notice(name, figures.refused_by_max_bytes, format("checkouts were refused, "
+        .. "because max_bytes (%.0f) is reached", figures.max_bytes))
+    notice(name, figures.refused_by_system,
+        "checkouts were refused, because the system gave no memory")
 end
 
 -- The sites come less often, for that looks at every buffer.
