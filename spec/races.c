@@ -251,22 +251,31 @@ warm_up_and_wait(void *arg)
 	return arg;
 }
 
-/* A thread exits while its shelf is claimed, and so leaves it to the claimer to
- * empty it. Then the claimer is refused the fence that it wanted. */
+/* Makes the pool. A thread exits while its shelf is claimed, and so leaves it
+ * to the claimer, which is stopped before it has shut the shelf. */
 static void
-a_claim_that_a_sandbox_stops_empties_a_retired_shelf(void **state)
+exit_while_claimed(struct actor *claimer)
 {
-	struct actor claimer = { .act = trim };
 	pthread_t owner;
 
-	(void)state;
 	pool = new_pool();
 	pthread_barrier_init(&meet, NULL, 2);
 	pthread_create(&owner, NULL, warm_up_and_wait, NULL);
 	pthread_barrier_wait(&meet);
-	assert_true(start(&claimer, "claim: claimed", 1));
+	assert_true(start(claimer, "claim: claimed", 1));
 	pthread_barrier_wait(&meet);
 	pthread_join(owner, NULL);
+}
+
+/* The claimer, which has to empty the shelf, is refused the fence that it
+ * wanted. */
+static void
+a_claim_that_a_sandbox_stops_empties_a_retired_shelf(void **state)
+{
+	struct actor claimer = { .act = trim };
+
+	(void)state;
+	exit_while_claimed(&claimer);
 	atomic_store(&refuse, 1);
 	finish(&claimer);
 	atomic_store(&refuse, 0);
@@ -306,25 +315,18 @@ take_from(void *shelf)
 	return NULL;
 }
 
-/* A thread exits while its shelf is claimed, and the next one gets its record
- * before the claimer has shut the shelf. The claimer does without the heavy
- * fence where the owner has exited, so the next one must not go in unless it
- * finds the shelf unclaimed. */
+/* The next thread gets the record before the claimer has shut the shelf. The
+ * claimer does without the heavy fence where the owner has exited, so the next
+ * one must not go in unless it finds the shelf unclaimed. */
 static void
 an_adopted_shelf_that_is_claimed_is_left_alone(void **state)
 {
 	struct actor claimer = { .act = trim };
 	struct bufpool_shelf *s;
-	pthread_t owner, next;
+	pthread_t next;
 
 	(void)state;
-	pool = new_pool();
-	pthread_barrier_init(&meet, NULL, 2);
-	pthread_create(&owner, NULL, warm_up_and_wait, NULL);
-	pthread_barrier_wait(&meet);
-	assert_true(start(&claimer, "claim: claimed", 1));
-	pthread_barrier_wait(&meet);
-	pthread_join(owner, NULL);
+	exit_while_claimed(&claimer);
 	s = claimed_shelf();
 	assert_non_null(s);
 	pthread_create(&next, NULL, take_from, s);

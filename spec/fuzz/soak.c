@@ -30,6 +30,7 @@
 
 #include "bufpool_lua.h"
 #include "rounds.h"
+#include "../support/process.h"
 
 #define ROUNDS 12
 #define THREADS 3
@@ -41,17 +42,6 @@
 #define FAILURES 64		/* one call in so many fails, at most */
 #define WARM 6			/* rounds before memory is compared */
 #define SLACK ((size_t)64 << 20)
-
-#define CHECK(what, ...)                                                 \
-	do {                                                             \
-		if (!(what)) {                                           \
-			printf(__VA_ARGS__);                             \
-			printf(" (%s, errno %d, line %d)\n", #what,      \
-			       errno, __LINE__);                         \
-			fflush(stdout);                                  \
-			abort();                                         \
-		}                                                        \
-	} while (0)
 
 struct player {
 	pthread_t thread;
