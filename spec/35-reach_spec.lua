@@ -260,6 +260,19 @@ local pools = { bufpool.new(), bufpool.new { classes = { { size = 4096 },
     { size = 16384 } } } }
 local SIZES = { 0, 1, 100, 4096, 5000, 16384, 70000, 1100000 }
 
+-- Nothing is out, and what is free is zero.
+local function check_pools(round)
+    for _, own in ipairs(pools) do
+        for _, n in ipairs { 1, 4097, 16385, 70000 } do
+            local b = own:borrow(n)
+            b:resize(b:capacity())
+            assert.is_true(b:equals(helper.zeros(#b)), round)
+            b:release()
+        end
+        assert.equal(0, own:stats().checked_out)
+    end
+end
+
 local function draw_buffer()
     local own, n = pools[random(2)], SIZES[random(random(#SIZES))]
     local r, headroom = random(10), random(0, 2) * random(0, 99)
@@ -415,17 +428,7 @@ describe("take and split_to", function()
             for k = 1, 3 do
                 buffers[k]:release()
             end
-            for _, own in ipairs(pools) do
-                for _, n in ipairs { 1, 4097, 16385, 70000 } do
-                    local b = own:borrow(n)
-                    b:resize(b:capacity())
-                    assert.is_true(b:equals(helper.zeros(#b)), round)
-                    b:release()
-                end
-            end
-        end
-        for _, own in ipairs(pools) do
-            assert.equal(0, own:stats().checked_out)
+            check_pools(round)
         end
     end)
 end)
@@ -686,18 +689,6 @@ local function check_mark(round, b)
             helper.zeros(capacity - mark))
     end
     assert.is_true(d.at >= d.base and d.len <= d.capacity)
-end
-
-local function check_pools(round)
-    for _, own in ipairs(pools) do
-        for _, n in ipairs { 1, 4097, 16385, 70000 } do
-            local b = own:borrow(n)
-            b:resize(b:capacity())
-            assert.is_true(b:equals(helper.zeros(#b)), round)
-            b:release()
-        end
-        assert.equal(0, own:stats().checked_out)
-    end
 end
 
 describe("prepend", function()
