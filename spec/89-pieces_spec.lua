@@ -99,19 +99,43 @@ function M.answers()
     local body = ("x"):rep(1000)
         .. ("GET /out HTTP/1.1\r\nHost: x\r\n\r\n"):rep(100)
     assert(sock:connect("127.0.0.1", ngx.var.server_port))
-    assert(sock:send("POST " .. ngx.unescape_uri(ngx.var.arg_to)
-        .. " HTTP/1.1\r\nHost: x\r\nContent-Length: " .. #body
-        .. "\r\n\r\n" .. body))
-    sock:settimeout(20000)
+    local to = ngx.unescape_uri(ngx.var.arg_to)
+    assert(sock:send("POST " .. to .. " HTTP/1.1\r\nHost: x\r\n"
+        .. "Content-Length: " .. (to:match "length=(%d+)" or #body)
+        .. "\r\n\r\n" .. body:sub(1, 700)))
+    ngx.sleep(0.02)         -- the rest comes by itself
+    sock:send(body:sub(701))
+    sock:settimeout(tonumber(ngx.var.arg_timeout) or 20000)
     local all, message, partial = sock:receive "*a"
     ngx.print(select(2, (all or partial):gsub("HTTP/1.1 ", "")), " ",
         message or "closed")
 end
 
 function M.refusing()
-    B.body_pieces(B.scope(pool):writer(), 500, function()
-        ngx.exit(tonumber(ngx.var.arg_status))
-    end)
+    local args = ngx.req.get_uri_args()
+    local function read()
+        B.body_pieces(B.scope(pool):writer(), 500, function()
+            if args.print then
+                ngx.print "begun"
+                ngx.flush(true)
+            end
+            if args.wait then
+                ngx.sleep(60)
+            elseif args.to then
+                ngx.redirect "/elsewhere"
+            end
+            ngx.exit(tonumber(args.status))
+        end)
+    end
+    if not args.wait then
+        return read()
+    end
+    local thread = ngx.thread.spawn(read)
+    if args.wait == "kill" then
+        ngx.thread.kill(thread)
+        return ngx.say "killed"
+    end
+    ngx.exit(200)
 end
 
 function M.misuse()
@@ -183,6 +207,12 @@ local function text(n)
         parts[i] = ("%015d\n"):format(i * 7919)
     end
     return "s" .. table.concat(parts):sub(2, n)
+end
+
+local function ngx_escaped(path)
+    return (path:gsub("[?&=]", function(c)
+        return ("%%%02X"):format(c:byte())
+    end))
 end
 
 local CHUNKED = { headers = { ["Transfer-Encoding"] = "chunked" } }
@@ -298,12 +328,24 @@ local function both(modules, with)
 
     it("leaves nothing that nginx takes for another request", function()
         -- Without the module a handler has to end as the guide says.
-        for _, to in ipairs { "/refusing?status=400", "/refusing?status=413",
-            "/refusing?status=500", with and "/raising?how=raise" or nil,
-            with and "/raising?how=release" or nil } do
-            assert.equal("1 closed", server:get("/answers?to="
-                .. to:gsub("?", "%%3F")).body, to)
+        local list = { "/refusing?status=400", "/refusing?status=413",
+            "/refusing?status=500", "/refusing?status=444&print=1" }
+        for _, to in ipairs(with and { "/raising?how=raise",
+            "/raising?how=release", "/refusing?status=400&print=1",
+            "/refusing?status=413&print=1", "/refusing?status=500&print=1",
+            "/refusing?status=200", "/refusing?status=404", "/refusing?to=1",
+            "/refusing?wait=kill", "/refusing?wait=200" } or {}) do
+            list[#list + 1] = to
         end
+        for _, to in ipairs(list) do
+            assert.equal("1 closed", server:get("/answers?to="
+                .. ngx_escaped(to)).body, to)
+        end
+    end)
+
+    it("keeps the connection when all is read", function()
+        assert.equal("101 timeout", server:get("/answers?timeout=500&to="
+            .. ngx_escaped "/pieces?n=1000&length=1000").body)
     end)
 
     it("raises misuse", function()

@@ -25,7 +25,7 @@
 /* Raised with each change of a function here, of the capture module or of the
  * rewrite module, and of a struct in piece.h.
  * lua/bufpool/ngx/module.lua has the number that it was written for. */
-#define VERSION 6
+#define VERSION 7
 
 typedef ngx_int_t (*send_chain_fn)(ngx_http_request_t *r, void *lua_ctx,
 				   ngx_chain_t *in);
@@ -67,7 +67,7 @@ double ngx_http_bufpool_body_size(ngx_http_request_t *r);
 double ngx_http_bufpool_body_announced(ngx_http_request_t *r);
 double ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to,
 				  size_t n);
-void ngx_http_bufpool_close(ngx_http_request_t *r);
+int ngx_http_bufpool_keep(ngx_http_request_t *r, int keep);
 int ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 			     void *data);
 
@@ -469,12 +469,16 @@ ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to, size_t n)
 	return (double)done;
 }
 
-/* Has the connection closed after the response, because a part of the body is
- * still on it, which nginx would take for the client's next request. */
-void
-ngx_http_bufpool_close(ngx_http_request_t *r)
+/* Sets whether the connection is kept after the response. It is not, as long as
+ * a part of the body is still on it, which nginx would take for the client's
+ * next request. Returns what was set before. */
+int
+ngx_http_bufpool_keep(ngx_http_request_t *r, int keep)
 {
-	r->keepalive = 0;
+	int kept = r->keepalive;
+
+	r->keepalive = keep != 0;
+	return kept;
 }
 
 /* Has handler(data) called when the request ends, by whatever way. Returns 0,

@@ -201,16 +201,22 @@ local function pieces_of_socket(sock, buf, n, fn)
     return done
 end
 
--- Closes the connection behind a body that was not read to its end, because
--- nginx would take the rest for the client's next request.
-local function close_unless_read(ok, n, ...)
-    if module and not (ok and n) then
-        module.ngx_http_bufpool_close(get_request())
+-- All of the body has been read, unless `done` is nil, so the connection may be
+-- kept. Not where the head of the response has said meanwhile that it closes.
+local function read_to_end(kept, headers_sent, done, ...)
+    if done and ngx.headers_sent == headers_sent then
+        module.ngx_http_bufpool_keep(get_request(), kept)
     end
-    if not ok then
-        error(n, 0)
-    end
-    return n, ...
+    return done, ...
+end
+
+-- nginx would take what is not read of a body for the client's next request.
+-- So until all is read, the connection closes after the response, however this
+-- call ends: by an error, by ngx.exit, or by the end of its light thread.
+local function closing_unless_read(sock, buf, n, fn)
+    local kept = module.ngx_http_bufpool_keep(get_request(), 0)
+    return read_to_end(kept, ngx.headers_sent,
+        pieces_of_socket(sock, buf, n, fn))
 end
 
 local function pieces_of_file(file, buf, n, fn)
@@ -278,7 +284,8 @@ function ngx_body.body_pieces(buf, n, fn)
     check.callable(fn, "body_pieces", 3)
     local ok, sock = pcall(ngx.req.socket)
     if ok and sock then
-        return close_unless_read(pcall(pieces_of_socket, sock, buf, n, fn))
+        return (module and closing_unless_read or pieces_of_socket)(sock, buf,
+            n, fn)
     end
     return pieces_of_nginx(buf, n, fn)
 end

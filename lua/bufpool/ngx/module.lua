@@ -4,7 +4,7 @@ local ffi = require "ffi"
 
 -- The functions of the module that these files were written for; the module
 -- has the same number.
-local VERSION = 6
+local VERSION = 7
 
 ffi.cdef [[
 int ngx_http_bufpool_version(void);
@@ -14,7 +14,7 @@ int ngx_http_bufpool_send(void *r, struct bufpool_piece *pieces, size_t count,
 double ngx_http_bufpool_body_size(void *r);
 double ngx_http_bufpool_body_announced(void *r);
 double ngx_http_bufpool_body_read(void *r, uint8_t *to, size_t n);
-void ngx_http_bufpool_close(void *r);
+int ngx_http_bufpool_keep(void *r, int keep);
 int ngx_http_bufpool_cleanup(void *r, void (*handler)(void *), void *data);
 int ngx_http_bufpool_capture(void *r, const struct bufpool_sink *sink);
 struct bufpool_sink *ngx_http_bufpool_captured(void *r);
