@@ -841,7 +841,7 @@ does_what_the_environment_says(void **state)
 		{ "help", "  verify  aborts where" },
 		{ "leek", "bufpool: BUFPOOL_DEBUG: 'leek' is unknown; "
 		  "BUFPOOL_DEBUG=help lists the words\n" },
-		{ "leak,x", "BUFPOOL_DEBUG: 'x' is unknown" },
+		{ "leak,x\n\033,", "BUFPOOL_DEBUG: 'x?\?' is unknown" },
 	};
 
 	(void)state;

@@ -35,10 +35,13 @@ print_help(void)
 }
 
 static void
-print_unknown(const char *name, int n)
+print_unknown(const char *name, size_t n)
 {
-	fprintf(stderr, "bufpool: BUFPOOL_DEBUG: '%.*s' is unknown; "
-		"BUFPOOL_DEBUG=help lists the words\n", n, name);
+	char shown[100];
+
+	bp_name_show(shown, n < sizeof shown ? n + 1 : sizeof shown, name);
+	fprintf(stderr, "bufpool: BUFPOOL_DEBUG: '%s' is unknown; "
+		"BUFPOOL_DEBUG=help lists the words\n", shown);
 }
 
 static const struct word *
@@ -79,7 +82,7 @@ wanted(void)
 		} else if (first && n == 4 && memcmp(at, "help", n) == 0)
 			print_help();
 		else if (first)
-			print_unknown(at, n < 100 ? (int)n : 100);
+			print_unknown(at, n);
 	}
 	return all;
 }
