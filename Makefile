@@ -149,15 +149,16 @@ $(LUA_OBJ): | $(BUILD)/cdef.h $(BUILD)/lua_sources.h
 $(BUILD)/src/lua/guard.o: ALL_CFLAGS += -fexceptions
 
 # A closing Lua state must not unload code that a thread's exit will run
-# (nodelete), and no copy of bufpool in a process must mix with another
-# (Bsymbolic).
+# (nodelete), no copy of bufpool in a process must mix with another (Bsymbolic),
+# and the first call of a function is not to leave registers, which may hold a
+# part of a secret, on the stack (now).
 $(CORE): $(CORE_OBJ) $(filter-out %/host.o,$(LUA_OBJ))
 $(SHARED): $(CORE_OBJ) src/bufpool.map
 $(SHARED): SHARED_FLAGS = -Wl,-soname,$(@F),--version-script=src/bufpool.map
 $(CORE) $(SHARED):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(CC) -shared $(ALL_CFLAGS) -Wl,-z,nodelete \
-		-Wl,-Bsymbolic $(SHARED_FLAGS) $(LDFLAGS) -o $@ \
+		-Wl,-Bsymbolic,-z,now $(SHARED_FLAGS) $(LDFLAGS) -o $@ \
 		$(filter %.o,$^) -Wl,--as-needed $(LIBS)
 
 # One object with the core in it, because the Lua part knows structs of its own

@@ -494,9 +494,11 @@ describe("bufpool.new", function()
         end
     end)
 
-    it("raises on what is not built yet, and says so", function()
-        raises(function() bufpool.new { hardened = true } end,
-            "hardened", "not built yet")
+    it("raises on what hardened cannot be", function()
+        for _, value in ipairs { 1, {}, print, "all", "", 0 / 0 } do
+            raises(function() bufpool.new { hardened = value } end,
+                "'new'", "hardened", "boolean or 'sampled'")
+        end
     end)
 
     it("returns nil and a message when max_bytes is below the counts",

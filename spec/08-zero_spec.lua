@@ -250,258 +250,274 @@ describe("growth inside a buffer shows zeros", function()
     end)
 end)
 
+-- By what the name of a test says of the pool: its settings.
+local KINDS = {
+    [""] = {},
+    [" of a hardened pool"] = { hardened = true },
+    [" of a sampled pool"] = { hardened = "sampled", leak_sample = 2 },
+}
+
 -- No copy of a secret is anywhere once the pool has the secret back. Not under
 -- ASan: the search reads all memory, and takes minutes over ASan's shadow.
-describe("no copy of a secret is left after #noasan", function()
-    local pool, needle
-
-    local function plant(buf, i)
-        for k = 0, N - 1 do
-            buf:setbyte((i or 1) + k, needle[k])
-        end
-        return buf
+for kind, config in pairs(KINDS) do
+    local function new(name)
+        config.name, config.one_mib_count = name, 1
+        return bufpool.new(config)
     end
 
-    -- Runs the way in a coroutine, so that its locals die. It takes a function
-    -- to call where the secret must be found: it shows that the search works.
-    local function hunt(way, collect)
-        local control = 0
-        helper.apart(function()
-            way(function()
-                control = memory.copies()
+    describe("no copy of a secret is left" .. kind .. " after #noasan",
+        function()
+        local pool, needle
+
+        local function plant(buf, i)
+            for k = 0, N - 1 do
+                buf:setbyte((i or 1) + k, needle[k])
+            end
+            return buf
+        end
+
+        -- Runs the way in a coroutine, so that its locals die. It takes a
+        -- function to call where the secret must be found, which shows that the
+        -- search works.
+        local function hunt(way, collect)
+            local control = 0
+            helper.apart(function()
+                way(function()
+                    control = memory.copies()
+                end)
             end)
-        end)
-        if collect then
-            helper.collect()
+            if collect then
+                helper.collect()
+            end
+            assert.is_true(control > 0, "the search finds nothing")
+            assert.equal(0, (memory.copies()))
         end
-        assert.is_true(control > 0, "the search finds nothing")
-        assert.equal(0, (memory.copies()))
-    end
 
-    before_each(function()
-        pool = bufpool.new { one_mib_count = 1 }
-        needle = memory.new_needle()
-    end)
+        before_each(function()
+            pool = new()
+            needle = memory.new_needle()
+        end)
 
-    it("nothing was done with it", function()
-        local found, searched = memory.copies()
-        assert.equal(0, found)
-        assert.is_true(searched > 100000)
-    end)
+        it("nothing was done with it", function()
+            local found, searched = memory.copies()
+            assert.equal(0, found)
+            assert.is_true(searched > 100000)
+        end)
 
-    for _, n in ipairs { 4096, 65536, 262144, 1048576, 1500000 } do
-        it("release of a buffer of " .. n, function()
+        for _, n in ipairs { 4096, 65536, 262144, 1048576, 1500000 } do
+            it("release of a buffer of " .. n, function()
+                hunt(function(control)
+                    local buf = plant(pool:checkout(n))
+                    plant(buf, n / 2)
+                    plant(buf, n - N + 1)
+                    control()
+                    buf:release()
+                end)
+            end)
+
+            it("the collector took a buffer of " .. n, function()
+                hunt(function(control)
+                    local buf = plant(pool:checkout(n), n - N + 1)
+                    control()
+                    return buf
+                end, true)
+            end)
+
+            it("growth out of " .. n .. " bytes, and release", function()
+                hunt(function(control)
+                    local buf = plant(pool:checkout(n), n - N + 1)
+                    buf:resize(n + 1)
+                    plant(buf, n - N)
+                    control()
+                    buf:release()
+                end)
+            end)
+        end
+
+        it("writes through ref", function()
             hunt(function(control)
-                local buf = plant(pool:checkout(n))
-                plant(buf, n / 2)
-                plant(buf, n - N + 1)
+                local buf = pool:checkout(4096)
+                ffi.copy(buf:ref() + 4000, needle, N)
                 control()
                 buf:release()
             end)
         end)
 
-        it("the collector took a buffer of " .. n, function()
+        it("writes through reserve without commit", function()
             hunt(function(control)
-                local buf = plant(pool:checkout(n), n - N + 1)
+                local w = pool:writer()
+                ffi.copy(w:reserve(N), needle, N)
                 control()
-                return buf
+                w:release()
+            end)
+        end)
+
+        it("putcdata, set and reset", function()
+            hunt(function(control)
+                local w = pool:writer():putcdata(needle, N)
+                w:set(needle, N)
+                w:reset()
+                control()
+                w:release()
+            end)
+        end)
+
+        it("copies from buffer to buffer", function()
+            hunt(function(control)
+                local a = pool:writer():putcdata(needle, N)
+                local b = pool:checkout(N):write(1, a)
+                local c = pool:checkout(100):copy(50, b)
+                local d = pool:writer():put(a, b, c)
+                control()
+                a:release() b:release() c:release() d:release()
+            end)
+        end)
+
+        it("skip and shrinking", function()
+            hunt(function(control)
+                local w = pool:writer():putcdata(needle, N):putcdata(needle, N)
+                w:skip(N)
+                w:resize(1)
+                control()
+                w:release()
+            end)
+        end)
+
+        it("wipe", function()
+            local buf = pool:checkout(N)
+            hunt(function(control)
+                plant(buf)
+                control()
+                buf:wipe()
+            end)
+            buf:release()
+        end)
+
+        it("free", function()
+            local buf = pool:checkout(N)
+            hunt(function(control)
+                plant(buf)
+                control()
+                buf:free()
+            end)
+            buf:release()
+        end)
+
+        it("release of a frozen object and its slices", function()
+            hunt(function(control)
+                local f = plant(pool:checkout(4096), 100):freeze()
+                local s = f:slice(100, 100 + N)
+                f:release()
+                control()
+                s:release()
+            end)
+        end)
+
+        it("the collector took a frozen object", function()
+            hunt(function(control)
+                local f = plant(pool:checkout(4096), 100):freeze():slice(90)
+                control()
+                return f
             end, true)
         end)
 
-        it("growth out of " .. n .. " bytes, and release", function()
+        it("comparing it, also in constant time", function()
             hunt(function(control)
-                local buf = plant(pool:checkout(n), n - N + 1)
-                buf:resize(n + 1)
-                plant(buf, n - N)
+                local a, b = plant(pool:checkout(N)), plant(pool:checkout(N))
+                assert(a:equals(b) and a:equals_ct(b))
+                assert(a:find(b, 1, true) == 1)
                 control()
+                a:release() b:release()
+            end)
+        end)
+
+        it("masking by it, and masking it", function()
+            hunt(function(control)
+                local key, out = plant(pool:checkout(N)), pool:checkout(5000)
+                out:xor(1, -1, key)
+                control()
+                out:xor(3, -1, "short key")
+                key:release() out:release()
+            end)
+        end)
+
+        it("reading it from a descriptor", function()
+            hunt(function(control)
+                local fds = ffi.new "int[2]"
+                assert(C.pipe(fds) == 0)
+                assert(C.write(fds[1], needle, N) == N)
+                assert(C.write(fds[1], needle, N) == N)
+                local w = pool:writer()
+                assert(w:readfrom(fds[0], N) == N)
+                local buf = pool:checkout(100)
+                assert(buf:readinto(50, fds[0]) == N)
+                control()
+                w:release()
                 buf:release()
+                C.close(fds[0])
+                C.close(fds[1])
             end)
         end)
-    end
 
-    it("writes through ref", function()
-        hunt(function(control)
-            local buf = pool:checkout(4096)
-            ffi.copy(buf:ref() + 4000, needle, N)
-            control()
-            buf:release()
-        end)
-    end)
-
-    it("writes through reserve without commit", function()
-        hunt(function(control)
-            local w = pool:writer()
-            ffi.copy(w:reserve(N), needle, N)
-            control()
-            w:release()
-        end)
-    end)
-
-    it("putcdata, set and reset", function()
-        hunt(function(control)
-            local w = pool:writer():putcdata(needle, N)
-            w:set(needle, N)
-            w:reset()
-            control()
-            w:release()
-        end)
-    end)
-
-    it("copies from buffer to buffer", function()
-        hunt(function(control)
-            local a = pool:writer():putcdata(needle, N)
-            local b = pool:checkout(N):write(1, a)
-            local c = pool:checkout(100):copy(50, b)
-            local d = pool:writer():put(a, b, c)
-            control()
-            a:release() b:release() c:release() d:release()
-        end)
-    end)
-
-    it("skip and shrinking", function()
-        hunt(function(control)
-            local w = pool:writer():putcdata(needle, N):putcdata(needle, N)
-            w:skip(N)
-            w:resize(1)
-            control()
-            w:release()
-        end)
-    end)
-
-    it("wipe", function()
-        local buf = pool:checkout(N)
-        hunt(function(control)
-            plant(buf)
-            control()
-            buf:wipe()
-        end)
-        buf:release()
-    end)
-
-    it("free", function()
-        local buf = pool:checkout(N)
-        hunt(function(control)
-            plant(buf)
-            control()
-            buf:free()
-        end)
-        buf:release()
-    end)
-
-    it("release of a frozen object and its slices", function()
-        hunt(function(control)
-            local f = plant(pool:checkout(4096), 100):freeze()
-            local s = f:slice(100, 100 + N)
-            f:release()
-            control()
-            s:release()
-        end)
-    end)
-
-    it("the collector took a frozen object", function()
-        hunt(function(control)
-            local f = plant(pool:checkout(4096), 100):freeze():slice(90)
-            control()
-            return f
-        end, true)
-    end)
-
-    it("comparing it, also in constant time", function()
-        hunt(function(control)
-            local a, b = plant(pool:checkout(N)), plant(pool:checkout(N))
-            assert(a:equals(b) and a:equals_ct(b))
-            assert(a:find(b, 1, true) == 1)
-            control()
-            a:release() b:release()
-        end)
-    end)
-
-    it("masking by it, and masking it", function()
-        hunt(function(control)
-            local key, out = plant(pool:checkout(N)), pool:checkout(5000)
-            out:xor(1, -1, key)
-            control()
-            out:xor(3, -1, "short key")
-            key:release() out:release()
-        end)
-    end)
-
-    it("reading it from a descriptor", function()
-        hunt(function(control)
-            local fds = ffi.new "int[2]"
-            assert(C.pipe(fds) == 0)
-            assert(C.write(fds[1], needle, N) == N)
-            assert(C.write(fds[1], needle, N) == N)
-            local w = pool:writer()
-            assert(w:readfrom(fds[0], N) == N)
-            local buf = pool:checkout(100)
-            assert(buf:readinto(50, fds[0]) == N)
-            control()
-            w:release()
-            buf:release()
-            C.close(fds[0])
-            C.close(fds[1])
-        end)
-    end)
-
-    it("trim", function()
-        hunt(function(control)
-            local held = {}
-            for i = 1, 100 do
-                held[i] = plant(pool:checkout(4096))
-            end
-            control()
-            for i = 1, 100 do
-                held[i]:release()
-            end
-            pool:trim()
-        end)
-    end)
-
-    it("close of the pool, before and after release", function()
-        hunt(function(control)
-            local own = bufpool.new()
-            local a, b = plant(own:checkout(N)), plant(own:checkout(N))
-            a:release()
-            control()
-            own:close()
-            b:release()
-        end)
-    end)
-
-    it("an error left with", function()
-        hunt(function(control)
-            pcall(pool.with, pool, N, function(buf)
-                plant(buf)
-                control()
-                error "out of here"
-            end)
-        end)
-    end)
-
-    it("lua_close of a state that held it", function()
-        -- Named, so that its memory stays when the state is gone.
-        local name = "zero-spec-close"
-        bufpool.new { name = name }
-        hunt(function(control)
-            helper.second_state(([[
-                local ffi = require "ffi"
-                local pool = require "bufpool".get(%q)
-                local needle, n = ffi.cast("uint8_t *", %.0f), %d
-                held = {}
-                for i = 1, 10 do
-                    held[i] = pool:writer():putcdata(needle, n)
+        it("trim", function()
+            hunt(function(control)
+                local held = {}
+                for i = 1, 100 do
+                    held[i] = plant(pool:checkout(4096))
                 end
-                frozen = pool:writer():putcdata(needle, n):freeze()
-            ]]):format(name, helper.address(needle), N), control)
+                control()
+                for i = 1, 100 do
+                    held[i]:release()
+                end
+                pool:trim()
+            end)
         end)
-        assert.equal(0, bufpool.get(name):stats().checked_out)
-    end)
 
-    it("nobody let go of it: then it is found", function()
-        local buf = plant(pool:checkout(N))
-        assert.is_true(memory.copies() > 0)
-        buf:release()
-        assert.equal(0, (memory.copies()))
+        it("close of the pool, before and after release", function()
+            hunt(function(control)
+                local own = new()
+                local a, b = plant(own:checkout(N)), plant(own:checkout(N))
+                a:release()
+                control()
+                own:close()
+                b:release()
+            end)
+        end)
+
+        it("an error left with", function()
+            hunt(function(control)
+                pcall(pool.with, pool, N, function(buf)
+                    plant(buf)
+                    control()
+                    error "out of here"
+                end)
+            end)
+        end)
+
+        it("lua_close of a state that held it", function()
+            -- Named, so that its memory stays when the state is gone.
+            local name = "zero-spec-close" .. kind
+            new(name)
+            hunt(function(control)
+                helper.second_state(([[
+                    local ffi = require "ffi"
+                    local pool = require "bufpool".get(%q)
+                    local needle, n = ffi.cast("uint8_t *", %.0f), %d
+                    held = {}
+                    for i = 1, 10 do
+                        held[i] = pool:writer():putcdata(needle, n)
+                    end
+                    frozen = pool:writer():putcdata(needle, n):freeze()
+                ]]):format(name, helper.address(needle), N), control)
+            end)
+            assert.equal(0, bufpool.get(name):stats().checked_out)
+        end)
+
+        it("nobody let go of it: then it is found", function()
+            local buf = plant(pool:checkout(N))
+            assert.is_true(memory.copies() > 0)
+            buf:release()
+            assert.equal(0, (memory.copies()))
+        end)
     end)
-end)
+end

@@ -100,13 +100,14 @@ real(const char *name)
 STANDS_IN void *
 mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
-	bool record = bytes == sizeof(struct thread);
+	/* A fixed one replaces what is mapped. */
+	bool counts = bytes != sizeof(struct thread) && !(flags & MAP_FIXED);
 	void *p;
 
 	if (fails(MMAP))
 		return MAP_FAILED;
 	p = REAL(mmap, at, bytes, prot, flags, fd, offset);
-	if (p != MAP_FAILED && !record)
+	if (p != MAP_FAILED && counts)
 		atomic_fetch_add(&mapped, (int64_t)pages(bytes));
 	return p;
 }
@@ -619,6 +620,19 @@ a_pool_with_all_options_stands_it(void **state)
 	each_call_fails_once(&way, run_cold);
 }
 
+static void
+a_hardened_pool_stands_it(void **state)
+{
+	struct way way = plain_way();
+
+	(void)state;
+	way.name = "hardened";
+	way.config.hardened = BUFPOOL_HARDENED_ALL;
+	way.config.leak_detection = BUFPOOL_LEAK_ALL;
+	way.config.wipe_on_fork = way.config.prefault = 1;
+	each_call_fails_once(&way, run_cold);
+}
+
 /* What all hold at one time fits, if nothing lies idle beside it. */
 static void
 a_pool_at_its_limit_stands_it(void **state)
@@ -821,6 +835,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(a_plain_pool_stands_it),
 		cmocka_unit_test(a_pool_at_its_limit_stands_it),
 		cmocka_unit_test(a_pool_with_all_options_stands_it),
+		cmocka_unit_test(a_hardened_pool_stands_it),
 		cmocka_unit_test(large_buffers_and_closed_pools_need_no_fence),
 		cmocka_unit_test(a_process_starts_with_what_it_gets),
 		cmocka_unit_test(larger_pages_are_given_back_as_a_whole),

@@ -890,7 +890,7 @@ check_kept(const struct bufpool_stats *s)
 	      (unsigned long long)s->committed_bytes);
 	for (size_t size = SMALL; size < 16 * HIGHER; size += size / 8)
 		while (n < 100 && (held[n] = bp_checkout_large(
-				       pool, size, 0, TAKE_READY, SITE_NONE)) !=
+				       pool, size, TAKE_READY, SITE_NONE)) !=
 		       NULL)
 			CHECK(all_zero(held[n++]), "a kept one is not zero");
 	CHECK(n == s->large_cached, "%u of %llu kept ones can be had", n,

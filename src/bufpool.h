@@ -100,6 +100,9 @@ extern "C" {
 #define BUFPOOL_LEAK_OFF 0	/* leak detection: see bufpool_sites */
 #define BUFPOOL_LEAK_SAMPLED 1	/* one checkout of so many */
 #define BUFPOOL_LEAK_ALL 2
+#define BUFPOOL_HARDENED_OFF 0
+#define BUFPOOL_HARDENED_ALL 1		/* guarded: see bufpool_config */
+#define BUFPOOL_HARDENED_SAMPLED 2	/* for what leak detection records */
 #define BUFPOOL_PLACE_MAX 192	/* bytes of a site's place, its NUL included */
 
 struct bufpool;
@@ -156,6 +159,40 @@ struct bufpool_config {
 	 * where it was checked out before, if that was recorded and it was not
 	 * frozen. Takes as long as reading the buffer. Default 0. */
 	int verify;
+	/*
+	 * BUFPOOL_HARDENED_ALL: each buffer is guarded. It is a mapping of its
+	 * own between pages without access, and ends where the upper one
+	 * begins, as near as an alignment to 16 bytes allows. It is locked into
+	 * memory (mlock; statistics tell where that is refused), stays out of
+	 * core dumps, is read-only while frozen, and loses its memory when it
+	 * comes home; the 256 addresses that came home last have no access. So
+	 * a store past the end, to a frozen buffer or through an old pointer is
+	 * a SIGSEGV at that instruction, and one to the up to 15 bytes between
+	 * end and guard aborts at the release. The capacity is what was asked
+	 * for, 1 byte at least. It counts as a large buffer; nothing is kept,
+	 * bufpool_try_checkout finds nothing, and the counts above are ignored.
+	 *
+	 * BUFPOOL_HARDENED_SAMPLED: the same for those checkouts that leak
+	 * detection samples, which this switches on; one in as many where it
+	 * records all. Aligned to 64 bytes, and not locked; a buffer that grows
+	 * is not guarded any more. Default BUFPOOL_HARDENED_OFF.
+	 */
+	int hardened;
+	/*
+	 * 1: a handler for SIGSEGV, which the first such pool of the process
+	 * installs, writes to stderr whose buffer that was and where it was
+	 * checked out, if that was recorded, and goes on to the handler that
+	 * was there. Default 1; without `hardened` it does nothing.
+	 */
+	int fault_report;
+	/* 1: in a child of fork all buffers of the pool are zeros, also those
+	 * that are out or frozen (MADV_WIPEONFORK, Linux 4.14; a checkout fails
+	 * where the system refuses it). Default 0. */
+	int wipe_on_fork;
+	/* n: every nth checkout fails with ENOMEM, also those that growth
+	 * makes, to find out what the program does then. Switches
+	 * leak_detection to BUFPOOL_LEAK_ALL. 0: none does. Default 0. */
+	int fail_one_in;
 };
 
 struct bufpool_class_stats {
@@ -203,6 +240,10 @@ struct bufpool_stats {
 	 * or the system gave none */
 	uint64_t refused_by_max_bytes, refused_by_system;
 	uint64_t max_bytes;		/* as configured; 0: no limit */
+	/* guarded buffers that the system refused to lock into memory, and what
+	 * the process may lock (RLIMIT_MEMLOCK) in bytes; 0: no limit, or no
+	 * buffer of the pool is locked */
+	uint64_t lock_refused, lock_limit;
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's
@@ -242,7 +283,8 @@ void bufpool_close(struct bufpool *);
 void bufpool_destroy(struct bufpool *);
 
 /*
- * A buffer of n bytes, all zero, aligned to 64 bytes at least. n may be 0.
+ * A buffer of n bytes, all zero, aligned to 64 bytes at least (to 16 where the
+ * pool is hardened). n may be 0.
  * NULL + EOVERFLOW: n is above PTRDIFF_MAX; ENOMEM; EDQUOT: max_bytes;
  * ESHUTDOWN: closed. At max_bytes as much of what lies idle in the pool, in
  * other threads' caches too, goes back to the system as n bytes need; what is

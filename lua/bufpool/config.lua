@@ -8,8 +8,6 @@ local floor, min = math.floor, math.min
 local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
 local raise = check.raise
 
-local LATER = { hardened = true }
-
 local limits = core.constants
 local GRAIN = limits.CLASS_GRAIN
 
@@ -42,15 +40,10 @@ end
 
 local function nearest(key)
     local best, least
-    local function try(name)
+    for name in pairs(checks) do
         local d = distance(key, name)
         if not least or d < least or d == least and name < best then
             best, least = name, d
-        end
-    end
-    for _, keys in ipairs { checks, LATER } do
-        for name in pairs(keys) do
-            try(name)
         end
     end
     return best
@@ -135,6 +128,20 @@ function types.sample(key, value, name)
     return whole(key, value, 0, limits.INT_MAX, nil, name)
 end
 
+-- What C calls the values of hardened.
+local HARDENED = { [false] = 0, [true] = 1, sampled = 2 }
+
+function types.hardened(key, value)
+    if type(value) ~= "boolean" and value ~= "sampled" then
+        wrong(key, "boolean or 'sampled'", value)
+    end
+    return HARDENED[value]
+end
+
+function types.number(key, value)
+    return whole(key, value, 0, limits.INT_MAX)
+end
+
 for _, setting in ipairs(core.settings) do
     local key, check_type = setting.key, types[setting.type]
     settings[key] = setting
@@ -189,9 +196,7 @@ function checks.classes(value)
 end
 
 local function checked(key, value)
-    if LATER[key] then
-        raise(format("'%s' is not built yet", key))
-    elseif checks[key] then
+    if checks[key] then
         return checks[key](value)
     elseif type(key) ~= "string" then
         raise(format("unknown key [%s] in 'new'", tostring(key)))

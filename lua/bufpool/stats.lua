@@ -2,7 +2,8 @@
 
 local core = require "bufpool.core"
 
-local ipairs, pairs, insert = ipairs, pairs, table.insert
+local ipairs, max, pairs = ipairs, math.max, pairs
+local insert = table.insert
 
 local next_pool = core.next_pool
 
@@ -11,7 +12,7 @@ local next_pool = core.next_pool
 local stats = {
     COUNTERS = {
         "hits", "misses", "wiped_bytes", "gc_returns", "lost",
-        "refused_by_max_bytes", "refused_by_system",
+        "refused_by_max_bytes", "refused_by_system", "lock_refused",
     },
     GAUGES = {
         "checked_out", "peak_checked_out", "bytes_checked_out",
@@ -53,6 +54,7 @@ function stats.nothing()
         numa = { available = false, pages_by_node = {} },
     }
     add_fields(sum, nil, stats.COUNTERS, stats.GAUGES)
+    sum.lock_limit = 0
     add_fields(sum.large, nil, stats.LARGE_COUNTERS, stats.LARGE_GAUGES)
     return sum
 end
@@ -60,6 +62,8 @@ end
 -- Adds to `sum`, which it returns.
 function stats.add(sum, figures)
     add_fields(sum, figures, stats.COUNTERS, stats.GAUGES)
+    -- The process's, not the pool's.
+    sum.lock_limit = max(sum.lock_limit, figures.lock_limit)
     add_fields(sum.large, figures.large, stats.LARGE_COUNTERS,
         stats.LARGE_GAUGES)
     for _, class in ipairs(figures.classes) do

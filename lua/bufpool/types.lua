@@ -42,6 +42,10 @@
 ---@field prefault? boolean memory has its pages when handed out
 ---@field huge_pages? boolean ask the kernel for huge pages
 ---@field dump? boolean whether core dumps have the contents
+---@field hardened? boolean|"sampled" whether buffers are guarded (false)
+---@field fault_report? boolean say whose buffer it was where a guard stops
+---@field wipe_on_fork? boolean whether a child of fork finds zeros (false)
+---@field fail_one_in? integer every so many'th checkout fails (0: none)
 ---@field verify? boolean whether recorded checkouts look for stray writes
 ---@field ticket_ttl? number seconds a ticket is good (for ever; in nginx 60)
 ---@field leak_detection? bufpool.Detection which checkouts are recorded ("off")
@@ -102,6 +106,8 @@
 ---@field lost integer
 ---@field refused_by_max_bytes integer
 ---@field refused_by_system integer
+---@field lock_refused integer
+---@field lock_limit integer
 ---@field max_bytes integer
 ---@field classes bufpool.ClassStats[]
 ---@field large bufpool.LargeStats

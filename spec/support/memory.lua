@@ -49,12 +49,23 @@ function memory.new_needle()
     return holder
 end
 
--- The writable mappings, but for our own, as a list of { first, last + 1 }.
--- One of ours may be listed as a part of a larger mapping.
+-- A larger mapping that only may be read is a table, most of it never used.
+local FROZEN_MOST = 16 * 1048576
+
+-- The mappings that are writable, or were until their buffer was frozen, but
+-- for our own, as a list of { first, last + 1 }. One of ours may be listed as a
+-- part of a larger mapping.
 local function writable()
     local list = {}
     for line in io.lines "/proc/self/maps" do
         local first, past = line:match "^(%x+)%-(%x+) rw"
+        if not first then
+            first, past = line:match "^(%x+)%-(%x+) r%-%-p %x+ 00:00 0%s*$"
+            if first and tonumber(past, 16) - tonumber(first, 16)
+                > FROZEN_MOST then
+                first = nil
+            end
+        end
         if first then
             list[#list + 1] = { tonumber(first, 16), tonumber(past, 16) }
         end

@@ -16,9 +16,12 @@
 #define HUGE ((size_t)2 << 20)		/* the same, with huge pages */
 #define QUERY 512			/* pages asked about at a time */
 
-/* Linux 5.14; not every C library's headers know it. */
+/* Linux 5.14, and 4.14; not every C library's headers know it. */
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
 #endif
 
 static size_t page;
@@ -140,8 +143,8 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 
 /* Kernels before 5.14 do not know this advice; there the pages are touched, by
  * writing the zeros that they hold. */
-static void
-populate_span(void *base, size_t bytes)
+void
+bp_arena_populate(void *base, size_t bytes)
 {
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
 	if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
@@ -162,12 +165,6 @@ try_commit(struct bufpool_arena *a, size_t bytes)
 	    &a->committed, &now, now + bytes, memory_order_relaxed,
 	    memory_order_relaxed));
 	return true;
-}
-
-static void
-uncommit_bytes(struct bufpool_arena *a, size_t bytes)
-{
-	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
 }
 
 /* Bytes from the first byte of a buffer of a class to that of its neighbour:
@@ -275,7 +272,7 @@ give_shared(struct bufpool_arena *a, struct blanks *blank, size_t size,
 		    count + count_below(bare, at + page) &&
 		    drop_pages(at, page, b->huge);
 		if (gone) {
-			uncommit_bytes(a, count * size);
+			arena_uncommit(a, count * size);
 			done += count * size;
 		}
 		bare = push_below(&blank->bare, bare, at + page);
@@ -303,7 +300,7 @@ give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
 		size_t size = a->layout->size[b->class];
 
 		if (drop_buffer(a, b)) {
-			uncommit_bytes(a, size);
+			arena_uncommit(a, size);
 			bp_buf_push(&blank->bare, b);
 			done += size;
 		} else {
@@ -347,8 +344,8 @@ bp_arena_has_blanks(const struct bufpool_arena *a)
 }
 
 /* Where max_bytes leaves no room, resident blanks are given back first. */
-static bool
-commit_bytes(struct bufpool_arena *a, size_t bytes)
+bool
+bp_arena_commit(struct bufpool_arena *a, size_t bytes)
 {
 	while (!try_commit(a, bytes)) {
 		size_t room = arena_room(a);
@@ -381,6 +378,18 @@ map_aligned(size_t bytes, size_t alignment)
 	return start;
 }
 
+/* The kernel refuses where it has no memory, or no mapping left. */
+bool
+bp_arena_advise(struct bufpool_arena *a, void *base, size_t bytes,
+		unsigned node)
+{
+	if ((!a->dump && madvise(base, bytes, MADV_DONTDUMP) != 0) ||
+	    (a->wipe_on_fork && madvise(base, bytes, MADV_WIPEONFORK) != 0))
+		return false;
+	prefer_node(a, base, bytes, node);
+	return true;
+}
+
 static void *
 map_span(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 {
@@ -390,13 +399,11 @@ map_span(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 
 	if (base == NULL)
 		return NULL;
-	/* The kernel refuses where it has no memory, or no mapping left. */
-	if (!a->dump && madvise(base, bytes, MADV_DONTDUMP) != 0) {
+	if (!bp_arena_advise(a, base, bytes, node)) {
 		bp_pages_unmap(base, bytes);
 		errno = ENOMEM;
 		return NULL;
 	}
-	prefer_node(a, base, bytes, node);
 	if (huge)
 		madvise(base, bytes, MADV_HUGEPAGE);
 	return base;
@@ -422,7 +429,7 @@ unmap_for_good(void *base, size_t bytes)
 
 /* From here on the descriptor describes memory of this arena. */
 static void
-own_span(struct bufpool_arena *a, struct bufpool_buf *b)
+arena_own(struct bufpool_arena *a, struct bufpool_buf *b)
 {
 	b->arena = a;
 	b->label = a->label;
@@ -476,7 +483,7 @@ carve_span(struct bufpool_arena *a, unsigned class, unsigned node,
 
 		if (b == NULL)	/* the rest of the span stays unused */
 			break;
-		own_span(a, b);
+		arena_own(a, b);
 		b->at = b->base = base + done;
 		b->capacity = size;
 		b->class = (uint8_t)class;
@@ -517,7 +524,7 @@ new_span(struct bufpool_arena *a, unsigned class, unsigned node)
 			return first;
 		if (base != NULL)
 			bp_pages_unmap(base, span);
-		uncommit_bytes(a, more);
+		arena_uncommit(a, more);
 	}
 	return NULL;
 }
@@ -532,13 +539,13 @@ take_blank(struct bufpool_arena *a, unsigned class, unsigned node)
 
 	if (b != NULL)		/* it has been committed all the time */
 		return b;
-	if (!commit_bytes(a, size))
+	if (!bp_arena_commit(a, size))
 		return NULL;
 	b = bp_buf_pop(&blank->bare);
 	if (b == NULL)
 		b = new_span(a, class, node);
 	if (b == NULL) {
-		uncommit_bytes(a, size);
+		arena_uncommit(a, size);
 		errno = ENOMEM;
 	}
 	return b;
@@ -557,7 +564,7 @@ bp_arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
 	if (a->prefault)
-		populate_span(b->base, b->capacity);
+		bp_arena_populate(b->base, b->capacity);
 	hook("arena: taken");
 	return b;
 }
@@ -596,20 +603,20 @@ bp_arena_extend(struct bufpool_buf *b, size_t n, size_t range)
 	size_t bytes = bp_arena_whole_pages(n), before = arena_bytes(b);
 	size_t more = bytes > before ? bytes - before : 0;
 
-	if (!commit_bytes(a, more))
+	if (!bp_arena_commit(a, more))
 		return false;
 	if (bytes > b->span &&
 	    !(arena_limited(a) && !a->huge_pages &&
 	      move_span(b, bp_arena_whole_pages(range))) &&
 	    !move_span(b, bytes)) {
-		uncommit_bytes(a, more);
+		arena_uncommit(a, more);
 		errno = ENOMEM;
 		return false;
 	}
 	ASAN_UNPOISON_MEMORY_REGION(b->base, bytes);
 	b->capacity = bytes - (size_t)(b->at - b->base);
 	if (a->prefault && more > 0)
-		populate_span(b->base + before, more);
+		bp_arena_populate(b->base + before, more);
 	return true;
 }
 
@@ -625,7 +632,7 @@ bp_arena_shrink(struct bufpool_buf *b, size_t n)
 		if (b->capacity > bytes - head)
 			b->capacity = bytes - head;
 		if (before > bytes)
-			uncommit_bytes(b->arena, before - bytes);
+			arena_uncommit(b->arena, before - bytes);
 	}
 	errno = saved;
 }
@@ -650,6 +657,15 @@ map_large(struct bufpool_arena *a, struct bufpool_buf *b, size_t n,
 	return b->base != NULL;
 }
 
+void
+bp_arena_adopt(struct bufpool_arena *a, struct bufpool_buf *b)
+{
+	arena_own(a, b);
+	b->class = CLASS_LARGE;
+	arena_ref(a);
+	buf_set_state(b, BUF_CACHED);
+}
+
 struct bufpool_buf *
 bp_arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 		    size_t alignment)
@@ -661,24 +677,21 @@ bp_arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 		errno = ENOMEM;
 		return NULL;
 	}
-	if (!commit_bytes(a, bytes))
+	if (!bp_arena_commit(a, bytes))
 		return NULL;
 	b = bp_buf_create();
 	if (b == NULL || !map_large(a, b, n, range, alignment))
 		goto fail;
 	if (a->prefault)
-		populate_span(b->base, bytes);
-	own_span(a, b);
+		bp_arena_populate(b->base, bytes);
 	b->at = b->base;
 	b->capacity = bytes;
-	b->class = CLASS_LARGE;
-	arena_ref(a);
-	buf_set_state(b, BUF_CACHED);
+	bp_arena_adopt(a, b);
 	return b;
 fail:
 	if (b != NULL)
 		bp_buf_destroy(b);
-	uncommit_bytes(a, bytes);
+	arena_uncommit(a, bytes);
 	errno = ENOMEM;
 	return NULL;
 }
@@ -689,7 +702,7 @@ bp_arena_take_bare(struct bufpool_arena *a)
 	struct bufpool_buf *b = bp_buf_create();
 
 	if (b != NULL) {
-		own_span(a, b);
+		arena_own(a, b);
 		arena_ref(a);
 		buf_set_state(b, BUF_OUT);
 	}
@@ -707,7 +720,7 @@ give_large(struct bufpool_arena *a, struct bufpool_buf *b)
 	size_t bytes = arena_bytes(b);
 
 	if (unmap_span(b->base, b->span)) {
-		uncommit_bytes(a, bytes);
+		arena_uncommit(a, bytes);
 		bp_buf_destroy(b);
 		return bytes;
 	}
@@ -760,7 +773,7 @@ give_class(struct bufpool_arena *a, struct bufpool_buf *b)
 	hook("arena: giving back");
 	buf_set_state(b, BUF_BLANK);
 	atomic_fetch_sub_explicit(&a->existing[class], 1, memory_order_relaxed);
-	uncommit_bytes(a, size);
+	arena_uncommit(a, size);
 	add_blank(blank, b, resident);
 	return size;
 }

@@ -48,7 +48,7 @@ struct bufpool_arena {
 	uint32_t place;		/* the pool's, in each thread's caches */
 	size_t max_bytes;	/* SIZE_MAX: no limit */
 	int numa_node;
-	bool prefault, huge_pages, dump;
+	bool prefault, huge_pages, dump, wipe_on_fork;
 	void (*end)(struct bufpool_arena *);	/* once there are no refs */
 
 	/* changed by misses and releases to the system */
@@ -137,12 +137,31 @@ arena_limited(const struct bufpool_arena *a)
 /*
  * Bytes that a large buffer has committed. Its mapping may be larger than its
  * capacity: in a limited arena the excess is addresses without memory, into
- * which the buffer may grow; otherwise it is memory of a kept mapping.
+ * which the buffer may grow; otherwise it is memory of a kept mapping, or what
+ * lies in front of a guarded buffer.
  */
 static inline size_t
 arena_bytes(const struct bufpool_buf *b)
 {
-	return arena_limited(b->arena) ? buf_size(b) : b->span;
+	return arena_limited(b->arena) && !b->guarded ? buf_size(b) : b->span;
+}
+
+/*
+ * For guard.c, which maps by itself. commit: counts bytes that are going to be
+ * mapped; false + EDQUOT when max_bytes would be exceeded. advise: tells the
+ * system what the pool wants of fresh pages on a node; false when it refuses.
+ * populate: gives them memory. adopt: makes a descriptor, whose memory is
+ * described, a large buffer of the arena, CACHED and the caller's.
+ */
+bool bp_arena_commit(struct bufpool_arena *a, size_t bytes);
+bool bp_arena_advise(struct bufpool_arena *a, void *base, size_t bytes,
+		     unsigned node);
+void bp_arena_populate(void *base, size_t bytes);
+void bp_arena_adopt(struct bufpool_arena *a, struct bufpool_buf *b);
+static inline void
+arena_uncommit(struct bufpool_arena *a, size_t bytes)
+{
+	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
 }
 
 /* A descriptor that is OUT and has no memory. NULL + ENOMEM. */

@@ -167,7 +167,7 @@ bp_buf_create(void)
 	b->at = b->base = NULL;
 	b->len = b->capacity = b->mark = b->span = 0;
 	b->class = CLASS_NONE;
-	b->node = b->huge = 0;
+	b->node = b->huge = b->guarded = 0;
 	b->batched = 1;
 	b->flags = 0;
 	return b;
@@ -267,6 +267,7 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	a->class = b->class;
 	a->node = b->node;
 	a->huge = b->huge;
+	a->guarded = b->guarded;
 	a->span = b->span;
 	a->shelf = a->place == PLACE_WATCHED ? t.shelf : b->shelf;
 	a->consumed = b->consumed;
@@ -277,6 +278,7 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	b->class = t.class;
 	b->node = t.node;
 	b->huge = t.huge;
+	b->guarded = t.guarded;
 	b->span = t.span;
 	b->shelf = b->place == PLACE_WATCHED ? shelf : t.shelf;
 	b->consumed = t.consumed;

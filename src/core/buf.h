@@ -58,7 +58,8 @@ struct bufpool_buf {
 	uint8_t node;		/* of the memory; 0 where nodes do not matter */
 	uint8_t huge;		/* its memory is of a span of huge pages */
 	uint8_t batched;	/* READY: buffers of the batch that it heads */
-	uint8_t unused[2];
+	uint8_t guarded;	/* its memory is a mapping of guard.c */
+	uint8_t unused;
 	int32_t epoch;		/* changes when any of the above does */
 	union {
 		uint32_t flags;	/* all four, to find that none is set */

@@ -222,6 +222,20 @@ refuse(struct bufpool *p, int error, unsigned take)
 	return NULL;
 }
 
+/* Whether this checkout is one that the pool was told to refuse. An attempt,
+ * after which the caller makes another, does not count. */
+static bool
+fails_on_purpose(struct bufpool *p, unsigned take)
+{
+	uint64_t every = (uint64_t)p->config.fail_one_in;
+
+	if (every == 0 || !(take & TAKE_RECLAIM) ||
+	    (atomic_fetch_add(&p->to_fail, 1) + 1) % every != 0)
+		return false;
+	refuse(p, ENOMEM, take);
+	return true;
+}
+
 /* Takes fresh memory; when there is none, a buffer that is idle on another node
  * or in another thread's cache, and then tries again after giving idle memory
  * of other classes back. */
@@ -248,8 +262,10 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	}
 }
 
+/* A mapping of its own, between guards or not. */
 static struct bufpool_buf *
-take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
+take_mapping(struct bufpool *p, size_t n, unsigned align, unsigned take,
+	     bool guarded)
 {
 	size_t range = take & TAKE_TO_GROW && n <= PTRDIFF_MAX / 2 ? 2 * n : n;
 	struct want w = { .bytes = bp_arena_whole_pages(n) };
@@ -259,8 +275,10 @@ take_large(struct bufpool *p, size_t n, unsigned align, unsigned take)
 		return NULL;
 	}
 	for (int tries = 0;; tries++) {
-		struct bufpool_buf *b = bp_arena_take_large(&p->arena, n, range,
-							    (size_t)1 << align);
+		struct bufpool_buf *b = guarded
+		    ? bp_guard_take(&p->guards, n, align)
+		    : bp_arena_take_large(&p->arena, n, range,
+					  (size_t)1 << align);
 		int error = errno;
 
 		if (b != NULL)
@@ -293,12 +311,66 @@ count_large(struct large *l, struct bufpool_buf *b, bool hit)
 	return b;
 }
 
-struct bufpool_buf *
-bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take,
-		  uintptr_t site)
+/* Whether a checkout that may take fresh memory gets a guarded buffer. Of those
+ * that leak detection samples each does; where it records all, one in as many
+ * as it would sample. Of threads that find a count below 1, another is about to
+ * draw anew. */
+static bool
+wants_guard(struct bufpool *p, bool watched)
 {
-	struct bufpool_buf *b;
-	bool hit, watched;
+	int64_t left;
+
+	if (p->config.hardened != BUFPOOL_HARDENED_SAMPLED || !watched)
+		return p->config.hardened == BUFPOOL_HARDENED_ALL;
+	if (atomic_load(&p->caches.watch) != BUFPOOL_LEAK_ALL)
+		return true;
+	left = atomic_fetch_sub(&p->guard_left, 1);
+	if (left == 1)
+		atomic_store(&p->guard_left, (int64_t)caches_draw(
+		    &p->caches, bp_system_random()));
+	return left == 1;
+}
+
+/* Where max_bytes limits the pool, a kept mapping would be cut to the request,
+ * and the buffer could not grow in it. */
+static struct bufpool_buf *
+take_kept(struct bufpool *p, size_t n, unsigned align, unsigned take)
+{
+	return take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
+	    : bp_large_take(&p->large, n, align, take & TAKE_FRESH,
+			    take & TAKE_TO_GROW);
+}
+
+/* A checkout that no class serves. */
+static struct bufpool_buf *
+checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
+	       bool watched, bool guarded)
+{
+	unsigned align = take >> TAKE_ALIGN;
+	struct bufpool_buf *b = guarded ? NULL : take_kept(p, n, align, take);
+	bool hit = b != NULL;
+
+	if (!hit && !(take & TAKE_FRESH)) {
+		errno = EAGAIN;
+		return NULL;
+	}
+	if (!hit)
+		b = take_mapping(p, n, align, take, guarded);
+	if (b == NULL)
+		return NULL;
+	count_large(&p->large, b, hit);
+	if (!hit)
+		bp_stats_sample_tick(p);
+	bp_trim_maintain(p, bp_system_now());
+	if (watched)
+		record_checkout(p, b, hit, site);
+	return buf_turn_out(b, n);
+}
+
+struct bufpool_buf *
+bp_checkout_large(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
+{
+	bool watched;
 
 	forked_check();
 	if (n > PTRDIFF_MAX) {
@@ -314,27 +386,10 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned align, unsigned take,
 		errno = ESITE;
 		return NULL;
 	}
-	/* Where max_bytes limits the pool, a kept mapping would be cut to the
-	 * request, and the buffer could not grow in it. */
-	b = take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
-	    : bp_large_take(&p->large, n, align, take & TAKE_FRESH,
-			    take & TAKE_TO_GROW);
-	hit = b != NULL;
-	if (b == NULL && !(take & TAKE_FRESH)) {
-		errno = EAGAIN;
+	if (fails_on_purpose(p, take))
 		return NULL;
-	}
-	if (b == NULL)
-		b = take_large(p, n, align, take);
-	if (b == NULL)
-		return NULL;
-	count_large(&p->large, b, hit);
-	if (!hit)
-		bp_stats_sample_tick(p);
-	bp_trim_maintain(p, bp_system_now());
-	if (watched)
-		record_checkout(p, b, hit, site);
-	return buf_turn_out(b, n);
+	return checkout_alone(p, n, take, site, watched, wants_guard(
+		p, watched && take & TAKE_FRESH));
 }
 
 static void
@@ -385,8 +440,8 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	bool miss = false, watched;
 
 	forked_check();
-	if (class == CLASS_LARGE)
-		return bp_checkout_large(p, n, 0, take, site);
+	if (class == CLASS_LARGE || p->config.hardened == BUFPOOL_HARDENED_ALL)
+		return bp_checkout_large(p, n, take, site);
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
 		errno = ESHUTDOWN;
 		return NULL;
@@ -397,6 +452,10 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 		errno = ESITE;
 		return NULL;
 	}
+	if (fails_on_purpose(p, take))
+		return NULL;
+	if (watched && take & TAKE_FRESH && wants_guard(p, watched))
+		return checkout_alone(p, n, take, site, watched, true);
 	if (k != NULL)
 		bp_cache_find_node(k);
 	b = take_class(p, k, class, take, &miss);
@@ -415,7 +474,7 @@ bp_checkout_ask_again(struct bufpool *p, size_t n)
 	unsigned class = layout_class(&p->layout, n);
 	struct cache *k = thread_own_cache(p->caches.place);
 
-	if (class == CLASS_LARGE)
+	if (class == CLASS_LARGE || p->config.hardened == BUFPOOL_HARDENED_ALL)
 		atomic_store(&p->large_left, 1);
 	else if (k != NULL)
 		bp_shelf_watch(&k->shelf[class]);
@@ -438,8 +497,10 @@ struct bufpool_buf *
 bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	       uintptr_t site)
 {
-	struct bufpool_buf *b = align > LAYOUT_GRAIN_LOG
-	    ? bp_checkout_large(p, n, align, take, site)
+	struct bufpool_buf *b;
+
+	take |= align << TAKE_ALIGN;
+	b = align > LAYOUT_GRAIN_LOG ? bp_checkout_large(p, n, take, site)
 	    : site & SITE_LISTED ? checkout_slow(p, n, take, site)
 	    : checkout_fast(p, n, take, site);
 

@@ -5,6 +5,9 @@
  *      own depot -> commons -> other depots -> arena -> other nodes
  *      -> idle caches -> what lies idle goes back to the system, arena again
  *      -> NULL
+ *
+ * A checkout above the classes, of an alignment that they have not, or of a
+ * guarded buffer, takes a mapping of its own instead.
  */
 #ifndef BUFPOOL_CHECKOUT_H
 #define BUFPOOL_CHECKOUT_H
@@ -19,10 +22,10 @@
 struct bufpool_buf *bp_checkout_at(struct bufpool *p, size_t n, unsigned align,
 				   unsigned take, uintptr_t site);
 
-/* The same for a buffer with a mapping of its own, however small n is. */
+/* The same for a buffer with a mapping of its own, however small n is. The
+ * alignment is in `take`, from the bit TAKE_ALIGN on. */
 struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
-				      unsigned align, unsigned take,
-				      uintptr_t site);
+				      unsigned take, uintptr_t site);
 
 /* As bufpool_checkout and bufpool_try_checkout, with SITE_ASK. */
 struct bufpool_buf *bp_checkout_asking(struct bufpool *p, size_t n);

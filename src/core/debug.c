@@ -13,15 +13,18 @@
 static const struct word {
 	const char *name;
 	int detection;
-	bool verify, report;
+	bool verify, report, harden;
 	const char *help;
 } words[] = {
-	{ "leak", BUFPOOL_LEAK_ALL, false, true,
+	{ "leak", BUFPOOL_LEAK_ALL, false, true, false,
 	  "records each checkout; at exit lists what is out, by place" },
-	{ "sample", BUFPOOL_LEAK_SAMPLED, false, true,
+	{ "sample", BUFPOOL_LEAK_SAMPLED, false, true, false,
 	  "the same for one checkout of about 1024" },
-	{ "verify", BUFPOOL_LEAK_ALL, true, false,
+	{ "verify", BUFPOOL_LEAK_ALL, true, false, false,
 	  "aborts where a buffer was written to after its release" },
+	{ "harden", BUFPOOL_LEAK_ALL, false, false, true,
+	  "guards each buffer: a store past its end or after its release stops "
+	  "the program there" },
 };
 #define WORDS (sizeof words / sizeof *words)
 
@@ -78,6 +81,7 @@ wanted(void)
 			if (word->detection > all.detection)
 				all.detection = word->detection;
 			all.verify |= word->verify;
+			all.harden |= word->harden;
 			all.report |= word->report;
 		} else if (first && n == 4 && memcmp(at, "help", n) == 0)
 			print_help();
@@ -95,6 +99,8 @@ bp_debug_apply(struct bufpool_config *config)
 	if (all.detection > config->leak_detection)
 		config->leak_detection = all.detection;
 	config->verify |= all.verify;
+	if (all.harden)
+		config->hardened = BUFPOOL_HARDENED_ALL;
 	if (all.report)
 		atomic_store(&reporting, true);
 }

@@ -1,9 +1,11 @@
-#include "buf.h"
+#include "guard.h"
 
 struct bufpool_frozen *
 bufpool_freeze(struct bufpool_buf *b)
 {
 	buf_freeze(b, "freeze");
+	if (b->guarded)
+		bp_guard_freeze(b);
 	return (struct bufpool_frozen *)b;
 }
 

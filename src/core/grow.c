@@ -62,16 +62,16 @@ extend_to(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 }
 
 /* Grows a large buffer by moving its pages, so that no byte is copied. False
- * when the buffer is not large, when it must stay aligned to more than a page,
- * and when the system does not move it, because memory is short or because
- * madvise on a part of it has split the mapping. */
+ * when the buffer is not large or is guarded, when it must stay aligned to more
+ * than a page, and when the system does not move it, because memory is short or
+ * because madvise on a part of it has split the mapping. */
 static bool
 extend_large(struct bufpool_buf *b, size_t capacity)
 {
 	size_t need = capacity + (size_t)(b->at - b->base);
 	size_t more = twice_as_large(b, need);
 
-	if (b->class != CLASS_LARGE || need > PTRDIFF_MAX ||
+	if (b->class != CLASS_LARGE || b->guarded || need > PTRDIFF_MAX ||
 	    (b->align > LAYOUT_GRAIN_LOG && need > b->span))
 		return false;
 	if (b->align > LAYOUT_GRAIN_LOG && more > b->span)

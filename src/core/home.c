@@ -12,8 +12,12 @@ home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 	if (by_gc)
 		atomic_fetch_add_explicit(&l->gc_returns, 1,
 					  memory_order_relaxed);
-	atomic_fetch_add_explicit(&p->caches.wiped_bytes, bp_large_put(l, b),
-				  memory_order_relaxed);
+	if (b->guarded)
+		bp_guard_give(&p->guards, b);
+	else
+		atomic_fetch_add_explicit(&p->caches.wiped_bytes,
+					  bp_large_put(l, b),
+					  memory_order_relaxed);
 }
 
 static void

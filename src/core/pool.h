@@ -17,6 +17,7 @@
 #ifndef BUFPOOL_POOL_H
 #define BUFPOOL_POOL_H
 
+#include "guard.h"
 #include "large.h"
 #include "thread.h"
 
@@ -25,6 +26,7 @@ struct bufpool {
 	struct layout layout;
 	struct bufpool_arena arena;
 	struct large large;
+	struct guards guards;
 	char name[BUFPOOL_NAME_MAX];	/* "": unnamed */
 	int64_t ticket_ttl;	/* milliseconds; 0: tickets do not expire */
 	struct bufpool_config config;	/* as read, without name and classes */
@@ -41,6 +43,8 @@ struct bufpool {
 	_Atomic(struct site *) sites;
 	_Atomic uint64_t unrecorded;	/* checkouts: no memory for a record */
 	_Atomic int64_t large_left;	/* large checkouts to the next sample */
+	_Atomic uint64_t to_fail;	/* see fail_one_in */
+	_Atomic int64_t guard_left;	/* recorded ones to the next guard */
 	/* idle buffers that threads are just giving back: see trim.c */
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
 	/* for decay: see trim.c */

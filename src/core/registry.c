@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "debug.h"
+#include "fault.h"
 #include "fork.h"
 #include "forked.h"
 #include "hook.h"
@@ -20,6 +21,11 @@
 #include "wipe.h"
 
 #define PLACE_BITS 14		/* of a pool's id: its place */
+
+/* Logarithms of a guarded buffer's alignment. malloc promises the first, ours
+ * is the second. */
+#define ALIGN_HARDENED 4
+#define ALIGN_SAMPLED 6
 
 _Static_assert(POOLS_MAX == 1 << PLACE_BITS, "an id has room for a place");
 _Static_assert(sizeof(struct bufpool) <= 4096,
@@ -186,6 +192,7 @@ end_pool(struct bufpool_arena *a)
 	bp_debug_report(p, "at the pool's end");
 	bp_sites_end(p);
 	bp_large_destroy(&p->large);
+	bp_guard_destroy(&p->guards);
 	bp_caches_destroy(&p->caches);
 	bp_thread_forget(p->caches.place);
 	push_ending(p);
@@ -219,6 +226,10 @@ reset_counters(struct bufpool *p)
 	p->peak_out = p->peak_bytes_out = 0;
 	p->in_transit = 0;
 	p->refused_by_max_bytes = p->refused_by_system = 0;
+	p->guard_left = 1;
+	p->to_fail = 0;
+	p->guards.next = 0;
+	p->guards.unlocked = 0;
 	p->arena.committed = 0;
 	p->looked_at = p->sampled_at = 0;
 	p->decayed = bp_system_now();
@@ -252,8 +263,13 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	a->huge_pages = config->huge_pages;
 	a->dump = config->dump;
 	a->end = end_pool;
+	a->wipe_on_fork = config->wipe_on_fork;
 	p->large.arena = a;
 	p->large.limit = config->large_bytes;
+	p->guards.arena = a;
+	p->guards.lock = config->hardened == BUFPOOL_HARDENED_ALL;
+	p->guards.align = p->guards.lock ? ALIGN_HARDENED : ALIGN_SAMPLED;
+	p->guards.kept = NULL;
 	p->ticket_ttl = bp_settings_ticket_ttl(config);
 	p->config = *config;
 	p->config.name = NULL;
@@ -305,13 +321,19 @@ create_pool(const struct bufpool_config *config)
 	if (bp_caches_create(&p->caches) != 0)
 		goto fail;
 	if (bp_large_create(&p->large) != 0 ||
+	    (config->hardened != BUFPOOL_HARDENED_OFF &&
+	     bp_guard_create(&p->guards) != 0) ||
 	    bp_arena_create(&p->arena) != 0) {
 		bp_large_destroy(&p->large);
+		bp_guard_destroy(&p->guards);
 		bp_caches_destroy(&p->caches);
 		goto fail;
 	}
 	if (bp_sites_begin(p, config->leak_detection,
 			   config->leak_sample) == 0 && stock_pool(p) == 0) {
+		if (config->hardened != BUFPOOL_HARDENED_OFF &&
+		    config->fault_report)
+			bp_fault_begin();
 		atomic_store(&p->users, 1);
 		return p;
 	}

@@ -35,6 +35,11 @@ const struct bp_setting bp_settings[] = {
 	SETTING(SETTING_SAMPLE, leak_sample, 0, 0, INT_MAX),
 	SETTING(SETTING_BOOLEAN, dump, 1, INT_MIN, INT_MAX),
 	SETTING(SETTING_BOOLEAN, verify, 0, INT_MIN, INT_MAX),
+	SETTING(SETTING_HARDENED, hardened, BUFPOOL_HARDENED_OFF,
+		BUFPOOL_HARDENED_OFF, BUFPOOL_HARDENED_SAMPLED),
+	SETTING(SETTING_BOOLEAN, fault_report, 1, INT_MIN, INT_MAX),
+	SETTING(SETTING_BOOLEAN, wipe_on_fork, 0, INT_MIN, INT_MAX),
+	SETTING(SETTING_NUMBER, fail_one_in, 0, 0, INT_MAX),
 #undef SETTING
 	{ NULL, 0, 0, 0, 0, 0 }
 };
@@ -120,9 +125,14 @@ bp_settings_layout(const struct bufpool_config *config, struct layout *l)
 		{ (size_t)1 << 20, config->one_mib_count },
 	};
 
-	return config->class_count != 0
-	    ? bp_layout_init(l, config->classes, config->class_count)
-	    : bp_layout_init(l, four, 4);
+	if (config->class_count != 0
+	    ? !bp_layout_init(l, config->classes, config->class_count)
+	    : !bp_layout_init(l, four, 4))
+		return false;
+	/* Nothing is kept ready where each buffer is mapped anew. */
+	if (config->hardened == BUFPOOL_HARDENED_ALL)
+		memset(l->floor, 0, sizeof l->floor);
+	return true;
 }
 
 /* Rounded up, so that only 0 means never. */
@@ -179,7 +189,16 @@ bp_settings_read(struct bufpool_config *config,
 	config->huge_pages = config->huge_pages != 0;
 	config->dump = config->dump != 0;
 	config->verify = config->verify != 0;
+	config->fault_report = config->fault_report != 0;
+	config->wipe_on_fork = config->wipe_on_fork != 0;
 	bp_debug_apply(config);
+	/* What is sampled is what leak detection samples. */
+	if (config->hardened == BUFPOOL_HARDENED_SAMPLED &&
+	    config->leak_detection == BUFPOOL_LEAK_OFF)
+		config->leak_detection = BUFPOOL_LEAK_SAMPLED;
+	/* A checkout that is to be recorded is one that can be refused. */
+	if (config->fail_one_in > 0)
+		config->leak_detection = BUFPOOL_LEAK_ALL;
 	return 0;
 invalid:
 	errno = EINVAL;

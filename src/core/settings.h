@@ -19,6 +19,8 @@ struct bp_setting {
 		SETTING_NODE,		/* int */
 		SETTING_BOOLEAN,	/* int */
 		SETTING_SECONDS,	/* double */
+		SETTING_HARDENED,	/* int */
+		SETTING_NUMBER,		/* int, not negative */
 		/* int, which a pool is not told by: it may change */
 		SETTING_DETECTION,
 		SETTING_SAMPLE,

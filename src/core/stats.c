@@ -1,4 +1,5 @@
 #include <string.h>
+#include <sys/resource.h>
 
 #include "forked.h"
 #include "stats.h"
@@ -214,6 +215,19 @@ add_large(const struct bufpool *p, struct bufpool_stats *s)
 	s->lost += counter_get(&l->lost);
 }
 
+static void
+add_locks(const struct guards *g, struct bufpool_stats *s)
+{
+	struct rlimit limit;
+
+	if (!g->lock)
+		return;
+	s->lock_refused = counter_get(&g->unlocked);
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
+	    limit.rlim_cur != RLIM_INFINITY)
+		s->lock_limit = limit.rlim_cur;
+}
+
 void
 bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 			size_t struct_size)
@@ -234,6 +248,7 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	s.refused_by_system = counter_get(&p->refused_by_system);
 	if (arena_limited(&p->arena))
 		s.max_bytes = p->arena.max_bytes;
+	add_locks(&p->guards, &s);
 	for_each_cache(k, &p->caches) {
 		s.wiped_bytes += counter_get(&k->wiped_bytes);
 		s.gc_returns += counter_get(&k->gc_returns);

@@ -33,8 +33,9 @@ bp_collector_reclaim(lua_State *L, const struct bufpool *pool, double n)
 	double held = account->held;
 	size_t most;
 
-	/* A finalizer may have released what was to grow. */
-	if (pool == NULL)
+	/* A finalizer may have released what was to grow. And what fails on
+	 * purpose is not to succeed at a second try. */
+	if (pool == NULL || pool->config.fail_one_in > 0)
 		return false;
 	most = pool->arena.max_bytes;
 	if (n > (most == SIZE_MAX ? held : (double)most))

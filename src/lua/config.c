@@ -5,7 +5,9 @@
 static const char *const types[] = {
 	[SETTING_COUNT] = "count", [SETTING_SIZE] = "size",
 	[SETTING_NODE] = "node", [SETTING_BOOLEAN] = "boolean",
-	[SETTING_SECONDS] = "seconds", [SETTING_DETECTION] = "detection",
+	[SETTING_SECONDS] = "seconds", [SETTING_HARDENED] = "hardened",
+	[SETTING_NUMBER] = "number",
+	[SETTING_DETECTION] = "detection",
 	[SETTING_SAMPLE] = "sample"
 };
 

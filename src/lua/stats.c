@@ -53,7 +53,7 @@ static const struct { const char *name; size_t offset; } scalars[] = {
 	SCALAR(committed_bytes), SCALAR(cached_bytes), SCALAR(in_transit),
 	SCALAR(wiped_bytes), SCALAR(gc_returns), SCALAR(lost),
 	SCALAR(refused_by_max_bytes), SCALAR(refused_by_system),
-	SCALAR(max_bytes),
+	SCALAR(max_bytes), SCALAR(lock_refused), SCALAR(lock_limit),
 #define LARGE(name) { #name, offsetof(struct bufpool_stats, large_##name) }
 	LARGE(hits), LARGE(misses), LARGE(out), LARGE(bytes_out),
 	LARGE(cached), LARGE(cached_bytes)

@@ -1,0 +1,191 @@
+#define _GNU_SOURCE
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "fault.h"
+#include "name.h"
+#include "sites.h"
+
+static struct sigaction before;
+
+/* A line to be written; what does not fit is left out. */
+struct line {
+	size_t n;
+	char text[512];
+};
+
+static void
+put_text(struct line *l, const char *text)
+{
+	while (*text != '\0' && l->n < sizeof l->text)
+		l->text[l->n++] = *text++;
+}
+
+static void
+put_number(struct line *l, uint64_t n, unsigned base)
+{
+	char digits[24];
+	size_t i = sizeof digits;
+
+	digits[--i] = '\0';
+	do
+		digits[--i] = "0123456789abcdef"[n % base];
+	while ((n /= base) > 0);
+	put_text(l, digits + i);
+}
+
+/* What cannot be written is lost. */
+static void
+write_line(struct line *l)
+{
+	put_text(l, "\n");
+	l->text[l->n - 1] = '\n';
+	if (write(STDERR_FILENO, l->text, l->n) < 0)
+		return;
+}
+
+/* Only some processors tell a store from a load. */
+static const char *
+access_of(const void *context)
+{
+#if defined(__x86_64__)
+	const ucontext_t *c = context;
+
+	return c->uc_mcontext.gregs[REG_ERR] & 2 ? "a store to" : "a load from";
+#else
+	(void)context;
+	return "an access to";
+#endif
+}
+
+static void
+put_where(struct line *l, const struct bufpool_buf *b, uintptr_t address)
+{
+	uintptr_t base = (uintptr_t)b->base;
+	size_t size = buf_size(b);
+
+	if (address < base) {
+		put_number(l, base - address, 10);
+		put_text(l, " bytes in front of");
+	} else if (address - base < size) {
+		put_text(l, "byte ");
+		put_number(l, address - base + 1, 10);
+		put_text(l, " of");
+	} else {
+		put_number(l, address - base - size + 1, 10);
+		put_text(l, " bytes past the end of");
+	}
+}
+
+static const char *
+state_of(const struct bufpool_buf *b)
+{
+	switch (atomic_load_explicit(&b->word, memory_order_relaxed) &
+		BUF_STATE) {
+	case BUF_OUT:
+		return "out";
+	case BUF_FROZEN:
+		return "frozen";
+	default:
+		return "released";
+	}
+}
+
+static void
+report_buffer(const struct bufpool_buf *b, uintptr_t address,
+	      const char *access)
+{
+	char label[BUFPOOL_NAME_MAX];
+	struct line l = { 0 };
+
+	bp_name_show(label, sizeof label, b->label == NULL ||
+		     b->label[0] == '\0' ? "(unnamed)" : b->label);
+	put_text(&l, "bufpool: fault at 0x");
+	put_number(&l, address, 16);
+	put_text(&l, ": ");
+	put_text(&l, access);
+	put_text(&l, " ");
+	put_where(&l, b, address);
+	put_text(&l, " buffer ");
+	put_number(&l, b->number, 10);
+	put_text(&l, " of pool '");
+	put_text(&l, label);
+	put_text(&l, "' (");
+	put_number(&l, buf_size(b), 10);
+	put_text(&l, " bytes), which is ");
+	put_text(&l, state_of(b));
+	write_line(&l);
+}
+
+static void
+report_place(const struct bufpool_buf *b)
+{
+	char place[BUFPOOL_PLACE_MAX];
+	struct line l = { 0 };
+
+	if (!bp_sites_last(b, place, sizeof place))
+		return;
+	put_text(&l, "bufpool: it was checked out at ");
+	put_text(&l, place);
+	write_line(&l);
+}
+
+/* Where the handler before was the default, the instruction is executed again,
+ * and ends the program. A signal that was sent is sent again. */
+static void
+go_on(int number, siginfo_t *info, void *context)
+{
+	if (before.sa_flags & SA_SIGINFO) {
+		before.sa_sigaction(number, info, context);
+		return;
+	}
+	if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
+		before.sa_handler(number);
+		return;
+	}
+	if (before.sa_handler == SIG_IGN && info->si_code <= 0)
+		return;
+	sigaction(number, &before, NULL);
+	if (info->si_code <= 0)
+		raise(number);
+}
+
+/* One report at a time, because of threads that stop at once the first is what
+ * matters. */
+static void
+on_fault(int number, siginfo_t *info, void *context)
+{
+	static atomic_flag busy = ATOMIC_FLAG_INIT;
+	const struct bufpool_buf *b = info->si_code > 0
+	    ? bp_guard_find(info->si_addr) : NULL;
+	int saved = errno;
+
+	if (b != NULL && !atomic_flag_test_and_set(&busy)) {
+		report_buffer(b, (uintptr_t)info->si_addr, access_of(context));
+		report_place(b);
+		atomic_flag_clear(&busy);
+	}
+	errno = saved;
+	go_on(number, info, context);
+}
+
+/* A handler that the program has installed since may call this one, which would
+ * call it in turn for ever if it were installed before it once more. */
+void
+bp_fault_begin(void)
+{
+	static atomic_flag begun = ATOMIC_FLAG_INIT;
+	struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK }, now;
+	bool first = !atomic_flag_test_and_set(&begun);
+
+	if (sigaction(SIGSEGV, NULL, &now) != 0 ||
+	    !(first || now.sa_handler == SIG_DFL))
+		return;
+	/* What was there is known before it can be called. */
+	before = now;
+	action.sa_sigaction = on_fault;
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGSEGV, &action, NULL);
+}

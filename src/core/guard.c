@@ -1,0 +1,262 @@
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "guard.h"
+#include "pages.h"
+#include "wipe.h"
+
+/* Addresses of larger buffers are not kept, because 256 of them would be more
+ * than a limit of addresses (RLIMIT_AS) may leave to the program. */
+#define KEPT_MOST ((size_t)16 << 20)
+
+int
+bp_guard_create(struct guards *g)
+{
+	g->kept = bp_pages_map(GUARDS_KEPT * sizeof *g->kept);
+	return g->kept != NULL ? 0 : -1;
+}
+
+static size_t
+page_bytes(void)
+{
+	return bp_arena_whole_pages(0);
+}
+
+/* The first byte behind the buffer's pages. */
+static uint8_t *
+pages_end(const struct bufpool_buf *b)
+{
+	size_t mask = page_bytes() - 1;
+	uintptr_t end = (uintptr_t)b->base + buf_size(b);
+
+	return (uint8_t *)((end + mask) & ~mask);
+}
+
+static uint8_t *
+pages_of(const struct bufpool_buf *b)
+{
+	return pages_end(b) - b->span;
+}
+
+/* False when the system refuses. */
+static bool
+unmap_guarded(const struct bufpool_buf *b)
+{
+	size_t page = page_bytes();
+
+	ASAN_UNPOISON_MEMORY_REGION(pages_of(b), b->span);
+	return munmap(pages_of(b) - page, b->span + 2 * page) == 0;
+}
+
+/* Puts a buffer that came home into the ring, or NULL, and ends what was there
+ * before: only the thread that takes it out has it. */
+static void
+keep(struct guards *g, struct bufpool_buf *b)
+{
+	uint32_t at = atomic_fetch_add_explicit(&g->next, 1,
+						memory_order_relaxed);
+	struct bufpool_buf *old = atomic_exchange_explicit(
+		&g->kept[at % GUARDS_KEPT], b, memory_order_acq_rel);
+
+	/* Where the system refuses, the addresses are lost; nothing is in
+	 * them. */
+	if (old != NULL) {
+		unmap_guarded(old);
+		bp_buf_destroy(old);
+	}
+}
+
+static void
+empty_ring(struct guards *g)
+{
+	for (int i = 0; i < GUARDS_KEPT; i++)
+		keep(g, NULL);
+}
+
+void
+bp_guard_destroy(struct guards *g)
+{
+	if (g->kept == NULL)
+		return;
+	empty_ring(g);
+	bp_pages_unmap((void *)g->kept, GUARDS_KEPT * sizeof *g->kept);
+	g->kept = NULL;
+}
+
+/* Addresses for so many bytes at a multiple of `alignment`, a page's at least,
+ * with a page on either side; none of them may be touched. Maps more, then
+ * cuts. NULL when the system refuses. */
+static uint8_t *
+map_addresses(size_t bytes, size_t alignment)
+{
+	size_t page = page_bytes(), all = bytes + page + alignment;
+	uint8_t *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+			     MAP_NORESERVE, -1, 0), *at, *end;
+
+	if (base == MAP_FAILED)
+		return NULL;
+	at = (uint8_t *)(((uintptr_t)base + page + alignment - 1) &
+			 ~(uintptr_t)(alignment - 1));
+	end = at + bytes + page;
+	if (at - page > base)
+		munmap(base, (size_t)(at - page - base));
+	if (end < base + all)
+		munmap(end, (size_t)(base + all - end));
+	return at;
+}
+
+/* Makes pages of addresses, with what the pool asks for. False when the system
+ * refuses anything but to lock them. */
+static bool
+open_pages(struct guards *g, uint8_t *at, size_t bytes, unsigned node)
+{
+	if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0 ||
+	    !bp_arena_advise(g->arena, at, bytes, node) ||
+	    (g->lock && madvise(at, bytes, MADV_DONTDUMP) != 0))
+		return false;
+	if (g->lock && mlock(at, bytes) != 0)
+		atomic_fetch_add_explicit(&g->unlocked, 1,
+					  memory_order_relaxed);
+	return true;
+}
+
+static bool
+map_guarded(struct guards *g, struct bufpool_buf *b, size_t n, unsigned align)
+{
+	size_t page = page_bytes(), alignment = (size_t)1 << align;
+	size_t bytes = bp_arena_whole_pages(n);
+	uint8_t *at = map_addresses(bytes, alignment > page ? alignment : page);
+
+	b->node = (uint8_t)bp_arena_node(g->arena);
+	if (at == NULL)
+		return false;
+	if (!open_pages(g, at, bytes, b->node)) {
+		munmap(at - page, bytes + 2 * page);
+		return false;
+	}
+	b->span = bytes;
+	b->capacity = n;
+	b->base = b->at = (uint8_t *)((uintptr_t)(at + bytes - n) &
+				      ~(uintptr_t)(alignment - 1));
+	return true;
+}
+
+/* A buffer without a byte would lie in the upper guard, where nobody could tell
+ * it from the one behind. */
+struct bufpool_buf *
+bp_guard_take(struct guards *g, size_t n, unsigned align)
+{
+	size_t bytes = bp_arena_whole_pages(n);
+	struct bufpool_buf *b;
+
+	if (n == 0)
+		n = 1;
+	if (align < g->align)
+		align = g->align;
+	if (((size_t)1 << align) > PTRDIFF_MAX - bytes) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (!bp_arena_commit(g->arena, bytes))
+		return NULL;
+	b = bp_buf_create();
+	if (b != NULL && !map_guarded(g, b, n, align)) {
+		empty_ring(g);
+		if (!map_guarded(g, b, n, align)) {
+			bp_buf_destroy(b);
+			b = NULL;
+		}
+	}
+	if (b == NULL) {
+		arena_uncommit(g->arena, bytes);
+		errno = ENOMEM;
+		return NULL;
+	}
+	b->guarded = 1;
+	bp_arena_adopt(g->arena, b);
+	return b;
+}
+
+/* Takes pages and access away, and leaves the addresses. A mapping over them
+ * does both at once, so no store comes in between. */
+static bool
+close_pages(const struct bufpool_buf *b)
+{
+	ASAN_UNPOISON_MEMORY_REGION(pages_of(b), b->span);
+	return b->span <= KEPT_MOST &&
+	    mmap(pages_of(b), b->span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+		 MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+static void
+look_at_slack(const struct bufpool_buf *b)
+{
+	const uint8_t *end = pages_end(b);
+	size_t bytes = 0;
+	char phase[96];
+
+	for (const uint8_t *p = b->base + buf_size(b); p < end; p++)
+		if (*p != 0)
+			bytes = (size_t)(p - b->base) + 1 - buf_size(b);
+	if (bytes == 0)
+		return;
+	snprintf(phase, sizeof phase, "release, after a write of %zu bytes "
+		 "past the end", bytes);
+	bp_buf_corrupt(b, phase);
+}
+
+size_t
+bp_guard_give(struct guards *g, struct bufpool_buf *b)
+{
+	struct bufpool_arena *a = b->arena;
+	size_t bytes = b->span;
+	int saved = errno;
+	bool closed;
+
+	look_at_slack(b);
+	buf_forget(b);
+	closed = close_pages(b);
+	arena_uncommit(a, bytes);
+	buf_set_state(b, BUF_BLANK);
+	if (closed)
+		keep(g, b);
+	else {
+		/* Where the system refuses this, too, what was written must
+		 * not stay. */
+		if (!unmap_guarded(b) && mprotect(pages_of(b), bytes,
+						  PROT_READ | PROT_WRITE) == 0)
+			wipe(pages_of(b), bytes);
+		bp_buf_destroy(b);
+	}
+	errno = saved;
+	bp_arena_drop(a);
+	return bytes;
+}
+
+void
+bp_guard_freeze(const struct bufpool_buf *b)
+{
+	int saved = errno;
+
+	mprotect(pages_of(b), b->span, PROT_READ);
+	errno = saved;
+}
+
+const struct bufpool_buf *
+bp_guard_find(const void *address)
+{
+	uint32_t used = bp_buf_table_used();
+	size_t page = page_bytes();
+
+	for (uint32_t i = 0; i < used; i++) {
+		const struct bufpool_buf *b = bp_buf_at(i);
+		uintptr_t first = (uintptr_t)pages_of(b) - page;
+
+		if (b->guarded && b->arena != NULL &&
+		    (uintptr_t)address - first < b->span + 2 * page)
+			return b;
+	}
+	return NULL;
+}
