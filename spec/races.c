@@ -28,6 +28,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "core/checkout.h"
 #include "core/hook.h"
 #include "core/registry.h"
 #include "core/stats.h"
@@ -1116,6 +1117,51 @@ what_was_set_last_is_watched(void **state)
 }
 
 static void
+watch_next(void)
+{
+	bp_checkout_ask_again(pool, SMALL);
+}
+
+static void
+watch_no_more(void)
+{
+	struct cache *k = thread_own_cache(pool->caches.place);
+
+	bp_shelf_unwatch(&k->shelf[0]);
+}
+
+/* The owner of a shelf is just taking back what it has done to the gate, since
+ * another has set what is watched; that is set again meanwhile. */
+static void
+an_owner_that_takes_back_finds_what_was_set_last(void **state)
+{
+	static const struct {
+		void (*first)(void), (*act)(void), (*last)(void);
+		bool watched;
+	} cases[] = {
+		{ watch_none, watch_next, watch_all, true },
+		{ watch_all, watch_no_more, watch_none, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct actor actor = { .before = warm_up,
+				       .act = cases[i].act };
+
+		pool = new_pool();
+		warm_up();
+		cases[i].first();
+		assert_true(start(&actor, "watch: read", 1));
+		cases[i].last();
+		finish(&actor);
+		check_watched(cases[i].watched);
+		check_law(pool);
+		bufpool_destroy(pool);
+		assert_int_equal(pools_left(), 0);
+	}
+}
+
+static void
 check_two_are_recorded(void *arg)
 {
 	struct bufpool_buf *a = bufpool_checkout(pool, SMALL);
@@ -1170,6 +1216,8 @@ main(void)
 		    an_adopted_shelf_that_is_claimed_is_left_alone),
 		cmocka_unit_test(an_entry_of_a_table_is_taken_once),
 		cmocka_unit_test(what_was_set_last_is_watched),
+		cmocka_unit_test(
+		    an_owner_that_takes_back_finds_what_was_set_last),
 		cmocka_unit_test(a_child_watches_what_was_set),
 	};
 

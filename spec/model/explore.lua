@@ -19,8 +19,9 @@
 --     heavy = true                membarrier: a fence in every thread
 -- and `order`, "relaxed" unless given, `unless`, function(l) that skips the
 -- step, and `go`, function(l, got) that returns the name of the next step, nil
--- for the one that follows. l: the thread's variables, numbers. A step's first
--- element is its name. The step "end" ends the thread.
+-- for the one that follows. LOCATION: its name, or function(l) that returns it.
+-- l: the thread's variables, numbers. A step's first element is its name. The
+-- step "end" ends the thread.
 local explore = {}
 
 local acquires = { acquire = true, acq_rel = true, seq_cst = true }
@@ -129,7 +130,7 @@ local function take(model, s, t, done)
     local step = program[s.at[t]]
     local x = step.load or step.store or step.rmw or step.use
     local order, value = step.order or "relaxed", step.value
-    x = x and model.index[x]
+    x = x and model.index[type(x) == "function" and x(s.vars[t]) or x]
 
     local function finish(to, got)
         local l = to.vars[t]
@@ -154,7 +155,8 @@ local function take(model, s, t, done)
     local to = copy_state(s)
     to.zero = s.zero
     if step.use and to.views[t][x] ~= #to.memory[x] then
-        error({ fault = step[1] .. ": two threads use " .. step.use })
+        error({ fault = step[1] .. ": two threads use "
+            .. model.memory[x][1] })
     elseif step.rmw or step.use then
         local last = #to.memory[x]
         local old = load(to, t, x, order, last)
@@ -258,6 +260,40 @@ local function trace(model, entry)
     return table.concat(out, "\n")
 end
 
+-- Called by a step's functions when they find something wrong.
+function explore.fault(what)
+    error({ fault = what })
+end
+
+-- A program of steps and lists of steps.
+function explore.program(name, ...)
+    local program = { name = name }
+    local function add(part)
+        if type(part[1]) == "string" then
+            program[#program + 1] = part
+            return
+        end
+        for _, step in ipairs(part) do
+            add(step)
+        end
+    end
+    add({ ... })
+    return program
+end
+
+-- The thread whose next step touches nothing that others do. No order of that
+-- step and theirs makes a difference, so one is enough.
+local function alone(model, s)
+    for t, program in ipairs(model.threads) do
+        local step = program[s.at[t]]
+        if step and (step.unless and step.unless(s.vars[t])
+            or not (step.load or step.store or step.rmw or step.use
+            or step.fence or step.heavy)) then
+            return t
+        end
+    end
+end
+
 -- Runs the model in depth. Returns the number of states, and, when something is
 -- wrong, what it is with the steps that lead there. model.settled(values, vars)
 -- says what is wrong in a state in which all threads have ended, or returns
@@ -268,9 +304,12 @@ function explore.run(model)
     while #stack > 0 do
         local entry = table.remove(stack)
         local s, ended = entry.state, true
+        local only = alone(model, s)
         for t, program in ipairs(model.threads) do
             if s.at[t] <= #program then
                 ended = false
+            end
+            if s.at[t] <= #program and (not only or only == t) then
                 local ok, wrong = pcall(take, model, s, t, function(to)
                     to.zero = s.zero
                     forget(to)

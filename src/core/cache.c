@@ -499,7 +499,7 @@ bp_shelf_unwatch(struct bufpool_shelf *s)
 	hook("watch: wanted");
 	gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_WATCHED);
 	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_ALL)
-		atomic_fetch_or(&s->gate, GATE_WATCHED);
+		bp_cache_watch(s->cache);
 	return (gate & GATE_WATCHED) != 0;
 }
 
@@ -535,7 +535,7 @@ bp_shelf_watch(struct bufpool_shelf *s)
 	atomic_fetch_or(&s->gate, GATE_WATCHED);
 	shut_open(s);
 	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_OFF)
-		atomic_fetch_and(&s->gate, ~(uint32_t)GATE_WATCHED);
+		bp_cache_watch(s->cache);
 }
 
 void

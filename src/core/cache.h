@@ -71,7 +71,8 @@
  * Bits follow `watch`, though several threads change them: each first changes
  * the gate and then looks at `watch`, which was stored before the other's
  * change of the gate. So whichever change comes second, its thread sees what
- * `watch` is.
+ * `watch` is. That goes for taking a change back, too, which therefore is
+ * followed by another look. spec/model/watch.lua has these steps.
  *
  * A CACHE belongs to a thread's record. It is live from the thread's first use
  * of the pool to the thread's exit, which empties the cache and adds its
