@@ -27,6 +27,17 @@ local MODELS = {
         { "no_attach", "attach", "does not say what is watched" },
         { "relaxed_set", "attach", "does not say what is watched" },
     },
+    {
+        "record", "a thread's record, and the caches of pools that end",
+        kinds = "exit* orphan",
+        { "no_look_end", "exit orphan", "an orphan keeps a cache" },
+        { "no_look_exit", "exit", "an orphan keeps a cache" },
+        { "acq_rel_T2", "exit", "an orphan keeps a cache" },
+        { "relaxed_look", "exit orphan", "an orphan keeps a cache" },
+        { "relaxed_T2", "exit", "two threads use next" },
+        { "relaxed_T3", "exit", "two threads use next" },
+        { "relaxed_give_up", "exit", "two threads use mapped" },
+    },
 }
 
 for _, model in ipairs(MODELS) do

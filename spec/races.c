@@ -361,7 +361,7 @@ static void
 an_exiting_thread_leaves_no_cache_of_a_pool_that_ends(void **state)
 {
 	static const char *const places[] = { "exit: begun", "exit: flushed",
-					      "exit: unmapped" };
+					      "record: unmapped" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
@@ -376,6 +376,47 @@ an_exiting_thread_leaves_no_cache_of_a_pool_that_ends(void **state)
 		finish(&leaving);
 		check_no_cache_is_left(place);
 	}
+}
+
+static struct bufpool *other_pool;
+
+static void *
+use_both_pools(void *arg)
+{
+	bufpool_release(bufpool_checkout(pool, SMALL));
+	bufpool_release(bufpool_checkout(other_pool, SMALL));
+	return arg;
+}
+
+static void
+destroy_other(void)
+{
+	bufpool_destroy(other_pool);
+}
+
+/* Two pools end whose caches an exited thread has left, and the end of one has
+ * that thread's record for itself when the other comes to it. */
+static void
+two_ends_at_once_leave_no_cache(void **state)
+{
+	struct actor slow = { .act = destroy_other };
+	uint32_t place, other_place;
+	pthread_t thread;
+
+	(void)state;
+	pool = new_pool();
+	other_pool = new_pool();
+	place = pool->caches.place;
+	other_place = other_pool->caches.place;
+	CHECK(pthread_create(&thread, NULL, use_both_pools, NULL) == 0,
+	      "no thread");
+	pthread_join(thread, NULL);
+	assert_true(start(&slow, "record: unmapped", 1));
+	bufpool_destroy(pool);
+	finish(&slow);
+	check_no_cache_is_left(place);
+	check_no_cache_is_left(other_place);
+	assert_int_equal(pools_left(), 0);
 }
 
 static struct bufpool_buf *last_out;
@@ -1201,6 +1242,7 @@ main(void)
 		    a_claim_that_a_sandbox_stops_empties_a_retired_shelf),
 		cmocka_unit_test(
 		    an_exiting_thread_leaves_no_cache_of_a_pool_that_ends),
+		cmocka_unit_test(two_ends_at_once_leave_no_cache),
 		cmocka_unit_test(a_shelf_can_be_left_when_its_pool_has_gone),
 		cmocka_unit_test(a_depot_that_is_filled_keeps_its_mark),
 		cmocka_unit_test(what_was_pushed_is_found_at_once),

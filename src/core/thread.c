@@ -15,7 +15,7 @@ static char dying;	/* its address marks a thread that gave its record up */
 
 /* Makes the caller the owner of an orphan. Pairs with the store in give_up,
  * after which the last owner touches nothing of the record. Sequentially
- * consistent, because of bp_thread_forget and thread_exit: see there. */
+ * consistent, because of bp_thread_forget: see give_up. */
 static bool
 try_own(struct thread *t)
 {
@@ -43,10 +43,59 @@ thread_adopt(void)
 	return NULL;
 }
 
+/*
+ * A cache whose pool has ended goes in two steps. Whoever ends the pool takes
+ * it out of its record's array (T1) and pushes it onto the record's list (T2),
+ * before the pool's place can be taken again. The record's owner unmaps what
+ * is on the list (T3), where it looks at none of its caches.
+ *
+ * So an entry of the array belongs to the pool that has the place, or is NULL:
+ * when a pool ends, nobody holds it, so nobody makes a cache of it; T1 comes
+ * before the release that gives the place up, which pairs with the acquire that
+ * takes it; and a thread that uses the next pool has got that pool's address
+ * after that.
+ *
+ * A cache that its owner may still read stays mapped, because only the owner
+ * unmaps it. The owner may be at the end of the release that was the pool's
+ * last, or in bufpool_thread_flush, with an address from before T1. T2, a
+ * release, pairs with the acquire of T3, so that all that others did with the
+ * cache comes before it is unmapped. spec/model/record.lua has these steps.
+ */
+static void
+thread_bury(struct thread *t, struct cache *k)
+{
+	k->next = atomic_load_explicit(&t->gone, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak(&t->gone, &k->next, k))  /* T2 */
+		;
+}
+
+/* The record's owner only. The load comes first so that the line is not written
+ * to when the list is empty. */
+static void
+unmap_gone(struct thread *t)
+{
+	struct cache *k = NULL, *next;
+
+	if (atomic_load_explicit(&t->gone, memory_order_relaxed) != NULL)
+		k = atomic_exchange(&t->gone, NULL);		/* T3 */
+	for (; k != NULL; k = next) {
+		next = k->next;
+		bp_cache_destroy(k);
+	}
+}
+
+/* The record's owner only, which it is no longer. bp_thread_forget pushes a
+ * cache and then looks whether the record has an owner; this function gives the
+ * record up and then looks whether a cache was pushed. Both store before they
+ * load, so at least one sees the other, and unmaps the cache. */
 static void
 give_up(struct thread *t)
 {
-	atomic_store(&t->owned, 0);
+	do {
+		unmap_gone(t);
+		hook("record: unmapped");
+		atomic_store(&t->owned, 0);
+	} while (atomic_load(&t->gone) != NULL && try_own(t));
 }
 
 static struct thread *
@@ -105,47 +154,6 @@ thread_enroll(void)
 	return true;
 }
 
-/*
- * A cache whose pool has ended goes in two steps. Whoever ends the pool takes
- * it out of its record's array (T1) and pushes it onto the record's list (T2),
- * before the pool's place can be taken again. The record's owner unmaps what
- * is on the list (T3), where it looks at none of its caches.
- *
- * So an entry of the array belongs to the pool that has the place, or is NULL:
- * when a pool ends, nobody holds it, so nobody makes a cache of it; T1 comes
- * before the release that gives the place up, which pairs with the acquire that
- * takes it; and a thread that uses the next pool has got that pool's address
- * after that.
- *
- * A cache that its owner may still read stays mapped, because only the owner
- * unmaps it. The owner may be at the end of the release that was the pool's
- * last, or in bufpool_thread_flush, with an address from before T1. T2, a
- * release, pairs with the acquire of T3, so that all that others did with the
- * cache comes before it is unmapped.
- */
-static void
-thread_bury(struct thread *t, struct cache *k)
-{
-	k->next = atomic_load_explicit(&t->gone, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak(&t->gone, &k->next, k))  /* T2 */
-		;
-}
-
-/* The record's owner only. The load comes first so that the line is not written
- * to when the list is empty. */
-static void
-unmap_gone(struct thread *t)
-{
-	struct cache *k = NULL, *next;
-
-	if (atomic_load_explicit(&t->gone, memory_order_relaxed) != NULL)
-		k = atomic_exchange(&t->gone, NULL);		/* T3 */
-	for (; k != NULL; k = next) {
-		next = k->next;
-		bp_cache_destroy(k);
-	}
-}
-
 struct cache *
 bp_thread_cache(struct caches *cs)
 {
@@ -190,12 +198,10 @@ bp_thread_forget(uint32_t place)
 		hook("forget: taken");
 		thread_bury(t, k);
 		hook("forget: buried");
-		if (t == bp_thread_self) {
+		if (t == bp_thread_self)
 			unmap_gone(t);
-		} else if (try_own(t)) {
-			unmap_gone(t);
+		else if (try_own(t))
 			give_up(t);
-		}
 	}
 }
 
@@ -233,10 +239,6 @@ thread_retire(const struct thread *t, uint32_t place)
 	bp_arena_drop(a);
 }
 
-/* bp_thread_forget pushes a cache and then looks whether the record has an
- * owner; this function gives the record up and then looks whether a cache was
- * pushed. Both store before they load, so at least one sees the other, and
- * unmaps the cache. */
 static void
 thread_exit(void *value)
 {
@@ -252,11 +254,7 @@ thread_exit(void *value)
 	for (uint32_t i = 0; i < atomic_load(&t->places); i++)
 		thread_retire(t, i);
 	hook("exit: flushed");
-	do {
-		unmap_gone(t);
-		hook("exit: unmapped");
-		give_up(t);
-	} while (atomic_load(&t->gone) != NULL && try_own(t));
+	give_up(t);
 }
 
 void
