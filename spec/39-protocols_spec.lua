@@ -38,6 +38,43 @@ local MODELS = {
         { "relaxed_T3", "exit", "two threads use next" },
         { "relaxed_give_up", "exit", "two threads use mapped" },
     },
+    {
+        "stack", "a Treiber stack",
+        kinds = "pop all",
+        { "no_tag", "pop all", "in two places" },
+        { "relaxed_push", "pop all", "two threads use bytes" },
+        { "relaxed_pop", "pop all", "two threads use bytes" },
+        { "relaxed_all", "all", "two threads use bytes" },
+    },
+    {
+        "kept", "what is kept while a pool closes",
+        kinds = "put back*",
+        { "no_fence", "put", "kept after the close" },
+        { "no_look", "put", "kept after the close" },
+        { "no_fence_close", "put", "kept after the close" },
+        { "no_fence_back", "back", "kept after the close" },
+        { "no_look_back", "back", "kept after the close" },
+    },
+    {
+        "ticket", "an entry of the table of tickets",
+        kinds = "adopt expire both",
+        { "no_count", "adopt both", "the buffer of another ticket" },
+        { "relaxed_T1", "adopt expire", "two threads use buf" },
+        -- One of the two is enough, because both read what T1 has stored; but
+        -- the time is read before T2.
+        { "relaxed_T2 relaxed_T5", "adopt", "two threads use buf" },
+        { "relaxed_T5", "adopt", "adopted too late" },
+        { "relaxed_T3", "adopt expire", "two threads use buf" },
+        { "relaxed_T4", "adopt expire", "two threads use buf" },
+    },
+    {
+        "expiry", "which tickets may be due",
+        kinds = "same other two",
+        { "no_fence", "same", "is not expected" },
+        { "takes_late", "same", "is not expected" },
+        { "raises_late", "other two", "is not expected" },
+        { "relaxed_read", "other two", "is not expected" },
+    },
 }
 
 for _, model in ipairs(MODELS) do

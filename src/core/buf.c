@@ -71,7 +71,8 @@ bp_buf_pop(struct buf_stack *s)
 			 * b's number again, but the `next` read here is stale.
 			 * Every push and pop raises the tag, so the head still
 			 * differs, and the exchange fails. Reading b is safe
-			 * meanwhile, because descriptors stay mapped. */
+			 * meanwhile, because descriptors stay mapped.
+			 * spec/model/stack.lua has these steps. */
 			mine = ((head >> 32) + 1) << 32 |
 			    atomic_load_explicit(&b->next,
 						 memory_order_relaxed);

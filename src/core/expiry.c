@@ -51,7 +51,7 @@ lower_time(unsigned l, uint32_t i, int64_t at)
  * sequentially consistent: either the one who raises reads what another has
  * lowered below, or the other finds EXPIRY_NEVER above, and lowers that. A word
  * that is low enough does not end the way up: those above it may just be
- * raised.
+ * raised. spec/model/expiry.lua has these steps.
  */
 static void
 expect_block(unsigned l, uint32_t i, int64_t at)

@@ -54,7 +54,8 @@ count_kept(struct large *l, size_t bytes, uint64_t mappings)
 }
 
 /* The fence is sequentially consistent, so that either bp_large_close finds the
- * mapping or this load sees that the pool was closed. */
+ * mapping or this load sees that the pool was closed. spec/model/kept.lua has
+ * these steps, and those of bp_caches_put_common. */
 static void
 push_kept(struct large *l, struct bufpool_buf *b)
 {

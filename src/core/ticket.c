@@ -26,7 +26,7 @@ struct ticket_range {
  * T1, the release that makes the word LIVE, pairs with T2, the acquire of that
  * exchange, so that the adopter sees the entry, and all bytes of the buffer, as
  * they were at detach. T3, the release that pushes a spare entry, pairs with
- * T4, the acquire that pops it.
+ * T4, the acquire that pops it. spec/model/ticket.lua has these steps.
  */
 struct entry {
 	_Atomic uint64_t word;	/* uses << 2 | the bits below */
