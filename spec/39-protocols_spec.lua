@@ -75,6 +75,21 @@ local MODELS = {
         { "raises_late", "other two", "is not expected" },
         { "relaxed_read", "other two", "is not expected" },
     },
+    {
+        "depot", "the depot of a thread",
+        kinds = "slots marks close",
+        { "relaxed_room", "slots", "the ring has no room" },
+        { "relaxed_uncount", "slots", "the ring has no room" },
+        { "relaxed_push", "slots", "two threads use bytes" },
+        { "relaxed_pop", "slots", "an empty slot is taken" },
+        { "counts_late", "slots", "the count is too low" },
+        { "no_fence", "marks", "without a mark is not empty" },
+        { "no_mark", "marks", "without a mark is not empty" },
+        { "no_fence_unmark", "marks", "without a mark is not empty" },
+        { "no_look", "marks", "without a mark is not empty" },
+        -- Either is enough: so a close needs no membarrier for the depot.
+        { "no_fence no_heavy", "close", "in the depot of a closed pool" },
+    },
 }
 
 for _, model in ipairs(MODELS) do

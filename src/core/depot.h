@@ -19,7 +19,8 @@
  * a taker wanted only a part. They have a stack where the other depots have a
  * ring, so that any thread can put without waiting.
  *
- * Only depot.c knows Concurrency Kit.
+ * Only depot.c knows Concurrency Kit. spec/model/depot.lua has what a ring and
+ * its count do, and the marks of cache.h.
  */
 #ifndef BUFPOOL_DEPOT_H
 #define BUFPOOL_DEPOT_H
