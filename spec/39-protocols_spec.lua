@@ -90,6 +90,29 @@ local MODELS = {
         -- Either is enough: so a close needs no membarrier for the depot.
         { "no_fence no_heavy", "close", "in the depot of a closed pool" },
     },
+    {
+        "pool", "the end of a pool and the next one in its place",
+        kinds = "next kept all",
+        { "no_id", "next all", "another pool is used" },
+        { "no_hold", "next all", "two threads use releaser" },
+        { "no_look", "kept", "two threads use releaser" },
+        { "relaxed_drop", "kept", "two threads use keeper" },
+        { "relaxed_free", "next", "two threads use releaser" },
+        { "relaxed_take", "next", "two threads use releaser" },
+        { "relaxed_ref", "next all", "two threads use releaser" },
+        { "relaxed_create", "all", "two threads use releaser" },
+    },
+    {
+        "search", "the search for a page of blanks",
+        kinds = "two take three*",
+        { "no_look", "two", "a page of blanks is overlooked" },
+        { "sets_first", "two take", "a page of blanks is overlooked" },
+        { "takes_late", "two", "a page of blanks is overlooked" },
+        -- Without its fence, too. With either alone nothing is missed, because
+        -- here what is sequentially consistent takes effect as it is executed;
+        -- C11 says less.
+        { "relaxed_look", "two", "a page of blanks is overlooked" },
+    },
 }
 
 for _, model in ipairs(MODELS) do

@@ -246,6 +246,7 @@ push_below(struct buf_stack *s, struct bufpool_buf *b, uintptr_t end)
  * before the stacks are, so no blank is overlooked. Two searches at once may
  * each have taken a part of a page: so one that finds, when it has pushed all
  * back, that another has begun since, leaves the search to be repeated.
+ * spec/model/search.lua has these steps.
  */
 static size_t
 give_shared(struct bufpool_arena *a, struct blanks *blank, size_t size,

@@ -12,7 +12,7 @@
  * references, and each descriptor with the pool's memory holds one more. When
  * users reach zero the pool closes; when the references do, its memory goes and
  * its place may be used again. Places are never unmapped, so looking at a pool
- * that is gone is safe, though useless.
+ * that is gone is safe, though useless. spec/model/pool.lua has these steps.
  */
 #ifndef BUFPOOL_POOL_H
 #define BUFPOOL_POOL_H
