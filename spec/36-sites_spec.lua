@@ -326,27 +326,41 @@ describe("pool:sites", function()
     end)
 
     it("is told of who uses what is dead", function()
-        local here = line(1)
+        local out = line(1)
         local buf, handle = pool:checkout(1), pool:borrow(1)
-        local words = " %(checked out at " .. here:gsub("%p", "%%%0")
-        local function says(text, fn, ...)
-            local ok, message = pcall(fn, ...)
-            assert.is_false(ok)
-            assert.matches(text .. words, message)
-        end
         local release, len = buf.release, buf.len
-        buf:release()
-        handle:release()
-        says("released buffer", release, buf)
-        says("released buffer", len, buf)
-        says("released buffer", function() return #buf end)
-        says("released handle", handle.len, handle)
-        says("released handle", handle.release, handle)
-        buf = pool:checkout(1)
-        words = " %(checked out at " .. line(-1):gsub("%p", "%%%0")
-        local frozen = buf:freeze()
-        says("frozen buffer", release, buf)
-        frozen:release()
+        local home = line(1)
+        buf:release() handle:release()
+        local function dead(text, fn, ...)
+            local _, message = pcall(fn, ...)
+            local a, b = message:match("attempt to use a " .. text
+                .. " %(checked out at (%S+).*, released at (%S+).*%)$")
+            assert.equal(out, a, message)
+            assert.equal(home, b, message)
+        end
+        dead("released buffer", release, buf)
+        dead("released buffer", len, buf)
+        dead("released buffer", function() return #buf end)
+        dead("released handle", handle.len, handle)
+        dead("released handle", handle.release, handle)
+        out = line(1)
+        local taken = pool:checkout(1)
+        local frozen = taken:freeze()
+        local message = select(2, pcall(release, taken))
+        assert.is_truthy(message:find("frozen buffer (checked out at " .. out,
+            1, true), message)
+        assert.is_nil(message:find "released at")
+        local clone, unref = frozen:clone(), frozen.release
+        home = line(1)
+        frozen:release() clone:release()
+        dead("frozen buffer", release, taken)
+        dead("released frozen", unref, frozen)
+        dead("released frozen", function() return #clone end)
+        out = line(1)
+        taken = bufpool.adopt(pool:checkout(1):detach())
+        home = line(1)
+        taken:release()
+        dead("released buffer", len, taken)
         -- The descriptors are used again, by others too.
         local others = {}
         local quiet = bufpool.new()
@@ -356,15 +370,61 @@ describe("pool:sites", function()
         for i = 1, 200 do
             others[i]:release()
         end
-        local _, message = pcall(handle.len, handle)
+        message = select(2, pcall(handle.len, handle))
         assert.matches("released handle$", message)
-        _, message = pcall(release, others[2])
+        message = select(2, pcall(release, others[2]))
         assert.matches("released buffer$", message)
         pool:close()
         pool = bufpool.new { leak_detection = "all" }
         pool:checkout(1):release()
-        _, message = pcall(release, others[1])
+        message = select(2, pcall(release, others[1]))
         assert.matches("released buffer", message)
+    end)
+
+    -- What has no line, and the lines of what releases for its caller.
+    it("knows how else a buffer came home", function()
+        local function dead(text, x)
+            local _, message = pcall(function() return #x end)
+            assert.equal(1, message:match(", released (.*)%)$"):find(text, 1,
+                true), message)
+        end
+        local function lose(buf)
+            getmetatable(newproxy(true)).__gc = function() kept = { buf } end
+        end
+        lose(pool:checkout(1))
+        collect()
+        dead("by the collector", kept[1])
+        local function keep(b) kept = b end
+        local home = "at " .. line(1)
+        pool:with(1, keep)
+        dead(home, kept)
+        home = "at " .. line(1)
+        pool:scratch(keep)
+        dead(home, kept)
+        -- Where one cannot yield, as in a coroutine, with is another function.
+        coroutine.wrap(function()
+            home = "at " .. line(1)
+            pool:with(1, keep)
+        end)()
+        dead(home, kept)
+    end)
+
+    -- A program without the JIT has other functions for handles.
+    it("knows where handles were released, compiled or not", function()
+        for _, mode in ipairs { "on", "off" } do
+            local said = helper.child_ok("jit." .. mode .. "()" .. [[
+                local pool = require("bufpool").new { leak_detection = "all" }
+                local handle
+                for _ = 1, 200 do
+                    handle = pool:borrow(1)
+                    handle:release()
+                end
+                print(pcall(handle.len, handle))]])
+            local out, home = said:match
+                "out at %S+:(%d+), released at %S+:(%d+)"
+            assert.is_truthy(out, said)
+            assert.equal(out + 1, tonumber(home))
+        end
     end)
 
     it("is what close returns where leak detection is on", function()

@@ -7,6 +7,8 @@
  * they got, and switch what is recorded, all at once. Whatever was recorded, in
  * the end nothing is out, and no record is left.
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -23,6 +25,7 @@
 
 #include "bufpool.h"
 #include "core/checkout.h"
+#include "core/release.h"
 #include "core/sanitize.h"
 #include "core/system.h"
 #include "support/pool.h"
@@ -693,50 +696,186 @@ poisons_what_the_slow_path_takes_home(void **state)
 }
 #endif
 
-/* Releases twice, in different ways, what was or was not recorded. */
-static void
-misuse(void *way)
+/* Not inlined, so that it is one place. */
+static __attribute__((noinline)) void
+let_go(struct bufpool_buf *b)
 {
-	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 0);
-	struct bufpool_buf *b = upload(p, 1);
+	bufpool_release(b);
+	atomic_signal_fence(memory_order_seq_cst);	/* no tail call */
+}
+
+static void *
+let_go_elsewhere(void *b)
+{
+	let_go(b);
+	return NULL;
+}
+
+/* What is done to a buffer before it is released once more; what the message
+ * says of the first release, if there was one; whether it is let_go's. */
+static const struct misuse {
+	enum { TWICE, TWICE_LARGE, TWICE_ELSEWHERE, AFTER_FREEZE, UNREF,
+	       UNRECORDED, EXPIRED } way;
+	const char *released;
+	bool by_let_go, unknown;
+} misuses[] = {
+	{ TWICE, ", released at ", true, false },
+	{ TWICE_LARGE, ", released at ", true, false },
+	{ TWICE_ELSEWHERE, ", released at ", true, false },
+	{ AFTER_FREEZE, NULL, false, false },
+	{ UNREF, ", released at ", false, false },
+	{ UNRECORDED, NULL, false, true },
+	{ EXPIRED, ", released when its ticket expired\n", false, false },
+};
+
+static void
+misuse(void *arg)
+{
+	const struct misuse *misuse = arg;
+	struct bufpool_config config;
+	struct bufpool *p;
+	struct bufpool_buf *b;
 	struct bufpool_frozen *f;
 
-	switch (*(int *)way) {
-	case 0:
-		bufpool_release(b);
+	bufpool_config_init(&config);
+	config.leak_detection = BUFPOOL_LEAK_ALL;
+	config.ticket_ttl = 0.01;
+	p = bufpool_create(&config);
+	b = upload(p, misuse->way == TWICE_LARGE ? LARGE : 1);
+	switch (misuse->way) {
+	case TWICE:
+	case TWICE_LARGE:
+		let_go(b);
 		break;
-	case 1:
+	case TWICE_ELSEWHERE:
+		in_another_thread(let_go_elsewhere, b);
+		break;
+	case AFTER_FREEZE:
 		bufpool_freeze(b);
 		break;
-	case 2:
-		f = bufpool_freeze(b);
-		bufpool_frozen_unref(f);
-		bufpool_frozen_unref(f);
+	case UNREF:
+		f = bufpool_frozen_ref(bufpool_freeze(b));
+		for (int i = 0; i < 3; i++)
+			bufpool_frozen_unref(f);
 		return;
-	case 3:
+	case UNRECORDED:
 		bufpool_detect_leaks(p, BUFPOOL_LEAK_OFF, 0);
-		bufpool_release(b);
+		let_go(b);
 		b = upload(p, 1);	/* the same one */
-		bufpool_release(b);
+		let_go(b);
+		break;
+	case EXPIRED:
+		bufpool_detach(b);
+		while (stats_of(p).in_transit > 0)
+			bufpool_trim(p);
 		break;
 	}
 	bufpool_release(b);
 }
 
+/* Where a place lies in the code of this file; 0 where it has a symbol. */
+static size_t
+offset_in(const char *place)
+{
+	size_t offset = 0;
+
+	sscanf(place, "%*[^+]+%zi", (ssize_t *)&offset);
+	return offset;
+}
+
+static bool
+is_of_let_go(const char *place)
+{
+	Dl_info info;
+	size_t begin;
+
+	assert_true(dladdr((void *)(uintptr_t)let_go, &info) != 0);
+	begin = (uintptr_t)let_go - (uintptr_t)info.dli_fbase;
+	return offset_in(place) - begin < 400;
+}
+
 static void
-names_the_place_where_corruption_is_found(void **state)
+names_the_places_where_corruption_is_found(void **state)
 {
 	(void)state;
-	for (int way = 0; way < 4; way++) {
+	for (size_t i = 0; i < sizeof misuses / sizeof *misuses; i++) {
+		const struct misuse *m = &misuses[i];
 		char said[1024];
-		int status = said_in_child(misuse, &way, said, sizeof said);
+		const char *at;
+		int status = said_in_child(misuse, (void *)(uintptr_t)m, said,
+					   sizeof said);
 
 		assert_true(WIFSIGNALED(status));
 		assert_int_equal(WTERMSIG(status), SIGABRT);
 		assert_non_null(strstr(said, "corruption at"));
-		assert_true((strstr(said, ", checked out at ") != NULL) ==
-			    (way != 3));
+		assert_true((strstr(said, ", checked out at ") == NULL) ==
+			    m->unknown);
+		at = strstr(said, ", released ");
+		assert_true((at != NULL) == (m->released != NULL));
+		if (at == NULL)
+			continue;
+		assert_int_equal(strncmp(at, m->released,
+					 strlen(m->released)), 0);
+		if (m->by_let_go)
+			assert_true(is_of_let_go(at + strlen(m->released)));
 	}
+}
+
+/* Places of releases take no room from those of checkouts. */
+static void
+tells_checkouts_apart_whatever_the_releases(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_buf *b;
+	char text[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 600; i++) {
+		uint64_t generation;
+
+		snprintf(text, sizeof text, "%u", i);
+		b = bp_checkout_at(p, 1, 0, TAKE_ANY, bp_sites_list(p, "x"));
+		generation = atomic_load(&b->word) / BUF_GENERATION;
+		assert_int_equal(bp_release_asking(b), ESITE);
+		bp_sites_tell(p, b->number, generation, text);
+		bp_sites_tell(p, b->number, generation, "too late");
+	}
+	b = bp_checkout_at(p, 1, 0, TAKE_ANY, bp_sites_list(p, "y"));
+	assert_int_equal(bufpool_sites(p, site, SITES), 1);
+	assert_string_equal(site[0].place, "y");
+	bufpool_release(b);
+	bufpool_destroy(p);
+}
+
+/* What is asked, and what is told. */
+static void
+asks_for_the_place_of_the_release(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+	struct bufpool_buf *b = bp_checkout_at(p, 1, 0, TAKE_ANY,
+					       bp_sites_list(p, "here"));
+	uint64_t generation = atomic_load(&b->word) / BUF_GENERATION;
+	char said[ORIGIN_MAX];
+
+	(void)state;
+	bp_sites_tell(p, b->number, generation, "too early");
+	bp_sites_describe(p, b->number, generation, said, sizeof said);
+	assert_string_equal(said, "checked out at here");
+	assert_int_equal(bp_release_asking(b), ESITE);
+	bp_sites_tell(p, b->number, generation + 1, "another one");
+	bp_sites_describe(p, b->number, generation, said, sizeof said);
+	assert_string_equal(said, "checked out at here");
+	bp_sites_tell(p, b->number, generation, "there\n:2");
+	bp_sites_tell(p, b->number, generation, "too late");
+	bp_sites_describe(p, b->number, generation, said, sizeof said);
+	assert_string_equal(said, "checked out at here, released at there?:2");
+	bp_sites_describe(p, b->number, generation, said, 30);
+	assert_string_equal(said, "checked out at here, released");
+	bp_sites_describe(p, b->number, generation + 1, said, sizeof said);
+	assert_string_equal(said, "");
+	b = bp_checkout_at(p, 1, 0, TAKE_ANY, SITE_NONE);
+	assert_int_equal(bp_release_asking(b), 0);
+	bufpool_destroy(p);
 }
 
 /* Writes to a buffer that is free, and takes it again. */
@@ -799,8 +938,8 @@ finds_what_was_written_after_the_release(void **state)
 		snprintf(byte, sizeof byte, "corruption at checkout, where "
 			 "byte %zu is not 0: ", ways[i].at + 1);
 		assert_non_null(strstr(said, byte));
-		assert_true((strstr(said, ", checked out at ") != NULL) ==
-			    !ways[i].frozen);
+		assert_non_null(strstr(said, ", checked out at "));
+		assert_non_null(strstr(said, ", released at "));
 	}
 }
 
@@ -986,7 +1125,9 @@ main(void)
 		cmocka_unit_test(
 			records_what_is_out_in_children_of_busy_parents),
 		cmocka_unit_test(asks_for_the_site),
-		cmocka_unit_test(names_the_place_where_corruption_is_found),
+		cmocka_unit_test(names_the_places_where_corruption_is_found),
+		cmocka_unit_test(asks_for_the_place_of_the_release),
+		cmocka_unit_test(tells_checkouts_apart_whatever_the_releases),
 		cmocka_unit_test(finds_what_was_written_after_the_release),
 		cmocka_unit_test(does_what_the_environment_says),
 		cmocka_unit_test(verifies_where_the_environment_says),

@@ -67,10 +67,11 @@
  *
  * ERRORS. Functions return NULL or -1 and set errno. Nothing is printed,
  * except one line before abort() when the pool finds proof of corruption, such
- * as a buffer released twice; it names the place of the checkout where leak
- * detection has recorded that. Once a released buffer is checked out again, a
- * stale pointer to it cannot be told from a good one, and a pointer that was
- * never a buffer's may do anything; both are the caller's to prevent.
+ * as a buffer released twice; it names the places of the checkout and of the
+ * release where leak detection has recorded the checkout. Once a released
+ * buffer is checked out again, a stale pointer to it cannot be told from a good
+ * one, and a pointer that was never a buffer's may do anything; both are the
+ * caller's to prevent.
  *
  * The library is never unloaded once loaded, for thread exit must find it.
  */

@@ -17,6 +17,7 @@ local object = require "bufpool.object"
 
 local cast = ffi.cast
 local live, is_handle, reject = object.live, object.is_handle, object.reject
+local life = object.life
 local release, freeze, detach = calls.release, calls.freeze, calls.detach
 
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
@@ -29,8 +30,12 @@ function handle.release(self)
         reject(self, "release", "handle")
     end
     local b, epoch = live(self, "release")
-    if release(b, epoch) == ESTALE then
-        return handle.release(self)
+    local failed = release(b, epoch)
+    if failed ~= 0 then
+        if failed == ESTALE then
+            return handle.release(self)
+        end
+        core.released(life(self))   -- leak detection asks where that was
     end
 end
 

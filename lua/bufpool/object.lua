@@ -162,25 +162,36 @@ end
 
 object.death = death
 
--- Where a dead buffer or handle was checked out, if leak detection knows it:
--- " (checked out at PLACE)", or "".
-local function origin(kind, x)
-    local number, word
+-- The number of a handle's descriptor, and the generation, for core.
+function object.life(h)
+    local value = cast(uint64_t, h)
+    return tonumber(band(value, NUMBER)),
+        tonumber(rshift(value, NUMBER_BITS + STATE_BITS))
+end
+
+-- The same of what a dead object had; nil where it had nothing.
+local function life(kind, x)
     if kind == "handle" then
-        local value = cast(uint64_t, x)
-        number, word = tonumber(band(value, NUMBER)),
-            rshift(value, NUMBER_BITS)
+        return object.life(x)
     elseif kind == "buffer" then
         local box = cast(box_t, x)
-        if box.buf == nil then
-            return ""
+        if box.buf ~= nil then
+            return box.buf.number, tonumber(rshift(box.word, STATE_BITS))
         end
-        number, word = box.buf.number, box.word
-    else
-        return ""
+    elseif kind == "frozen" then
+        local box = cast(frozen_t, x)
+        if box.was > 0 then
+            return box.was - 1, tonumber(rshift(box.word, STATE_BITS))
+        end
     end
-    local place = core.origin(number, tonumber(rshift(word, STATE_BITS)))
-    return place and format(" (checked out at %s)", place) or ""
+end
+
+-- Where a dead object was checked out and released, as far as leak detection
+-- knows that: " (checked out at PLACE, released at PLACE)", or "".
+local function origin(kind, x)
+    local number, generation = life(kind, x)
+    local text = number and core.origin(number, generation)
+    return text and format(" (%s)", text) or ""
 end
 
 -- Raises what is wrong with x, where `expected` should have been: as self of

@@ -184,8 +184,7 @@ bp_buf_destroy(struct bufpool_buf *b)
 		bp_buf_push(&unused, b);
 }
 
-void (*bp_buf_origin)(const struct bufpool_buf *b, unsigned raised, char *to,
-		      size_t size);
+void (*bp_buf_origin)(const struct bufpool_buf *b, char *to, size_t size);
 
 _Noreturn void
 bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
@@ -193,22 +192,27 @@ bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 	static const char *const states[] = { "blank", "ready", "cached",
 					      "frozen", "out", "?", "?", "?" };
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
-	char label[BUFPOOL_NAME_MAX], origin[256] = "";
+	char label[BUFPOOL_NAME_MAX], origin[ORIGIN_MAX] = "";
 
-	/* A release raises the generation, and so do freezing, and the last
-	 * unref after that. */
 	if (bp_buf_origin != NULL)
-		bp_buf_origin(b, strcmp(phase, "unref") == 0 ? 2 : 1, origin,
-			      sizeof origin);
+		bp_buf_origin(b, origin, sizeof origin);
 	bp_name_show(label, sizeof label, b->label == NULL ? "(none)" :
 		     b->label[0] == '\0' ? "(unnamed)" : b->label);
 	fprintf(stderr,
 		"bufpool: corruption at %s: buffer %u of pool '%s' (%zu bytes) "
-		"is %s, generation %llu%s\n",
+		"is %s, generation %llu%s%s\n",
 		phase, b->number, label, buf_size(b),
 		states[word & BUF_STATE],
-		(unsigned long long)(word / BUF_GENERATION), origin);
+		(unsigned long long)(word / BUF_GENERATION),
+		origin[0] != '\0' ? ", " : "", origin);
 	abort();
+}
+
+void
+bp_buf_released_twice(struct bufpool_buf *b)
+{
+	atomic_fetch_sub(&b->word, BUF_TURN_CACHED);
+	bp_buf_corrupt(b, "release");
 }
 
 void *

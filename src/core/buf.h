@@ -162,10 +162,10 @@ uint32_t bp_buf_table_limit(void);
 bool bp_buf_table_init(void);
 
 /* For the message of bp_buf_corrupt: writes what else is known of the buffer,
- * or "", when its generation is by `raised` above that of its checkout. Set
- * once, before any other thread. */
-extern void (*bp_buf_origin)(const struct bufpool_buf *b, unsigned raised,
-			     char *to, size_t size);
+ * if anything. Set once, before any other thread. */
+#define ORIGIN_MAX (2 * BUFPOOL_PLACE_MAX + 64)
+extern void (*bp_buf_origin)(const struct bufpool_buf *b, char *to,
+			     size_t size);
 
 /* Prints the buffer, its state and the operation that found it, and aborts. */
 _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
@@ -197,19 +197,21 @@ buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
 /*
  * A release: from OUT to CACHED by one addition, which takes fewer instructions
  * than a compare-and-exchange and is as safe, because the second of two threads
- * that release at once finds a state that is no longer OUT.
+ * that release at once finds a state that is no longer OUT. False when it was
+ * not: then the caller ends with bp_buf_released_twice, which aborts. That is
+ * not declared to return never, because a compiler would make a stack frame for
+ * a call of it, and a jump to it needs none.
  */
-static inline void
+#define BUF_TURN_CACHED ((uint64_t)(BUF_GENERATION + BUF_CACHED - BUF_OUT))
+void bp_buf_released_twice(struct bufpool_buf *b);
+
+static inline bool
 buf_turn_cached(struct bufpool_buf *b)
 {
-	const uint64_t turn = BUF_GENERATION + BUF_CACHED - BUF_OUT;
-	uint64_t old = atomic_fetch_add_explicit(&b->word, turn,
+	uint64_t old = atomic_fetch_add_explicit(&b->word, BUF_TURN_CACHED,
 						 memory_order_relaxed);
 
-	if (__builtin_expect((old & BUF_OUT) == 0, 0)) {
-		atomic_fetch_sub(&b->word, turn);
-		bp_buf_corrupt(b, "release");
-	}
+	return __builtin_expect((old & BUF_OUT) != 0, 1);
 }
 
 /* A checkout of n bytes: from CACHED to OUT, by the only thread that can reach

@@ -18,15 +18,6 @@ static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
 static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
 					 unsigned take, uintptr_t site);
 
-/* The site of the public function that this is inlined into. It is read where
- * it is needed and not sooner, because the fast path does not need it. */
-static inline __attribute__((always_inline)) uintptr_t
-site_now(uintptr_t site)
-{
-	return site == SITE_CALLER ? (uintptr_t)__builtin_return_address(0)
-				   : site;
-}
-
 /*
  * Every other case is a tail call, so that the common case needs no stack
  * frame.

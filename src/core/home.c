@@ -2,14 +2,14 @@
 #include "sites.h"
 
 static void
-home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
+home_large(struct bufpool *p, struct bufpool_buf *b, uintptr_t from)
 {
 	struct large *l = &p->large;
 
 	atomic_fetch_add_explicit(&l->releases, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&l->bytes_returned, arena_bytes(b),
 				  memory_order_relaxed);
-	if (by_gc)
+	if (from == SITE_GC)
 		atomic_fetch_add_explicit(&l->gc_returns, 1,
 					  memory_order_relaxed);
 	if (b->guarded)
@@ -21,12 +21,12 @@ home_large(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 }
 
 static void
-home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
+home_common(struct bufpool *p, struct bufpool_buf *b, uintptr_t from)
 {
 	struct caches *cs = &p->caches;
 
 	atomic_fetch_add(&cs->uncached[b->class].releases, 1);
-	atomic_fetch_add(&cs->gc_returns, by_gc);
+	atomic_fetch_add(&cs->gc_returns, from == SITE_GC);
 	if (atomic_load(&cs->closed)) {
 		bp_arena_give(b);
 		return;
@@ -37,15 +37,15 @@ home_common(struct bufpool *p, struct bufpool_buf *b, bool by_gc)
 }
 
 void
-bp_home_uncached(struct bufpool_buf *b, bool by_gc)
+bp_home_uncached(struct bufpool_buf *b, uintptr_t from)
 {
 	struct bufpool *p = pool_of(b);
 
-	sites_forget(b, by_gc);
+	sites_forget(b, from);
 	if (b->class == CLASS_NONE)
 		bp_arena_give(b);
 	else if (b->class == CLASS_LARGE)
-		home_large(p, b, by_gc);
+		home_large(p, b, from);
 	else
-		home_common(p, b, by_gc);
+		home_common(p, b, from);
 }

@@ -9,8 +9,9 @@
 
 #include "pool.h"
 
-/* Takes a buffer home, whose state is CACHED already; it need not be wiped. Any
- * thread that holds the pool. */
-void bp_home_uncached(struct bufpool_buf *b, bool by_gc);
+/* Takes a buffer home, whose state is CACHED already; it need not be wiped.
+ * `from` is the place of the release: see sites.h. Any thread that holds the
+ * pool. */
+void bp_home_uncached(struct bufpool_buf *b, uintptr_t from);
 
 #endif

@@ -10,53 +10,70 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define DIRTY 4096	/* bytes that cost more to wipe than a system call */
 
-static void release_foreign(struct bufpool_buf *b, bool by_gc);
+static void release_foreign(struct bufpool_buf *b, uintptr_t from);
 static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
-			  bool by_gc);
+			  uintptr_t from);
 static void release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s,
-			   bool by_gc);
+			   uintptr_t from);
 static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
-			      bool by_gc);
-static void release_slow(struct bufpool_buf *b, bool by_gc);
+			      uintptr_t from);
+static void release_slow(struct bufpool_buf *b, uintptr_t from);
 
-/* Puts a wiped buffer on a shelf of the caller's. */
-static inline __attribute__((always_inline)) void
-release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+/* Puts a wiped buffer on a shelf of the caller's. False where that has no room:
+ * then the rest is release_full_slow. */
+static inline __attribute__((always_inline)) bool
+release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
 	uint32_t count;
 
 	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
 	shelf_enter(s);
 	count = shelf_count(s);
-	if (unlikely(!shelf_has_room(s, count))) {
-		release_full_slow(b, s, by_gc);
-		return;
-	}
+	if (unlikely(!shelf_has_room(s, count)))
+		return false;
 	shelf_push(s, count, b);
 	counter_add(&s->releases, 1);
-	if (by_gc)
+	if (from == SITE_GC)
 		counter_add(&s->cache->gc_returns, 1);
 	if (unlikely(shelf_exit(s)))
 		bp_shelf_leave_slow(s);
+	return true;
 }
 
 /*
  * The caller has turned the state to CACHED, so the buffer is the caller's
- * alone, and is wiped before anyone else can see it.
+ * alone, and is wiped before anyone else can see it. Returns ESITE where the
+ * place is SITE_ASK and wanted, and 0 otherwise. Only a buffer that no shelf
+ * takes at once can have a record, so the others are not looked at for one.
  */
-static inline __attribute__((always_inline)) void
-release_fast(struct bufpool_buf *b, bool by_gc)
+static inline __attribute__((always_inline)) int
+release_fast(struct bufpool_buf *b, uintptr_t from)
 {
 	struct bufpool_shelf *s = b->shelf;
 
 	hook("release: turned");
 	buf_changed(b);
-	if (unlikely(!owner_is_self(s->owner)))
-		release_foreign(b, by_gc);
-	else if ((b->mark | b->flags) != 0)
-		release_dirty(b, s, by_gc);
-	else
-		release_wiped(b, s, by_gc);
+	if (unlikely(!owner_is_self(s->owner))) {
+		bool wanted = from == SITE_ASK && sites_has(b);
+
+		release_foreign(b, site_now(from));
+		return wanted ? ESITE : 0;
+	}
+	if ((b->mark | b->flags) != 0)
+		release_dirty(b, s, site_now(from));
+	else if (!release_wiped(b, s, from))
+		release_full_slow(b, s, site_now(from));
+	return 0;
+}
+
+/* The same for a buffer that is out. */
+static inline __attribute__((always_inline)) int
+release_out(struct bufpool_buf *b, uintptr_t from)
+{
+	if (buf_turn_cached(b))
+		return release_fast(b, from);
+	bp_buf_released_twice(b);
+	return 0;
 }
 
 void
@@ -64,75 +81,83 @@ bufpool_release(struct bufpool_buf *b)
 {
 	if (b == NULL)
 		return;
-	buf_turn_cached(b);
-	release_fast(b, false);
+	release_out(b, SITE_CALLER);
+}
+
+int
+bp_release_asking(struct bufpool_buf *b)
+{
+	return release_out(b, SITE_ASK);
 }
 
 void
 bp_release_gc(struct bufpool_buf *b)
 {
-	buf_turn_cached(b);
-	release_fast(b, true);
+	release_out(b, SITE_GC);
 }
 
 void
-bp_release_turned(struct bufpool_buf *b, bool by_gc)
+bp_release_scoped(struct bufpool_buf *b)
 {
-	release_fast(b, by_gc);
+	release_out(b, SITE_SCOPE);
 }
 
 /* Up to WIPE_SHORT bytes are wiped without a call, so without a stack frame. */
 static __attribute__((noinline)) void
-release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
 	if (b->mark > WIPE_SHORT || unlikely(b->consumed)) {
-		release_wiping(b, s, by_gc);
+		release_wiping(b, s, from);
 		return;
 	}
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
-	release_wiped(b, s, by_gc);
+	if (!release_wiped(b, s, from))
+		release_full_slow(b, s, from);
 }
 
 /* When the shelf has no room, the buffer is not wiped here, because it may go
  * to the system, which clears it anyway. */
 static __attribute__((noinline)) void
-release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		release_slow(b, by_gc);
+		release_slow(b, from);
 		return;
 	}
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
-	release_wiped(b, s, by_gc);
+	if (!release_wiped(b, s, from))
+		release_full_slow(b, s, from);
 }
 
 /* Puts a buffer that another thread checked out on a shelf of the caller's. */
 static __attribute__((noinline)) void
-release_foreign(struct bufpool_buf *b, bool by_gc)
+release_foreign(struct bufpool_buf *b, uintptr_t from)
 {
 	struct cache *k = thread_own_cache(b->place);
 	struct bufpool_shelf *s;
 
 	if (unlikely(b->class >= BUFPOOL_CLASSES_MAX || k == NULL ||
 		     k->node != b->node)) {
-		release_slow(b, by_gc);
+		release_slow(b, from);
 		return;
 	}
 	s = &k->shelf[b->class];
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		release_slow(b, by_gc);
+		release_slow(b, from);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
 	b->shelf = s->named;
-	release_wiped(b, s, by_gc);
+	if (!release_wiped(b, s, from))
+		release_full_slow(b, s, from);
 }
 
 static __attribute__((noinline)) void
-release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s, bool by_gc)
+release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
+		  uintptr_t from)
 {
 	shelf_leave(s);
-	release_slow(b, by_gc);
+	release_slow(b, from);
 }
 
 /* Puts the buffer on the shelf, which spills first if it is full. When the
@@ -177,13 +202,13 @@ leaves_now(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 
 static void
 release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
-	       bool by_gc)
+	       uintptr_t from)
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
-	sites_forget(b, by_gc);
+	sites_forget(b, from);
 	counter_add(&s->releases, 1);
-	counter_add(&k->gc_returns, by_gc);
+	counter_add(&k->gc_returns, from == SITE_GC);
 	if (leaves_now(p, k, b)) {
 		bp_arena_give(b);
 		bp_trim_spilled(p, s);
@@ -207,7 +232,7 @@ settle_before(struct bufpool_buf *b)
 /* A release for which the shelf has no room, or which cannot use it. Holds the
  * pool, because b's reference may be its last. */
 static __attribute__((noinline)) void
-release_slow(struct bufpool_buf *b, bool by_gc)
+release_slow(struct bufpool_buf *b, uintptr_t from)
 {
 	struct bufpool *p = pool_of(b);
 	int saved = errno;
@@ -218,31 +243,31 @@ release_slow(struct bufpool_buf *b, bool by_gc)
 	arena_ref(&p->arena);
 	if (b->class < BUFPOOL_CLASSES_MAX &&
 	    (k = bp_thread_cache(&p->caches)) != NULL)
-		release_cached(p, k, b, by_gc);
+		release_cached(p, k, b, from);
 	else {
-		bp_home_uncached(b, by_gc);
+		bp_home_uncached(b, from);
 		bp_trim_released(p);
 	}
 	bp_arena_drop(&p->arena);
 	errno = saved;
 }
 
-static void
-frozen_unref(struct bufpool_buf *b, bool by_gc)
-{
-	if (buf_unref(b))
-		release_fast(b, by_gc);
-}
-
 void
 bufpool_frozen_unref(struct bufpool_frozen *f)
 {
-	if (f != NULL)
-		frozen_unref(buf_thaw(f), false);
+	if (f != NULL && buf_unref(buf_thaw(f)))
+		release_fast(buf_thaw(f), SITE_CALLER);
+}
+
+int
+bp_frozen_unref_asking(struct bufpool_frozen *f)
+{
+	return buf_unref(buf_thaw(f)) ? release_fast(buf_thaw(f), SITE_ASK) : 0;
 }
 
 void
 bp_frozen_unref_gc(struct bufpool_frozen *f)
 {
-	frozen_unref(buf_thaw(f), true);
+	if (buf_unref(buf_thaw(f)))
+		release_fast(buf_thaw(f), SITE_GC);
 }

@@ -9,13 +9,20 @@
 
 #include "pool.h"
 
-/* The rest of a release; the caller has turned the buffer's state to CACHED. */
-void bp_release_turned(struct bufpool_buf *b, bool by_gc);
+/* bufpool_release for a caller that is not the place of it. Returns 0; or ESITE
+ * where leak detection had recorded the buffer, so that the place is wanted:
+ * bp_sites_tell. */
+int bp_release_asking(struct bufpool_buf *b);
 
 /* bufpool_release, counted as a return by a garbage collector. */
 void bp_release_gc(struct bufpool_buf *b);
 
-/* bufpool_frozen_unref, counted as a return by a garbage collector. */
+/* bufpool_release, counted as a return at the end of a request. */
+void bp_release_scoped(struct bufpool_buf *b);
+
+/* The first two for a reference to a frozen buffer. Where it is not the last
+ * one, nothing is asked. */
+int bp_frozen_unref_asking(struct bufpool_frozen *f);
 void bp_frozen_unref_gc(struct bufpool_frozen *f);
 
 #endif

@@ -13,6 +13,9 @@
 
 #define SITES_BITS 9
 #define SITES_MAX (1 << SITES_BITS)
+/* A table of sites: those of checkouts, and as many of releases, so that these
+ * leave those the room that bufpool.h promises. */
+#define SITES_BYTES (2 * SITES_MAX * sizeof(struct site))
 
 struct site {
 	_Atomic uint64_t key;		/* 0: free */
@@ -28,21 +31,28 @@ struct site {
 _Static_assert(POOLS_MAX <= 1 << (TIME_SHIFT - PLACE_SHIFT),
 	       "a record has room for a place");
 
+/* From the low bits of `home` on: what the release came from, as sites.h has it
+ * (SITE_CALLER for a site), the site, and the generation after the release. */
+#define HOME_BITS 3
+#define HOME_KIND ((1 << HOME_BITS) - 1)
+#define HOME_SHIFT (HOME_BITS + SITES_BITS)
+
 /* What comes after the bytes is of the last buffer with a record, and stays
  * when that has gone, so that who has a stale pointer or handle can be told
  * where it came from. The id is not that of a later pool with the same place,
- * and says nothing of whether the pool is still there. */
+ * and says nothing of whether the pool is still there. A `home` of a generation
+ * that is not above that of the life is of an earlier buffer. */
 struct record {
 	_Atomic uint64_t word;		/* 0: there is none */
 	_Atomic size_t bytes;		/* of the buffer's memory */
 	_Atomic uint64_t pool;		/* its id */
 	_Atomic uint64_t life;		/* generation at checkout, site, 1 */
+	_Atomic uint64_t home;		/* where it was released */
 };
 
 static struct table records;
 
-static void tell_origin(const struct bufpool_buf *b, unsigned raised, char *to,
-			size_t size);
+static void tell_origin(const struct bufpool_buf *b, char *to, size_t size);
 
 bool
 bp_sites_init(void)
@@ -102,17 +112,15 @@ find_site(struct site *sites, uint64_t key, bool *fresh)
 
 /* The release of `told` pairs with the acquire in describe. In a fork child a
  * text that another thread was just writing stays untold. */
-uintptr_t
-bp_sites_list(struct bufpool *p, const char *text)
+static unsigned
+find_text(struct site *sites, const char *text)
 {
-	struct site *sites = atomic_load(&p->sites), *site;
 	uint64_t hash = 0xcbf29ce484222325u;
 	char shown[BUFPOOL_PLACE_MAX];
+	struct site *site;
 	unsigned n;
 	bool fresh;
 
-	if (sites == NULL)
-		return SITE_LISTED;
 	bp_name_show(shown, sizeof shown, text);
 	for (const char *c = shown; *c != '\0'; c++)
 		hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
@@ -122,7 +130,15 @@ bp_sites_list(struct bufpool *p, const char *text)
 		strcpy(site->text, shown);
 		atomic_store_explicit(&site->told, 1, memory_order_release);
 	}
-	return SITE_LISTED | n;
+	return n;
+}
+
+uintptr_t
+bp_sites_list(struct bufpool *p, const char *text)
+{
+	struct site *sites = atomic_load(&p->sites);
+
+	return SITE_LISTED | (sites != NULL ? find_text(sites, text) : 0);
 }
 
 bool
@@ -234,16 +250,32 @@ bp_sites_verify(const struct bufpool *p, const struct bufpool_buf *b)
 	bp_buf_corrupt(b, phase);
 }
 
+static void
+note_release(const struct bufpool_buf *b, struct site *sites,
+	     struct record *r, uintptr_t from)
+{
+	uint64_t home = generation_of(b) << HOME_SHIFT;
+	bool fresh;
+
+	if (from >> HOME_BITS == 0)
+		home |= from;
+	else
+		home |= find_site(sites + SITES_MAX, from, &fresh) <<
+		    HOME_BITS | SITE_CALLER;
+	atomic_store_explicit(&r->home, home, memory_order_release);
+}
+
 void
-bp_sites_forget(struct bufpool_buf *b, bool by_gc)
+bp_sites_forget(struct bufpool_buf *b, uintptr_t from)
 {
 	struct bufpool *p = pool_of(b);
+	struct site *sites = atomic_load(&p->sites);
 	struct record *r = table_at(&records, b->number);
 	uint64_t word = atomic_load_explicit(&r->word, memory_order_relaxed);
 
-	if (by_gc)
-		atomic_fetch_add(
-		    &atomic_load(&p->sites)[site_of(word)].gc_returns, 1);
+	if (from == SITE_GC)
+		atomic_fetch_add(&sites[site_of(word)].gc_returns, 1);
+	note_release(b, sites, r, from);
 	atomic_store_explicit(&r->word, 0, memory_order_relaxed);
 	hook("sites: forgotten");
 	b->place = (uint16_t)p->caches.place;
@@ -286,11 +318,11 @@ make_sites(struct bufpool *p)
 
 	if (atomic_load(&p->sites) != NULL)
 		return 0;
-	sites = bp_pages_map(SITES_MAX * sizeof *sites);
+	sites = bp_pages_map(SITES_BYTES);
 	if (sites == NULL)
 		return -1;
 	if (!atomic_compare_exchange_strong(&p->sites, &none, sites))
-		bp_pages_unmap(sites, SITES_MAX * sizeof *sites);
+		bp_pages_unmap(sites, SITES_BYTES);
 	return 0;
 }
 
@@ -313,7 +345,7 @@ bp_sites_end(struct bufpool *p)
 	struct site *sites = atomic_load(&p->sites);
 
 	if (sites != NULL)
-		bp_pages_unmap(sites, SITES_MAX * sizeof *sites);
+		bp_pages_unmap(sites, SITES_BYTES);
 	atomic_store(&p->sites, NULL);
 }
 
@@ -424,50 +456,121 @@ describe(const struct site *sites, const struct tally *t, int64_t now,
 		strcpy(to->place, site->text);
 }
 
-/* The life is read before the pool and after it. Where both are equal, the pool
- * is that life's: whoever writes another pool has written 0 to the life before,
- * and the acquire of the pool pairs with the release of that. */
-uint64_t
-bp_sites_life(uint32_t number, uint64_t generation, uint64_t *life)
+/* A life as its record tells it: where it began, where it ended unless `home`
+ * is 0, and in which pool. */
+struct life {
+	struct record *record;
+	uint64_t life, home, pool;
+};
+
+/*
+ * The life in which a descriptor had this generation. Freezing raises that, and
+ * so do tickets, but a descriptor has each generation in one life only. False
+ * where that is not the last one with a record.
+ *
+ * `life` is read before the others and after them. Where both are equal, the
+ * others are of that life: whoever writes those of a later one has written 0 to
+ * `life` before, and both acquires pair with the releases of these writes.
+ */
+static bool
+find_life(uint32_t number, uint64_t generation, struct life *to)
 {
-	const struct record *r = table_at(&records, number);
-	uint64_t pool;
+	const uint64_t all = UINT64_MAX >> HOME_SHIFT;
+	struct record *r = table_at(&records, number);
+	uint64_t first, end;
 
 	if (number >= table_used(&records))
-		return 0;
-	*life = atomic_load_explicit(&r->life, memory_order_acquire);
-	pool = atomic_load_explicit(&r->pool, memory_order_acquire);
-	return *life != 0 &&
-	    *life >> PLACE_SHIFT == generation << PLACE_SHIFT >> PLACE_SHIFT &&
-	    *life == atomic_load_explicit(&r->life, memory_order_relaxed)
-	    ? pool : 0;
+		return false;
+	to->record = r;
+	to->life = atomic_load_explicit(&r->life, memory_order_acquire);
+	to->home = atomic_load_explicit(&r->home, memory_order_acquire);
+	to->pool = atomic_load_explicit(&r->pool, memory_order_acquire);
+	if (to->life == 0 || to->life !=
+	    atomic_load_explicit(&r->life, memory_order_relaxed))
+		return false;
+	first = to->life >> PLACE_SHIFT & all;
+	end = to->home >> HOME_SHIFT;
+	generation &= all;
+	if (end <= first)
+		to->home = 0;
+	return generation >= first && (to->home == 0 || generation < end);
+}
+
+uint64_t
+bp_sites_life(uint32_t number, uint64_t generation)
+{
+	struct life l;
+
+	return find_life(number, generation, &l) ? l.pool : 0;
+}
+
+/* Another thread may have checked the buffer out and released it since. Then
+ * `home` has another generation, and the exchange fails. */
+void
+bp_sites_tell(struct bufpool *p, uint32_t number, uint64_t generation,
+	      const char *text)
+{
+	struct site *sites = atomic_load(&p->sites);
+	struct life l;
+	uint64_t told;
+
+	if (!find_life(number, generation, &l) ||
+	    (l.home & HOME_KIND) != SITE_ASK)
+		return;
+	told = (l.home & ~(uint64_t)HOME_KIND) | SITE_CALLER |
+	    find_text(sites + SITES_MAX, text) << HOME_BITS;
+	atomic_compare_exchange_strong(&l.record->home, &l.home, told);
+}
+
+static void
+describe_home(const struct site *sites, uint64_t home, char *to, size_t size)
+{
+	static const char *const ways[HOME_KIND + 1] = {
+		[SITE_CALLER] = " at ",
+		[SITE_GC] = " by the collector",
+		[SITE_SCOPE] = " at the end of the request",
+		[SITE_EXPIRED] = " when its ticket expired",
+	};
+	unsigned kind = home & HOME_KIND;
+	struct tally t = { .site = home >> HOME_BITS & (SITES_MAX - 1) };
+	struct bufpool_site site = { .buffers = 0 };
+
+	if (kind == SITE_CALLER)
+		describe(sites + SITES_MAX, &t, 0, &site);
+	if (ways[kind] != NULL)
+		snprintf(to, size, ", released%s%s", ways[kind], site.place);
 }
 
 void
-bp_sites_describe(const struct bufpool *p, uint64_t life, char *to, size_t size)
+bp_sites_describe(const struct bufpool *p, uint32_t number, uint64_t generation,
+		  char *to, size_t size)
 {
 	const struct site *sites = atomic_load(&p->sites);
-	struct tally t = { .site = site_of(life) };
+	struct tally t = { .buffers = 0 };
 	struct bufpool_site site;
+	struct life l;
+	size_t n;
 
+	to[0] = '\0';
+	if (!find_life(number, generation, &l))
+		return;
+	t.site = site_of(l.life);
 	describe(sites, &t, 0, &site);
-	snprintf(to, size, "%s", site.place);
+	n = (size_t)snprintf(to, size, "checked out at %s", site.place);
+	if (n < size)
+		describe_home(sites, l.home, to + n, size - n);
 }
 
 /* The caller has just used the buffer, so its pool is there, unless more is
- * wrong than that. */
+ * wrong than that. What has gone home had the generation before. */
 static void
-tell_origin(const struct bufpool_buf *b, unsigned raised, char *to, size_t size)
+tell_origin(const struct bufpool_buf *b, char *to, size_t size)
 {
-	char place[BUFPOOL_PLACE_MAX];
-	uint64_t life = 0;
+	uint64_t generation = generation_of(b) - !sites_has(b);
 
-	if (b->arena == NULL ||
-	    bp_sites_life(b->number, generation_of(b) - raised, &life) !=
-	    b->arena->id)
-		return;
-	bp_sites_describe(pool_of(b), life, place, sizeof place);
-	snprintf(to, size, ", checked out at %s", place);
+	if (b->arena != NULL &&
+	    bp_sites_life(b->number, generation) == b->arena->id)
+		bp_sites_describe(pool_of(b), b->number, generation, to, size);
 }
 
 /* A release raises the generation, and so do freezing, and the last unref after

@@ -22,6 +22,11 @@
  * records, one word at a time. A record holds nothing: the pool that it names
  * by its place exists, because the buffer that is out holds it.
  *
+ * Where a buffer with a record was released is known, too, until its descriptor
+ * has another record, and is for messages only. Code of Lua is asked for the
+ * place after the release: so a release without a record asks nothing, and no
+ * Lua state is handed down to here.
+ *
  * Which checkouts are recorded is decided in the slow path of a checkout, to
  * which a shelf sends it that is WATCHED: see cache.h.
  */
@@ -30,15 +35,27 @@
 
 #include "pool.h"
 
-/* Where a checkout comes from: the address of code that the call returns to, a
- * listed site, or one of the first two. */
-#define SITE_NONE 0	/* not to be recorded */
-#define SITE_ASK 1	/* to be listed first: the checkout fails with ESITE
-			 * where it would be recorded */
-#define SITE_CALLER 2	/* in checkout.c only: its caller, not yet read */
+/* Where a checkout or a release comes from: the address of code that the call
+ * returns to, a listed site, or one of these. */
+#define SITE_NONE 0	/* not to be recorded, or not known */
+#define SITE_ASK 1	/* to be told: the checkout fails with ESITE where it
+			 * would be recorded, and a release returns ESITE */
+#define SITE_CALLER 2	/* what site_now is for; in a record, a listed site */
+#define SITE_GC 3	/* releases only: a Lua collector, */
+#define SITE_SCOPE 4	/* the end of a request, */
+#define SITE_EXPIRED 5	/* the time of a ticket */
 #define SITE_LISTED ((uintptr_t)1 << 63)	/* and the number of the site */
 
 #define ESITE ENOANO	/* which nothing else here sets */
+
+/* The site of the public function that this is inlined into. It is read where
+ * it is needed and not sooner, because the fast path does not need it. */
+static inline __attribute__((always_inline)) uintptr_t
+site_now(uintptr_t site)
+{
+	return site == SITE_CALLER ? (uintptr_t)__builtin_return_address(0)
+				   : site;
+}
 
 bool bp_sites_init(void);	/* once, before any other thread */
 
@@ -69,7 +86,7 @@ void bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site);
 uintptr_t bp_sites_of(const struct bufpool_buf *b);
 
 /* What sites_forget and sites_resized do to a buffer with a record. */
-void bp_sites_forget(struct bufpool_buf *b, bool by_gc);
+void bp_sites_forget(struct bufpool_buf *b, uintptr_t from);
 void bp_sites_resized(struct bufpool_buf *b);
 
 static inline bool
@@ -78,12 +95,13 @@ sites_has(const struct bufpool_buf *b)
 	return __builtin_expect(b->place == PLACE_WATCHED, 0);
 }
 
-/* Takes the record away. The caller takes the buffer home: it is CACHED. */
+/* Takes the record away, and notes where the release comes from. The caller
+ * takes the buffer home: it is CACHED. */
 static inline void
-sites_forget(struct bufpool_buf *b, bool by_gc)
+sites_forget(struct bufpool_buf *b, uintptr_t from)
 {
 	if (sites_has(b))
-		bp_sites_forget(b, by_gc);
+		bp_sites_forget(b, from);
 }
 
 /* The buffer has got memory of another size. */
@@ -103,14 +121,19 @@ sites_move(struct bufpool_buf *to, const struct bufpool_buf *b)
 }
 
 /* Of a buffer that was checked out with a record: the id of its pool, which may
- * be gone, and what bp_sites_describe needs; 0 where none is known. For the
- * number of any descriptor below the limit, and its generation when it was
- * out. */
-uint64_t bp_sites_life(uint32_t number, uint64_t generation, uint64_t *life);
+ * be gone; 0 where none is known. For the number of any descriptor below the
+ * limit, and any generation that it had before it came home. */
+uint64_t bp_sites_life(uint32_t number, uint64_t generation);
 
-/* Writes the place of that site. The caller holds the pool of that id. */
-void bp_sites_describe(const struct bufpool *p, uint64_t life, char *to,
-		       size_t size);
+/* Notes where it was released, after a release that has asked for that: a text
+ * as for bp_sites_list. The caller holds the pool of that id. */
+void bp_sites_tell(struct bufpool *p, uint32_t number, uint64_t generation,
+		   const char *text);
+
+/* Writes "checked out at PLACE", and where it was released, if that is known.
+ * Writes "" where nothing is. The caller holds the pool of that id. */
+void bp_sites_describe(const struct bufpool *p, uint32_t number,
+		       uint64_t generation, char *to, size_t size);
 
 /* Writes where a buffer with memory was last checked out, be it out or not.
  * False when that was not recorded. */

@@ -1,6 +1,7 @@
 #include "expiry.h"
 #include "forked.h"
 #include "home.h"
+#include "sites.h"
 #include "system.h"
 #include "table.h"
 #include "ticket.h"
@@ -351,7 +352,7 @@ go_home(uint32_t n)
 		return;
 	arena_ref(&p->arena);
 	buf_changed(b);
-	bp_home_uncached(b, false);
+	bp_home_uncached(b, SITE_EXPIRED);
 	bp_arena_drop(&p->arena);
 }
 

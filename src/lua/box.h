@@ -58,8 +58,12 @@ struct bufpool_frozen_box {
 	};
 	struct bufpool_frozen *frozen;
 	struct bufpool_account *account;
-	double charged;
+	union {
+		double charged;
+		uint64_t word;	/* released: what `was` had */
+	};
 	int32_t epoch;		/* changes on release */
+	uint32_t was;		/* released: number of what was inside, + 1 */
 	struct bufpool_share *share;	/* in the charge; NULL: it has none */
 };
 
@@ -290,6 +294,18 @@ box_disown_frozen(struct bufpool_frozen_box *box)
 	if (box->share != NULL)
 		bp_box_unshare(box);
 	return frozen;
+}
+
+/* Keeps what messages about a dead box need, of the reference that was inside,
+ * which the caller has. */
+static inline void
+box_remember(struct bufpool_frozen_box *box,
+	     const struct bufpool_frozen *frozen)
+{
+	const struct bufpool_buf *b = buf_thaw(frozen);
+
+	box->was = b->number + 1;
+	box->word = atomic_load_explicit(&b->word, memory_order_relaxed);
 }
 
 #endif

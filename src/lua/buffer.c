@@ -2,6 +2,7 @@
 #include "core/release.h"
 #include "core/ticket.h"
 #include "module.h"
+#include "site.h"
 
 static int
 buffer_release(lua_State *L)
@@ -9,7 +10,7 @@ buffer_release(lua_State *L)
 	struct bufpool_box *box = argument_self(L, KIND_BUFFER, "release");
 
 	box_kill(L, 1, box, BOX_RELEASED);
-	bufpool_release(box_disown(box));
+	site_release(L, box);
 	return 0;
 }
 

@@ -39,8 +39,9 @@
  * an errno of some file systems; rest and frest return the bytes that a regular
  * file has from here to its end, or -1 where nobody knows. borrow returns NULL
  * when it fails, with ESITE when borrow_at has to be called instead, detach an
- * errno negated. freeze fills a box that has nothing inside. scope.h tells what
- * those of scopes do.
+ * errno negated. release returns ESITE when it has released the buffer and
+ * core.released has to be called. freeze fills a box that has nothing inside.
+ * scope.h tells what those of scopes do.
  *
  * put and put_handle append `count` values, all or none. They return ESTALE
  * when the turn is over, and APPEND_ODD when the buffer or a value is not what

@@ -2,15 +2,20 @@
 #include "core/release.h"
 #include "core/ticket.h"
 #include "module.h"
+#include "site.h"
 
 static int
 frozen_release(lua_State *L)
 {
 	struct bufpool_frozen_box *box =
 		argument_self(L, KIND_FROZEN, "release");
+	struct bufpool_frozen *frozen;
 
 	box_kill(L, 1, box, BOX_RELEASED);
-	bufpool_frozen_unref(box_disown_frozen(box));
+	frozen = box_disown_frozen(box);
+	box_remember(box, frozen);
+	if (__builtin_expect(bp_frozen_unref_asking(frozen) != 0, 0))
+		bp_site_released(L, buf_thaw(frozen), box->word);
 	return 0;
 }
 

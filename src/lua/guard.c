@@ -1,5 +1,6 @@
 #include "argument.h"
 #include "guard.h"
+#include "site.h"
 
 /* This file must be compiled with -fexceptions. */
 #define AT_END(function) __attribute__((cleanup(function), unused))
@@ -13,15 +14,15 @@ struct guarded {
 	struct bufpool_box *box;
 };
 
-/* Runs while frames are unwound, so it must not call Lua. The box dies in
- * place, as if finalized. */
+/* Runs while frames are unwound, so it must not call Lua, not even to find out
+ * where that is. The box dies in place, as if finalized. */
 static void
 guard_end(struct guarded *g)
 {
 	g->account->guards--;
 	if (box_lives(g->box, KIND_BUFFER) && box_holds(g->box)) {
 		box_finalize(g->box, BOX_RELEASED);
-		bufpool_release(box_disown(g->box));
+		bp_release_asking(box_disown(g->box));
 	}
 }
 
@@ -36,7 +37,7 @@ guard_invoke(lua_State *L, struct bufpool_account *account,
 	lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
 	if (box_test(L, 1, KIND_BUFFER) != NULL) {
 		box_kill(L, 1, box, BOX_RELEASED);
-		bufpool_release(box_disown(box));
+		site_release(L, box);
 	}
 	return lua_gettop(L) - 1;
 }

@@ -1,4 +1,5 @@
 #include "core/checkout.h"
+#include "core/release.h"
 #include "handle.h"
 
 /* A finalizer may have closed the pool since Lua looked. */
@@ -42,8 +43,7 @@ bp_handle_release(struct bufpool_buf *b, int32_t epoch)
 {
 	if (b->epoch != epoch)
 		return ESTALE;
-	bufpool_release(b);
-	return 0;
+	return bp_release_asking(b);
 }
 
 /* A handle was charged to nobody. What it becomes is the collector's to return,

@@ -107,12 +107,17 @@ push_cookies(lua_State *L)
 }
 
 /* core.publish(module, checks): what opening the core gives from now on, and
- * Lua's functions that argument.c calls. */
+ * Lua's functions that argument.c calls. How the names of our files begin is
+ * for site.c, which methods with other upvalues call, too. */
 static int
 publish_module(lua_State *L)
 {
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_checktype(L, 2, LUA_TTABLE);
+	lua_settop(L, 2);
+	lua_getfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
+	lua_getfield(L, 2, "here");
+	lua_setfield(L, 3, "here");
 	lua_settop(L, 2);
 	lua_setfield(L, UP_CORE, "checks");
 	lua_setfield(L, LUA_REGISTRYINDEX, KEY_OPENED);

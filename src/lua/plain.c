@@ -5,9 +5,11 @@
 #include "argument.h"
 #include "bytes.h"
 #include "core/checkout.h"
+#include "core/release.h"
 #include "pack.h"
 #include "plain.h"
 #include "self.h"
+#include "site.h"
 #include "typed.h"
 
 static int
@@ -387,7 +389,8 @@ plain_release(lua_State *L)
 
 	if (b == NULL)
 		return bp_self_in_lua(L);
-	bufpool_release(b);
+	if (bp_release_asking(b) != 0)
+		bp_site_released(L, b, (uintptr_t)*h >> BUF_NUMBER);
 	return 0;
 }
 

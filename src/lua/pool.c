@@ -194,7 +194,7 @@ core_drop(lua_State *L)
 
 	if (box != NULL) {
 		box_kill(L, 1, box, BOX_RELEASED);
-		bufpool_release(box_disown(box));
+		site_release(L, box);
 	}
 	return 0;
 }
@@ -378,6 +378,7 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "drop", core_drop },
 	{ "where", bp_site_of_caller },
 	{ "origin", bp_site_origin },
+	{ "released", bp_site_tell },
 	{ "set", bp_site_set },
 	{ NULL, NULL }
 };

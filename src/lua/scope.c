@@ -4,6 +4,7 @@
 
 #include "core/arena.h"
 #include "core/grow.h"
+#include "core/release.h"
 #include "scope.h"
 
 /* Bytes that a list begins with: the pool gives its smallest buffer. */
@@ -192,7 +193,7 @@ bp_scope_end(void *list)
 	     i += sizeof(uint64_t)) {
 		b = entry_buf(l, i);
 		if (b != NULL && b != l)
-			bufpool_release(b);
+			bp_release_scoped(b);
 	}
 	bufpool_release(l);
 }

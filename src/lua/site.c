@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "argument.h"
+#include "copy.h"
 #include "core/registry.h"
 #include "failure.h"
 #include "site.h"
@@ -59,20 +60,65 @@ describe_frames(lua_State *L, const char *ours, char *to, size_t size)
 	}
 }
 
+/* The lines of the program that are running, as describe_frames has them. */
+static void
+describe_caller(lua_State *L, char *to, size_t size)
+{
+	const char *ours = NULL;
+	int top = lua_gettop(L);
+
+	lua_getfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
+	if (lua_istable(L, -1)) {
+		lua_pushliteral(L, "here");
+		lua_rawget(L, -2);
+		if (lua_type(L, -1) == LUA_TSTRING)
+			ours = lua_tostring(L, -1);
+	}
+	describe_frames(L, ours != NULL ? ours : "", to, size);
+	lua_settop(L, top);
+}
+
 int
 bp_site_where(lua_State *L, struct bufpool *pool)
 {
 	char text[BUFPOOL_PLACE_MAX];
-	const char *ours;
 	uintptr_t site;
 
-	lua_getfield(L, UP_CORE, "checks");
-	lua_getfield(L, -1, "here");
-	ours = lua_tostring(L, -1);
-	describe_frames(L, ours != NULL ? ours : "", text, sizeof text);
-	lua_pop(L, 2);
+	describe_caller(L, text, sizeof text);
 	site = bp_sites_list(pool, text);
 	return (int)(site & ~SITE_LISTED) + 1;
+}
+
+/* The frames are walked first, so that no reference is held while Lua may
+ * raise. The buffer was the last one of a closed pool where that has gone. */
+static void
+tell_release(lua_State *L, uint32_t number, uint64_t generation)
+{
+	char text[BUFPOOL_PLACE_MAX];
+	struct bufpool *pool;
+	uint64_t id;
+
+	describe_caller(L, text, sizeof text);
+	id = bp_sites_life(number, generation);
+	pool = id != 0 ? bp_registry_hold(id) : NULL;
+	if (pool == NULL)
+		return;
+	bp_sites_tell(pool, number, generation, text);
+	bp_arena_drop(&pool->arena);
+}
+
+void
+bp_site_released(lua_State *L, const struct bufpool_buf *b, uint64_t word)
+{
+	tell_release(L, b->number, word / BUF_GENERATION);
+}
+
+int
+bp_site_tell(lua_State *L)
+{
+	tell_release(L, (uint32_t)lua_tonumber(L, 1),
+		     (uint64_t)lua_tonumber(L, 2));
+	return 0;
 }
 
 int
@@ -88,16 +134,17 @@ bp_site_of_caller(lua_State *L)
 int
 bp_site_origin(lua_State *L)
 {
-	char place[BUFPOOL_PLACE_MAX];
-	uint64_t life, id = bp_sites_life((uint32_t)lua_tonumber(L, 1),
-					  (uint64_t)lua_tonumber(L, 2), &life);
+	uint32_t number = (uint32_t)lua_tonumber(L, 1);
+	uint64_t generation = (uint64_t)lua_tonumber(L, 2);
+	uint64_t id = bp_sites_life(number, generation);
 	struct bufpool *pool = id != 0 ? bp_registry_hold(id) : NULL;
+	char text[ORIGIN_MAX];
 
 	if (pool == NULL)
 		return 0;
-	bp_sites_describe(pool, life, place, sizeof place);
+	bp_sites_describe(pool, number, generation, text, sizeof text);
 	bp_arena_drop(&pool->arena);
-	lua_pushstring(L, place);
+	lua_pushstring(L, text);
 	return 1;
 }
 

@@ -10,6 +10,7 @@
 #ifndef BUFPOOL_LUA_SITE_H
 #define BUFPOOL_LUA_SITE_H
 
+#include "core/release.h"
 #include "take.h"
 
 /* The number of the site, from 1, of the Lua code that has called: a kind of
@@ -19,8 +20,25 @@ int bp_site_where(lua_State *L, struct bufpool *pool);
 /* core.where(pool): bp_site_where. */
 int bp_site_of_caller(lua_State *L);
 
-/* core.origin(number, generation): where the buffer was checked out that the
- * descriptor of this number had, if that was recorded; or nil. */
+/* Notes that the Lua code that has called is where b was released, which was
+ * out with this word, after bp_release_asking has asked for that. May raise
+ * that memory is short. */
+void bp_site_released(lua_State *L, const struct bufpool_buf *b, uint64_t word);
+
+/* Releases the buffer of a box that is dead. */
+static inline void
+site_release(lua_State *L, struct bufpool_box *box)
+{
+	if (__builtin_expect(bp_release_asking(box_disown(box)) != 0, 0))
+		bp_site_released(L, box->buf, box->word);
+}
+
+/* core.released(number, generation): the same as bp_site_released. */
+int bp_site_tell(lua_State *L);
+
+/* core.origin(number, generation): what is known of the buffer that the
+ * descriptor of this number had: "checked out at PLACE, released at PLACE"; or
+ * nil. */
 int bp_site_origin(lua_State *L);
 
 /* pool:sites() */
