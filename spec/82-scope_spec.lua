@@ -365,13 +365,26 @@ function R.sites()
         sum = sum + site.buffers
     end
     assert(sum == 106 and next(lines, next(lines)), sum)
+    H.kept.left, H.kept.released = taken[1], taken[2]
+    taken[2]:release()
     H.kept.sites = pool
     return "yes"
 end
 
 function R.no_sites()
-    local pool = H.kept.sites
-    assert(#pool:sites() == 0 and pool:stats().checked_out == 0)
+    local pool, returns = H.kept.sites, 0
+    for _, site in ipairs(pool:sites()) do
+        assert(site.buffers == 0 and site.bytes == 0 and site.oldest == 0
+            and site.gc_returns == 0)
+        returns = returns + site.request_returns
+    end
+    -- All but the one that was released.
+    assert(returns == 105 and pool:stats().checked_out == 0, returns)
+    local _, message = pcall(function() return #H.kept.left end)
+    assert(message:find("released at the end of the request)", 1, true),
+        message)
+    _, message = pcall(function() return #H.kept.released end)
+    assert(message:find ", released at [^/]*/rules.lua:%d+[^/]*", message)
     return "yes"
 end
 

@@ -163,6 +163,7 @@ local function report(pools, unnamed)
         sites = { {
             worker = "0", pool = HOSTILE[7][1], place = HOSTILE[9][1],
             buffers = 3, bytes = 12288, oldest = 0.5, gc_returns = 9,
+            request_returns = 10,
         } },
     }
 end
@@ -486,7 +487,7 @@ describe("metrics", function()
                 place = shown(HOSTILE[9]) }
             for name, value in pairs {
                 buffers = 3, bytes = 12288, oldest_seconds = 0.5,
-                gc_returns_total = 9,
+                gc_returns_total = 9, request_returns_total = 10,
             } do
                 assert.equal(value, value_of(samples, "bufpool_site_" .. name,
                     site), name)

@@ -847,6 +847,29 @@ tells_checkouts_apart_whatever_the_releases(void **state)
 	bufpool_destroy(p);
 }
 
+/* Of each way that is not the program's own, by the place of the checkout. */
+static void
+counts_what_the_program_has_left_to_others(void **state)
+{
+	struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		bp_release_scoped(upload(p, 1));
+	bp_release_gc(upload(p, LARGE));
+	bp_frozen_unref_gc(bufpool_freeze(upload(p, 1)));
+	bufpool_release(upload(p, 1));
+	assert_int_equal(bufpool_sites(p, site, SITES), 1);
+	assert_int_equal(site[0].buffers, 0);
+	assert_int_equal(site[0].gc_returns, 2);
+	assert_int_equal(site[0].request_returns, 3);
+	bp_release_scoped(download(p, 1));
+	assert_int_equal(bufpool_sites(p, site, SITES), 2);
+	assert_int_equal(site[1].gc_returns, 0);
+	assert_int_equal(site[1].request_returns, 1);
+	bufpool_destroy(p);
+}
+
 /* What is asked, and what is told. */
 static void
 asks_for_the_place_of_the_release(void **state)
@@ -1126,6 +1149,7 @@ main(void)
 			records_what_is_out_in_children_of_busy_parents),
 		cmocka_unit_test(asks_for_the_site),
 		cmocka_unit_test(names_the_places_where_corruption_is_found),
+		cmocka_unit_test(counts_what_the_program_has_left_to_others),
 		cmocka_unit_test(asks_for_the_place_of_the_release),
 		cmocka_unit_test(tells_checkouts_apart_whatever_the_releases),
 		cmocka_unit_test(finds_what_was_written_after_the_release),

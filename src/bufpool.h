@@ -438,7 +438,7 @@ void bufpool_get_stats_sized(struct bufpool *, struct bufpool_stats *,
 int bufpool_detect_leaks(struct bufpool *, int detection, int sample);
 
 /* The buffers of one place that were recorded and are out, frozen or in transit
- * now; or that a Lua collector had to release. */
+ * now; or that a Lua collector or the end of a request had to release. */
 struct bufpool_site {
 	/* In Lua "handlers/upload.lua:41 < router.lua:12", callers last. In C
 	 * "function+0x2a (file)" where the dynamic linker knows the function,
@@ -453,12 +453,14 @@ struct bufpool_site {
 	double oldest;		/* seconds since the first of these was
 				 * checked out */
 	uint64_t gc_returns;	/* released by a Lua collector, ever since */
+	uint64_t request_returns;	/* left to the end of their request in
+					 * nginx, ever since */
 };
 
 /* Fills in `most` sites at most, those of the most bytes first, and returns how
  * many there are. 0 where nothing was recorded. Exact when no other thread is
  * inside the pool. Looks at the record of every buffer of the process. Any
- * thread with 32 KiB of stack left. */
+ * thread with 36 KiB of stack left. */
 size_t bufpool_get_sites_sized(struct bufpool *, struct bufpool_site *,
 			       size_t most, size_t struct_size);
 #define bufpool_sites(pool, sites, most) \

@@ -64,6 +64,7 @@
 ---@field bytes integer of memory behind these
 ---@field oldest number seconds since the first of these was checked out
 ---@field gc_returns integer those that the collector had to release, ever since
+---@field request_returns integer left to the end of their request, ever since
 
 ---@class bufpool.ClassConfig
 ---@field size integer bytes; a multiple of 4096

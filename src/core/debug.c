@@ -111,6 +111,17 @@ bp_debug_reports(void)
 	return atomic_load(&reporting);
 }
 
+/* What is left to the end of a request is no mistake, and not told. */
+static void
+print_place(const struct bufpool_site *s, const char *name, const char *when)
+{
+	fprintf(stderr, "bufpool: %s %llu buffers (%llu bytes) of pool '%s' "
+		"are out, and %llu were left to a Lua collector, checked out "
+		"at %s\n", when, (unsigned long long)s->buffers,
+		(unsigned long long)s->bytes, name,
+		(unsigned long long)s->gc_returns, s->place);
+}
+
 /* A function of its own, for its stack is large. */
 static __attribute__((noinline)) void
 print_places(struct bufpool *p, const char *when)
@@ -122,12 +133,8 @@ print_places(struct bufpool *p, const char *when)
 	bp_name_show(name, sizeof name, p->name[0] != '\0' ? p->name
 		     : "(unnamed)");
 	for (size_t i = 0; i < count && i < PLACES; i++)
-		fprintf(stderr, "bufpool: %s %llu buffers (%llu bytes) of "
-			"pool '%s' are out, and %llu were left to a Lua "
-			"collector, checked out at %s\n", when,
-			(unsigned long long)site[i].buffers,
-			(unsigned long long)site[i].bytes, name,
-			(unsigned long long)site[i].gc_returns, site[i].place);
+		if ((site[i].buffers | site[i].gc_returns) != 0)
+			print_place(&site[i], name, when);
 }
 
 void

@@ -19,7 +19,7 @@
 
 struct site {
 	_Atomic uint64_t key;		/* 0: free */
-	_Atomic uint64_t gc_returns;
+	_Atomic uint64_t gc_returns, request_returns;
 	_Atomic uint32_t told;		/* the text is whole */
 	char text[BUFPOOL_PLACE_MAX];	/* of a site of Lua */
 };
@@ -275,6 +275,8 @@ bp_sites_forget(struct bufpool_buf *b, uintptr_t from)
 
 	if (from == SITE_GC)
 		atomic_fetch_add(&sites[site_of(word)].gc_returns, 1);
+	else if (from == SITE_SCOPE)
+		atomic_fetch_add(&sites[site_of(word)].request_returns, 1);
 	note_release(b, sites, r, from);
 	atomic_store_explicit(&r->word, 0, memory_order_relaxed);
 	hook("sites: forgotten");
@@ -369,7 +371,7 @@ bufpool_detect_leaks(struct bufpool *p, int detection, int sample)
 
 struct tally {
 	unsigned site;
-	uint64_t buffers, bytes, gc_returns;
+	uint64_t buffers, bytes, gc_returns, request_returns;
 	int64_t since;		/* when the oldest was checked out */
 };
 
@@ -393,6 +395,13 @@ tally_records(const struct bufpool *p, struct tally *t)
 		mine->bytes += atomic_load_explicit(&r->bytes,
 						    memory_order_relaxed);
 	}
+}
+
+static void
+tally_returns(const struct site *site, struct tally *t)
+{
+	t->gc_returns = atomic_load(&site->gc_returns);
+	t->request_returns = atomic_load(&site->request_returns);
 }
 
 static int
@@ -444,6 +453,7 @@ describe(const struct site *sites, const struct tally *t, int64_t now,
 	to->buffers = t->buffers;
 	to->bytes = t->bytes;
 	to->gc_returns = t->gc_returns;
+	to->request_returns = t->request_returns;
 	if (t->buffers > 0 && t->site != SITES_MAX)
 		to->oldest = (double)(now - t->since) / 1000;
 	if (t->site == 0)
@@ -615,8 +625,9 @@ bufpool_get_sites_sized(struct bufpool *p, struct bufpool_site *to,
 	for (unsigned n = 0; n <= SITES_MAX; n++) {
 		all[n].site = n;
 		if (n < SITES_MAX)
-			all[n].gc_returns = atomic_load(&sites[n].gc_returns);
-		if (all[n].buffers > 0 || all[n].gc_returns > 0)
+			tally_returns(&sites[n], &all[n]);
+		if ((all[n].buffers | all[n].gc_returns |
+		     all[n].request_returns) != 0)
 			all[count++] = all[n];
 	}
 	qsort(all, count, sizeof *all, by_bytes);

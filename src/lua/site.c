@@ -151,7 +151,7 @@ bp_site_origin(lua_State *L)
 static void
 push_site(lua_State *L, const struct bufpool_site *site)
 {
-	lua_createtable(L, 0, 5);
+	lua_createtable(L, 0, 6);
 	lua_pushstring(L, site->place);
 	lua_setfield(L, -2, "place");
 	lua_pushnumber(L, (double)site->buffers);
@@ -162,6 +162,8 @@ push_site(lua_State *L, const struct bufpool_site *site)
 	lua_setfield(L, -2, "oldest");
 	lua_pushnumber(L, (double)site->gc_returns);
 	lua_setfield(L, -2, "gc_returns");
+	lua_pushnumber(L, (double)site->request_returns);
+	lua_setfield(L, -2, "request_returns");
 }
 
 /* The sites are copied first, because making the tables may run a finalizer

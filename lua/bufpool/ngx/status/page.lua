@@ -5,7 +5,7 @@
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
 local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
-local SCRIPT = "sha256-vfvG1BsqMvcAvu8QRMDpU0MbZ/1CQ/7l0VWtk6no6BI="
+local SCRIPT = "sha256-zNzRc5bwR+d6j+TjLht4CYOIcBvbRdNa0uZlaRb56/g="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -113,7 +113,7 @@ a { color: var(--a) }
 <section id="where" hidden><h2>Where buffers were checked out</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Places">
 <table class="name"><thead><tr><th>Place<th>Pool<th>Worker<th>Out<th>Out bytes
-<th>Oldest<th>Collector</thead><tbody id="sites"></tbody>
+<th>Oldest<th>Collector<th>Request end</thead><tbody id="sites"></tbody>
 </table></div></section>
 <section><h2>Workers</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Workers">
@@ -320,7 +320,7 @@ const render = report => {
   $("where").hidden = !report.sites.length;
   fill($("sites"), report.sites.map(s => [s.place, s.pool, s.worker,
     count(s.buffers), bytes(s.bytes), s.oldest.toFixed(0) + " s",
-    count(s.gc_returns)]));
+    count(s.gc_returns), count(s.request_returns)]));
   fill($("workers"), report.workers.map(w => [w.id
     + (w.id === report.answered_by ? " (answered)" : ""), w.pid,
     w.age.toFixed(1) + " s", count(w.totals.checked_out),

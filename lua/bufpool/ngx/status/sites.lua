@@ -77,9 +77,9 @@ end
 function sites.publish(dict, worker)
     local lines, id = {}, worker.id
     for i, site in ipairs(own(worker.pools, true)) do
-        lines[i] = format("%s %s %.0f %.0f %.3f %.0f", hex(site.pool),
+        lines[i] = format("%s %s %.0f %.0f %.3f %.0f %.0f", hex(site.pool),
             hex(site.place), site.buffers, site.bytes, site.oldest,
-            site.gc_returns)
+            site.gc_returns, site.request_returns)
     end
     if #lines == 0 then
         return dict:delete(key_of(id))
@@ -91,13 +91,14 @@ end
 local function published(dict, id)
     local list = {}
     for line in gmatch(dict:get(key_of(id)) or "", "[^\n]+") do
-        local pool, place, buffers, bytes, oldest, returns = match(line,
-            "^(=%x*) (=%x*) (%d+) (%d+) ([%d.]+) (%d+)$")
+        local pool, place, buffers, bytes, oldest, returns, requests =
+            match(line, "^(=%x*) (=%x*) (%d+) (%d+) ([%d.]+) (%d+) (%d+)$")
         if pool then
             list[#list + 1] = {
                 pool = unhex(pool), place = unhex(place),
                 buffers = tonumber(buffers), bytes = tonumber(bytes),
                 oldest = tonumber(oldest), gc_returns = tonumber(returns),
+                request_returns = tonumber(requests),
             }
         end
     end

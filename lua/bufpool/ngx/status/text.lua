@@ -245,6 +245,9 @@ local SITE = {
         "The age of the oldest of these.", "oldest" },
     { "bufpool_site_gc_returns", "counter", nil,
         "Recorded buffers that a Lua collector released.", "gc_returns" },
+    { "bufpool_site_request_returns", "counter", nil,
+        "Recorded buffers that were left to the end of their request.",
+        "request_returns" },
 }
 
 local LABEL_ESCAPES = { ["\n"] = "\\n", ['"'] = '\\"', ["\\"] = "\\\\" }
