@@ -438,6 +438,136 @@ describe("pool:sites", function()
     end)
 end)
 
+-- Each test has pools with names of its own, because other tests may have left
+-- something out.
+describe("bufpool.report", function()
+    local names = 0
+    local function new_pool()
+        names = names + 1
+        return bufpool.new {
+            name = "reported " .. names, leak_detection = "all",
+        }
+    end
+
+    local function lose(pool, count)
+        for _ = 1, count do
+            pool:checkout(1)
+        end
+        collect()
+    end
+
+    -- What is told of the pool that was made last.
+    local function told()
+        local list = {}
+        bufpool.report(function(report)
+            if report.pool == "reported " .. names then
+                list[#list + 1] = report
+            end
+        end)
+        return list
+    end
+
+    it("tells of what the collector had to release, once", function()
+        local pool = new_pool()
+        local buf = pool:checkout(1)
+        assert.same({}, told())
+        buf:release()
+        lose(pool, 3)
+        local list = told()
+        assert.equal(1, #list)
+        assert.equal(3, list[1].more)
+        assert.equal(3, list[1].gc_returns)
+        assert.matches("^spec/36%-sites_spec.lua:%d+", list[1].place)
+        assert.same(nil, list[1].last)
+        assert.same({}, told())
+        pool:close()
+    end)
+
+    it("tells of each place, and counts", function()
+        local pool = new_pool()
+        bufpool.report(function() end)
+        pool:checkout(1)
+        pool:checkout(1)
+        collect()
+        local places = {}
+        assert.equal(2, bufpool.report(function(report)
+            places[report.place] = report.more
+        end))
+        local first, more = next(places)
+        assert.equal(1, more)
+        assert.equal(1, select(2, next(places, first)))
+        pool:close()
+    end)
+
+    -- The pause is changed, and not waited for.
+    it("tells of a place once a minute", function()
+        local report = require "bufpool.report"
+        local pool = new_pool()
+        local pause = report.PAUSE
+        assert.equal(60, pause)
+        for round = 1, 3 do
+            lose(pool, round)
+            report.PAUSE = round < 3 and math.huge or 0
+            local list = told()
+            assert.equal(round ~= 2 and 1 or 0, #list)
+            assert.equal(round == 3 and 5 or 1, list[1] and list[1].more or 1)
+        end
+        assert.same({}, told())
+        report.PAUSE = pause
+        pool:close()
+    end)
+
+    it("lets an error pass, and goes on with the next place", function()
+        local pool = new_pool()
+        bufpool.report(function() end)
+        pool:checkout(1)
+        pool:checkout(1)
+        collect()
+        local ok, message = pcall(bufpool.report, function() error("x", 0) end)
+        assert.is_false(ok)
+        assert.equal("x", message)
+        assert.equal(1, #told())
+        assert.same({}, told())
+        pool:close()
+    end)
+
+    it("may be called by what it calls", function()
+        local pool = new_pool()
+        bufpool.report(function() end)
+        pool:checkout(1)
+        pool:checkout(1)
+        collect()
+        local inner
+        local outer = bufpool.report(function()
+            inner = inner or bufpool.report(function() end)
+        end)
+        assert.equal(1, outer)
+        assert.equal(1, inner)
+        pool:close()
+    end)
+
+    it("knows pools without names", function()
+        local pool = bufpool.new { leak_detection = "all" }
+        local here = line(1)
+        pool:checkout(1)
+        collect()
+        local places = {}
+        bufpool.report(function(report)
+            places[report.place:match "^%S+"] = report.pool or "none"
+        end)
+        assert.equal("none", places[here])
+        pool:close()
+        bufpool.report(function(report)
+            assert.is_nil(report.place:find(here, 1, true))
+        end)
+    end)
+
+    it("raises for what is no function", function()
+        raises(function() bufpool.report() end, "#1", "'report'", "function")
+        raises(function() bufpool.report(1) end, "#1", "'report'", "function")
+    end)
+end)
+
 describe("pool:set", function()
     it("switches leak detection on and off", function()
         local pool = bufpool.new()

@@ -28,6 +28,7 @@ local io = require "bufpool.io"
 local frozen = require "bufpool.frozen"
 local handle = require "bufpool.handle"
 local pool = require "bufpool.pool"
+local report = require "bufpool.report"
 local stats = require "bufpool.stats"
 -- For bufpool.ngx, which may come when core is no longer to be had.
 require "bufpool.lend"
@@ -58,6 +59,10 @@ function bufpool.stats()
     local total = stats.total(pools, unnamed)
     total.pools = pools
     return total
+end
+
+function bufpool.report(fn)
+    return (report.to(fn))
 end
 
 function bufpool.new(config)

@@ -66,6 +66,10 @@
 ---@field gc_returns integer those that the collector had to release, ever since
 ---@field request_returns integer left to the end of their request, ever since
 
+---@class bufpool.Report : bufpool.Site
+---@field pool? string the name of the pool
+---@field more integer of gc_returns, those that were not told before
+
 ---@class bufpool.ClassConfig
 ---@field size integer bytes; a multiple of 4096
 ---@field count? integer buffers kept ready (0)
@@ -134,6 +138,12 @@ function bufpool.adopt(ticket) end
 ---The statistics of all pools of the process, added up.
 ---@return bufpool.Totals
 function bufpool.stats() end
+
+---Tells of the places whose buffers the collector had to release since they
+---were last told, each at most once a minute.
+---@param fn fun(report: bufpool.Report)
+---@return integer count how often it has called fn
+function bufpool.report(fn) end
 
 ---Writes the items of a list, one behind the other; consumes nothing.
 ---@param file bufpool.File

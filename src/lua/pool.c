@@ -380,6 +380,8 @@ const luaL_Reg bp_pool_functions[] = {
 	{ "origin", bp_site_origin },
 	{ "released", bp_site_tell },
 	{ "set", bp_site_set },
+	{ "next_sites", bp_site_next },
+	{ "now", bp_site_now },
 	{ NULL, NULL }
 };
 

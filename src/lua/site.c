@@ -4,6 +4,7 @@
 #include "argument.h"
 #include "copy.h"
 #include "core/registry.h"
+#include "core/system.h"
 #include "failure.h"
 #include "site.h"
 
@@ -166,6 +167,32 @@ push_site(lua_State *L, const struct bufpool_site *site)
 	lua_setfield(L, -2, "request_returns");
 }
 
+static void
+push_sites(lua_State *L, const struct bufpool_site *sites, size_t count)
+{
+	lua_createtable(L, (int)count, 0);
+	for (size_t i = 0; i < count; i++) {
+		push_site(L, &sites[i]);
+		lua_rawseti(L, -2, (int)i + 1);
+	}
+}
+
+/* Pushes room for that many. */
+static struct bufpool_site *
+make_room(lua_State *L, size_t count)
+{
+	return lua_newuserdata(L, (count + 1) * sizeof(struct bufpool_site));
+}
+
+/* Copies sites to where there is room, and returns how many. */
+static size_t
+copy_sites(struct bufpool *pool, struct bufpool_site *to, size_t room)
+{
+	size_t count = bufpool_sites(pool, to, room);
+
+	return count < room ? count : room;
+}
+
 /* The sites are copied first, because making the tables may run a finalizer
  * that closes the pool. So may making room for the copies. */
 void
@@ -173,20 +200,53 @@ bp_site_push(lua_State *L, const char *name)
 {
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, name);
 	size_t room = bufpool_sites(box->pool, (struct bufpool_site *)NULL, 0);
-	struct bufpool_site *sites = lua_newuserdata(L, (room + 1) *
-						     sizeof *sites);
-	size_t count;
+	struct bufpool_site *sites = make_room(L, room);
 
 	box = argument_self(L, KIND_POOL, name);
-	count = bufpool_sites(box->pool, sites, room);
-	if (count > room)
-		count = room;
-	lua_createtable(L, (int)count, 0);
-	for (size_t i = 0; i < count; i++) {
-		push_site(L, &sites[i]);
-		lua_rawseti(L, -2, (int)i + 1);
-	}
+	push_sites(L, sites, copy_sites(box->pool, sites, room));
 	lua_remove(L, -2);
+}
+
+/* Holds no reference while Lua may raise. A pool that has gone meanwhile has
+ * nothing out. */
+int
+bp_site_next(lua_State *L)
+{
+	unsigned cursor = (unsigned)lua_tointeger(L, 2);
+	char name[BUFPOOL_NAME_MAX] = "";
+	struct bufpool_site *sites;
+	struct bufpool *pool;
+	size_t room, count = 0;
+	uint64_t id;
+
+	if (!bp_registry_next(&cursor, &pool))
+		return 0;
+	id = pool->caches.id;
+	if (!pool_closed(pool))
+		memcpy(name, pool->name, sizeof name);
+	room = bufpool_sites(pool, (struct bufpool_site *)NULL, 0);
+	bp_arena_drop(&pool->arena);
+	sites = make_room(L, room);
+	pool = bp_registry_hold(id);
+	if (pool != NULL) {
+		count = copy_sites(pool, sites, room);
+		bp_arena_drop(&pool->arena);
+	}
+	lua_pushinteger(L, (lua_Integer)cursor);
+	lua_pushnumber(L, (double)id);
+	if (name[0] != '\0')
+		lua_pushstring(L, name);
+	else
+		lua_pushboolean(L, 0);
+	push_sites(L, sites, count);
+	return 4;
+}
+
+int
+bp_site_now(lua_State *L)
+{
+	lua_pushnumber(L, (double)bp_system_now() / 1000);
+	return 1;
 }
 
 int

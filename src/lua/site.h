@@ -41,6 +41,15 @@ int bp_site_tell(lua_State *L);
  * nil. */
 int bp_site_origin(lua_State *L);
 
+/* core.next_sites(_, cursor), for a loop that begins with the cursor 0: the
+ * next cursor, the id and the name of a pool, and what sites() returns; nothing
+ * after the last one. The name is false where there is none or the pool is
+ * closed. */
+int bp_site_next(lua_State *L);
+
+/* core.now(): the time in seconds since some moment. */
+int bp_site_now(lua_State *L);
+
 /* pool:sites() */
 int bp_site_list(lua_State *L);
 
