@@ -947,6 +947,17 @@ local stats = require "bufpool.stats"
         end
     end)
 
+    it("has formats for flame graphs", function()
+        local answer = get "/status?format=folded"
+        assert.equal(200, answer.status)
+        assert.equal("text/plain; charset=utf-8",
+            answer.headers["content-type"])
+        answer = get "/status?format=pprof"
+        assert.equal(200, answer.status)
+        assert.equal("application/octet-stream", answer.headers["content-type"])
+        assert.is_truthy(answer.body:find("buffers", 1, true))
+    end)
+
     it("refuses other methods, formats and media", function()
         for _, method in ipairs { "POST", "PUT", "DELETE", "OPTIONS", "PURGE" }
         do
@@ -1355,6 +1366,16 @@ describe("in nginx, leak detection", function()
                 and site.buffers == 1 and site.bytes == 65536
                 and site.oldest > 0 and site.gc_returns == 0
         end))
+    end)
+
+    it("is in the formats for flame graphs", function()
+        assert.is_true(nginx.soon(function()
+            return server:get("/status?format=folded").body
+                :find "^l%?eaky;content_by_lua%b():%d+ 65536\n$"
+        end))
+        local body = server:get("/status?format=pprof").body
+        assert.is_truthy(body:find "content_by_lua%(nginx.conf:%d+%):%d+")
+        assert.is_truthy(body:find("worker", 1, true))
     end)
 
     it("is in the metrics", function()

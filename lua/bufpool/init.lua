@@ -28,6 +28,7 @@ local io = require "bufpool.io"
 local frozen = require "bufpool.frozen"
 local handle = require "bufpool.handle"
 local pool = require "bufpool.pool"
+local profile = require "bufpool.profile"
 local report = require "bufpool.report"
 local stats = require "bufpool.stats"
 -- For bufpool.ngx, which may come when core is no longer to be had.
@@ -35,6 +36,8 @@ require "bufpool.lend"
 
 local ffi = require "ffi"
 local format = string.format
+-- A sandbox may have no clock.
+local time = type(os) == "table" and os.time or function() return 0 end
 
 ---@type bufpool
 local bufpool = {
@@ -63,6 +66,14 @@ end
 
 function bufpool.report(fn)
     return (report.to(fn))
+end
+
+function bufpool.folded(list)
+    return (profile.folded(list))
+end
+
+function bufpool.pprof(list)
+    return (profile.pprof(list, time()))
 end
 
 function bufpool.new(config)

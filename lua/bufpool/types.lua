@@ -145,6 +145,16 @@ function bufpool.stats() end
 ---@return integer count how often it has called fn
 function bufpool.report(fn) end
 
+---Folded stacks, for flame graphs: a line for each place that has bytes out.
+---@param list bufpool.Site[] what sites or close returned
+---@return string
+function bufpool.folded(list) end
+
+---A profile for pprof, not compressed, of buffers and bytes that are out.
+---@param list bufpool.Site[] what sites or close returned
+---@return string
+function bufpool.pprof(list) end
+
 ---Writes the items of a list, one behind the other; consumes nothing.
 ---@param file bufpool.File
 ---@param list bufpool.Data[] up to 1024

@@ -13,7 +13,12 @@ local CONTENT_TYPES = {
     openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8",
     prometheus = "text/plain; version=0.0.4; charset=utf-8",
     html = "text/html; charset=utf-8",
+    folded = "text/plain; charset=utf-8",
+    pprof = "application/octet-stream",
 }
+
+-- Those that no header asks for, because no media type means them.
+local PROFILES = { "folded", "pprof" }
 
 local OPTIONS = "the only option is dict, the name of a lua_shared_dict"
 
@@ -57,11 +62,11 @@ end
 local function format_of()
     local wanted = ngx.req.get_uri_args().format
     if wanted ~= nil then
-        if accept.MEDIA[wanted] then
+        if CONTENT_TYPES[wanted] then
             return wanted
         end
         return refuse(400, "format: expected one of "
-            .. concat(accept.FORMATS, ", "))
+            .. concat(accept.FORMATS, ", ") .. ", " .. concat(PROFILES, ", "))
     end
     local header = ngx.req.get_headers().accept
     if type(header) == "table" then

@@ -7,6 +7,8 @@ local byte, find, format = string.byte, string.find, string.format
 local gsub, sub = string.gsub, string.sub
 local floor, HUGE = math.floor, math.huge
 
+local profile = require "bufpool.profile"
+
 local text = {}
 
 -- The length of the character of UTF-8 that begins at i; nil where there is
@@ -346,6 +348,26 @@ end
 
 function text.prometheus(report)
     return metrics(report, false)
+end
+
+-- Sites whose names are valid UTF-8 without control characters.
+local function shown(sites)
+    local list = {}
+    for i, site in ipairs(sites) do
+        list[i] = {
+            place = text.name(site.place), pool = text.name(site.pool),
+            worker = site.worker, buffers = site.buffers, bytes = site.bytes,
+        }
+    end
+    return list
+end
+
+function text.folded(report)
+    return profile.folded(shown(report.sites))
+end
+
+function text.pprof(report)
+    return profile.pprof(shown(report.sites), report.time)
 end
 
 return text
