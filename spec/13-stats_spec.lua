@@ -33,12 +33,16 @@ describe("stats", function()
         for _, class in ipairs(stats.classes) do
             for _, name in ipairs {
                 "size", "count", "ready", "cached", "out", "hits", "misses",
+                "requested_bytes",
             } do
                 assert.equal("number", type(class[name]), name)
             end
+            assert.same({ 0, 0, 0, 0, 0, 0, 0, 0 }, class.requests)
         end
+        assert.same({ 0, 0, 0, 0, 0, 0, 0, 0 }, stats.large.requests)
         for _, name in ipairs {
             "hits", "misses", "out", "bytes_out", "cached", "cached_bytes",
+            "requested_bytes",
         } do
             assert.equal(0, stats.large[name], name)
         end
@@ -79,6 +83,34 @@ describe("stats", function()
         local before = own:stats().misses
         own:checkout(2000000):release()
         assert.equal(before + 1, own:stats().misses)
+    end)
+
+    it("says which sizes were asked for", function()
+        pool:checkout(40000):release()
+        pool:checkout(4096):release()
+        pool:checkout(0):release()
+        pool:checkout(2000000):release()
+        local stats = pool:stats()
+        assert.same({ 0, 0, 0, 0, 0, 0, 0, 1 }, stats.classes[1].requests)
+        assert.same({ 0, 0, 0, 0, 0, 0, 0, 1 }, stats.classes[2].requests)
+        assert.same({ 0, 0, 0, 1, 0, 0, 0, 0 }, stats.large.requests)
+        assert.equal(40000, stats.classes[2].requested_bytes)
+        assert.equal(2000000, stats.large.requested_bytes)
+    end)
+
+    -- 8 MiB of memory, of which 64 KiB are needed.
+    it("shows a class that is far too large", function()
+        local own = bufpool.new {
+            classes = { { size = 1048576, count = 8 } },
+        }
+        for _ = 1, 1000 do
+            own:checkout(8000):release()
+        end
+        local class, committed = own:stats().classes[1],
+            own:stats().committed_bytes
+        assert.equal(8 * 1048576, committed)
+        assert.is_true(class.requests[1] > 800 and class.requests[1] <= 1000)
+        assert.equal(8000 * class.requests[1], class.requested_bytes)
     end)
 
     it("keeps the released in the class that they joined", function()
@@ -323,13 +355,20 @@ describe("bufpool.stats", function()
         local b = pools[2]:stats().classes[2]
         local fields = 0
         for field, sum in pairs(total) do
-            if field ~= "size" then
+            if field == "requests" then
+                for i = 1, 8 do
+                    assert.equal(a.requests[i] + b.requests[i], sum[i])
+                end
+                assert.is_true(a.requests[8] > 0 and b.requests[8] > 0)
+            elseif field ~= "size" then
                 assert.equal(a[field] + b[field], sum, field)
                 fields = fields + 1
             end
         end
-        assert.equal(6, fields)
-        for _, field in ipairs { "count", "out", "hits", "misses" } do
+        assert.equal(7, fields)
+        for _, field in ipairs {
+            "count", "out", "hits", "misses", "requested_bytes",
+        } do
             assert.is_true(a[field] > 0 and b[field] > a[field], field)
         end
         assert.is_true(a.cached > 0 and b.cached > 0 and b.ready > 0)

@@ -63,7 +63,7 @@ for family in kind.text_string_to_metric_families(data):
     assert family.name not in families, family.name + " twice"
     families.add(family.name)
     assert family.documentation, family.name + ": no help"
-    assert family.type in ("counter", "gauge") or (
+    assert family.type in ("counter", "gauge", "histogram") or (
         family.type == "info" and kind is openmetrics), family.type
     if kind is openmetrics:
         assert not family.unit or family.name.endswith(family.unit)
@@ -136,16 +136,27 @@ local function figures(first)
     end
     for _, name in ipairs {
         "hits", "misses", "out", "bytes_out", "cached", "cached_bytes",
+        "requested_bytes",
     } do
         f.large[name] = next_number()
     end
+    local function requests()
+        local list = {}
+        for i = 1, 8 do
+            list[i] = next_number()
+        end
+        return list
+    end
+    f.large.requests = requests()
     for i, size in ipairs { 4096, 65536 } do
         f.classes[i] = { size = size }
         for _, name in ipairs {
             "count", "ready", "cached", "out", "hits", "misses",
+            "requested_bytes",
         } do
             f.classes[i][name] = next_number()
         end
+        f.classes[i].requests = requests()
     end
     return f
 end
@@ -199,6 +210,7 @@ describe("figures", function()
     local function with_hits(hits)
         local f = figures(0)
         f.hits, f.large.hits, f.classes[1].hits = hits, hits, hits
+        f.large.requests[2], f.classes[1].requests[8] = hits, hits
         return f
     end
 
@@ -234,6 +246,8 @@ describe("figures", function()
             seen[i] = unnamed.hits
             assert.equal(unnamed.hits, unnamed.classes[1].hits)
             assert.equal(unnamed.hits, unnamed.large.hits)
+            assert.equal(unnamed.hits, unnamed.large.requests[2])
+            assert.equal(unnamed.hits, unnamed.classes[1].requests[8])
         end
         local base = seen[1]
         assert.same({ base, base + 100, base + 110, base + 110, base + 115,
@@ -501,6 +515,31 @@ describe("metrics", function()
         end)
     end
 
+    it("have the requests of a class as a histogram", function()
+        local samples = parse(text.openmetrics(report { one = figures(1) }),
+            "openmetrics")
+        local function bucket(class, le)
+            return value_of(samples, "bufpool_request_bytes_bucket",
+                { class = class, le = le })
+        end
+        for name, of in pairs {
+            ["4096"] = figures(1).classes[1],
+            ["65536"] = figures(1).classes[2], large = figures(1).large,
+        } do
+            local sum, size = 0, tonumber(name)
+            for i, count in ipairs(of.requests) do
+                sum = sum + count
+                local le = size and size / 2 ^ (8 - i) or 65536 * 4 ^ (i - 1)
+                assert.equal(sum, bucket(name, i == 8 and "+Inf"
+                    or ("%d.0"):format(le)), name .. " " .. i)
+            end
+            assert.equal(sum, value_of(samples, "bufpool_request_bytes_count",
+                { class = name }))
+            assert.equal(of.requested_bytes, value_of(samples,
+                "bufpool_request_bytes_sum", { class = name }))
+        end
+    end)
+
     -- doc/stability.md promises the names.
     it("have the names and types of the document, and no others", function()
         local names, section = documented()
@@ -528,7 +567,10 @@ describe("metrics", function()
         local function all_in(t)
             for key, value in pairs(t) do
                 if type(value) == "table" then
-                    all_in(value)
+                    -- A histogram has the sums of `requests`.
+                    if key ~= "requests" then
+                        all_in(value)
+                    end
                 -- The sums of the classes are Prometheus' to make.
                 elseif type(value) == "number" and key ~= "size"
                     and not (t == f and (key == "hits" or key == "misses"))
@@ -843,6 +885,11 @@ describe("in nginx, status", function()
                         local workers = require "bufpool.ngx.status.workers"
                         local report = workers.gather "figures"
                         report.all.pools, report.workers = {}, {}
+                        local classes = report.all.totals.classes
+                        classes[1].requests = { 200, 0, 0, 0, 0, 0, 0, 0 }
+                        classes[2].requests = { 0, 0, 0, 51, 0, 0, 49, 0 }
+                        classes[3].requests = { 0, 0, 0, 0, 0, 49, 0, 51 }
+                        classes[4].requests = { 0, 0, 0, 0, 60, 0, 0, 0 }
                         report.time = 1e9
                             + ngx.shared.turns:incr("hours", 2, 0)
                         local text = require "bufpool.ngx.status.text"
@@ -1206,6 +1253,19 @@ local stats = require "bufpool.stats"
             turns = math.max(turns, points)
         end
         assert.is_true(turns > 85 and turns <= 91, turns)
+    end)
+
+    -- The class of 4 KiB is the smallest that there can be, and 60 are few.
+    on_the_page("says which class is far too large", function()
+        local document = dom("/hours", 3)
+        for class, median in pairs {
+            ["4 KiB"] = "32 B", ["64 KiB"] = "4 KiB, 1/16 of the class",
+            ["256 KiB"] = "256 KiB", ["1 MiB"] = "128 KiB",
+        } do
+            local row = document:match("<td>" .. class
+                .. "</td>(<td class=\"bar\".-)</tr>")
+            assert.equal("≤ " .. median, row:match "<td>([^<]*)</td>$")
+        end
     end)
 
     it("forgets a worker that stopped, and has it back", function()

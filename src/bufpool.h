@@ -104,6 +104,7 @@ extern "C" {
 #define BUFPOOL_HARDENED_OFF 0
 #define BUFPOOL_HARDENED_ALL 1		/* guarded: see bufpool_config */
 #define BUFPOOL_HARDENED_SAMPLED 2	/* for what leak detection records */
+#define BUFPOOL_REQUEST_BINS 8	/* of the sizes that were asked for */
 #define BUFPOOL_PLACE_MAX 192	/* bytes of a site's place, its NUL included */
 
 struct bufpool;
@@ -207,11 +208,29 @@ struct bufpool_class_stats {
 };
 
 /*
+ * Which sizes checkouts, and growth that moves the contents, have asked for. Of
+ * a class: bins[7] has how many requests were for more than a half of `size`,
+ * bins[6] for more than a quarter, and so on; bins[0] for no more than 1/128.
+ * Above the classes: bins[0] has those of 64 KiB at most, each next one those
+ * of four times as much at most, bins[7] those above 256 MiB. Requests of 0
+ * bytes are left out, because they say nothing.
+ *
+ * These are estimates for a class: of a thread's checkouts the first two count,
+ * then one of more and more up to one of about 1000, drawn at random, which
+ * stands for those since the one before. What came after the last one is
+ * missing. Above the classes they are exact.
+ */
+struct bufpool_request_stats {
+	uint64_t bytes;		/* the sum */
+	uint64_t bins[BUFPOOL_REQUEST_BINS];
+};
+
+/*
  * Exact at any moment: committed_bytes. Exact when no other thread is inside
- * the pool: everything else but the peaks, which are sampled (when a cache
- * refills and when a class misses, once in a tick of the system's coarse clock
- * at most, and here) and are lower bounds. Takes longer the more threads use
- * the pool.
+ * the pool: everything else but the requests, see above, and the peaks, which
+ * are sampled (when a cache refills and when a class misses, once in a tick of
+ * the system's coarse clock at most, and here) and are lower bounds. Takes
+ * longer the more threads use the pool.
  */
 struct bufpool_stats {
 	size_t struct_size;		/* set by bufpool_get_stats */
@@ -245,6 +264,9 @@ struct bufpool_stats {
 	 * the process may lock (RLIMIT_MEMLOCK) in bytes; 0: no limit, or no
 	 * buffer of the pool is locked */
 	uint64_t lock_refused, lock_limit;
+	/* by class, as in `classes`; above the classes */
+	struct bufpool_request_stats requests[BUFPOOL_CLASSES_MAX];
+	struct bufpool_request_stats large_requests;
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's

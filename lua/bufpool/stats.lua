@@ -19,10 +19,12 @@ local stats = {
         "peak_bytes_checked_out", "committed_bytes", "cached_bytes",
         "in_transit", "max_bytes",
     },
-    LARGE_COUNTERS = { "hits", "misses" },
+    LARGE_COUNTERS = { "hits", "misses", "requested_bytes" },
     LARGE_GAUGES = { "out", "bytes_out", "cached", "cached_bytes" },
-    CLASS_COUNTERS = { "hits", "misses" },
+    CLASS_COUNTERS = { "hits", "misses", "requested_bytes" },
     CLASS_GAUGES = { "count", "ready", "cached", "out" },
+    -- Of the list `requests` that a class has, and `large`: counters, too.
+    REQUESTS = { 1, 2, 3, 4, 5, 6, 7, 8 },
 }
 
 local function add_fields(sum, figures, ...)
@@ -31,6 +33,12 @@ local function add_fields(sum, figures, ...)
             sum[name] = (sum[name] or 0) + (figures and figures[name] or 0)
         end
     end
+end
+
+-- What a class has, or `large`.
+local function add_requests(sum, figures)
+    sum.requests = sum.requests or {}
+    add_fields(sum.requests, figures and figures.requests, stats.REQUESTS)
 end
 
 -- The class of that size, which is inserted where it is missing: they are in
@@ -56,6 +64,7 @@ function stats.nothing()
     add_fields(sum, nil, stats.COUNTERS, stats.GAUGES)
     sum.lock_limit = 0
     add_fields(sum.large, nil, stats.LARGE_COUNTERS, stats.LARGE_GAUGES)
+    add_requests(sum.large)
     return sum
 end
 
@@ -66,9 +75,11 @@ function stats.add(sum, figures)
     sum.lock_limit = max(sum.lock_limit, figures.lock_limit)
     add_fields(sum.large, figures.large, stats.LARGE_COUNTERS,
         stats.LARGE_GAUGES)
+    add_requests(sum.large, figures.large)
     for _, class in ipairs(figures.classes) do
-        add_fields(class_of(sum, class.size), class, stats.CLASS_COUNTERS,
-            stats.CLASS_GAUGES)
+        local same = class_of(sum, class.size)
+        add_fields(same, class, stats.CLASS_COUNTERS, stats.CLASS_GAUGES)
+        add_requests(same, class)
     end
     local pages = sum.numa.pages_by_node
     for node, count in pairs(figures.numa.pages_by_node) do

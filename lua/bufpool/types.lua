@@ -82,6 +82,8 @@
 ---@field out integer
 ---@field hits integer
 ---@field misses integer
+---@field requested_bytes integer
+---@field requests integer[]
 
 ---@class bufpool.LargeStats
 ---@field hits integer served from what was kept
@@ -90,6 +92,8 @@
 ---@field bytes_out integer
 ---@field cached integer
 ---@field cached_bytes integer
+---@field requested_bytes integer
+---@field requests integer[]
 
 ---@class bufpool.NumaStats
 ---@field requested? integer|"local"

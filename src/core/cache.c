@@ -639,6 +639,7 @@ fold_shelf(struct bufpool_shelf *s, struct caches *cs)
 	atomic_fetch_add(&cs->uncached[s->class].misses, s->misses);
 	atomic_store(&s->misses, 0);
 	s->sample_at -= (int64_t)checkouts;
+	s->cache->requests[s->class].at -= (int64_t)checkouts;
 	shelf_look_soon(s);
 }
 

@@ -147,6 +147,15 @@ struct bufpool_shelf {
 	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
 };
 
+/* The owner's, of a shelf: which checkout is the next sample of the sizes that
+ * are asked for. Written once in so many checkouts. See requests.h. */
+struct request_sample {
+	int64_t at;		/* value of `checkouts` then */
+	uint64_t look;		/* and when the shelf is due to look around */
+	uint32_t distance;	/* checkouts from the sample before to it */
+	uint32_t apart;		/* as many on average */
+};
+
 struct cache {
 	uint64_t id;			/* of its pool */
 	struct bufpool_arena *arena;	/* of its pool, or of a later one */
@@ -161,6 +170,8 @@ struct cache {
 	size_t bytes;			/* of this mapping */
 	/* by class, `checkouts` when claim_one last found the shelf empty */
 	_Atomic uint32_t seen[BUFPOOL_CLASSES_MAX];
+	struct request_sample requests[BUFPOOL_CLASSES_MAX];
+	uint64_t chance;	/* what their distances are drawn from */
 	struct cache *next;		/* after its pool: see thread.c */
 	/* One for each class, and a last one that is always shut, of size
 	 * SIZE_MAX, which every larger request finds. */
@@ -280,15 +291,6 @@ counter_get(const _Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Owner only: makes the next checkout from this shelf look at the clock, and
- * later ones more often than before. */
-static inline void
-shelf_look_soon(struct bufpool_shelf *s)
-{
-	s->stride = s->stride > SHELF_STRIDE / 64 ? SHELF_STRIDE / 64 : 0;
-	s->due = counter_get(&s->checkouts) + 1;
-}
-
 /* The shelf of the smallest class that holds n bytes; the last one, which is
  * shut, when n is above every class. */
 static inline struct bufpool_shelf *
@@ -332,6 +334,16 @@ shelf_leave(struct bufpool_shelf *s)
 {
 	if (shelf_exit(s))
 		bp_shelf_leave_slow(s);
+}
+
+/* Owner only: makes the next checkout from this shelf look at the clock, and
+ * later ones more often than before. */
+static inline void
+shelf_look_soon(struct bufpool_shelf *s)
+{
+	s->stride = s->stride > SHELF_STRIDE / 64 ? SHELF_STRIDE / 64 : 0;
+	s->due = counter_get(&s->checkouts) + 1;
+	s->cache->requests[s->class].look = 0;
 }
 
 /* How many buffers are on it; exact for whoever is inside. Any thread. */

@@ -90,7 +90,7 @@ checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 static __attribute__((noinline)) struct bufpool_buf *
 checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
-	bp_trim_due(pool_of(b), s);
+	bp_trim_due(pool_of(b), s, n);
 	return buf_turn_out(b, n);
 }
 
@@ -290,14 +290,17 @@ record_checkout(struct bufpool *p, struct bufpool_buf *b, bool used,
 }
 
 static struct bufpool_buf *
-count_large(struct large *l, struct bufpool_buf *b, bool hit)
+count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 {
+	struct large *l = &p->large;
+
 	if (!hit)
 		atomic_store_explicit(&l->was_short, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(hit ? &l->hits : &l->misses, 1,
 				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&l->bytes_taken, arena_bytes(b),
 				  memory_order_relaxed);
+	bp_requests_count(&p->requests->large, 0, n);
 	b->shelf = &bp_cache_no_shelf;
 	return b;
 }
@@ -349,7 +352,7 @@ checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 		b = take_mapping(p, n, align, take, guarded);
 	if (b == NULL)
 		return NULL;
-	count_large(&p->large, b, hit);
+	count_large(p, b, n, hit);
 	if (!hit)
 		bp_stats_sample_tick(p);
 	bp_trim_maintain(p, bp_system_now());
@@ -384,7 +387,8 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 }
 
 static void
-count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
+count_checkout(struct bufpool *p, struct cache *k, unsigned class, size_t n,
+	       bool miss)
 {
 	if (miss)
 		atomic_store_explicit(&p->was_short[class], 1,
@@ -393,11 +397,13 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, bool miss)
 		struct bufpool_shelf *s = &k->shelf[class];
 
 		if (counter_add(&s->checkouts, 1) >= s->due)
-			bp_trim_due(p, s);
+			bp_trim_due(p, s, n);
 		counter_add(&s->misses, miss);
 	} else {
 		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
 		atomic_fetch_add(&p->caches.uncached[class].misses, miss);
+		bp_requests_count(&p->requests->class[class],
+				  p->layout.size[class], n);
 		bp_trim_maintain(p, bp_system_now());
 	}
 	if (miss)
@@ -452,7 +458,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	b = take_class(p, k, class, take, &miss);
 	if (b == NULL)
 		return NULL;
-	count_checkout(p, k, class, miss);
+	count_checkout(p, k, class, n, miss);
 	b->shelf = k != NULL ? k->shelf[class].named : &bp_cache_no_shelf;
 	if (watched)
 		record_checkout(p, b, !miss, site);

@@ -193,6 +193,7 @@ end_pool(struct bufpool_arena *a)
 	bp_sites_end(p);
 	bp_large_destroy(&p->large);
 	bp_guard_destroy(&p->guards);
+	bp_requests_destroy(p->requests);
 	bp_caches_destroy(&p->caches);
 	bp_thread_forget(p->caches.place);
 	push_ending(p);
@@ -251,6 +252,7 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	p->caches.closed = 0;
 	p->caches.watch = BUFPOOL_LEAK_OFF;
 	p->sites = NULL;
+	p->large.bin = NULL;
 	p->unrecorded = 0;
 	strcpy(p->name, config->name);
 	a->layout = &p->layout;
@@ -320,10 +322,12 @@ create_pool(const struct bufpool_config *config)
 	configure_pool(p, config);
 	if (bp_caches_create(&p->caches) != 0)
 		goto fail;
-	if (bp_large_create(&p->large) != 0 ||
+	p->requests = bp_requests_create();
+	if (p->requests == NULL || bp_large_create(&p->large) != 0 ||
 	    (config->hardened != BUFPOOL_HARDENED_OFF &&
 	     bp_guard_create(&p->guards) != 0) ||
 	    bp_arena_create(&p->arena) != 0) {
+		bp_requests_destroy(p->requests);
 		bp_large_destroy(&p->large);
 		bp_guard_destroy(&p->guards);
 		bp_caches_destroy(&p->caches);

@@ -176,6 +176,14 @@ class_stats(const struct bufpool *p, unsigned c, struct bufpool_class_stats *s)
 }
 
 static void
+request_stats(const struct request_count *r, struct bufpool_request_stats *s)
+{
+	s->bytes = counter_get(&r->bytes);
+	for (unsigned i = 0; i < BUFPOOL_REQUEST_BINS; i++)
+		s->bins[i] = counter_get(&r->bin[i]);
+}
+
+static void
 add_classes(const struct bufpool *p, struct bufpool_stats *s)
 {
 	s->class_count = p->layout.classes;
@@ -183,6 +191,7 @@ add_classes(const struct bufpool *p, struct bufpool_stats *s)
 		struct bufpool_class_stats *class = &s->classes[c];
 
 		class_stats(p, c, class);
+		request_stats(&p->requests->class[c], &s->requests[c]);
 		s->hits += class->hits;
 		s->misses += class->misses;
 		s->checked_out += class->out;
@@ -206,6 +215,7 @@ add_large(const struct bufpool *p, struct bufpool_stats *s)
 	s->large_out = sum_difference(checkouts, counter_get(&l->releases));
 	s->large_bytes_out = sum_difference(taken,
 					    counter_get(&l->bytes_returned));
+	request_stats(&p->requests->large, &s->large_requests);
 	s->hits += s->large_hits;
 	s->misses += s->large_misses;
 	s->cached_bytes += s->large_cached_bytes;

@@ -372,10 +372,13 @@ bp_trim_maintain(struct bufpool *p, int64_t now)
 #define SLOW 100
 
 void
-bp_trim_due(struct bufpool *p, struct bufpool_shelf *s)
+bp_trim_due(struct bufpool *p, struct bufpool_shelf *s, size_t n)
 {
-	int64_t now = bp_system_now();
+	int64_t now;
 
+	if (bp_requests_due(p->requests, s, n))
+		return;
+	now = bp_system_now();
 	if (now - s->looked_at >= SLOW || s->stride == 0)
 		s->stride = 1;
 	else if (s->stride < SHELF_STRIDE)
@@ -385,6 +388,7 @@ bp_trim_due(struct bufpool *p, struct bufpool_shelf *s)
 	if (atomic_load_explicit(&p->caches.watch, memory_order_relaxed) ==
 	    BUFPOOL_LEAK_SAMPLED)
 		bp_shelf_sample(s);
+	bp_requests_next(s);
 	bp_cache_find_node(s->cache);
 	bp_trim_maintain(p, now);
 }

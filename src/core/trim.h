@@ -26,8 +26,9 @@ size_t bp_trim_addresses(struct bufpool *p, size_t bytes);
 void bp_trim_maintain(struct bufpool *p, int64_t now);
 
 /* Called by a shelf's owner when the shelf is due: looks which node the thread
- * runs on, calls bp_trim_maintain, and sets when the shelf is due again. */
-void bp_trim_due(struct bufpool *p, struct bufpool_shelf *s);
+ * runs on, calls bp_trim_maintain, and sets when the shelf is due again. The
+ * last checkout asked for n bytes. */
+void bp_trim_due(struct bufpool *p, struct bufpool_shelf *s, size_t n);
 
 /* Called by a shelf's owner after a spill. What was spilled may lie idle from
  * now on, so the shelf's next checkout looks at the clock, too. */

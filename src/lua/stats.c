@@ -9,10 +9,24 @@ set_number(lua_State *L, const char *key, uint64_t n)
 	lua_setfield(L, -2, key);
 }
 
+/* Of the table at the top. */
 static void
-push_class(lua_State *L, const struct bufpool_class_stats *c)
+set_requests(lua_State *L, const struct bufpool_request_stats *r)
 {
-	lua_createtable(L, 0, 7);
+	set_number(L, "requested_bytes", r->bytes);
+	lua_createtable(L, BUFPOOL_REQUEST_BINS, 0);
+	for (int i = 0; i < BUFPOOL_REQUEST_BINS; i++) {
+		lua_pushnumber(L, (double)r->bins[i]);
+		lua_rawseti(L, -2, i + 1);
+	}
+	lua_setfield(L, -2, "requests");
+}
+
+static void
+push_class(lua_State *L, const struct bufpool_class_stats *c,
+	   const struct bufpool_request_stats *r)
+{
+	lua_createtable(L, 0, 9);
 	set_number(L, "size", c->size);
 	set_number(L, "count", c->count);
 	set_number(L, "ready", c->ready);
@@ -20,6 +34,7 @@ push_class(lua_State *L, const struct bufpool_class_stats *c)
 	set_number(L, "out", c->out);
 	set_number(L, "hits", c->hits);
 	set_number(L, "misses", c->misses);
+	set_requests(L, r);
 }
 
 static void
@@ -77,13 +92,14 @@ push_stats(lua_State *L, struct bufpool_stats *s)
 	lua_createtable(L, 0, (int)large + 3);
 	for (size_t i = 0; i < large; i++)
 		set_number(L, scalars[i].name, *scalar_at(s, i));
-	lua_createtable(L, 0, LARGE_COUNT);
+	lua_createtable(L, 0, LARGE_COUNT + 2);
 	for (size_t i = large; i < SCALAR_COUNT; i++)
 		set_number(L, scalars[i].name, *scalar_at(s, i));
+	set_requests(L, &s->large_requests);
 	lua_setfield(L, -2, "large");
 	lua_createtable(L, (int)s->class_count, 0);
 	for (unsigned i = 0; i < s->class_count; i++) {
-		push_class(L, &s->classes[i]);
+		push_class(L, &s->classes[i], &s->requests[i]);
 		lua_rawseti(L, -2, (int)i + 1);
 	}
 	lua_setfield(L, -2, "classes");

@@ -5,7 +5,7 @@
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
 local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
-local SCRIPT = "sha256-zNzRc5bwR+d6j+TjLht4CYOIcBvbRdNa0uZlaRb56/g="
+local SCRIPT = "sha256-BUAflr6vdyHTgtNJBWGJoEY+/uK9lLIPoVVJk8DnFXE="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -102,7 +102,8 @@ a { color: var(--a) }
 <div class="key dim" id="states"></div>
 <div class="scroll" tabindex="0" role="region" aria-label="Classes"><table>
 <thead><tr><th>Class<th class="bar">Share<th>Out
-<th>Cached<th>Ready<th>Hit rate<th>Misses</thead><tbody id="classes"></tbody>
+<th>Cached<th>Ready<th>Hit rate<th>Misses<th>Median request</thead>
+<tbody id="classes"></tbody>
 </table></div></section>
 <section><h2>Pools</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Pools">
@@ -245,6 +246,15 @@ const fill = (body, rows) => {
   });
 };
 
+// What half of the requests fit.
+const median = c => {
+  const all = c.requests.reduce((a, b) => a + b);
+  let part = 128, sum = 0;
+  for (const n of c.requests) if (2 * (sum += n) < all) part /= 2;
+  return !all || !c.size ? "\u2013" : "\u2264 " + bytes(c.size / part)
+    + (part > 2 && c.size > 4096 && all > 99 ? `, 1/${part} of the class` : "");
+};
+
 const STATES = ["out", "cached", "ready"];
 const bar = parts => td => {
   td.className = "bar";
@@ -310,7 +320,7 @@ const render = report => {
   const large = chosen[2].large;
   const line = (label, c) => [label, bar(STATES.map(s => c[s] || 0)),
     count(c.out), count(c.cached), c.ready === undefined ? "\u2013"
-      : count(c.ready), rate(c), count(c.misses)];
+      : count(c.ready), rate(c), count(c.misses), median(c)];
   fill($("classes"), [...chosen[2].classes.map(c => line(bytes(c.size), c)),
     line("Larger", large)]);
   fill($("pools"), pools.map(([, label, f]) => [label, count(f.checked_out),

@@ -15,6 +15,7 @@ local tally = {}
 local COUNTERS, GAUGES = stats.COUNTERS, stats.GAUGES
 local LARGE_COUNTERS, LARGE_GAUGES = stats.LARGE_COUNTERS, stats.LARGE_GAUGES
 local CLASS_COUNTERS, CLASS_GAUGES = stats.CLASS_COUNTERS, stats.CLASS_GAUGES
+local REQUESTS = stats.REQUESTS
 -- What is kept of the past.
 tally.PAST = {
     "hits", "misses", "checked_out", "bytes_checked_out", "committed_bytes",
@@ -40,15 +41,21 @@ local function lift(figures, names, before)
 end
 
 local function lift_pool(figures, before)
-    before = before or { classes = {} }
+    before = before or { classes = {}, requests = {} }
     local kept = {
         scalars = lift(figures, COUNTERS, before.scalars),
         large = lift(figures.large, LARGE_COUNTERS, before.large),
         classes = {},
+        requests = {
+            large = lift(figures.large.requests, REQUESTS,
+                before.requests.large),
+        },
     }
     for _, class in ipairs(figures.classes) do
-        kept.classes[class.size] = lift(class, CLASS_COUNTERS,
-            before.classes[class.size])
+        local size = class.size
+        kept.classes[size] = lift(class, CLASS_COUNTERS, before.classes[size])
+        kept.requests[size] = lift(class.requests, REQUESTS,
+            before.requests[size])
     end
     return kept
 end
@@ -101,6 +108,7 @@ local function line_of(name, figures)
     local out = { tally.hex(name) }
     append(out, figures, COUNTERS, GAUGES)
     append(out, figures.large, LARGE_COUNTERS, LARGE_GAUGES)
+    append(out, figures.large.requests, REQUESTS)
     local numa = figures.numa
     local requested = tostring(numa.requested)
     out[#out + 1] = REQUESTED[requested] or requested
@@ -116,6 +124,7 @@ local function line_of(name, figures)
     out[#out + 1] = #figures.classes
     for _, class in ipairs(figures.classes) do
         append(out, class, { "size" }, CLASS_COUNTERS, CLASS_GAUGES)
+        append(out, class.requests, REQUESTS)
     end
     return concat(out, " ")
 end
@@ -137,6 +146,7 @@ local function figures_of(line)
     end
     local figures = read_fields(number, {}, COUNTERS, GAUGES)
     figures.large = read_fields(number, {}, LARGE_COUNTERS, LARGE_GAUGES)
+    figures.large.requests = read_fields(number, {}, REQUESTS)
     local requested = number()
     local numa = { available = number() == 1, pages_by_node = {} }
     if requested ~= REQUESTED["nil"] then
@@ -151,6 +161,7 @@ local function figures_of(line)
     for i = 1, number() do
         figures.classes[i] = read_fields(number, {}, { "size" },
             CLASS_COUNTERS, CLASS_GAUGES)
+        figures.classes[i].requests = read_fields(number, {}, REQUESTS)
     end
     return name, figures
 end

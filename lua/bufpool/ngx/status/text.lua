@@ -75,7 +75,7 @@ end
 
 -- These are lists, with nothing in them too.
 local LISTS = { classes = true, workers = true, history = true,
-    pages_by_node = true, sites = true }
+    pages_by_node = true, requests = true, sites = true }
 
 local write
 
@@ -182,6 +182,33 @@ of_pool("bufpool_class_buffers", "gauge", nil,
             list[#list + 1] = { class.count, "class", size }
         end)
     end)
+-- The samples of a histogram, after what the list has: each bucket has all
+-- requests of so many bytes at most.
+local function add_histogram(list, of, class, most)
+    local sum = 0
+    for i, count in ipairs(of.requests) do
+        sum = sum + count
+        list[#list + 1] = { sum, "class", class, "le", most(i),
+            suffix = "_bucket" }
+    end
+    list[#list + 1] = { of.requested_bytes, "class", class, suffix = "_sum" }
+    list[#list + 1] = { sum, "class", class, suffix = "_count" }
+end
+
+of_pool("bufpool_request_bytes", "histogram", "bytes",
+    "The sizes that checkouts asked for: of a class an estimate from samples.",
+    function(figures)
+        local list = each_class(figures, function(list, class, size)
+            add_histogram(list, class, size, function(i)
+                return i == 8 and "+Inf"
+                    or format("%.1f", class.size / 2 ^ (8 - i))
+            end)
+        end)
+        add_histogram(list, figures.large, "large", function(i)
+            return i == 8 and "+Inf" or format("%.1f", 2 ^ 14 * 4 ^ i)
+        end)
+        return list
+    end)
 of_pool("bufpool_checked_out_buffers", "gauge", nil,
     "Buffers that are checked out.", "checked_out")
 of_pool("bufpool_peak_checked_out_buffers", "gauge", nil,
@@ -275,8 +302,8 @@ local function family(out, open, name, kind, unit, help)
     if unit and open then
         out[#out + 1] = format("# UNIT %s %s\n", shown, unit)
     end
-    return function(value, set)
-        out[#out + 1] = format("%s%s%s %s\n", name, suffix,
+    return function(value, set, more)
+        out[#out + 1] = format("%s%s%s %s\n", name, more or suffix,
             set and "{" .. set .. "}" or "", number(value))
     end
 end
@@ -325,7 +352,8 @@ local function metrics(report, open)
         for _, source in ipairs(list) do
             for _, s in ipairs(kind.samples(source[1])) do
                 local more = labels(unpack(s, 2))
-                sample(s[1], source[2] .. (more ~= "" and "," or "") .. more)
+                sample(s[1], source[2] .. (more ~= "" and "," or "") .. more,
+                    s.suffix)
             end
         end
     end
