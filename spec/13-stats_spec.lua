@@ -26,6 +26,7 @@ describe("stats", function()
             "bytes_checked_out", "peak_bytes_checked_out", "committed_bytes",
             "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
             "refused_by_max_bytes", "refused_by_system", "max_bytes",
+            "large_bytes", "exhausted",
         } do
             assert.equal("number", type(stats[name]), name)
         end
@@ -33,7 +34,7 @@ describe("stats", function()
         for _, class in ipairs(stats.classes) do
             for _, name in ipairs {
                 "size", "count", "ready", "cached", "out", "hits", "misses",
-                "requested_bytes",
+                "floor", "shelf", "requested_bytes",
             } do
                 assert.equal("number", type(class[name]), name)
             end
@@ -111,6 +112,61 @@ describe("stats", function()
         assert.equal(8 * 1048576, committed)
         assert.is_true(class.requests[1] > 800 and class.requests[1] <= 1000)
         assert.equal(8000 * class.requests[1], class.requested_bytes)
+    end)
+
+    it("counts attempts that found nothing ready", function()
+        local own = bufpool.new { four_kib_count = 1, large_bytes = 8388608 }
+        local buf = own:try_checkout(1)
+        assert.equal(0, own:stats().exhausted)
+        for n, size in ipairs { 1, 1048576, 2000000 } do
+            assert.same({ nil, "exhausted" }, { own:try_checkout(size) })
+            assert.equal(n, own:stats().exhausted)
+        end
+        buf:release()
+        own:checkout(2000000):release()
+        own:try_checkout(1):release()
+        own:try_checkout(2000000):release()
+        assert.equal(3, own:stats().exhausted)
+        assert.equal(0, own:stats().refused_by_system)
+    end)
+
+    it("has the limits of the pool and of a class", function()
+        local own = bufpool.new {
+            four_kib_count = 3, one_mib_count = 1, large_bytes = 8388608,
+        }
+        local stats = own:stats()
+        assert.equal(8388608, stats.large_bytes)
+        assert.same({ 3, 1 },
+            { stats.classes[1].floor, stats.classes[4].floor })
+        -- As many stay with a thread, and one more goes elsewhere.
+        for i, class in ipairs(stats.classes) do
+            local held = {}
+            for k = 1, class.shelf do
+                held[k] = own:checkout(class.size)
+            end
+            for _, buf in ipairs(held) do
+                buf:release()
+            end
+            assert.is_true(own:stats().classes[i].cached <= class.shelf)
+            assert.is_true(own:stats().classes[i].cached > 0)
+        end
+    end)
+
+    it("tells how old the oldest buffer is, where that is recorded", function()
+        local own = bufpool.new()
+        local unseen = own:checkout(1)
+        assert.is_nil(own:stats().oldest)
+        own:set { leak_detection = "all" }
+        assert.is_nil(own:stats().oldest)
+        local buf = own:checkout(1)
+        local oldest = own:stats().oldest
+        assert.is_true(oldest >= 0 and oldest < 3600)
+        assert.is_true(bufpool.stats().oldest >= oldest)
+        own:set { leak_detection = "off" }
+        assert.is_true(own:stats().oldest >= oldest)
+        buf:release()
+        assert.is_nil(own:stats().oldest)
+        unseen:release()
     end)
 
     it("keeps the released in the class that they joined", function()
@@ -365,9 +421,9 @@ describe("bufpool.stats", function()
                 fields = fields + 1
             end
         end
-        assert.equal(7, fields)
+        assert.equal(9, fields)
         for _, field in ipairs {
-            "count", "out", "hits", "misses", "requested_bytes",
+            "count", "out", "hits", "misses", "requested_bytes", "floor",
         } do
             assert.is_true(a[field] > 0 and b[field] > a[field], field)
         end

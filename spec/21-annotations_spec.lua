@@ -275,6 +275,7 @@ describe("annotations", function()
 
     it("name the fields of statistics", function()
         local stats = pool:stats()
+        stats.oldest = 0    -- nil where nothing is recorded
         same_names(annotated("bufpool.Stats", "names"), stats)
         same_names(annotated("bufpool.ClassStats", "names"), stats.classes[1])
         same_names(annotated("bufpool.LargeStats", "names"), stats.large)
@@ -282,7 +283,9 @@ describe("annotations", function()
     end)
 
     it("name the fields of statistics over all pools", function()
-        same_names(annotated("bufpool.Totals", "names"), bufpool.stats())
+        local totals = bufpool.stats()
+        totals.oldest = 0
+        same_names(annotated("bufpool.Totals", "names"), totals)
     end)
 
     it("promise of typed methods what they return", function()

@@ -225,6 +225,12 @@ struct bufpool_request_stats {
 	uint64_t bins[BUFPOOL_REQUEST_BINS];
 };
 
+/* How many buffers of a class stay where. */
+struct bufpool_class_limits {
+	uint64_t floor;		/* trim leaves as many; as configured */
+	uint64_t shelf;		/* a thread caches as many at most */
+};
+
 /*
  * Exact at any moment: committed_bytes. Exact when no other thread is inside
  * the pool: everything else but the requests, see above, and the peaks, which
@@ -267,6 +273,12 @@ struct bufpool_stats {
 	/* by class, as in `classes`; above the classes */
 	struct bufpool_request_stats requests[BUFPOOL_CLASSES_MAX];
 	struct bufpool_request_stats large_requests;
+	uint64_t exhausted;	/* calls of try_checkout that found nothing */
+	uint64_t large_bytes;		/* as configured */
+	struct bufpool_class_limits limits[BUFPOOL_CLASSES_MAX];
+	/* seconds that the oldest buffer has been out, of those that leak
+	 * detection has recorded; negative: none of these is out */
+	double oldest;
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's

@@ -12,17 +12,18 @@ local next_pool = core.next_pool
 local stats = {
     COUNTERS = {
         "hits", "misses", "wiped_bytes", "gc_returns", "lost",
-        "refused_by_max_bytes", "refused_by_system", "lock_refused",
+        "refused_by_max_bytes", "refused_by_system", "exhausted",
+        "lock_refused",
     },
     GAUGES = {
         "checked_out", "peak_checked_out", "bytes_checked_out",
         "peak_bytes_checked_out", "committed_bytes", "cached_bytes",
-        "in_transit", "max_bytes",
+        "in_transit", "max_bytes", "large_bytes",
     },
     LARGE_COUNTERS = { "hits", "misses", "requested_bytes" },
     LARGE_GAUGES = { "out", "bytes_out", "cached", "cached_bytes" },
     CLASS_COUNTERS = { "hits", "misses", "requested_bytes" },
-    CLASS_GAUGES = { "count", "ready", "cached", "out" },
+    CLASS_GAUGES = { "count", "ready", "cached", "out", "floor", "shelf" },
     -- Of the list `requests` that a class has, and `large`: counters, too.
     REQUESTS = { 1, 2, 3, 4, 5, 6, 7, 8 },
 }
@@ -80,6 +81,9 @@ function stats.add(sum, figures)
         local same = class_of(sum, class.size)
         add_fields(same, class, stats.CLASS_COUNTERS, stats.CLASS_GAUGES)
         add_requests(same, class)
+    end
+    if figures.oldest then
+        sum.oldest = max(sum.oldest or 0, figures.oldest)
     end
     local pages = sum.numa.pages_by_node
     for node, count in pairs(figures.numa.pages_by_node) do

@@ -82,6 +82,8 @@
 ---@field out integer
 ---@field hits integer
 ---@field misses integer
+---@field floor integer
+---@field shelf integer
 ---@field requested_bytes integer
 ---@field requests integer[]
 
@@ -118,6 +120,9 @@
 ---@field lock_refused integer
 ---@field lock_limit integer
 ---@field max_bytes integer
+---@field large_bytes integer
+---@field exhausted integer
+---@field oldest? number seconds
 ---@field classes bufpool.ClassStats[]
 ---@field large bufpool.LargeStats
 ---@field numa bufpool.NumaStats

@@ -227,6 +227,15 @@ fails_on_purpose(struct bufpool *p, unsigned take)
 	return true;
 }
 
+/* Nothing is ready, and nothing else was asked for. */
+static struct bufpool_buf *
+refuse_attempt(struct bufpool *p)
+{
+	atomic_fetch_add_explicit(&p->exhausted, 1, memory_order_relaxed);
+	errno = EAGAIN;
+	return NULL;
+}
+
 /* Takes fresh memory; when there is none, a buffer that is idle on another node
  * or in another thread's cache, and then tries again after giving idle memory
  * of other classes back. */
@@ -344,10 +353,8 @@ checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 	struct bufpool_buf *b = guarded ? NULL : take_kept(p, n, align, take);
 	bool hit = b != NULL;
 
-	if (!hit && !(take & TAKE_FRESH)) {
-		errno = EAGAIN;
-		return NULL;
-	}
+	if (!hit && !(take & TAKE_FRESH))
+		return refuse_attempt(p);
 	if (!hit)
 		b = take_mapping(p, n, align, take, guarded);
 	if (b == NULL)
@@ -424,8 +431,7 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 	b = bp_caches_take_one(&p->caches, class);
 	if (b == NULL)
 		b = claim_one(p, class);
-	errno = EAGAIN;
-	return b;
+	return b != NULL ? b : refuse_attempt(p);
 }
 
 static __attribute__((noinline)) struct bufpool_buf *

@@ -40,6 +40,7 @@ struct bufpool {
 	_Atomic int64_t sampled_at;	/* when peaks were; milliseconds */
 	_Atomic uint64_t in_transit;	/* tickets that nobody has adopted */
 	_Atomic uint64_t refused_by_max_bytes, refused_by_system;
+	_Atomic uint64_t exhausted;	/* try_checkout found nothing */
 	struct requests *requests;	/* which sizes are asked for */
 	/* leak detection: see sites.h */
 	_Atomic(struct site *) sites;

@@ -231,6 +231,7 @@ reset_counters(struct bufpool *p)
 	p->to_fail = 0;
 	p->guards.next = 0;
 	p->guards.unlocked = 0;
+	p->exhausted = 0;
 	p->arena.committed = 0;
 	p->looked_at = p->sampled_at = 0;
 	p->decayed = bp_system_now();

@@ -404,6 +404,27 @@ tally_returns(const struct site *site, struct tally *t)
 	t->request_returns = atomic_load(&site->request_returns);
 }
 
+int64_t
+bp_sites_oldest(const struct bufpool *p)
+{
+	int64_t now = bp_system_now(), since = INT64_MAX;
+	uint32_t used = table_used(&records);
+
+	if (atomic_load(&p->sites) == NULL)
+		return -1;
+	for (uint32_t i = 0; i < used; i++) {
+		const struct record *r = table_at(&records, i);
+		uint64_t word = atomic_load_explicit(&r->word,
+						     memory_order_relaxed);
+		int64_t when = (int64_t)(word >> TIME_SHIFT);
+
+		if (word != 0 && place_of(word) == p->caches.place &&
+		    when < since)
+			since = when;
+	}
+	return since > now ? -1 : now - since;
+}
+
 static int
 by_bytes(const void *a, const void *b)
 {

@@ -81,6 +81,11 @@ void bp_sites_verify(const struct bufpool *p, const struct bufpool_buf *b);
 /* Records a buffer that is CACHED, the caller's, and about to be OUT. */
 void bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site);
 
+/* How many milliseconds ago the oldest recorded buffer of the pool was checked
+ * out that is out now; -1 where none is. Reads the record of every buffer of
+ * the process. Any thread that holds the pool. */
+int64_t bp_sites_oldest(const struct bufpool *p);
+
 /* The listed site where a buffer was checked out that the caller has, for
  * another one that is made from it; SITE_NONE where that was not recorded. */
 uintptr_t bp_sites_of(const struct bufpool_buf *b);

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include "forked.h"
+#include "sites.h"
 #include "stats.h"
 #include "system.h"
 #include "ticket.h"
@@ -192,6 +193,8 @@ add_classes(const struct bufpool *p, struct bufpool_stats *s)
 
 		class_stats(p, c, class);
 		request_stats(&p->requests->class[c], &s->requests[c]);
+		s->limits[c].floor = p->layout.floor[c];
+		s->limits[c].shelf = p->layout.shelf[c];
 		s->hits += class->hits;
 		s->misses += class->misses;
 		s->checked_out += class->out;
@@ -238,6 +241,16 @@ add_locks(const struct guards *g, struct bufpool_stats *s)
 		s->lock_limit = limit.rlim_cur;
 }
 
+add_refusals(const struct bufpool *p, struct bufpool_stats *s)
+{
+	s->refused_by_max_bytes = counter_get(&p->refused_by_max_bytes);
+	s->refused_by_system = counter_get(&p->refused_by_system);
+	s->exhausted = counter_get(&p->exhausted);
+	s->large_bytes = p->large.limit;
+	if (arena_limited(&p->arena))
+		s->max_bytes = p->arena.max_bytes;
+}
+
 void
 bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 			size_t struct_size)
@@ -254,11 +267,9 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	s.peak_bytes_checked_out = counter_get(&p->peak_bytes_out);
 	s.committed_bytes = atomic_load(&p->arena.committed);
 	s.in_transit = counter_get(&p->in_transit);
-	s.refused_by_max_bytes = counter_get(&p->refused_by_max_bytes);
-	s.refused_by_system = counter_get(&p->refused_by_system);
-	if (arena_limited(&p->arena))
-		s.max_bytes = p->arena.max_bytes;
+	add_refusals(p, &s);
 	add_locks(&p->guards, &s);
+	s.oldest = (double)bp_sites_oldest(p) / 1000;
 	for_each_cache(k, &p->caches) {
 		s.wiped_bytes += counter_get(&k->wiped_bytes);
 		s.gc_returns += counter_get(&k->gc_returns);

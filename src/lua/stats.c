@@ -24,9 +24,10 @@ set_requests(lua_State *L, const struct bufpool_request_stats *r)
 
 static void
 push_class(lua_State *L, const struct bufpool_class_stats *c,
+	   const struct bufpool_class_limits *limits,
 	   const struct bufpool_request_stats *r)
 {
-	lua_createtable(L, 0, 9);
+	lua_createtable(L, 0, 11);
 	set_number(L, "size", c->size);
 	set_number(L, "count", c->count);
 	set_number(L, "ready", c->ready);
@@ -34,6 +35,8 @@ push_class(lua_State *L, const struct bufpool_class_stats *c,
 	set_number(L, "out", c->out);
 	set_number(L, "hits", c->hits);
 	set_number(L, "misses", c->misses);
+	set_number(L, "floor", limits->floor);
+	set_number(L, "shelf", limits->shelf);
 	set_requests(L, r);
 }
 
@@ -68,7 +71,8 @@ static const struct { const char *name; size_t offset; } scalars[] = {
 	SCALAR(committed_bytes), SCALAR(cached_bytes), SCALAR(in_transit),
 	SCALAR(wiped_bytes), SCALAR(gc_returns), SCALAR(lost),
 	SCALAR(refused_by_max_bytes), SCALAR(refused_by_system),
-	SCALAR(max_bytes), SCALAR(lock_refused), SCALAR(lock_limit),
+	SCALAR(max_bytes), SCALAR(exhausted), SCALAR(large_bytes),
+	SCALAR(lock_refused), SCALAR(lock_limit),
 #define LARGE(name) { #name, offsetof(struct bufpool_stats, large_##name) }
 	LARGE(hits), LARGE(misses), LARGE(out), LARGE(bytes_out),
 	LARGE(cached), LARGE(cached_bytes)
@@ -89,7 +93,7 @@ push_stats(lua_State *L, struct bufpool_stats *s)
 {
 	const size_t large = SCALAR_COUNT - LARGE_COUNT;
 
-	lua_createtable(L, 0, (int)large + 3);
+	lua_createtable(L, 0, (int)large + 4);
 	for (size_t i = 0; i < large; i++)
 		set_number(L, scalars[i].name, *scalar_at(s, i));
 	lua_createtable(L, 0, LARGE_COUNT + 2);
@@ -99,10 +103,14 @@ push_stats(lua_State *L, struct bufpool_stats *s)
 	lua_setfield(L, -2, "large");
 	lua_createtable(L, (int)s->class_count, 0);
 	for (unsigned i = 0; i < s->class_count; i++) {
-		push_class(L, &s->classes[i], &s->requests[i]);
+		push_class(L, &s->classes[i], &s->limits[i], &s->requests[i]);
 		lua_rawseti(L, -2, (int)i + 1);
 	}
 	lua_setfield(L, -2, "classes");
+	if (s->oldest >= 0) {
+		lua_pushnumber(L, s->oldest);
+		lua_setfield(L, -2, "oldest");
+	}
 	push_numa(L, s);
 	lua_setfield(L, -2, "numa");
 }

@@ -109,6 +109,7 @@ local function line_of(name, figures)
     append(out, figures, COUNTERS, GAUGES)
     append(out, figures.large, LARGE_COUNTERS, LARGE_GAUGES)
     append(out, figures.large.requests, REQUESTS)
+    out[#out + 1] = format("%.3f", figures.oldest or -1)
     local numa = figures.numa
     local requested = tostring(numa.requested)
     out[#out + 1] = REQUESTED[requested] or requested
@@ -147,6 +148,8 @@ local function figures_of(line)
     local figures = read_fields(number, {}, COUNTERS, GAUGES)
     figures.large = read_fields(number, {}, LARGE_COUNTERS, LARGE_GAUGES)
     figures.large.requests = read_fields(number, {}, REQUESTS)
+    local oldest = number()
+    figures.oldest = oldest >= 0 and oldest or nil
     local requested = number()
     local numa = { available = number() == 1, pages_by_node = {} }
     if requested ~= REQUESTED["nil"] then

@@ -248,6 +248,30 @@ of_pool("bufpool_refused", "counter", nil,
     end)
 of_pool("bufpool_max_bytes", "gauge", "bytes",
     "The limit of the memory from the system; 0 is none.", "max_bytes")
+of_pool("bufpool_exhausted", "counter", nil,
+    "Calls of try_checkout that found nothing ready.", "exhausted")
+of_pool("bufpool_large_limit_bytes", "gauge", "bytes",
+    "The limit of the memory that is kept above the largest class.",
+    "large_bytes")
+of_pool("bufpool_class_floor_buffers", "gauge", nil,
+    "Buffers of a class that are kept ready: trim leaves as many.",
+    function(figures)
+        return each_class(figures, function(list, class, size)
+            list[#list + 1] = { class.floor, "class", size }
+        end)
+    end)
+of_pool("bufpool_class_shelf_buffers", "gauge", nil,
+    "Buffers of a class that one thread caches at most.",
+    function(figures)
+        return each_class(figures, function(list, class, size)
+            list[#list + 1] = { class.shelf, "class", size }
+        end)
+    end)
+of_pool("bufpool_oldest_seconds", "gauge", "seconds",
+    "How long the oldest buffer has been out that leak detection recorded.",
+    function(figures)
+        return { figures.oldest and { figures.oldest } }
+    end)
 of_pool("bufpool_numa_available", "gauge", nil,
     "1 where memory can be placed as configured.",
     function(figures)
