@@ -26,7 +26,7 @@ describe("stats", function()
             "bytes_checked_out", "peak_bytes_checked_out", "committed_bytes",
             "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
             "refused_by_max_bytes", "refused_by_system", "max_bytes",
-            "large_bytes", "exhausted",
+            "large_bytes", "exhausted", "pressed_bytes",
         } do
             assert.equal("number", type(stats[name]), name)
         end

@@ -55,10 +55,10 @@ local EXPORTS = {
     "checkout_aligned", "checkout_zeroed", "close", "commit",
     "config_init_sized", "create", "data", "default", "destroy", "detach",
     "detect_leaks", "freeze", "frozen_data", "frozen_len", "frozen_ref",
-    "frozen_unref", "get", "get_sites_sized", "get_stats_sized", "len",
-    "maintain", "peek", "ref", "release", "reserve", "resize", "share",
-    "share_range", "skip", "split", "thread_flush", "trim", "trim_some",
-    "try_checkout", "version", "wrote",
+    "frozen_unref", "get", "get_sites_sized", "get_stats_sized",
+    "heed_pressure", "len", "maintain", "peek", "ref", "release", "reserve",
+    "resize", "share", "share_range", "skip", "split", "thread_flush", "trim",
+    "trim_some", "try_checkout", "version", "wrote",
 }
 
 local TRY = [[

@@ -55,6 +55,9 @@
  * that would fail pass them by, and they come back when that thread spills,
  * flushes, exits, or next uses the closed pool.
  *
+ * In a control group with a memory limit files are opened once in a second, by
+ * open or openat: see bufpool_heed_pressure.
+ *
  * LOCKED MEMORY (mlockall). The system does not take locked pages back. They
  * stay counted as committed, and wait for the next buffer of their class.
  *
@@ -279,6 +282,7 @@ struct bufpool_stats {
 	/* seconds that the oldest buffer has been out, of those that leak
 	 * detection has recorded; negative: none of these is out */
 	double oldest;
+	uint64_t pressed_bytes;	/* given back where memory was short */
 };
 
 /* Fills in the defaults. The macro tells the library how large the caller's
@@ -520,6 +524,19 @@ size_t bufpool_trim_some(struct bufpool *, size_t max_bytes, int *more);
  * to be called again. Calling later does no harm. Any thread.
  */
 int64_t bufpool_maintain(void);
+
+/*
+ * In a control group with a memory limit, memory.max or memory.high, a call of
+ * any pool that is not the fast path looks once in a second whether memory is
+ * short: whether the kernel has counted since the last look that a limit was
+ * met, or 7/8 of one are anonymous memory. Then each pool gives back what lies
+ * idle above its counts, in calls that the process makes anyway, 4 MiB or one
+ * buffer at a time. A look opens and reads some files of /proc/self and
+ * /sys/fs/cgroup. 0 ends the looks, for a sandbox that kills for that; another
+ * number begins them, also where no limit was found when the first pool was
+ * made. Any thread.
+ */
+void bufpool_heed_pressure(int on);
 
 /* Moves what this thread has cached, of all pools, to where other threads find
  * it. */

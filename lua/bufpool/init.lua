@@ -44,6 +44,7 @@ local bufpool = {
     _VERSION = core.version,
     default = core.default,
     get = core.get,
+    heed_pressure = core.heed_pressure,
     maintain = core.maintain,
     writev = io.writev,
 }

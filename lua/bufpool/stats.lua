@@ -13,7 +13,7 @@ local stats = {
     COUNTERS = {
         "hits", "misses", "wiped_bytes", "gc_returns", "lost",
         "refused_by_max_bytes", "refused_by_system", "exhausted",
-        "lock_refused",
+        "lock_refused", "pressed_bytes",
     },
     GAUGES = {
         "checked_out", "peak_checked_out", "bytes_checked_out",

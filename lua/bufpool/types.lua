@@ -122,6 +122,7 @@
 ---@field max_bytes integer
 ---@field large_bytes integer
 ---@field exhausted integer
+---@field pressed_bytes integer
 ---@field oldest? number seconds
 ---@field classes bufpool.ClassStats[]
 ---@field large bufpool.LargeStats
@@ -134,6 +135,7 @@
 ---@field _VERSION string
 ---@field default fun(): bufpool.Pool?, string? the pool named "default"
 ---@field get fun(name: string): bufpool.Pool? the pool of that name
+---@field heed_pressure fun(on: boolean) whether a short cgroup is heeded
 ---@field maintain fun(): number seconds until it wants to be called again
 local bufpool = {}
 

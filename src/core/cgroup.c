@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "pages.h"
 
 #define TEXT_MAX 4096	/* bytes of a list of groups, and of a path */
-#define NUMBER_MAX 32	/* bytes of a number */
 
 /* The beginning of a file as a string; "" where it cannot be read. */
 static void
@@ -47,25 +47,64 @@ read_number(const char *text)
 	return n;
 }
 
-/* Of the group at `path`, and of all above it. A container may see its own
- * group as the root, and not find the path that it is told. */
+/* A group that memory is counted for. It is too large for a small stack. */
+struct group {
+	bool first;			/* of version 1 */
+	char folder[TEXT_MAX];
+	char path[TEXT_MAX + 64];	/* of a file in it */
+	char text[TEXT_MAX];		/* what was read from that */
+	char list[TEXT_MAX];		/* of the groups of the process */
+};
+
+/* Reads the beginning of a file of the group; false where it cannot. */
+static bool
+read_file(struct group *g, const char *file)
+{
+	snprintf(g->path, sizeof g->path, "%s/%s", g->folder, file);
+	read_text(g->path, g->text, sizeof g->text);
+	return g->text[0] != '\0';
+}
+
 static size_t
-least_limit(const char *mount, const char *path, const char *file)
+number_in(struct group *g, const char *file)
+{
+	read_file(g, file);
+	return read_number(g->text);
+}
+
+/* The number behind a word that begins a line; 0 where there is none. */
+static size_t
+number_after(const char *text, const char *word)
+{
+	size_t len = strlen(word);
+
+	while (text != NULL && *text != '\0') {
+		if (strncmp(text, word, len) == 0)
+			return read_number(text + len);
+		text = strchr(text, '\n');
+		text += text != NULL;
+	}
+	return 0;
+}
+
+typedef void group_fn(struct group *g, void *arg);
+
+/* The group at `path`, and all above it. A container may see its own group as
+ * the root, and not find the path that it is told. */
+static void
+each_level(struct group *g, const char *mount, const char *path,
+	   group_fn *visit, void *arg)
 {
 	int len = (int)strcspn(path, "\n");
-	char name[TEXT_MAX], text[NUMBER_MAX];
-	size_t least = SIZE_MAX;
 
 	for (;; len--) {
 		if (len > 0 && strchr("/\n", path[len]) == NULL)
 			continue;	/* the string's end is found as well */
-		snprintf(name, sizeof name, "%s%.*s/%s", mount, len, path,
-			 file);
-		read_text(name, text, sizeof text);
-		if (read_number(text) < least)
-			least = read_number(text);
+		snprintf(g->folder, sizeof g->folder, "%s%.*s", mount, len,
+			 path);
+		visit(g, arg);
 		if (len == 0)
-			return least;
+			return;
 	}
 }
 
@@ -83,25 +122,70 @@ has_memory(const char *names)
 }
 
 /* One line of /proc/self/cgroup is NUMBER:CONTROLLERS:PATH. */
-static size_t
-limit_of_line(const char *line)
+static void
+each_of_line(struct group *g, const char *line, group_fn *visit, void *arg)
 {
 	const char *names = strchr(line, ':');
 	const char *path = names ? strchr(names + 1, ':') : NULL;
-	size_t one, other;
 
 	if (path == NULL)
-		return SIZE_MAX;
+		return;
 	names++;
 	path++;
-	if (has_memory(names))
-		return least_limit("/sys/fs/cgroup/memory", path,
-				   "memory.limit_in_bytes");
+	g->first = has_memory(names);
+	if (g->first)
+		each_level(g, "/sys/fs/cgroup/memory", path, visit, arg);
 	if (*names != ':')
-		return SIZE_MAX;
-	one = least_limit("/sys/fs/cgroup", path, "memory.max");
-	other = least_limit("/sys/fs/cgroup/unified", path, "memory.max");
-	return one < other ? one : other;
+		return;
+	each_level(g, "/sys/fs/cgroup", path, visit, arg);
+	each_level(g, "/sys/fs/cgroup/unified", path, visit, arg);
+}
+
+/* Visits the groups of the process. Keeps errno. */
+static void
+each_group(group_fn *visit, void *arg)
+{
+	int saved = errno;
+	struct group *g = bp_pages_map(sizeof *g);
+
+	if (g != NULL) {
+		read_text("/proc/self/cgroup", g->list, sizeof g->list);
+		for (const char *line = g->list; *line != '\0';) {
+			each_of_line(g, line, visit, arg);
+			line += strcspn(line, "\n");
+			line += *line == '\n';
+		}
+		bp_pages_unmap(g, sizeof *g);
+	}
+	errno = saved;
+}
+
+#define LOOK_EVERY 1000		/* milliseconds */
+#define NEVER INT64_MAX
+#define UNDECIDED (NEVER - 1)	/* the first limit that is read decides */
+
+static _Atomic int64_t next_look = UNDECIDED;
+static _Atomic int64_t last_short;
+static _Atomic uint64_t seen = UINT64_MAX;	/* nothing yet */
+
+struct limits {
+	size_t most, high;	/* bytes; SIZE_MAX: none */
+};
+
+/* Version 1 has a number where there is no limit, too. */
+static void
+find_limits(struct group *g, void *arg)
+{
+	const size_t none = SIZE_MAX >> 2;
+	struct limits *l = arg;
+	size_t most = number_in(g, g->first ? "memory.limit_in_bytes"
+				: "memory.max");
+	size_t high = g->first ? SIZE_MAX : number_in(g, "memory.high");
+
+	if (most < l->most && most < none)
+		l->most = most;
+	if (high < l->high)
+		l->high = high;
 }
 
 size_t
@@ -109,24 +193,105 @@ bp_cgroup_limit(void)
 {
 	static _Atomic size_t known;	/* 0: not yet */
 	size_t least = atomic_load_explicit(&known, memory_order_relaxed);
-	char text[TEXT_MAX];
-	int saved = errno;
+	int64_t undecided = UNDECIDED;
+	struct limits l = { SIZE_MAX, SIZE_MAX };
 
 	if (least != 0)
 		return least;
-	least = SIZE_MAX;
-	read_text("/proc/self/cgroup", text, sizeof text);
-	for (const char *line = text; *line != '\0';) {
-		size_t limit = limit_of_line(line);
-
-		if (limit < least)
-			least = limit;
-		line += strcspn(line, "\n");
-		line += *line == '\n';
-	}
+	each_group(find_limits, &l);
+	least = l.most;
 	if (least == 0)		/* a limit under which nobody can run */
 		least = SIZE_MAX;
 	atomic_store_explicit(&known, least, memory_order_relaxed);
-	errno = saved;
+	if (least != SIZE_MAX || l.high != SIZE_MAX)
+		atomic_compare_exchange_strong(&next_look, &undecided, 0);
 	return least;
+}
+
+/* What the files of all groups say. */
+struct signs {
+	bool full;		/* 7/8 of a limit is memory that only a swap
+				 * or its process can give back */
+	uint64_t events;	/* how often a limit was met, ever since */
+};
+
+static bool
+is_full(size_t used, size_t limit)
+{
+	return limit != SIZE_MAX && used >= limit - limit / 8;
+}
+
+/* memory.stat is read only where it matters, because that takes longer. */
+static void
+find_full(struct group *g, struct signs *s, size_t limit, const char *usage,
+	  const char *word)
+{
+	if (is_full(number_in(g, usage), limit) &&
+	    read_file(g, "memory.stat") &&
+	    is_full(number_after(g->text, word), limit))
+		s->full = true;
+}
+
+static void
+find_signs_first(struct group *g, struct signs *s)
+{
+	if (!read_file(g, "memory.failcnt"))
+		return;
+	s->events += read_number(g->text);
+	find_full(g, s, number_in(g, "memory.limit_in_bytes"),
+		  "memory.usage_in_bytes", "total_rss ");
+}
+
+static void
+find_signs(struct group *g, void *arg)
+{
+	struct signs *s = arg;
+	size_t limit, high;
+
+	if (g->first) {
+		find_signs_first(g, s);
+		return;
+	}
+	/* memory.events counts what happens in the groups below, too, and so
+	 * in those of others. It is for systems without the other file. */
+	if (!read_file(g, "memory.events.local") &&
+	    !read_file(g, "memory.events"))
+		return;
+	s->events += number_after(g->text, "high ");
+	s->events += number_after(g->text, "max ");
+	limit = number_in(g, "memory.max");
+	high = number_in(g, "memory.high");
+	find_full(g, s, high < limit ? high : limit, "memory.current",
+		  "anon ");
+}
+
+static bool
+is_short(void)
+{
+	struct signs s = { .events = 0 };
+
+	each_group(find_signs, &s);
+	return s.events > atomic_exchange(&seen, s.events) || s.full;
+}
+
+/* The thread whose exchange moves next_look on does the work. */
+int64_t
+bp_cgroup_short(int64_t now)
+{
+	int64_t next = atomic_load_explicit(&next_look, memory_order_relaxed);
+
+	if (now >= next &&
+	    atomic_compare_exchange_strong(&next_look, &next,
+					   now + LOOK_EVERY) && is_short())
+		atomic_store(&last_short, now);
+	return atomic_load_explicit(&last_short, memory_order_relaxed);
+}
+
+void
+bp_cgroup_heed(bool on)
+{
+	atomic_store(&next_look, on ? 0 : NEVER);
+	if (!on)
+		atomic_store(&last_short, 0);
+	atomic_store(&seen, UINT64_MAX);
 }

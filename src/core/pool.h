@@ -52,6 +52,8 @@ struct bufpool {
 	_Atomic uint64_t promised[BUFPOOL_CLASSES_MAX];
 	/* for decay: see trim.c */
 	_Atomic int64_t looked_at, decayed;	/* up to when; milliseconds */
+	_Atomic int64_t pressed;	/* for which shortage: see trim.c */
+	_Atomic uint64_t pressed_bytes;	/* given back for that */
 	_Atomic unsigned decay_first;	/* the class that a call begins with */
 	_Atomic uint64_t was_idle[BUFPOOL_CLASSES_MAX];
 	_Atomic uint32_t was_short[BUFPOOL_CLASSES_MAX];

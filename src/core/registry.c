@@ -236,6 +236,8 @@ reset_counters(struct bufpool *p)
 	p->looked_at = p->sampled_at = 0;
 	p->decayed = bp_system_now();
 	p->decay_first = 0;
+	p->pressed = 0;
+	p->pressed_bytes = 0;
 }
 
 /* Fills in the pool's fields; no other thread can reach the pool yet. */

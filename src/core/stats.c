@@ -265,6 +265,7 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 	add_large(p, &s);
 	s.peak_checked_out = counter_get(&p->peak_out);
 	s.peak_bytes_checked_out = counter_get(&p->peak_bytes_out);
+	s.pressed_bytes = counter_get(&p->pressed_bytes);
 	s.committed_bytes = atomic_load(&p->arena.committed);
 	s.in_transit = counter_get(&p->in_transit);
 	add_refusals(p, &s);

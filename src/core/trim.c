@@ -1,3 +1,4 @@
+#include "cgroup.h"
 #include "forked.h"
 #include "stats.h"
 #include "system.h"
@@ -181,14 +182,11 @@ trim_class(struct bufpool *p, unsigned class, size_t *left, bool first)
 	return some.bytes;
 }
 
-size_t
-bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
+static size_t
+trim_some(struct bufpool *p, size_t most, bool *more)
 {
-	const size_t most = max_bytes < PTRDIFF_MAX ? max_bytes : PTRDIFF_MAX;
 	size_t left = most, done;
 
-	forked_check();
-	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
 	done = bp_arena_retry(&p->arena, left > 0);
 	left -= done < left ? done : left;
 	if (left > 0) {
@@ -207,6 +205,20 @@ bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
 	}
 	*more = left < most &&
 	    (has_spare(p) || bp_arena_has_blanks(&p->arena));
+	return done;
+}
+
+size_t
+bufpool_trim_some(struct bufpool *p, size_t max_bytes, int *more)
+{
+	bool rest;
+	size_t done;
+
+	forked_check();
+	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
+	done = trim_some(p, max_bytes < PTRDIFF_MAX ? max_bytes : PTRDIFF_MAX,
+			 &rest);
+	*more = rest;
 	return done;
 }
 
@@ -324,6 +336,40 @@ decay_pool(struct bufpool *p, int64_t now, size_t *left)
 				 (int64_t)(steps - 1) * DECAY_EVERY);
 }
 
+#define PRESSED 10000	/* milliseconds for which a shortage counts */
+
+/*
+ * Where the control group is short of memory, each pool gives back what is idle
+ * above its floors, once for each time that this was found: not at each look,
+ * because a program that goes on at its limit would get no memory that it has
+ * used before. What does not fit into *left is left to the next call. Several
+ * threads may do this at once.
+ */
+static void
+press_pool(struct bufpool *p, int64_t now, size_t *left)
+{
+	int64_t found = bp_cgroup_short(now);
+	bool more;
+	size_t done;
+
+	if (found == 0 || now - found > PRESSED || *left == 0 ||
+	    atomic_load_explicit(&p->pressed, memory_order_relaxed) == found)
+		return;
+	done = trim_some(p, *left, &more);
+	*left -= done < *left ? done : *left;
+	atomic_fetch_add_explicit(&p->pressed_bytes, done,
+				  memory_order_relaxed);
+	if (!more)
+		atomic_store_explicit(&p->pressed, found,
+				      memory_order_relaxed);
+}
+
+void
+bufpool_heed_pressure(int on)
+{
+	bp_cgroup_heed(on != 0);
+}
+
 /* Lets up to `count` pools decay, each in its turn. Returns how many they were.
  * They are fewer than `count` when the last pool has had its turn; then the
  * next call begins with the first. */
@@ -336,6 +382,7 @@ decay_next(int64_t now, unsigned count, size_t *left)
 	struct bufpool *p;
 
 	while (done < count && bp_registry_next(&next, &p)) {
+		press_pool(p, now, left);
 		decay_pool(p, now, left);
 		bp_arena_drop(&p->arena);
 		done++;
@@ -359,6 +406,7 @@ bp_trim_maintain(struct bufpool *p, int64_t now)
 	atomic_store_explicit(&p->looked_at, now, memory_order_relaxed);
 	bp_ticket_expire(now, EXPIRE_COUNT);
 	bp_stats_sample_tick(p);
+	press_pool(p, now, &left);
 	decay_pool(p, now, &left);
 	decay_next(now, DECAY_OTHERS, &left);
 	bp_registry_finish(REGISTRY_WORK);

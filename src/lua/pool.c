@@ -364,12 +364,21 @@ core_maintain(lua_State *L)
 	return 1;
 }
 
+/* core.heed_pressure(on), of what is true or not. */
+static int
+core_heed_pressure(lua_State *L)
+{
+	bufpool_heed_pressure(lua_toboolean(L, 1));
+	return 0;
+}
+
 const luaL_Reg bp_pool_functions[] = {
 	{ "create", core_create },
 	{ "default", core_default },
 	{ "get", core_get },
 	{ "next_pool", bp_stats_next },
 	{ "maintain", core_maintain },
+	{ "heed_pressure", core_heed_pressure },
 	{ "reclaim", core_reclaim },
 	{ "frozen_box", core_frozen_box },
 	{ "split", core_split },

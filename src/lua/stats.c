@@ -72,7 +72,7 @@ static const struct { const char *name; size_t offset; } scalars[] = {
 	SCALAR(wiped_bytes), SCALAR(gc_returns), SCALAR(lost),
 	SCALAR(refused_by_max_bytes), SCALAR(refused_by_system),
 	SCALAR(max_bytes), SCALAR(exhausted), SCALAR(large_bytes),
-	SCALAR(lock_refused), SCALAR(lock_limit),
+	SCALAR(lock_refused), SCALAR(lock_limit), SCALAR(pressed_bytes),
 #define LARGE(name) { #name, offsetof(struct bufpool_stats, large_##name) }
 	LARGE(hits), LARGE(misses), LARGE(out), LARGE(bytes_out),
 	LARGE(cached), LARGE(cached_bytes)

@@ -250,6 +250,9 @@ of_pool("bufpool_max_bytes", "gauge", "bytes",
     "The limit of the memory from the system; 0 is none.", "max_bytes")
 of_pool("bufpool_exhausted", "counter", nil,
     "Calls of try_checkout that found nothing ready.", "exhausted")
+of_pool("bufpool_pressed_bytes", "counter", "bytes",
+    "Memory given back to the system because the control group was short.",
+    "pressed_bytes")
 of_pool("bufpool_large_limit_bytes", "gauge", "bytes",
     "The limit of the memory that is kept above the largest class.",
     "large_bytes")
