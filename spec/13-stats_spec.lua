@@ -99,6 +99,28 @@ describe("stats", function()
         assert.equal(2000000, stats.large.requested_bytes)
     end)
 
+    it("tells memory with pages from memory without", function()
+        local own = bufpool.new {
+            classes = { { size = 1048576, count = 8 } },
+        }
+        local MIB = 1048576
+        local before = own:resident()
+        assert.is_true(before < MIB)
+        local buf = own:checkout(MIB)
+        assert.equal(before, own:resident())
+        -- The system may give pages of 2 MiB by itself.
+        buf:fill(1)
+        local one = own:resident()
+        assert.is_true(one >= before + MIB and one < 8 * MIB)
+        local large = own:checkout(6 * MIB):fill(1)
+        assert.is_true(own:resident() >= one + 6 * MIB)
+        assert.equal(14 * MIB, own:stats().committed_bytes)
+        large:release()
+        buf:release()
+        own:trim()
+        assert.equal(one, own:resident())
+    end)
+
     -- 8 MiB of memory, of which 64 KiB are needed.
     it("shows a class that is far too large", function()
         local own = bufpool.new {

@@ -57,8 +57,8 @@ local EXPORTS = {
     "detect_leaks", "freeze", "frozen_data", "frozen_len", "frozen_ref",
     "frozen_unref", "get", "get_sites_sized", "get_stats_sized",
     "heed_pressure", "len", "maintain", "peek", "ref", "release", "reserve",
-    "resize", "share", "share_range", "skip", "split", "thread_flush", "trim",
-    "trim_some", "try_checkout", "version", "wrote",
+    "resident", "resize", "share", "share_range", "skip", "split",
+    "thread_flush", "trim", "trim_some", "try_checkout", "version", "wrote",
 }
 
 local TRY = [[

@@ -1,7 +1,9 @@
 /*
  * Statistics that are read while threads check out and release: no peak is
- * above what was out at one time. And what they keep of threads that exited.
+ * above what was out at one time. What they keep of threads that exited. And
+ * how much memory is resident.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -10,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 
 #include <cmocka.h>
 
@@ -156,10 +159,43 @@ peaks_are_never_above_what_was_out(void **state)
 	bufpool_destroy(p);
 }
 
+static int refuse_with;	/* errno of mincore; 0: it works */
+
+int
+mincore(void *at, size_t n, unsigned char *to)
+{
+	if (refuse_with != 0) {
+		errno = refuse_with;
+		return -1;
+	}
+	return (int)syscall(SYS_mincore, at, n, to);
+}
+
+/* A mapping that has gone meanwhile counts as nothing. */
+static void
+what_is_resident_may_be_unknown(void **state)
+{
+	struct bufpool *p = new_pool(8, 2, 0);
+	struct bufpool_buf *b = bufpool_checkout(p, 65536);
+
+	(void)state;
+	memset(bufpool_data(b), 1, 65536);
+	assert_true(bufpool_resident(p) >= 65536);
+	refuse_with = ENOMEM;
+	assert_true(bufpool_resident(p) == 0);
+	refuse_with = EPERM;
+	assert_true(bufpool_resident(p) == -1);
+	assert_int_equal(errno, EPERM);
+	refuse_with = 0;
+	bufpool_release(b);
+	bufpool_destroy(p);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_resident_may_be_unknown),
 		cmocka_unit_test(peaks_are_never_above_what_was_out),
 		cmocka_unit_test(peaks_of_several_classes_are_not_added_up),
 		cmocka_unit_test(threads_that_exit_leave_their_counts),

@@ -48,12 +48,12 @@
  *   has exited, otherwise when it next spills, refills, flushes or exits.
  *
  * SANDBOXES. A seccomp filter may come before or after this library, and may
- * refuse mbind, move_pages, getcpu, madvise and membarrier with an error. Where
- * membarrier is refused when the library is loaded, checkouts and releases are
- * slower, and nothing is lost. From the moment when it is refused later, a
- * thread's cached buffers cannot be taken from it: trim, close and a checkout
- * that would fail pass them by, and they come back when that thread spills,
- * flushes, exits, or next uses the closed pool.
+ * refuse mbind, move_pages, getcpu, madvise, mincore and membarrier with an
+ * error. Where membarrier is refused when the library is loaded, checkouts and
+ * releases are slower, and nothing is lost. From the moment when it is refused
+ * later, a thread's cached buffers cannot be taken from it: trim, close and a
+ * checkout that would fail pass them by, and they come back when that thread
+ * spills, flushes, exits, or next uses the closed pool.
  *
  * In a control group with a memory limit files are opened once in a second, by
  * open or openat: see bufpool_heed_pressure.
@@ -537,6 +537,12 @@ int64_t bufpool_maintain(void);
  * made. Any thread.
  */
 void bufpool_heed_pressure(int on);
+
+/* How many bytes of committed_bytes have pages in memory just now: what was not
+ * touched since it came from the system has none. Asks the system for each
+ * mapping, 1/4 MiB or one buffer. Inexact while other threads are inside the
+ * pool. -1 + errno where the system does not answer. Any thread. */
+int64_t bufpool_resident(struct bufpool *);
 
 /* Moves what this thread has cached, of all pools, to where other threads find
  * it. */

@@ -25,8 +25,8 @@ local pool = {
     checkout = of_c.checkout, checkout_zeroed = of_c.checkout_zeroed,
     checkout_aligned = of_c.checkout_aligned,
     try_checkout = of_c.try_checkout, writer = of_c.writer,
-    stats = of_c.stats, trim = of_c.trim, sites = of_c.sites,
-    close = of_c.close,
+    stats = of_c.stats, resident = of_c.resident, trim = of_c.trim,
+    sites = of_c.sites, close = of_c.close,
 }
 
 -- A checkout that leak detection records: C needs to know where it comes from.

@@ -620,6 +620,7 @@ function handle:detach() end
 ---@field writer bufpool.Writer empty, to append to; with `headroom` bytes in
 ---front for prepend
 ---@field stats fun(self): bufpool.Stats
+---@field resident fun(self): integer?, string? bytes with pages in memory
 ---@field trim fun(self, max_bytes?: bufpool.Integer): integer, boolean?
 ---bytes given back to the system, and whether there are more
 ---@field sites fun(self): bufpool.Site[] where what is out was checked out

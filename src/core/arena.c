@@ -860,6 +860,41 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
  * are just changing. That may give a wrong count but never a fault, because
  * only the kernel looks at the addresses.
  */
+/* Adds to *sum. A mapping that another thread has just given back is left
+ * out: then its addresses are nobody's. */
+static bool
+add_resident(uint8_t *base, size_t bytes, size_t *sum)
+{
+	unsigned char resident[QUERY];
+
+	for (size_t done = 0; done < bytes; done += QUERY * page) {
+		size_t left = bytes - done, n = left < QUERY * page
+		    ? left : QUERY * page;
+
+		if (mincore(base + done, n, resident) != 0)
+			return errno == ENOMEM;
+		for (size_t i = 0; i < (n + page - 1) / page; i++)
+			*sum += (resident[i] & 1) != 0 ? page : 0;
+	}
+	return true;
+}
+
+ssize_t
+bp_arena_resident(const struct bufpool_arena *a)
+{
+	uint32_t used = bp_buf_table_used();
+	size_t sum = 0;
+
+	for (uint32_t i = 0; i < used; i++) {
+		struct bufpool_buf *b = bp_buf_at(i);
+
+		if (b->arena == a && b->span != 0 &&
+		    !add_resident(b->base, b->span, &sum))
+			return -1;
+	}
+	return (ssize_t)sum;
+}
+
 unsigned
 bp_arena_pages_by_node(const struct bufpool_arena *a,
 		       uint64_t pages[BUFPOOL_NODES_MAX])

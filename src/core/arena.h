@@ -28,6 +28,8 @@
 #ifndef BUFPOOL_ARENA_H
 #define BUFPOOL_ARENA_H
 
+#include <sys/types.h>
+
 #include "buf.h"
 
 /* Blanks of one class and node: memory that was given back, or that was carved
@@ -195,6 +197,10 @@ arena_room(const struct bufpool_arena *a)
 	return a->max_bytes - atomic_load_explicit(&a->committed,
 						   memory_order_relaxed);
 }
+
+/* Bytes of the arena's memory that are resident; -1 + errno where the system
+ * does not say. Reads every descriptor of the process. */
+ssize_t bp_arena_resident(const struct bufpool_arena *a);
 
 /* Resident pages of the arena by node; returns the number of nodes counted. */
 unsigned bp_arena_pages_by_node(const struct bufpool_arena *a,

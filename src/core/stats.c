@@ -228,6 +228,13 @@ add_large(const struct bufpool *p, struct bufpool_stats *s)
 	s->lost += counter_get(&l->lost);
 }
 
+int64_t
+bufpool_resident(struct bufpool *p)
+{
+	forked_check();
+	return bp_arena_resident(&p->arena);
+}
+
 static void
 add_locks(const struct guards *g, struct bufpool_stats *s)
 {

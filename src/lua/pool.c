@@ -402,6 +402,7 @@ const luaL_Reg bp_pool_methods[] = {
 	{ "writer", pool_writer },
 	{ "stats", bp_stats_of_pool },
 	{ "trim", pool_trim },
+	{ "resident", bp_stats_resident },
 	{ "sites", bp_site_list },
 	{ "close", pool_close },
 	{ NULL, NULL }

@@ -1,5 +1,6 @@
 #include "argument.h"
 #include "core/registry.h"
+#include "failure.h"
 #include "stats.h"
 
 static void
@@ -124,6 +125,23 @@ bp_stats_of_pool(lua_State *L)
 	bufpool_get_stats(box->pool, &s);
 	push_stats(L, &s);
 	return 1;
+}
+
+int
+bp_stats_resident(lua_State *L)
+{
+	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "resident");
+	int64_t bytes = bufpool_resident(box->pool);
+	char text[MESSAGE_MAX];
+
+	if (bytes >= 0) {
+		lua_pushnumber(L, (double)bytes);
+		return 1;
+	}
+	bp_failure_message(errno, text, sizeof text);
+	lua_pushnil(L);
+	lua_pushstring(L, text);
+	return 2;
 }
 
 /* Holds no reference while Lua may raise. */
