@@ -132,6 +132,7 @@ local function figures(first)
         "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
         "refused_by_max_bytes", "refused_by_system", "max_bytes",
         "large_bytes", "exhausted", "oldest", "pressed_bytes",
+        "resident_bytes",
     } do
         f[name] = next_number()
     end
@@ -272,6 +273,8 @@ describe("figures", function()
         end
         worker.unnamed = figures(2 ^ 53 - 100)
         worker.pools.plain.oldest = nil
+        worker.pools.plain.resident_bytes = nil
+        worker.pools[" "].resident_bytes = 0
         worker.pools["-"].oldest = 0.125
         worker.pools.plain.numa = { available = false, pages_by_node = {} }
         worker.pools["-"].numa.requested = 1
@@ -1270,6 +1273,18 @@ local stats = require "bufpool.stats"
                 .. "</td>(<td class=\"bar\".-)</tr>")
             assert.equal("≤ " .. median, row:match "<td>([^<]*)</td>$")
         end
+    end)
+
+    -- Its one buffer was never written.
+    it("says how much of a named pool is resident", function()
+        assert.is_true(nginx.soon(function()
+            local all = json().all
+            return all.pools.plain.resident_bytes
+                and all.totals.resident_bytes >= all.pools.plain.resident_bytes
+                and all.pools.plain.resident_bytes
+                    < all.pools.plain.committed_bytes
+        end))
+        assert.is_nil(json().all.unnamed.resident_bytes)
     end)
 
     it("forgets a worker that stopped, and has it back", function()

@@ -85,6 +85,10 @@ function stats.add(sum, figures)
     if figures.oldest then
         sum.oldest = max(sum.oldest or 0, figures.oldest)
     end
+    if figures.resident_bytes then
+        sum.resident_bytes = (sum.resident_bytes or 0)
+            + figures.resident_bytes
+    end
     local pages = sum.numa.pages_by_node
     for node, count in pairs(figures.numa.pages_by_node) do
         pages[node] = (pages[node] or 0) + count

@@ -110,6 +110,7 @@ local function line_of(name, figures)
     append(out, figures.large, LARGE_COUNTERS, LARGE_GAUGES)
     append(out, figures.large.requests, REQUESTS)
     out[#out + 1] = format("%.3f", figures.oldest or -1)
+    out[#out + 1] = format("%.0f", figures.resident_bytes or -1)
     local numa = figures.numa
     local requested = tostring(numa.requested)
     out[#out + 1] = REQUESTED[requested] or requested
@@ -150,6 +151,8 @@ local function figures_of(line)
     figures.large.requests = read_fields(number, {}, REQUESTS)
     local oldest = number()
     figures.oldest = oldest >= 0 and oldest or nil
+    local resident = number()
+    figures.resident_bytes = resident >= 0 and resident or nil
     local requested = number()
     local numa = { available = number() == 1, pages_by_node = {} }
     if requested ~= REQUESTED["nil"] then

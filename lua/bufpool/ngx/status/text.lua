@@ -223,6 +223,11 @@ of_pool("bufpool_in_transit_buffers", "gauge", nil,
     "Buffers that were detached and not adopted yet.", "in_transit")
 of_pool("bufpool_committed_bytes", "gauge", "bytes",
     "Memory taken from the system.", "committed_bytes")
+of_pool("bufpool_resident_bytes", "gauge", "bytes",
+    "The part of the committed memory that has pages; a few seconds old.",
+    function(figures)
+        return { figures.resident_bytes and { figures.resident_bytes } }
+    end)
 of_pool("bufpool_cached_bytes", "gauge", "bytes",
     "The part of the committed memory that is ready or cached.",
     "cached_bytes")

@@ -40,8 +40,25 @@ local function ids()
     return list
 end
 
+-- By the names of pools, what was resident when sites were last published.
+local resident = {}
+
+local function look_at_pages(pools)
+    resident = {}
+    for name in pairs(pools) do
+        local pool = bufpool.get(name)
+        if pool then
+            resident[name] = pool:resident()
+            pool:close()
+        end
+    end
+end
+
 local function own()
     local pools, unnamed = tally.sample(stats.by_name())
+    for name, figures in pairs(pools) do
+        figures.resident_bytes = resident[name]
+    end
     return {
         id = own_id(), pid = ngx.worker.pid(), time = ngx.now(),
         pools = pools, unnamed = unnamed,
@@ -83,9 +100,13 @@ local function tell(name, figures)
         "checkouts were refused, because the system gave no memory")
 end
 
--- The sites come less often, for that looks at every buffer.
+-- The sites come less often, and so does what is resident, for that looks at
+-- every buffer.
 local function store(dict, with_sites)
     local worker = own()
+    if with_sites then
+        look_at_pages(worker.pools)
+    end
     local ok, err = dict:set(worker_key(worker.id), tally.pack(worker),
         EXPIRY)
     for name, figures in pairs(worker.pools) do
