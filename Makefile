@@ -429,6 +429,9 @@ SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 # What specs that load the module of nginx need, where it can be built.
 FOR_NGINX = $(if $(wildcard $(addprefix $(NGINX_SRC)/,configure \
 	auto/configure)),$(if $(filter spec/8%_spec.lua,$(SPEC)),nginx-module))
+# Which programs specs run.
+FOR_SPECS = LUAJIT=$(LUAJIT) NGINX=$(call word_of,$(NGINX)) \
+	NGINX_SRC=$(call word_of,$(NGINX_SRC))
 # What the specs need to be built. fenced runs others; 12 runs numa.
 for-specs: $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(SPEC))) \
 	$(if $(filter %.lua,$(SPEC))$(filter \
@@ -462,7 +465,7 @@ demo: deps-demo
 openresty: deps-openresty
 	@$(MAKE) all
 	@$(MAKE) nginx-module || echo "bufpool: going on without the module"
-	@BUILD=$(BUILD) examples/openresty/run
+	@BUILD=$(BUILD) NGINX=$(call word_of,$(NGINX)) examples/openresty/run
 
 ## runs every stage that must pass, as CI does
 check:
@@ -475,13 +478,13 @@ distros:
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
 	@$(MAKE) $(PARALLEL) for-specs $(FOR_NGINX)
-	@LUAJIT=$(LUAJIT) .ci/test $(SPEC)
+	@$(FOR_SPECS) .ci/test $(SPEC)
 
 # Without TIME the programs are those of one seed, the same each time.
 ## runs generated programs against models: TIME=600
 fuzz: deps-test
 	@$(MAKE) $(PARALLEL) all $(FUZZ) nginx-module
-	@LUAJIT=$(LUAJIT) $(if $(TIME)$(SEED),,SEED=1) AGAIN=fuzz \
+	@$(FOR_SPECS) $(if $(TIME)$(SEED),,SEED=1) AGAIN=fuzz \
 		.ci/test $(or $(filter spec/fuzz/%,$(SPEC)),$(wildcard \
 		spec/fuzz/*.c spec/fuzz/*.lua))
 
@@ -535,14 +538,16 @@ bench-large: deps-bench
 ## measures nginx handlers
 bench-openresty: deps-bench deps-test
 	@$(MAKE) all nginx-module
-	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
+	@$(FOR_SPECS) \
+		LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
 		LUA_CPATH='$(BUILD)/lua/?.so;;' $(LUAJIT) bench/openresty.lua \
 		--module "$$PWD/$(NGINX_MODULE)" $(BENCH)
 
 ## has nginx under load for a quarter of an hour
 soak-openresty: deps-bench deps-test
 	@$(MAKE) all nginx-module
-	@LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
+	@$(FOR_SPECS) \
+		LUA_PATH='bench/?.lua;spec/?.lua;lua/?.lua;lua/?/init.lua;;' \
 		LUA_CPATH='$(BUILD)/lua/?.so;;' \
 		$(LUAJIT) bench/openresty_soak.lua \
 		--module "$$PWD/$(NGINX_MODULE)" $(SOAK)

@@ -387,7 +387,7 @@ end
 
 local function markdown(rows)
     local out = { ("Machine: %s. %s.%s"):format(report.machine(),
-        nginx.must "nginx -v 2>&1":gsub("\n", ""):gsub("nginx version: ", ""),
+        nginx.must(nginx.program .. " -v 2>&1"):match "version: ([^\n]*)",
         options.module and "" or " Without ngx_http_bufpool_module.") }
     local function add(...)
         out[#out + 1] = report.line({ ... }, select("#", ...))

@@ -89,13 +89,8 @@ local function figures(server)
     return got
 end
 
--- The examples as they are, but for the port and the modules.
 local function examples(module, change)
-    local conf = nginx.read(nginx.root .. "/examples/openresty/nginx.conf")
-    conf = conf:gsub("8089", "@PORT@")
-    if module then
-        conf = ('load_module "%s";\n'):format(module) .. conf
-    end
+    local conf = nginx.examples { module }
     return nginx.start {
         conf = change and change(conf) or conf, pid = "build/nginx.pid",
         links = { ["build/lua"] = nginx.build .. "/lua",

@@ -1,4 +1,5 @@
 -- examples/openresty in a real nginx, on a loopback port of its own.
+local helper = require "support.helper"
 local nginx = require "support.nginx"
 
 local must, read, soon = nginx.must, nginx.read, nginx.soon
@@ -15,8 +16,7 @@ describe("the OpenResty examples", function()
     -- A prefix with links to the sources, for nginx writes below its prefix.
     local function start(user)
         server = nginx.start {
-            conf = read(nginx.root .. "/examples/openresty/nginx.conf")
-                :gsub("8089", "@PORT@"),
+            conf = nginx.examples(),
             links = {
                 ["build/lua"] = nginx.build .. "/lua",
                 lua = nginx.root .. "/lua",
@@ -139,6 +139,27 @@ describe("the OpenResty examples", function()
             return figure "bufpool_checked_out_buffers" == 0
                 and figure "bufpool_in_transit_buffers" == 0
         end))
+    end)
+
+    -- A variable of this name tells nginx that it inherits sockets.
+    it("are run by the nginx that NGINX names", function()
+        local dir = must "mktemp -d":gsub("\n", "")
+        must(("ln -s \"$(command -v %s)\" '%s/another nginx'"):format(
+            nginx.program, dir))
+        local function run(program)
+            return helper.shell(("cd %s && SECONDS_EACH=1 BUILD=%s NGINX=%s "
+                .. "timeout 60 examples/openresty/run frames </dev/null")
+                :format(helper.quote(nginx.root),
+                helper.quote(os.getenv "BUILD" or "build"),
+                helper.quote(program)))
+        end
+        if select(2, helper.shell "command -v wrk") == 0 then
+            local said, status = run(dir .. "/another nginx")
+            assert.equal(0, status, said)
+        end
+        assert.truthy(run("/nowhere/nginx"):find("bufpool: /nowhere/nginx is "
+            .. "not installed", 1, true))
+        must("rm -r " .. dir)
     end)
 
     it("go on answering after a reload", function()

@@ -5,8 +5,7 @@ local nginx = require "support.nginx"
 
 local must, quote, shell, soon = nginx.must, helper.quote, helper.shell,
     nginx.soon
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
-local missing = nginx.missing()
+local MODULE = nginx.module
 
 -- What both sides know: n bytes that differ from place to place.
 local TEXT = [[
@@ -1003,31 +1002,14 @@ local function cases(modules, zero_copy)
     end)
 end
 
-describe("bufpool.ngx without the module", function()
-    if missing then
-        pending("prints and reads: " .. missing .. " is not installed")
-        return
-    end
-    cases({}, false)
-end)
-
-describe("bufpool.ngx with the module", function()
-    if missing then
-        pending("prints and reads: " .. missing .. " is not installed")
-        return
-    elseif select(2, shell("test -e " .. quote(MODULE))) ~= 0 then
-        pending("prints and reads: make nginx-module has not built it")
-        return
-    end
-    cases({ MODULE }, true)
-end)
+nginx.ways("bufpool.ngx", cases)
 
 describe("ngx_http_bufpool_module", function()
+    local missing = nginx.missing()
     if missing then
         pending("loads: " .. missing .. " is not installed")
         return
     end
-    local built = select(2, shell("test -e " .. quote(MODULE))) == 0
 
     it("is not needed outside of nginx, where bufpool.ngx says so", function()
         local said, status = helper.child [[require "bufpool.ngx"]]
@@ -1045,6 +1027,12 @@ describe("ngx_http_bufpool_module", function()
         local server = nginx.start(options)
         must("rm -r " .. dir)
         return server
+    end
+
+    local obstacle = nginx.obstacle(true) or nginx.obstacle(false)
+    if obstacle then
+        pending("says what it lacks: " .. obstacle)
+        return
     end
 
     it("is refused by Lua files of another version", function()
@@ -1065,16 +1053,11 @@ describe("ngx_http_bufpool_module", function()
         assert.equal(1, lines, log)
     end)
 
-    if not built then
-        pending "says what it lacks: make nginx-module has not built it"
-        return
-    end
-
     -- What nginx -t says to load_module lines.
     local function try(...)
         local load = {}
-        for i, name in ipairs { ... } do
-            load[i] = 'load_module "' .. name .. '";'
+        for _, name in ipairs { ... } do
+            load[#load + 1] = 'load_module "' .. name .. '";'
         end
         local dir = must "mktemp -d":gsub("\n", "")
         nginx.write(dir .. "/nginx.conf", table.concat(load) .. [[
@@ -1082,33 +1065,42 @@ describe("ngx_http_bufpool_module", function()
             access_log off; client_body_temp_path temp; proxy_temp_path temp;
             fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;
             }]])
-        local said, status = shell(("nginx -t -e stderr -p %s -c nginx.conf")
-            :format(dir))
+        local said, status = shell(("%s %s -t -e stderr -p %s -c nginx.conf")
+            :format(nginx.environment, quote(nginx.program), dir))
         must("rm -r " .. dir)
         return said, status
     end
 
-    local NDK = nginx.modules .. "/ndk_http_module.so"
-    local LUA = nginx.modules .. "/ngx_http_lua_module.so"
-
+    -- For the nginx that the build was for, unless told otherwise.
     local function make(arguments)
-        return shell(("cd %s && env -u MAKEFLAGS -u MAKELEVEL make BUILD=%s %s")
-            :format(quote(nginx.root), quote(os.getenv "BUILD" or "build"),
-            arguments))
+        return shell(("cd %s && env -u MAKEFLAGS -u MAKELEVEL -u NGINX "
+            .. "-u NGINX_SRC make BUILD=%s %s"):format(quote(nginx.root),
+            quote(os.getenv "BUILD" or "build"), arguments))
     end
 
     it("is built once", function()
         assert.equal("", (make "nginx-module"))
     end)
 
+    -- A copy of nginx's sources, as a checkout has them or with configure where
+    -- archives have it.
+    local function copy_sources(configure)
+        local dir = must "mktemp -d":gsub("\n", "")
+        must(("cp -R %s/. %s"):format(quote(os.getenv "NGINX_SRC"
+            or "/usr/share/nginx/src"), dir))
+        for _, name in ipairs { "configure", "auto/configure" } do
+            shell(("cd %s && mv %s %s"):format(dir, name, configure))
+        end
+        return dir
+    end
+
     -- Filters that stand before the filter that writes are overwritten by it.
     it("gets its place among the filters when it is compiled in", function()
-        local dir = must "mktemp -d":gsub("\n", "")
-        must(([[cp -R "${NGINX_SRC:-/usr/share/nginx/src}/." %s && cd %s
-            mkdir bufpool && cp %s/src/nginx/* bufpool
+        local dir = copy_sources "configure"
+        must(([[cd %s && mkdir bufpool && cp %s/src/nginx/* bufpool
             ./configure --builddir=objs --without-http_rewrite_module \
                 --without-http_gzip_module --add-module=bufpool]]):format(dir,
-            dir, quote(nginx.root)))
+            quote(nginx.root)))
         local list = nginx.read(dir .. "/objs/ngx_modules.c")
             :match "ngx_modules%[%] = (%b{})"
         must("rm -r " .. dir)
@@ -1145,14 +1137,11 @@ describe("ngx_http_bufpool_module", function()
         must("rm -r " .. dir)
     end)
 
-    -- A git checkout has its configure in a folder.
     it("is installed as it was built, from a checkout of nginx too", function()
-        local dir = must "mktemp -d":gsub("\n", "")
-        must(([[cp -R "${NGINX_SRC:-/usr/share/nginx/src}" %s/src &&
-            mv %s/src/configure %s/src/auto]]):format(dir, dir, dir))
+        local dir = copy_sources "auto/configure"
         local own = " BUILD=build/spec-of-nginx "
-        local said, status = make("nginx-module NGINX_SRC=" .. dir .. "/src"
-            .. own)
+        local said, status = make("nginx-module NGINX_SRC=" .. dir .. " NGINX="
+            .. quote(nginx.program) .. own)
         assert.equal(0, status, said)
         assert.equal("INSTALL " .. dir .. "/to" .. nginx.modules .. "\n",
             (make("install-nginx-module DESTDIR=" .. dir .. "/to" .. own)))
@@ -1191,12 +1180,30 @@ describe("ngx_http_bufpool_module", function()
             said)
     end)
 
-    it("loads before the Lua module, and after it", function()
-        for _, order in ipairs { { NDK, LUA, MODULE }, { MODULE, NDK, LUA } } do
-            local said, status = try(unpack(order))
+    if nginx.inside "ngx_http_lua_module" then
+        it("loads", function()
+            local said, status = try(MODULE)
             assert.equal(0, status, said)
-        end
-    end)
+        end)
+    else
+        local NDK = nginx.modules .. "/ndk_http_module.so"
+        local LUA = nginx.modules .. "/ngx_http_lua_module.so"
+
+        it("loads before the Lua module, and after it", function()
+            for _, order in ipairs { { NDK, LUA, MODULE },
+                { MODULE, NDK, LUA } } do
+                local said, status = try(unpack(order))
+                assert.equal(0, status, said)
+            end
+        end)
+
+        it("says that it needs the Lua module", function()
+            local said, status = try(MODULE)
+            assert.equal(1, status)
+            assert.truthy(said:find("ngx_http_bufpool_module needs the Lua "
+                .. "module, which is not loaded", 1, true), said)
+        end)
+    end
 
     it("reads on after short and interrupted reads of a file", function()
         local server = start_with([[
@@ -1221,12 +1228,5 @@ describe("ngx_http_bufpool_module", function()
         server:stop()
         assert.equal(200, answer.status)
         assert.truthy(answer.body == text(100000))
-    end)
-
-    it("says that it needs the Lua module", function()
-        local said, status = try(MODULE)
-        assert.equal(1, status)
-        assert.truthy(said:find("ngx_http_bufpool_module needs the Lua module, "
-            .. "which is not loaded", 1, true), said)
     end)
 end)

@@ -2,8 +2,6 @@
 -- workers, so what is returned was returned by the end of the request.
 local nginx = require "support.nginx"
 
-local missing = nginx.missing()
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
 
 -- What the requests do. Each takes the scope's buffers first and then ends.
 local HANDLERS = [[
@@ -215,6 +213,10 @@ local LISTEN = [[
     }
 ]]
 
+local CERTIFICATE = "openssl req -x509 -newkey ec -nodes "
+    .. "-pkeyopt ec_paramgen_curve:prime256v1 -keyout key.pem "
+    .. "-out certificate.pem -days 2 -subj /CN=localhost 2>openssl.log"
+
 local function start(modules, cache, server, http, files)
     files["handlers.lua"] = HANDLERS
     return nginx.start {
@@ -225,10 +227,7 @@ local function start(modules, cache, server, http, files)
             listen = LISTEN, server = COMMON .. server,
         }:gsub('lua_package_path "', "%0$prefix/?.lua;"),
         files = files,
-        prepare = "openssl req -x509 -newkey ec -nodes "
-            .. "-pkeyopt ec_paramgen_curve:prime256v1 -keyout key.pem "
-            .. "-out certificate.pem -days 2 -subj /CN=localhost "
-            .. "2>openssl.log",
+        prepare = CERTIFICATE,
         wrap = os.getenv "NGINX_WRAP",
     }
 end
@@ -660,7 +659,7 @@ end
 return R
 ]]
 
-local function rules(modules)
+local function rules(modules, with)
     local server
 
     local function content(name)
@@ -867,10 +866,10 @@ local function rules(modules)
         says("/thread", "bad call of 'scope' (outside of a request)")
     end)
 
-    it(modules and "still works in log_by_lua"
+    it(with and "still works in log_by_lua"
         or "is over in log_by_lua, and says so", function()
             says("/log", "yes")
-            says("/logged", unpack(modules and { "handle: took 10" } or {
+            says("/logged", unpack(with and { "handle: took 10" } or {
                 "dead: ", "bad call of 'scope' (in log_by_lua, where a request "
                 .. "has no end" }))
             home()
@@ -881,29 +880,12 @@ local function rules(modules)
     end)
 end
 
-describe("a scope in nginx", function()
-    if missing then
-        pending("releases at the end: " .. missing .. " is not installed")
-        return
-    end
-    for _, modules in ipairs { false, { MODULE } } do
-        local title = modules and "with the module" or "without the module"
-        describe(title, function()
-            local file = modules and io.open(modules[1])
-            if file then
-                file:close()
-            elseif modules then
-                pending "releases at the end: make nginx-module builds it"
-                return
-            end
-            modules = modules or nil
-            describe("and lua_code_cache on", function()
-                ends(modules, "on")
-            end)
-            describe("and lua_code_cache off", function()
-                ends(modules, "off")
-            end)
-            rules(modules)
-        end)
-    end
+nginx.ways("a scope in nginx", function(modules, with)
+    describe("and lua_code_cache on", function()
+        ends(modules, "on")
+    end)
+    describe("and lua_code_cache off", function()
+        ends(modules, "off")
+    end)
+    rules(modules, with)
 end)

@@ -2,8 +2,6 @@
 -- with what the client has got.
 local nginx = require "support.nginx"
 
-local missing = nginx.missing()
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
 
 local HANDLERS = [[
 local bufpool = require "bufpool"
@@ -415,13 +413,6 @@ local function both(modules, with)
     end)
 end
 
-if missing then
-    describe("capture", function()
-        pending("needs " .. missing)
-    end)
-    return
-end
-
 -- The location of the guide, as printed.
 local function guide(modules)
     it("works as the guide shows", function()
@@ -439,16 +430,7 @@ local function guide(modules)
     end)
 end
 
-describe("capture without the module", function()
-    both({}, false)
-    guide {}
-end)
-
-describe("capture with the module", function()
-    if not io.open(MODULE) then
-        pending "ngx_http_bufpool_module is not built"
-        return
-    end
-    both({ MODULE }, true)
-    guide { MODULE }
+nginx.ways("capture", function(modules, with)
+    both(modules, with)
+    guide(modules)
 end)

@@ -5,9 +5,7 @@
 local helper = require "support.helper"
 local nginx = require "support.nginx"
 
-local must, quote, shell = nginx.must, helper.quote, helper.shell
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
-local missing = nginx.missing()
+local must, shell = nginx.must, helper.shell
 
 -- The handler of all locations. Its arguments: `n`, how many bytes; `prints`,
 -- in how many parts they are printed; `flush`, what is called in between;
@@ -418,21 +416,4 @@ local function cases(modules)
     end)
 end
 
-describe("bufpool.ngx without the module", function()
-    if missing then
-        pending("prints through filters: " .. missing .. " is not installed")
-        return
-    end
-    cases {}
-end)
-
-describe("bufpool.ngx with the module", function()
-    if missing then
-        pending("prints through filters: " .. missing .. " is not installed")
-        return
-    elseif select(2, shell("test -e " .. quote(MODULE))) ~= 0 then
-        pending("prints through filters: make nginx-module has not built it")
-        return
-    end
-    cases { MODULE }
-end)
+nginx.ways("bufpool.ngx", cases)

@@ -2,8 +2,6 @@
 -- body, whatever way it comes.
 local nginx = require "support.nginx"
 
-local missing = nginx.missing()
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
 
 local HANDLERS = [[
 local bufpool = require "bufpool"
@@ -369,21 +367,4 @@ local function both(modules, with)
     end)
 end
 
-if missing then
-    describe("body_pieces", function()
-        pending("needs " .. missing)
-    end)
-    return
-end
-
-describe("body_pieces without the module", function()
-    both {}
-end)
-
-describe("body_pieces with the module", function()
-    if not io.open(MODULE) then
-        pending "ngx_http_bufpool_module is not built"
-        return
-    end
-    both({ MODULE }, true)
-end)
+nginx.ways("body_pieces", both)

@@ -5,8 +5,6 @@ local helper = require "support.helper"
 local nginx = require "support.nginx"
 
 local must = nginx.must
-local missing = nginx.missing()
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
 
 local HANDLERS = [==[
 local bufpool = require "bufpool"
@@ -729,31 +727,17 @@ local function guide(modules)
     end)
 end
 
-if missing then
-    describe("rewrite", function()
-        pending("needs " .. missing)
-    end)
-    return
-end
-
-describe("rewrite without the module", function()
-    both({}, false)
-    guide {}
-end)
-
-describe("rewrite with the module", function()
-    if not io.open(MODULE) then
-        pending "ngx_http_bufpool_module is not built"
-        return
-    end
-    both({ MODULE }, true)
-    guide { MODULE }
+nginx.ways("rewrite", function(modules, with)
+    both(modules, with)
+    guide(modules)
 end)
 
 describe("rewrite with the module before the Lua module", function()
-    if not io.open(MODULE) then
-        pending "ngx_http_bufpool_module is not built"
+    local obstacle = nginx.obstacle(true) or nginx.obstacle(false)
+        or nginx.inside "ngx_http_lua_module" and "that is compiled in"
+    if obstacle then
+        pending("is tried: " .. obstacle)
         return
     end
-    both({ MODULE }, false, true)
+    both({ nginx.module }, false, true)
 end)

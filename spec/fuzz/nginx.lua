@@ -24,11 +24,10 @@ local count = tonumber(os.getenv "COUNT") or seconds and math.huge or 200
 local first = tonumber(os.getenv "FIRST") or 1
 local SAYS = 60         -- seconds between signs of life
 
-local missing = nginx.missing()
-local MODULE = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
-if missing or os.getenv "MODULE" ~= "no"
-    and select(2, helper.shell("test -e " .. helper.quote(MODULE))) ~= 0 then
-    print("nginx: " .. (missing or "the module") .. " is not there")
+local with = os.getenv "MODULE" ~= "no"
+local obstacle = nginx.obstacle(with)
+if obstacle then
+    print("nginx: " .. obstacle)
     print "0 passed, 0 failed, 1 skipped"
     os.exit(0)
 end
@@ -220,7 +219,7 @@ local function configuration()
             }]]):format(filter.name, filter.conf)
     end
     return nginx.conf {
-        modules = os.getenv "MODULE" ~= "no" and { MODULE } or {},
+        modules = with and { nginx.module } or {},
         listen = "listen 127.0.0.1:@PORT@; listen 127.0.0.1:@PORT1@ http2;",
         http = ("lua_shared_dict log 1m;\n"
             .. "charset_map koi8-r utf-8 { %s }\n"

@@ -21,9 +21,6 @@ local PATIENCE = 10             -- seconds, on a machine that has nothing else
 local TRIES = 10                -- ports that may be taken
 local QUIT, HUP, KILL = 3, 1, 9
 
--- Where Debian's nginx has its modules.
-nginx.modules = "/usr/lib/nginx/modules"
-
 local function run(command)
     return shell("{ " .. command .. "\n} </dev/null")
 end
@@ -62,16 +59,79 @@ nginx.is_root = must "id -u" == "0\n"
 nginx.root = must("cd " .. quote(helper.root) .. " && pwd -P"):gsub("\n", "")
 nginx.build = BUILD:sub(1, 1) == "/" and BUILD or nginx.root .. "/" .. BUILD
 
+local function ask(what, ...)
+    local words = { quote(nginx.root .. "/.ci/nginx-module"), what,
+        quote(nginx.program) }
+    for _, word in ipairs { ... } do
+        words[#words + 1] = quote(word)
+    end
+    return run(table.concat(words, " "))
+end
+
+-- nginx has a LuaJIT of its own, wherever that of the specs is, and takes NGINX
+-- for a list of sockets.
+nginx.environment = "env -u LD_LIBRARY_PATH -u NGINX"
+
+-- The nginx that is started, where it has its modules, and the module of nginx
+-- that was built for it.
+nginx.program = os.getenv "NGINX" or "nginx"
+nginx.modules = ask "where":gsub("\n", "")
+nginx.module = nginx.build .. "/nginx/ngx_http_bufpool_module.so"
+
+-- Is a module compiled into nginx?
+local compiled_in = {}
+function nginx.inside(name)
+    if compiled_in[name] == nil then
+        compiled_in[name] = select(2, ask("inside", name)) == 0
+    end
+    return compiled_in[name]
+end
+
+-- Is there a module of nginx that can be used?
+function nginx.has(name)
+    return nginx.inside(name)
+        or succeeds(("test -e %s/%s.so"):format(quote(nginx.modules), name))
+end
+
 -- What is not installed, or nil.
 function nginx.missing()
-    for _, name in ipairs { "nginx", "curl" } do
-        if not succeeds("command -v " .. name) then
+    for _, name in ipairs { nginx.program, "curl" } do
+        if not succeeds("command -v " .. quote(name)) then
             return name
         end
     end
-    if not succeeds("test -e " .. nginx.modules
-        .. "/ngx_http_lua_module.so") then
+    if not nginx.has "ngx_http_lua_module" then
         return "nginx's Lua module"
+    end
+end
+
+-- Why specs cannot be run with our module, or without it; nil if they can.
+function nginx.obstacle(with)
+    local missing = nginx.missing()
+    local inside = nginx.inside "ngx_http_bufpool_module"
+    if missing then
+        return missing .. " is not installed"
+    elseif with and not inside and not succeeds("test -e "
+        .. quote(nginx.module)) then
+        return "make nginx-module has not built it"
+    elseif not with and inside then
+        return "nginx has the module compiled in"
+    end
+end
+
+-- Describes something without our module and with it. The function gets a list
+-- of what is to be loaded besides the Lua module, and which of both it is.
+function nginx.ways(subject, tests)
+    local busted = require "busted"
+    for _, with in ipairs { false, true } do
+        busted.describe(subject .. (with and " with the module"
+            or " without the module"), function()
+            local obstacle = nginx.obstacle(with)
+            if obstacle then
+                return busted.pending("is tried: " .. obstacle)
+            end
+            tests(with and { nginx.module } or {}, with)
+        end)
     end
 end
 
@@ -118,23 +178,31 @@ function nginx.resident(pid)
     end
 end
 
+-- The lines that load the Lua module and these files, but for modules that are
+-- compiled in.
+local function load_lines(modules)
+    local lines = {}
+    local function add(name)
+        if not nginx.inside(name:match "([^/]*)%.so$") then
+            lines[#lines + 1] = 'load_module "' .. name .. '";\n'
+        end
+    end
+    for _, name in ipairs { "ndk_http_module", "ngx_http_lua_module" } do
+        add(nginx.modules .. "/" .. name .. ".so")
+    end
+    for _, name in ipairs(modules or {}) do
+        add(name)
+    end
+    return table.concat(lines)
+end
+
 -- A configuration. Each part is text: `main` outside of any block, `http`,
 -- `server`, and `listen` in place of the plain listen line. `modules` are files
--- to load besides the Lua module, `workers` is 1 unless given. @PORT@ stands
--- for the server's port, and @PORT1@ to @PORT9@ for the ports after it. Lua
--- files are found in the prefix folder, too.
+-- to load besides the Lua module, unless nginx has them inside; `workers` is 1
+-- unless given. @PORT@ stands for the server's port, and @PORT1@ to @PORT9@ for
+-- the ports after it. Lua files are found in the prefix folder, too.
 function nginx.conf(parts)
-    local load = {}
-    for _, name in ipairs { "ndk_http_module", "ngx_http_lua_module" } do
-        load[#load + 1] = nginx.modules .. "/" .. name .. ".so"
-    end
-    for _, name in ipairs(parts.modules or {}) do
-        load[#load + 1] = name
-    end
-    for i, name in ipairs(load) do
-        load[i] = 'load_module "' .. name .. '";\n'
-    end
-    return table.concat(load) .. ([[
+    return load_lines(parts.modules) .. ([[
 worker_processes %d;
 error_log error.log;
 pid nginx.pid;
@@ -161,6 +229,13 @@ http {
         nginx.build, parts.http or "",
         parts.listen or "        listen 127.0.0.1:@PORT@;",
         parts.server or "")
+end
+
+-- The configuration of the examples as it is, but for the port and modules.
+function nginx.examples(modules)
+    local conf = read(nginx.root .. "/examples/openresty/nginx.conf")
+        :gsub("8089", "@PORT@"):gsub("\nload_module [^\n]*", "")
+    return load_lines(modules) .. conf
 end
 
 local server = {}
@@ -202,10 +277,10 @@ function nginx.start(options)
         user = "root"
     end
     local pid = self.dir .. "/" .. (options.pid or "nginx.pid")
-    -- nginx has a LuaJIT of its own, wherever that of the specs is.
-    local command = ("env -u LD_LIBRARY_PATH %s nginx -p %s -c nginx.conf "
+    local command = ("%s %s %s -p %s -c nginx.conf "
         .. "-e %s/build/early.log %s >%s/build/output"):format(
-        options.wrap or "", self.dir, self.dir,
+        nginx.environment, options.wrap or "", quote(nginx.program), self.dir,
+        self.dir,
         user and "-g 'user " .. user .. ";'" or "", self.dir)
     for _ = 1, TRIES do
         self.port = 20000 + random() % 12000
