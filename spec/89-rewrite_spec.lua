@@ -282,6 +282,9 @@ local UPSTREAM = [[
     }
     server {
         listen 127.0.0.1:@PORT2@;
+        # Whoever reads an answer that is shorter than announced waits until
+        # the connection is closed; nginx 1.29.7 and later keep it open.
+        keepalive_timeout 0;
         default_type text/html;
         gzip_types *;
         location / { content_by_lua_block { require("handlers").answer() } }
