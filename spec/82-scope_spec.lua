@@ -217,6 +217,22 @@ local CERTIFICATE = "openssl req -x509 -newkey ec -nodes "
     .. "-pkeyopt ec_paramgen_curve:prime256v1 -keyout key.pem "
     .. "-out certificate.pem -days 2 -subj /CN=localhost 2>openssl.log"
 
+-- Can a handler of TLS's phases wait? Without patches of OpenResty, which
+-- Debian's nginx has too, nginx forgets the connection then. Asked without
+-- bufpool.
+local function tls_waits()
+    local server = nginx.start { prepare = CERTIFICATE, conf = nginx.conf {
+        listen = [[
+            listen 127.0.0.1:@PORT@ ssl;
+            ssl_certificate certificate.pem;
+            ssl_certificate_key key.pem;
+            ssl_certificate_by_lua_block { ngx.sleep(0.01) }]],
+        server = [[location = /yes { return 200 "yes"; }]] } }
+    local answer = server:get("/yes", { scheme = "https" })
+    server:stop()
+    return answer.body == "yes"
+end
+
 local function start(modules, cache, server, http, files)
     files["handlers.lua"] = HANDLERS
     return nginx.start {
@@ -799,6 +815,9 @@ local function rules(modules, with)
         local options = { scheme = "https", port = 1 }
         for i = 1, 3 do
             local answer = server:get("/yes", options)
+            if i == 1 and answer.failed and not tls_waits() then
+                return pending "this nginx lacks OpenResty's patches for TLS"
+            end
             assert.equal(i == 2 and "" or "yes\n", answer.body, answer.said)
         end
         home()
