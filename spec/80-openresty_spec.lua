@@ -117,6 +117,27 @@ describe("the OpenResty examples", function()
         end
     end)
 
+    -- Lua modules before 0.10.28 refuse nothing.
+    it("wait for a worker thread when all are taken", function()
+        local calls, pauses, refused = 0, 0, 3
+        local env = setmetatable({ ngx = {
+            sleep = function() pauses = pauses + 1 end,
+            run_worker_thread = function(...)
+                calls = calls + 1
+                if calls <= refused then
+                    return false, "no available Lua vm"
+                end
+                return true, select("#", ...), (...)
+            end } }, { __index = _G })
+        local run = setfenv(assert(loadfile(nginx.root
+            .. "/examples/openresty/thread.lua")), env)()
+        assert.same({ true, 3, "a" }, { run("a", "b", nil) })
+        assert.same({ 4, 3 }, { calls, pauses })
+        refused = math.huge
+        assert.same({ false, "no available Lua vm" }, { run "a" })
+        assert.equal(3 + 1000, pauses)
+    end)
+
     it("carry frames over a connection", function()
         assert.equal("1023 bytes there and back\n", (get "/frames"))
     end)

@@ -5,7 +5,7 @@ local bufpool = require "bufpool"
 local bufpool_ngx = require "bufpool.ngx"
 local pool = require "pool"
 
-local run_worker_thread = ngx.run_worker_thread -- luacheck: ignore 143
+local run_worker_thread = require "thread"
 local MAX = 64 * 1048576
 
 local function refuse(status, message)
