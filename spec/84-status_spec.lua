@@ -131,7 +131,7 @@ local function figures(first)
         "bytes_checked_out", "peak_bytes_checked_out", "committed_bytes",
         "cached_bytes", "in_transit", "wiped_bytes", "gc_returns", "lost",
         "refused_by_max_bytes", "refused_by_system", "max_bytes",
-        "large_bytes", "exhausted", "oldest", "pressed_bytes",
+        "lock_refused", "large_bytes", "exhausted", "oldest", "pressed_bytes",
         "resident_bytes",
     } do
         f[name] = next_number()

@@ -200,7 +200,8 @@ stops_at_the_instruction(void **state)
 		{ 3000000, 2999999, true, RELEASED, 0, 1, "byte 3000000 of" },
 		{ 100, 99, false, RELEASED_FROZEN, 0, 1, "byte 100 of buffer" },
 		{ 100, 3, true, RELEASED, BUFPOOL_LEAK_ALL, 1,
-		  "\nbufpool: it was checked out at *guard" },
+		  "\nbufpool: it was checked out at *guard*, released at *guard"
+		},
 		{ 100, 3, true, RELEASED_FROZEN, BUFPOOL_LEAK_ALL, 1,
 		  "\nbufpool: it was checked out at *guard" },
 		{ 100, 3, true, OUT, 0, 1, NULL },

@@ -186,8 +186,9 @@ struct bufpool_config {
 	/*
 	 * 1: a handler for SIGSEGV, which the first such pool of the process
 	 * installs, writes to stderr whose buffer that was and where it was
-	 * checked out, if that was recorded, and goes on to the handler that
-	 * was there. Default 1; without `hardened` it does nothing.
+	 * checked out and released, if that was recorded, and goes on to the
+	 * handler that was there. Default 1; without `hardened` it does
+	 * nothing.
 	 */
 	int fault_report;
 	/* 1: in a child of fork all buffers of the pool are zeros, also those

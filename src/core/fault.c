@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 #include "fault.h"
+#include "buf.h"
+#include "guard.h"
 #include "name.h"
-#include "sites.h"
 
 static struct sigaction before;
 
@@ -122,13 +123,14 @@ report_buffer(const struct bufpool_buf *b, uintptr_t address,
 static void
 report_place(const struct bufpool_buf *b)
 {
-	char place[BUFPOOL_PLACE_MAX];
+	char origin[2 * BUFPOOL_PLACE_MAX + 64] = "";
 	struct line l = { 0 };
 
-	if (!bp_sites_last(b, place, sizeof place))
+	bp_buf_origin(b, origin, sizeof origin);
+	if (origin[0] == '\0')
 		return;
-	put_text(&l, "bufpool: it was checked out at ");
-	put_text(&l, place);
+	put_text(&l, "bufpool: it was ");
+	put_text(&l, origin);
 	write_line(&l);
 }
 

@@ -3,9 +3,9 @@
  *
  * The handler for SIGSEGV looks for the guarded buffer that has the address,
  * and writes a line about it. The line is made without any call that a signal
- * handler may not make. A second line, with where the buffer was checked out,
- * asks the dynamic linker for the name of a function, which takes the linker's
- * lock; so it comes last. Then the handler that was there before is called, or
+ * handler may not make. A second line, with where the buffer was checked out
+ * and released, asks the dynamic linker for the name of a function, which takes
+ * the linker's lock; so it comes last. Then the handler that was there before is called, or
  * the default is put back, and the instruction stops the program once more.
  */
 #ifndef BUFPOOL_FAULT_H

@@ -604,22 +604,6 @@ tell_origin(const struct bufpool_buf *b, char *to, size_t size)
 		bp_sites_describe(pool_of(b), b->number, generation, to, size);
 }
 
-/* A release raises the generation, and so do freezing, and the last unref after
- * that. */
-bool
-bp_sites_last(const struct bufpool_buf *b, char *to, size_t size)
-{
-	uint64_t id = b->arena != NULL ? b->arena->id : 0, life = 0;
-
-	for (unsigned raised = 0; raised <= 2; raised++)
-		if (id != 0 && bp_sites_life(b->number, generation_of(b) -
-					     raised, &life) == id) {
-			bp_sites_describe(pool_of(b), life, to, size);
-			return true;
-		}
-	return false;
-}
-
 /* The largest of this library's structs that fits the caller's. */
 static void
 hand_over(void *to, size_t struct_size, const struct bufpool_site *site)

@@ -140,10 +140,6 @@ void bp_sites_tell(struct bufpool *p, uint32_t number, uint64_t generation,
 void bp_sites_describe(const struct bufpool *p, uint32_t number,
 		       uint64_t generation, char *to, size_t size);
 
-/* Writes where a buffer with memory was last checked out, be it out or not.
- * False when that was not recorded. */
-bool bp_sites_last(const struct bufpool_buf *b, char *to, size_t size);
-
 /* In a fork child: a buffer that another thread of the parent was just taking
  * or releasing is not out, and has no record. */
 void bp_sites_after_fork(const struct bufpool_buf *b);

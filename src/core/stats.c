@@ -248,6 +248,7 @@ add_locks(const struct guards *g, struct bufpool_stats *s)
 		s->lock_limit = limit.rlim_cur;
 }
 
+static void
 add_refusals(const struct bufpool *p, struct bufpool_stats *s)
 {
 	s->refused_by_max_bytes = counter_get(&p->refused_by_max_bytes);

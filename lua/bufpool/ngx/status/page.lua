@@ -5,7 +5,7 @@
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
 local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
-local SCRIPT = "sha256-BUAflr6vdyHTgtNJBWGJoEY+/uK9lLIPoVVJk8DnFXE="
+local SCRIPT = "sha256-fLkMZp5b84YDTYiwPh80tNiCDt3WoaMKP3JamUzau/8="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
@@ -246,7 +246,6 @@ const fill = (body, rows) => {
   });
 };
 
-// What half of the requests fit.
 const median = c => {
   const all = c.requests.reduce((a, b) => a + b);
   let part = 128, sum = 0;

@@ -258,6 +258,9 @@ of_pool("bufpool_exhausted", "counter", nil,
 of_pool("bufpool_pressed_bytes", "counter", "bytes",
     "Memory given back to the system because the control group was short.",
     "pressed_bytes")
+of_pool("bufpool_lock_refused", "counter", nil,
+    "Guarded buffers that the system refused to lock into memory.",
+    "lock_refused")
 of_pool("bufpool_large_limit_bytes", "gauge", "bytes",
     "The limit of the memory that is kept above the largest class.",
     "large_bytes")
