@@ -5,8 +5,9 @@
  * and writes a line about it. The line is made without any call that a signal
  * handler may not make. A second line, with where the buffer was checked out
  * and released, asks the dynamic linker for the name of a function, which takes
- * the linker's lock; so it comes last. Then the handler that was there before is called, or
- * the default is put back, and the instruction stops the program once more.
+ * the linker's lock; so it comes last. Then the handler that was there before
+ * is called, or the default is put back, and the instruction stops the program
+ * once more.
  */
 #ifndef BUFPOOL_FAULT_H
 #define BUFPOOL_FAULT_H
