@@ -213,15 +213,18 @@ describe("what is kept", function()
     end)
 
     it("is counted", function()
+        local requests = { 0, 0, 0, 2, 0, 0, 0, 0 }
         local a, b = pool:checkout(2 * MIB), pool:checkout(4 * MIB):freeze()
         local stats = pool:stats()
         assert.same({ hits = 0, misses = 2, out = 2, bytes_out = 6 * MIB,
-            cached = 0, cached_bytes = 0 }, stats.large)
+            cached = 0, cached_bytes = 0, requested_bytes = 6 * MIB,
+            requests = requests }, stats.large)
         a:release()
         b:release()
         stats = pool:stats()
         assert.same({ hits = 0, misses = 2, out = 0, bytes_out = 0,
-            cached = 2, cached_bytes = 6 * MIB }, stats.large)
+            cached = 2, cached_bytes = 6 * MIB, requested_bytes = 6 * MIB,
+            requests = requests }, stats.large)
         assert.equal(6 * MIB, pool:trim())
         assert.equal(0, pool:stats().large.cached)
         pool:checkout(3 * MIB):release()

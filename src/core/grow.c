@@ -17,11 +17,13 @@ twice_as_large(const struct bufpool_buf *b, size_t need)
 /* Checks out a larger buffer for b to move into: of twice the size, if no idle
  * memory has to be given back for that. Where max_bytes limits the pool, only
  * of the size that b needs, because another buffer may need the rest; a large
- * one has twice the addresses. */
+ * one has twice the addresses. The same where some checkouts fail on purpose,
+ * because there growth is to fail with the one that it makes. */
 static struct bufpool_buf *
 larger_than(const struct bufpool_buf *b, size_t need)
 {
-	size_t more = arena_limited(b->arena) ? 0 : twice_as_large(b, need);
+	size_t more = arena_limited(b->arena) ||
+	    pool_of(b)->config.fail_one_in > 0 ? 0 : twice_as_large(b, need);
 	struct bufpool_buf *larger = NULL;
 
 	if (more != 0)
