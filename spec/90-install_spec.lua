@@ -281,6 +281,32 @@ int main(void)
         assert.falsy(found "readelf -d program":find "libbufpool")
     end)
 
+    -- The recipe of security.md, with a library that was built without ASan.
+    it("stops a stray store under ASan with BUFPOOL_DEBUG=harden", function()
+        write("stray.c", [[
+#include <bufpool.h>
+int main(void)
+{
+    struct bufpool *pool = bufpool_create(NULL);
+    struct bufpool_buf *buf = bufpool_checkout(pool, 100);
+    char *bytes = bufpool_data(buf);
+    bufpool_release(buf);
+    bytes[3] = 1;
+    return 0;
+}
+]])
+        if not pcall(found, "cc -fsanitize=address -x c -o stray stray.c "
+            .. "-x none $(pkg-config --cflags --libs bufpool)") then
+            pending "the compiler has no AddressSanitizer"
+        end
+        -- Nobody finds it otherwise.
+        assert.equal("", (found "./stray"))
+        local text = found "BUFPOOL_DEBUG=harden ./stray 2>&1 || true"
+        assert.matches("bufpool: fault at .-byte 4 of buffer", text)
+        assert.matches("it was checked out at stray.-, released at stray", text)
+        assert.matches("AddressSanitizer: SEGV.- in main", text)
+    end)
+
     it("names folders by the prefix, or as they are", function()
         assert.equal("/moved/include\n", found("pkg-config "
             .. "--define-variable=prefix=/moved --variable=includedir "
