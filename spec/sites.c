@@ -1003,6 +1003,11 @@ does_what_the_environment_says(void **state)
 		{ "help", "  verify  aborts where" },
 		{ "leek", "bufpool: BUFPOOL_DEBUG: 'leek' is unknown; "
 		  "BUFPOOL_DEBUG=help lists the words\n" },
+		{ "fail=0", "'fail=0' is unknown" },
+		{ "fail=3x", "'fail=3x' is unknown" },
+		{ "fail=", "'fail=' is unknown" },
+		{ "leak=3", "'leak=3' is unknown" },
+		{ "=3,fail=999999999999", "'=3' is unknown" },
 		{ "leak,x\n\033,", "BUFPOOL_DEBUG: 'x?\?' is unknown" },
 	};
 
@@ -1052,6 +1057,31 @@ verifies_where_the_environment_says(void **state)
 	(void)state;
 	assert_true(WIFSIGNALED(status));
 	assert_non_null(strstr(said, "where byte 100 is not 0"));
+}
+
+static void
+fail_by_environment(void *word)
+{
+	struct bufpool *p;
+
+	setenv("BUFPOOL_DEBUG", word, 1);
+	p = bufpool_create(NULL);
+	for (int i = 1; i <= 400; i++) {
+		struct bufpool_buf *b = bufpool_checkout(p, 100);
+
+		CHECK((b == NULL) == (i % (strcmp(word, "fail") ? 7 : 100) ==
+				      0), "%s: checkout %d", (char *)word, i);
+		bufpool_release(b);
+	}
+}
+
+static void
+fails_where_the_environment_says(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(fail_by_environment, (char[]){ "fail" }), 0);
+	assert_int_equal(in_child(fail_by_environment,
+				  (char[]){ "leak,fail=7" }), 0);
 }
 
 /* Threads. */
@@ -1155,6 +1185,7 @@ main(void)
 		cmocka_unit_test(finds_what_was_written_after_the_release),
 		cmocka_unit_test(does_what_the_environment_says),
 		cmocka_unit_test(verifies_where_the_environment_says),
+		cmocka_unit_test(fails_where_the_environment_says),
 #ifdef __SANITIZE_ADDRESS__
 		cmocka_unit_test(poisons_what_the_slow_path_takes_home),
 #endif

@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,17 +15,20 @@ static const struct word {
 	const char *name;
 	int detection;
 	bool verify, report, harden;
+	int fail_one_in;
 	const char *help;
 } words[] = {
-	{ "leak", BUFPOOL_LEAK_ALL, false, true, false,
+	{ "leak", BUFPOOL_LEAK_ALL, false, true, false, 0,
 	  "records each checkout; at exit lists what is out, by place" },
-	{ "sample", BUFPOOL_LEAK_SAMPLED, false, true, false,
+	{ "sample", BUFPOOL_LEAK_SAMPLED, false, true, false, 0,
 	  "the same for one checkout of about 1024" },
-	{ "verify", BUFPOOL_LEAK_ALL, true, false, false,
+	{ "verify", BUFPOOL_LEAK_ALL, true, false, false, 0,
 	  "aborts where a buffer was written to after its release" },
-	{ "harden", BUFPOOL_LEAK_ALL, false, false, true,
+	{ "harden", BUFPOOL_LEAK_ALL, false, false, true, 0,
 	  "guards each buffer: a store past its end or after its release stops "
 	  "the program there" },
+	{ "fail", BUFPOOL_LEAK_ALL, false, false, false, 100,
+	  "fails every 100th checkout; fail=n every nth" },
 };
 #define WORDS (sizeof words / sizeof *words)
 
@@ -57,6 +61,31 @@ word_of(const char *name, size_t n)
 	return NULL;
 }
 
+/* Adds a word of n bytes to what all of them ask for. False when it is none. */
+static bool
+add_word(struct word *all, const char *at, size_t n)
+{
+	const char *equals = memchr(at, '=', n);
+	const struct word *word = word_of(at, equals == NULL ? n
+					  : (size_t)(equals - at));
+	char *end = NULL;
+	long value = equals != NULL ? strtol(equals + 1, &end, 10) : 0;
+
+	if (word == NULL || (equals != NULL && (
+		word->fail_one_in == 0 || value < 1 || value > INT_MAX ||
+		end != at + n)))
+		return false;
+	if (word->detection > all->detection)
+		all->detection = word->detection;
+	all->verify |= word->verify;
+	all->report |= word->report;
+	all->harden |= word->harden;
+	if (word->fail_one_in != 0)
+		all->fail_one_in = equals != NULL ? (int)value
+		    : word->fail_one_in;
+	return true;
+}
+
 static _Atomic bool reporting;	/* a pool was made when that was wanted */
 
 /* What all words together ask for. Not for a program with more rights than its
@@ -73,17 +102,10 @@ wanted(void)
 		return all;
 	first = !atomic_exchange(&told, true);
 	for (size_t n; *(at += strspn(at, SEPARATORS)) != '\0'; at += n) {
-		const struct word *word;
-
 		n = strcspn(at, SEPARATORS);
-		word = word_of(at, n);
-		if (word != NULL) {
-			if (word->detection > all.detection)
-				all.detection = word->detection;
-			all.verify |= word->verify;
-			all.harden |= word->harden;
-			all.report |= word->report;
-		} else if (first && n == 4 && memcmp(at, "help", n) == 0)
+		if (add_word(&all, at, n))
+			continue;
+		if (first && n == 4 && memcmp(at, "help", n) == 0)
 			print_help();
 		else if (first)
 			print_unknown(at, n);
@@ -99,6 +121,8 @@ bp_debug_apply(struct bufpool_config *config)
 	if (all.detection > config->leak_detection)
 		config->leak_detection = all.detection;
 	config->verify |= all.verify;
+	if (all.fail_one_in > 0)
+		config->fail_one_in = all.fail_one_in;
 	if (all.harden)
 		config->hardened = BUFPOOL_HARDENED_ALL;
 	if (all.report)
