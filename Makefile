@@ -425,7 +425,7 @@ DEPS ?= .ci/deps
 ## the specs that test, asan and memcheck run: all of spec/
 SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
-	%threads.c %failures.c %system.c %large.c %ticket.c %work.c
+	%threads.c %failures.c %guard.c %system.c %large.c %ticket.c %work.c
 # What specs that load the module of nginx need, where it can be built.
 FOR_NGINX = $(if $(wildcard $(addprefix $(NGINX_SRC)/,configure \
 	auto/configure)),$(if $(filter spec/8%_spec.lua,$(SPEC)),nginx-module))

@@ -149,6 +149,18 @@ describe("a program in a hardened pool", function()
     end
 end)
 
+describe("pool:resident", function()
+    it("counts the pages of guarded buffers", function()
+        local pool = bufpool.new { hardened = true }
+        assert.equal(0, pool:resident())
+        local buf = pool:checkout(5000):fill(1)
+        local resident = pool:resident()
+        assert.is_true(resident >= 5000 and resident % 4096 == 0)
+        buf:release()
+        assert.equal(0, pool:resident())
+    end)
+end)
+
 describe("fail_one_in", function()
     it("fails every so manieth checkout, and nothing else", function()
         local pool = bufpool.new { fail_one_in = 4 }
@@ -179,7 +191,8 @@ describe("fail_one_in", function()
             end
             assert.equal(text, tostring(w))
         end
-        assert.is_true(failed > 0)
+        -- Without the JIT a method whose C form has failed asks once more.
+        assert.is_true(failed > 0 or not require("jit").status())
         w:release()
     end)
 end)

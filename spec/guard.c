@@ -333,6 +333,54 @@ moves_to_other_guards_when_it_grows(void **state)
 	bufpool_destroy(p);
 }
 
+/* In a limited pool, too, where others get no more than they need. */
+static void
+moves_a_few_times_below_a_limit(void **state)
+{
+	struct bufpool_config config = config_of(BUFPOOL_HARDENED_ALL);
+	struct bufpool *p;
+	struct bufpool_buf *b;
+	const void *was = NULL;
+	unsigned moves = 0;
+
+	(void)state;
+	config.max_bytes = 64 << 20;
+	p = bufpool_create(&config);
+	b = bufpool_checkout(p, 0);
+	for (int i = 0; i < 10000; i++) {
+		assert_int_equal(bufpool_append(b, "0123456789", 10), 0);
+		moves += bufpool_peek(b) != was;
+		was = bufpool_peek(b);
+	}
+	assert_in_range(moves, 1, 60);
+	bufpool_release(b);
+	bufpool_destroy(p);
+}
+
+/* The system refuses what it would refuse an ordinary pool, and gives memory to
+ * what is touched only. */
+static void
+is_as_large_as_any(void **state)
+{
+	struct bufpool *p = hardened_pool(), *any = bufpool_create(NULL);
+	size_t before = resident_bytes();
+	struct bufpool_buf *b, *other;
+
+	(void)state;
+	b = bufpool_checkout(p, (size_t)1 << 46);
+	other = bufpool_checkout(any, (size_t)1 << 46);
+	assert_true((b == NULL) == (other == NULL));
+	bufpool_release(b);
+	bufpool_release(other);
+	bufpool_destroy(any);
+	assert_int_equal(stats_of(p).committed_bytes, 0);
+	b = bufpool_checkout(p, 256 << 20);
+	assert_non_null(b);
+	assert_true(resident_bytes() < before + (64 << 20));
+	bufpool_release(b);
+	bufpool_destroy(p);
+}
+
 static void
 keeps_the_law_and_the_limit(void **state)
 {
@@ -569,6 +617,93 @@ leave(int number)
 	_exit(number);
 }
 
+/* Tells that it was called, with SIGUSR1 blocked, and returns. */
+static void
+say_so(int number)
+{
+	sigset_t mask;
+
+	(void)number;
+	sigprocmask(SIG_BLOCK, NULL, &mask);
+	if (write(STDERR_FILENO, "called\n", 7) != 7 ||
+	    !sigismember(&mask, SIGUSR1))
+		_exit(78);
+}
+
+/* What was asked for with the handler holds when ours calls it. */
+static void
+keep_flags(void *arg)
+{
+	struct sigaction action = { .sa_flags = 0 };
+	volatile int times = 0;
+	uint8_t *at;
+
+	if (*(int *)arg == 0) {
+		action.sa_flags = (int)SA_RESETHAND;
+		action.sa_handler = say_so;
+		sigaddset(&action.sa_mask, SIGUSR1);
+	} else {
+		action.sa_flags = SA_SIGINFO | SA_NODEFER;
+		action.sa_sigaction = come_back;
+	}
+	sigaction(SIGSEGV, &action, NULL);
+	at = bytes_of(bufpool_checkout(hardened_pool(), 64));
+	sigsetjmp(back, 0);		/* the mask stays as it is */
+	if (times++ < 3)
+		*(volatile uint8_t *)(at + 64) = 1;
+}
+
+static void
+leaves_a_handler_its_flags(void **state)
+{
+	char said[2048];
+	int which = 0, status = said_in_child(keep_flags, &which, said,
+					      sizeof said);
+
+	(void)state;
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGSEGV);
+	assert_non_null(strstr(said, "called\n"));
+	assert_null(strstr(strstr(said, "called\n") + 1, "called\n"));
+	which = 1;
+	assert_int_equal(said_in_child(keep_flags, &which, said, sizeof said),
+			 0);
+}
+
+/* What a pool keeps from use is not to be what the program lacks. */
+static void
+live_with_few_addresses(void *arg)
+{
+	struct rlimit limit = { 8ull << 30, 8ull << 30 };
+	struct bufpool *p;
+	void *all[64];
+
+	(void)arg;
+	CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "no limit");
+	p = hardened_pool();
+	for (int i = 0; i < 300; i++) {
+		struct bufpool_buf *b = bufpool_checkout(p, 16 << 20);
+
+		CHECK(b != NULL, "checkout %d", i);
+		bufpool_release(b);
+	}
+	/* 8 GiB, less what this process has, and 1/16 of it for the pool. */
+	for (int i = 0; i < 64; i++) {
+		all[i] = mmap(NULL, 32 << 20, PROT_NONE, MAP_PRIVATE |
+			      MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		CHECK(all[i] != MAP_FAILED, "mapping %d", i);
+	}
+}
+
+static void
+leaves_addresses_to_the_program(void **state)
+{
+	(void)state;
+	if (SANITIZED)
+		skip();
+	assert_int_equal(in_child(live_with_few_addresses, NULL), 0);
+}
+
 /* Faults that are another's, and signals that are sent, are passed on. */
 static void
 pass_on(void *arg)
@@ -715,11 +850,15 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		/* First, because its children are to install the handler. */
 		cmocka_unit_test(goes_on_to_the_handler_that_was_there),
+		cmocka_unit_test(leaves_a_handler_its_flags),
+		cmocka_unit_test(leaves_addresses_to_the_program),
 		cmocka_unit_test(ends_at_a_guard),
 		cmocka_unit_test(stops_at_the_instruction),
 		cmocka_unit_test(finds_what_was_written_to_the_slack),
 		cmocka_unit_test(keeps_addresses_from_use),
 		cmocka_unit_test(moves_to_other_guards_when_it_grows),
+		cmocka_unit_test(moves_a_few_times_below_a_limit),
+		cmocka_unit_test(is_as_large_as_any),
 		cmocka_unit_test(keeps_the_law_and_the_limit),
 		cmocka_unit_test(goes_from_hand_to_hand),
 		cmocka_unit_test(guards_a_sample),

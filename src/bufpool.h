@@ -170,10 +170,11 @@ struct bufpool_config {
 	 * begins, as near as an alignment to 16 bytes allows. It is locked into
 	 * memory (mlock; statistics tell where that is refused), stays out of
 	 * core dumps, is read-only while frozen, and loses its memory when it
-	 * comes home; the 256 addresses that came home last have no access. So
-	 * a store past the end, to a frozen buffer or through an old pointer is
-	 * a SIGSEGV at that instruction, and one to the up to 15 bytes between
-	 * end and guard aborts at the release. The capacity is what was asked
+	 * comes home; the 256 addresses that came home last, 1/16 of RLIMIT_AS
+	 * and 64 GiB at most, have no access. So a store past the end, to a
+	 * frozen buffer or through an old pointer is a SIGSEGV at that
+	 * instruction, and one to the up to 15 bytes between end and guard
+	 * aborts at the release. The capacity is what was asked
 	 * for, 1 byte at least. It counts as a large buffer; nothing is kept,
 	 * bufpool_try_checkout finds nothing, and the counts above are ignored.
 	 *

@@ -855,11 +855,13 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
 	}
 }
 
-/*
- * Looks at every descriptor of the process, also at those that other threads
- * are just changing. That may give a wrong count but never a fault, because
- * only the kernel looks at the addresses.
- */
+/* The page that a mapping begins with. A guarded buffer begins in it. */
+static uint8_t *
+first_page(const struct bufpool_buf *b)
+{
+	return (uint8_t *)((uintptr_t)b->base & ~(page - 1));
+}
+
 /* Adds to *sum. A mapping that another thread has just given back is left
  * out: then its addresses are nobody's. */
 static bool
@@ -879,6 +881,11 @@ add_resident(uint8_t *base, size_t bytes, size_t *sum)
 	return true;
 }
 
+/*
+ * Looks at every descriptor of the process, also at those that other threads
+ * are just changing. That may give a wrong count but never a fault, because
+ * only the kernel looks at the addresses.
+ */
 ssize_t
 bp_arena_resident(const struct bufpool_arena *a)
 {
@@ -889,12 +896,13 @@ bp_arena_resident(const struct bufpool_arena *a)
 		struct bufpool_buf *b = bp_buf_at(i);
 
 		if (b->arena == a && b->span != 0 &&
-		    !add_resident(b->base, b->span, &sum))
+		    !add_resident(first_page(b), b->span, &sum))
 			return -1;
 	}
 	return (ssize_t)sum;
 }
 
+/* As above. */
 unsigned
 bp_arena_pages_by_node(const struct bufpool_arena *a,
 		       uint64_t pages[BUFPOOL_NODES_MAX])
@@ -908,7 +916,7 @@ bp_arena_pages_by_node(const struct bufpool_arena *a,
 		struct bufpool_buf *b = bp_buf_at(i);
 
 		if (b->arena == a && b->span != 0)
-			count_pages(b->base, b->span, pages);
+			count_pages(first_page(b), b->span, pages);
 	}
 	return numa.max_node() < BUFPOOL_NODES_MAX
 	    ? (unsigned)numa.max_node() + 1 : BUFPOOL_NODES_MAX;

@@ -139,12 +139,18 @@ report_place(const struct bufpool_buf *b)
 static void
 go_on(int number, siginfo_t *info, void *context)
 {
-	if (before.sa_flags & SA_SIGINFO) {
-		before.sa_sigaction(number, info, context);
+	struct sigaction next = before;
+
+	if (next.sa_flags & (int)SA_RESETHAND) {
+		before.sa_handler = SIG_DFL;
+		before.sa_flags = 0;
+	}
+	if (next.sa_flags & SA_SIGINFO) {
+		next.sa_sigaction(number, info, context);
 		return;
 	}
-	if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
-		before.sa_handler(number);
+	if (next.sa_handler != SIG_DFL && next.sa_handler != SIG_IGN) {
+		next.sa_handler(number);
 		return;
 	}
 	if (before.sa_handler == SIG_IGN && info->si_code <= 0)
@@ -179,15 +185,19 @@ void
 bp_fault_begin(void)
 {
 	static atomic_flag begun = ATOMIC_FLAG_INIT;
-	struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK }, now;
+	struct sigaction action, now;
 	bool first = !atomic_flag_test_and_set(&begun);
 
 	if (sigaction(SIGSEGV, NULL, &now) != 0 ||
 	    !(first || now.sa_handler == SIG_DFL))
 		return;
-	/* What was there is known before it can be called. */
-	before = now;
+	/* What was there is known before it can be called, and is called with
+	 * the mask and on the stack that it asked for. */
+	before = action = now;
+	action.sa_flags &= ~(int)SA_RESETHAND;
+	action.sa_flags |= SA_SIGINFO;
+	if (now.sa_handler == SIG_DFL)
+		action.sa_flags |= SA_ONSTACK;
 	action.sa_sigaction = on_fault;
-	sigemptyset(&action.sa_mask);
 	sigaction(SIGSEGV, &action, NULL);
 }

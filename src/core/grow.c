@@ -17,16 +17,21 @@ twice_as_large(const struct bufpool_buf *b, size_t need)
 /* Checks out a larger buffer for b to move into: of twice the size, if no idle
  * memory has to be given back for that. Where max_bytes limits the pool, only
  * of the size that b needs, because another buffer may need the rest; a large
- * one has twice the addresses. The same where some checkouts fail on purpose,
- * because there growth is to fail with the one that it makes. */
+ * one has twice the addresses, and a guarded one gets a part of the rest,
+ * because it moves each time. Only what b needs where some checkouts fail on
+ * purpose, because there growth is to fail with the one that it makes. */
 static struct bufpool_buf *
 larger_than(const struct bufpool_buf *b, size_t need)
 {
-	size_t more = arena_limited(b->arena) ||
-	    pool_of(b)->config.fail_one_in > 0 ? 0 : twice_as_large(b, need);
+	const struct bufpool_config *config = &pool_of(b)->config;
 	struct bufpool_buf *larger = NULL;
+	size_t more = 0;
 
-	if (more != 0)
+	if (config->fail_one_in == 0)
+		more = !arena_limited(b->arena) ? twice_as_large(b, need)
+		    : config->hardened == BUFPOOL_HARDENED_ALL
+		    ? need + bp_grow_slack(b) : 0;
+	if (more > need)
 		larger = bp_checkout_at(pool_of(b), more, b->align,
 					TAKE_FRESH | TAKE_CLOSED |
 					TAKE_TO_GROW, SITE_NONE);

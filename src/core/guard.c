@@ -2,18 +2,34 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "guard.h"
 #include "pages.h"
 #include "wipe.h"
 
-/* Addresses of larger buffers are not kept, because 256 of them would be more
- * than a limit of addresses (RLIMIT_AS) may leave to the program. */
-#define KEPT_MOST ((size_t)16 << 20)
+/* Of the addresses that a limit leaves to the process, a pool keeps one part in
+ * so many at most, because the program needs them, too. */
+#define KEPT_PART 16
+#define KEPT_MOST ((size_t)1 << 36)
+
+/* Linux 4.4; not every C library's headers know it. */
+#ifndef MLOCK_ONFAULT
+#define MLOCK_ONFAULT 1
+#endif
 
 int
 bp_guard_create(struct guards *g)
 {
+	struct rlimit limit;
+
+	g->kept_most = KEPT_MOST;
+	if (getrlimit(RLIMIT_AS, &limit) == 0 &&
+	    limit.rlim_cur / KEPT_PART < KEPT_MOST)
+		g->kept_most = limit.rlim_cur / KEPT_PART;
+	g->kept_bytes = 0;
 	g->kept = bp_pages_map(GUARDS_KEPT * sizeof *g->kept);
 	return g->kept != NULL ? 0 : -1;
 }
@@ -63,15 +79,19 @@ keep(struct guards *g, struct bufpool_buf *b)
 	/* Where the system refuses, the addresses are lost; nothing is in
 	 * them. */
 	if (old != NULL) {
+		atomic_fetch_sub_explicit(&g->kept_bytes, old->span,
+					  memory_order_relaxed);
 		unmap_guarded(old);
 		bp_buf_destroy(old);
 	}
 }
 
+/* Ends the oldest until no more than `most` bytes of addresses are kept. */
 static void
-empty_ring(struct guards *g)
+limit_ring(struct guards *g, size_t most)
 {
-	for (int i = 0; i < GUARDS_KEPT; i++)
+	for (int i = 0; i < GUARDS_KEPT && atomic_load_explicit(
+		&g->kept_bytes, memory_order_relaxed) > most; i++)
 		keep(g, NULL);
 }
 
@@ -80,7 +100,7 @@ bp_guard_destroy(struct guards *g)
 {
 	if (g->kept == NULL)
 		return;
-	empty_ring(g);
+	limit_ring(g, 0);
 	bp_pages_unmap((void *)g->kept, GUARDS_KEPT * sizeof *g->kept);
 	g->kept = NULL;
 }
@@ -92,8 +112,8 @@ static uint8_t *
 map_addresses(size_t bytes, size_t alignment)
 {
 	size_t page = page_bytes(), all = bytes + page + alignment;
-	uint8_t *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
-			     MAP_NORESERVE, -1, 0), *at, *end;
+	uint8_t *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+			     -1, 0), *at, *end;
 
 	if (base == MAP_FAILED)
 		return NULL;
@@ -107,6 +127,25 @@ map_addresses(size_t bytes, size_t alignment)
 	return at;
 }
 
+/* Pages when they are touched, or else all at once, where the system does not
+ * know that. It is asked once, because valgrind tells each time. */
+static int
+lock_pages(void *at, size_t bytes)
+{
+	static _Atomic bool unknown;
+
+#ifdef SYS_mlock2
+	if (!atomic_load_explicit(&unknown, memory_order_relaxed)) {
+		if (syscall(SYS_mlock2, at, bytes, MLOCK_ONFAULT) == 0)
+			return 0;
+		if (errno != ENOSYS)
+			return -1;
+		atomic_store_explicit(&unknown, true, memory_order_relaxed);
+	}
+#endif
+	return mlock(at, bytes);
+}
+
 /* Makes pages of addresses, with what the pool asks for. False when the system
  * refuses anything but to lock them. */
 static bool
@@ -116,7 +155,7 @@ open_pages(struct guards *g, uint8_t *at, size_t bytes, unsigned node)
 	    !bp_arena_advise(g->arena, at, bytes, node) ||
 	    (g->lock && madvise(at, bytes, MADV_DONTDUMP) != 0))
 		return false;
-	if (g->lock && mlock(at, bytes) != 0)
+	if (g->lock && lock_pages(at, bytes) != 0)
 		atomic_fetch_add_explicit(&g->unlocked, 1,
 					  memory_order_relaxed);
 	return true;
@@ -163,7 +202,7 @@ bp_guard_take(struct guards *g, size_t n, unsigned align)
 		return NULL;
 	b = bp_buf_create();
 	if (b != NULL && !map_guarded(g, b, n, align)) {
-		empty_ring(g);
+		limit_ring(g, 0);
 		if (!map_guarded(g, b, n, align)) {
 			bp_buf_destroy(b);
 			b = NULL;
@@ -185,9 +224,8 @@ static bool
 close_pages(const struct bufpool_buf *b)
 {
 	ASAN_UNPOISON_MEMORY_REGION(pages_of(b), b->span);
-	return b->span <= KEPT_MOST &&
-	    mmap(pages_of(b), b->span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
-		 MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+	return mmap(pages_of(b), b->span, PROT_NONE, MAP_PRIVATE |
+		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 static void
@@ -220,9 +258,12 @@ bp_guard_give(struct guards *g, struct bufpool_buf *b)
 	closed = close_pages(b);
 	arena_uncommit(a, bytes);
 	buf_set_state(b, BUF_BLANK);
-	if (closed)
+	if (closed) {
+		atomic_fetch_add_explicit(&g->kept_bytes, bytes,
+					  memory_order_relaxed);
 		keep(g, b);
-	else {
+		limit_ring(g, g->kept_most);
+	} else {
 		/* Where the system refuses this, too, what was written must
 		 * not stay. */
 		if (!unmap_guarded(b) && mprotect(pages_of(b), bytes,

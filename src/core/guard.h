@@ -14,7 +14,8 @@
  *
  * While the buffer is frozen its pages are read-only. When it comes home its
  * pages go to the system, and their addresses stay without access until
- * GUARDS_KEPT buffers have come home after it. Until then an old pointer leads
+ * GUARDS_KEPT buffers have come home after it, or more bytes of addresses than
+ * are kept. Until then an old pointer leads
  * to a SIGSEGV, and the descriptor still tells whose memory that was.
  *
  * A guarded buffer counts as a large one, of whatever size it is, and nothing
@@ -34,7 +35,9 @@ struct guards {
 	bool lock;		/* mlock what is out */
 	uint8_t align;		/* of a buffer, at least: 1 << align */
 	_Atomic(struct bufpool_buf *) *kept;	/* a ring; NULL: no guards */
+	size_t kept_most;	/* bytes of addresses */
 
+	_Atomic size_t kept_bytes;	/* no fewer than are in the ring */
 	_Atomic uint32_t next;	/* in the ring */
 	_Atomic uint64_t unlocked;	/* that the system refused to lock */
 };
