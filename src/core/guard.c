@@ -67,7 +67,9 @@ unmap_guarded(const struct bufpool_buf *b)
 }
 
 /* Puts a buffer that came home into the ring, or NULL, and ends what was there
- * before: only the thread that takes it out has it. */
+ * before: only the thread that takes it out has it. The exchange is a release
+ * for what this thread has written to its descriptor, and an acquire of what
+ * another has written to the one that it takes out. */
 static void
 keep(struct guards *g, struct bufpool_buf *b)
 {
