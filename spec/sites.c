@@ -74,8 +74,14 @@ assert_nothing_recorded(struct bufpool *p)
 			assert_int_equal(bp_buf_at(i)->place, p->caches.place);
 }
 
-/* Not inlined, so that each is one place. */
-static __attribute__((noinline)) struct bufpool_buf *
+/* Neither inlined nor cloned, so that each is one place. */
+#ifdef __clang__
+#define PLACE __attribute__((noinline))
+#else
+#define PLACE __attribute__((noipa))
+#endif
+
+static PLACE struct bufpool_buf *
 upload(struct bufpool *p, size_t n)
 {
 	struct bufpool_buf *b = bufpool_checkout(p, n);
@@ -84,7 +90,7 @@ upload(struct bufpool *p, size_t n)
 	return b;
 }
 
-static __attribute__((noinline)) struct bufpool_buf *
+static PLACE struct bufpool_buf *
 download(struct bufpool *p, size_t n)
 {
 	struct bufpool_buf *b = bufpool_checkout(p, n);

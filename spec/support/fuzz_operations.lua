@@ -1081,6 +1081,12 @@ for i = 1, #sites do
     eq(sites[i].buffers >= 0, true, "sites")
 end]])
 end)
+add("pool", "resident", function()
+    return [[
+if k % 16 == 0 then
+    eq(pool:resident() >= 0, true, "resident")
+end]]
+end)
 add("pool", "scratch", function()
     return ([[
 local s = %s
@@ -1125,6 +1131,12 @@ if #want < 60000 then
         got:release()
     end
 end]]):format(model, list, list)
+end)
+add("module", "folded pprof report heed_pressure", function()
+    return pick('eq(type(bufpool.folded(pool:sites())), "string", "folded")',
+        'eq(#bufpool.pprof(pool:sites()) > 0, true, "pprof")',
+        'bufpool.report(function(r) eq(r.more > 0, true, "report") end)',
+        "bufpool.heed_pressure(k % 2 == 0)")
 end)
 add("module", "new get default stats adopt type _VERSION maintain", function()
     return pick('eq(bufpool.type($b) == "dead", false, "type")',
