@@ -16,6 +16,7 @@
 
 #include "core/cgroup.h"
 #include "core/pool.h"
+#include "support/clock.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -33,17 +34,6 @@ struct system {
 
 static const struct file *files;	/* NULL: the system's own */
 static int opened;		/* calls */
-static int64_t passed = 1000000;	/* milliseconds */
-
-/* The clock stands still until a test moves it. */
-int
-clock_gettime(clockid_t clock, struct timespec *t)
-{
-	(void)clock;
-	t->tv_sec = passed / 1000;
-	t->tv_nsec = passed % 1000 * 1000000;
-	return 0;
-}
 
 static int
 open_own(const char *path)

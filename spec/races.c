@@ -1120,16 +1120,38 @@ check_watched(bool expected)
 	assert_true(count >= 2);
 }
 
-/* One is just changing what is watched, as it was set before; another sets
- * something else meanwhile, and that holds. */
+/* One is stopped at a place while it acts, with what was set first; another
+ * sets something meanwhile, and that holds. */
+struct change {
+	void (*first)(void), (*act)(void), (*last)(void);
+	const char *place;
+	bool watched;
+};
+
+static void
+check_changes(const struct change *change, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct actor actor = { .before = warm_up,
+				       .act = change[i].act };
+
+		pool = new_pool();
+		warm_up();
+		change[i].first();
+		assert_true(start(&actor, change[i].place, 1));
+		change[i].last();
+		finish(&actor);
+		check_watched(change[i].watched);
+		check_law(pool);
+		bufpool_destroy(pool);
+		assert_int_equal(pools_left(), 0);
+	}
+}
+
 static void
 what_was_set_last_is_watched(void **state)
 {
-	static const struct {
-		void (*first)(void), (*act)(void), (*last)(void);
-		const char *place;
-		bool watched;
-	} cases[] = {
+	static const struct change changes[] = {
 		{ watch_some, warm_up, watch_none, "watch: due", false },
 		{ watch_some, warm_up, watch_all, "watch: due", true },
 		{ watch_some, warm_up, watch_none, "watch: wanted", false },
@@ -1140,21 +1162,7 @@ what_was_set_last_is_watched(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		struct actor actor = { .before = warm_up,
-				       .act = cases[i].act };
-
-		pool = new_pool();
-		warm_up();
-		cases[i].first();
-		assert_true(start(&actor, cases[i].place, 1));
-		cases[i].last();
-		finish(&actor);
-		check_watched(cases[i].watched);
-		check_law(pool);
-		bufpool_destroy(pool);
-		assert_int_equal(pools_left(), 0);
-	}
+	check_changes(changes, sizeof changes / sizeof *changes);
 }
 
 static void
@@ -1176,30 +1184,13 @@ watch_no_more(void)
 static void
 an_owner_that_takes_back_finds_what_was_set_last(void **state)
 {
-	static const struct {
-		void (*first)(void), (*act)(void), (*last)(void);
-		bool watched;
-	} cases[] = {
-		{ watch_none, watch_next, watch_all, true },
-		{ watch_all, watch_no_more, watch_none, false },
+	static const struct change changes[] = {
+		{ watch_none, watch_next, watch_all, "watch: read", true },
+		{ watch_all, watch_no_more, watch_none, "watch: read", false },
 	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		struct actor actor = { .before = warm_up,
-				       .act = cases[i].act };
-
-		pool = new_pool();
-		warm_up();
-		cases[i].first();
-		assert_true(start(&actor, "watch: read", 1));
-		cases[i].last();
-		finish(&actor);
-		check_watched(cases[i].watched);
-		check_law(pool);
-		bufpool_destroy(pool);
-		assert_int_equal(pools_left(), 0);
-	}
+	check_changes(changes, sizeof changes / sizeof *changes);
 }
 
 static void

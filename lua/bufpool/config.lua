@@ -124,9 +124,10 @@ function types.detection(key, value, name)
     return DETECTION[value]
 end
 
-function types.sample(key, value, name)
+function types.number(key, value, name)
     return whole(key, value, 0, limits.INT_MAX, nil, name)
 end
+types.sample = types.number
 
 -- What C calls the values of hardened.
 local HARDENED = { [false] = 0, [true] = 1, sampled = 2 }
@@ -136,10 +137,6 @@ function types.hardened(key, value)
         wrong(key, "boolean or 'sampled'", value)
     end
     return HARDENED[value]
-end
-
-function types.number(key, value)
-    return whole(key, value, 0, limits.INT_MAX)
 end
 
 for _, setting in ipairs(core.settings) do

@@ -361,24 +361,6 @@ bp_arena_commit(struct bufpool_arena *a, size_t bytes)
 	return true;
 }
 
-/* A mapping of `bytes` at a multiple of `alignment`: maps more, then cuts. */
-static void *
-map_aligned(size_t bytes, size_t alignment)
-{
-	size_t more = alignment > page ? alignment - page : 0;
-	uint8_t *base = bp_pages_map(bytes + more), *start;
-
-	if (base == NULL || more == 0)
-		return base;
-	start = (uint8_t *)(((uintptr_t)base + alignment - 1) &
-			    ~(uintptr_t)(alignment - 1));
-	if (start > base)
-		bp_pages_unmap(base, (size_t)(start - base));
-	if (start < base + more)
-		bp_pages_unmap(start + bytes, (size_t)(base + more - start));
-	return start;
-}
-
 /* The kernel refuses where it has no memory, or no mapping left. */
 bool
 bp_arena_advise(struct bufpool_arena *a, void *base, size_t bytes,
@@ -395,9 +377,12 @@ static void *
 map_span(struct bufpool_arena *a, size_t bytes, size_t alignment, unsigned node)
 {
 	bool huge = a->huge_pages && bytes >= HUGE;
-	void *base = map_aligned(bytes, huge && alignment < HUGE
-				 ? HUGE : alignment);
+	void *base;
 
+	if (huge && alignment < HUGE)
+		alignment = HUGE;
+	base = bp_pages_map_aligned(bytes, alignment > page ? alignment : 0, 0,
+				    PROT_READ | PROT_WRITE);
 	if (base == NULL)
 		return NULL;
 	if (!bp_arena_advise(a, base, bytes, node)) {
@@ -855,9 +840,8 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
 	}
 }
 
-/* The page that a mapping begins with. A guarded buffer begins in it. */
-static uint8_t *
-first_page(const struct bufpool_buf *b)
+uint8_t *
+bp_arena_first_page(const struct bufpool_buf *b)
 {
 	return (uint8_t *)((uintptr_t)b->base & ~(page - 1));
 }
@@ -896,7 +880,7 @@ bp_arena_resident(const struct bufpool_arena *a)
 		struct bufpool_buf *b = bp_buf_at(i);
 
 		if (b->arena == a && b->span != 0 &&
-		    !add_resident(first_page(b), b->span, &sum))
+		    !add_resident(bp_arena_first_page(b), b->span, &sum))
 			return -1;
 	}
 	return (ssize_t)sum;
@@ -916,7 +900,7 @@ bp_arena_pages_by_node(const struct bufpool_arena *a,
 		struct bufpool_buf *b = bp_buf_at(i);
 
 		if (b->arena == a && b->span != 0)
-			count_pages(first_page(b), b->span, pages);
+			count_pages(bp_arena_first_page(b), b->span, pages);
 	}
 	return numa.max_node() < BUFPOOL_NODES_MAX
 	    ? (unsigned)numa.max_node() + 1 : BUFPOOL_NODES_MAX;

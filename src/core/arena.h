@@ -166,6 +166,10 @@ arena_uncommit(struct bufpool_arena *a, size_t bytes)
 	atomic_fetch_sub_explicit(&a->committed, bytes, memory_order_relaxed);
 }
 
+/* The page that a mapping of the buffer's own begins with. A guarded buffer
+ * begins somewhere in it. */
+uint8_t *bp_arena_first_page(const struct bufpool_buf *b);
+
 /* A descriptor that is OUT and has no memory. NULL + ENOMEM. */
 struct bufpool_buf *bp_arena_take_bare(struct bufpool_arena *a);
 

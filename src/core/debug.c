@@ -18,17 +18,18 @@ static const struct word {
 	int fail_one_in;
 	const char *help;
 } words[] = {
-	{ "leak", BUFPOOL_LEAK_ALL, false, true, false, 0,
-	  "records each checkout; at exit lists what is out, by place" },
-	{ "sample", BUFPOOL_LEAK_SAMPLED, false, true, false, 0,
-	  "the same for one checkout of about 1024" },
-	{ "verify", BUFPOOL_LEAK_ALL, true, false, false, 0,
-	  "aborts where a buffer was written to after its release" },
-	{ "harden", BUFPOOL_LEAK_ALL, false, false, true, 0,
-	  "guards each buffer: a store past its end or after its release stops "
-	  "the program there" },
-	{ "fail", BUFPOOL_LEAK_ALL, false, false, false, 100,
-	  "fails every 100th checkout; fail=n every nth" },
+	{ .name = "leak", .detection = BUFPOOL_LEAK_ALL, .report = true,
+	  .help = "records each checkout; at exit lists what is out, by place"
+	},
+	{ .name = "sample", .detection = BUFPOOL_LEAK_SAMPLED, .report = true,
+	  .help = "the same for one checkout of about 1024" },
+	{ .name = "verify", .detection = BUFPOOL_LEAK_ALL, .verify = true,
+	  .help = "aborts where a buffer was written to after its release" },
+	{ .name = "harden", .detection = BUFPOOL_LEAK_ALL, .harden = true,
+	  .help = "guards each buffer: a store past its end or after its "
+		  "release stops the program there" },
+	{ .name = "fail", .detection = BUFPOOL_LEAK_ALL, .fail_one_in = 100,
+	  .help = "fails every 100th checkout; fail=n every nth" },
 };
 #define WORDS (sizeof words / sizeof *words)
 

@@ -40,30 +40,14 @@ page_bytes(void)
 	return bp_arena_whole_pages(0);
 }
 
-/* The first byte behind the buffer's pages. */
-static uint8_t *
-pages_end(const struct bufpool_buf *b)
-{
-	size_t mask = page_bytes() - 1;
-	uintptr_t end = (uintptr_t)b->base + buf_size(b);
-
-	return (uint8_t *)((end + mask) & ~mask);
-}
-
-static uint8_t *
-pages_of(const struct bufpool_buf *b)
-{
-	return pages_end(b) - b->span;
-}
-
 /* False when the system refuses. */
 static bool
 unmap_guarded(const struct bufpool_buf *b)
 {
 	size_t page = page_bytes();
 
-	ASAN_UNPOISON_MEMORY_REGION(pages_of(b), b->span);
-	return munmap(pages_of(b) - page, b->span + 2 * page) == 0;
+	ASAN_UNPOISON_MEMORY_REGION(bp_arena_first_page(b), b->span);
+	return munmap(bp_arena_first_page(b) - page, b->span + 2 * page) == 0;
 }
 
 /* Puts a buffer that came home into the ring, or NULL, and ends what was there
@@ -107,28 +91,6 @@ bp_guard_destroy(struct guards *g)
 	g->kept = NULL;
 }
 
-/* Addresses for so many bytes at a multiple of `alignment`, a page's at least,
- * with a page on either side; none of them may be touched. Maps more, then
- * cuts. NULL when the system refuses. */
-static uint8_t *
-map_addresses(size_t bytes, size_t alignment)
-{
-	size_t page = page_bytes(), all = bytes + page + alignment;
-	uint8_t *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-			     -1, 0), *at, *end;
-
-	if (base == MAP_FAILED)
-		return NULL;
-	at = (uint8_t *)(((uintptr_t)base + page + alignment - 1) &
-			 ~(uintptr_t)(alignment - 1));
-	end = at + bytes + page;
-	if (at - page > base)
-		munmap(base, (size_t)(at - page - base));
-	if (end < base + all)
-		munmap(end, (size_t)(base + all - end));
-	return at;
-}
-
 /* Pages when they are touched, or else all at once, where the system does not
  * know that. It is asked once, because valgrind tells each time. */
 static int
@@ -168,7 +130,8 @@ map_guarded(struct guards *g, struct bufpool_buf *b, size_t n, unsigned align)
 {
 	size_t page = page_bytes(), alignment = (size_t)1 << align;
 	size_t bytes = bp_arena_whole_pages(n);
-	uint8_t *at = map_addresses(bytes, alignment > page ? alignment : page);
+	uint8_t *at = bp_pages_map_aligned(bytes, alignment > page ? alignment
+					   : 0, page, PROT_NONE);
 
 	b->node = (uint8_t)bp_arena_node(g->arena);
 	if (at == NULL)
@@ -225,15 +188,15 @@ bp_guard_take(struct guards *g, size_t n, unsigned align)
 static bool
 close_pages(const struct bufpool_buf *b)
 {
-	ASAN_UNPOISON_MEMORY_REGION(pages_of(b), b->span);
-	return mmap(pages_of(b), b->span, PROT_NONE, MAP_PRIVATE |
+	ASAN_UNPOISON_MEMORY_REGION(bp_arena_first_page(b), b->span);
+	return mmap(bp_arena_first_page(b), b->span, PROT_NONE, MAP_PRIVATE |
 		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 static void
 look_at_slack(const struct bufpool_buf *b)
 {
-	const uint8_t *end = pages_end(b);
+	const uint8_t *end = bp_arena_first_page(b) + b->span;
 	size_t bytes = 0;
 	char phase[96];
 
@@ -268,9 +231,9 @@ bp_guard_give(struct guards *g, struct bufpool_buf *b)
 	} else {
 		/* Where the system refuses this, too, what was written must
 		 * not stay. */
-		if (!unmap_guarded(b) && mprotect(pages_of(b), bytes,
+		if (!unmap_guarded(b) && mprotect(bp_arena_first_page(b), bytes,
 						  PROT_READ | PROT_WRITE) == 0)
-			wipe(pages_of(b), bytes);
+			wipe(bp_arena_first_page(b), bytes);
 		bp_buf_destroy(b);
 	}
 	errno = saved;
@@ -283,7 +246,7 @@ bp_guard_freeze(const struct bufpool_buf *b)
 {
 	int saved = errno;
 
-	mprotect(pages_of(b), b->span, PROT_READ);
+	mprotect(bp_arena_first_page(b), b->span, PROT_READ);
 	errno = saved;
 }
 
@@ -295,7 +258,7 @@ bp_guard_find(const void *address)
 
 	for (uint32_t i = 0; i < used; i++) {
 		const struct bufpool_buf *b = bp_buf_at(i);
-		uintptr_t first = (uintptr_t)pages_of(b) - page;
+		uintptr_t first = (uintptr_t)bp_arena_first_page(b) - page;
 
 		if (b->guarded && b->arena != NULL &&
 		    (uintptr_t)address - first < b->span + 2 * page)
