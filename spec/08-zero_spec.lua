@@ -436,7 +436,12 @@ for kind, config in pairs(KINDS) do
                 local key, out = plant(pool:checkout(N)), pool:checkout(5000)
                 out:xor(1, -1, key)
                 control()
-                out:xor(3, -1, "short key")
+                -- At once, before other calls overwrite what is on the stack.
+                out:wipe() key:wipe()
+                assert.equal(0, (memory.copies()))
+                plant(key:resize(N))
+                out:resize(5000)
+                out:xor(1, -1, key):xor(3, -1, "short key")
                 key:release() out:release()
             end)
         end)

@@ -103,10 +103,12 @@ bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 	return 0;
 }
 
+/* Vectors of 16 bytes, because those are registers everywhere. Larger ones go
+ * by the stack where they are not, and a part of the key would stay there. */
 static void
 xor_bytes(uint8_t *to, const uint8_t *key, size_t n)
 {
-	typedef uint64_t wide __attribute__((vector_size(32), aligned(1),
+	typedef uint64_t wide __attribute__((vector_size(16), aligned(1),
 					     may_alias));
 	typedef uint64_t word __attribute__((aligned(1), may_alias));
 	size_t k = 0;
