@@ -441,6 +441,48 @@ end)
 -- Each test has pools with names of its own, because other tests may have left
 -- something out.
 describe("bufpool.report", function()
+    -- A finalizer asks at another moment of the call in each round.
+    it("tells a place once, also where a finalizer asks in between", function()
+        local pause, step = collectgarbage("setpause", 100),
+            collectgarbage("setstepmul", 200)
+        local trash
+        for round = 0, 300 do
+            local pools = {}
+            for i = 1, 48 do
+                local k = i % 4 + 1
+                pools[k] = pools[k] or bufpool.new { leak_detection = "all" }
+                assert(loadstring("local p = ... p:checkout(9)",
+                    "=between" .. i))(pools[k])
+            end
+            collectgarbage("setstepmul", 100 + round * 7)
+            helper.collect()
+            local on, more = false, 0
+            local function tell(report)
+                more = more + report.more
+            end
+            getmetatable(newproxy(true)).__gc = function()
+                if on then
+                    on = false
+                    bufpool.report(tell)
+                end
+            end
+            for i = 1, round * 37 % 400 do
+                trash = { i }
+            end
+            on = true
+            bufpool.report(tell)
+            on = false
+            bufpool.report(tell)
+            assert.equal(48, more)
+            for k = 1, 4 do
+                pools[k]:close()
+            end
+        end
+        collectgarbage("setpause", pause)
+        collectgarbage("setstepmul", step)
+        return trash
+    end)
+
     local names = 0
     local function new_pool()
         names = names + 1

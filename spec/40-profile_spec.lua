@@ -207,6 +207,23 @@ describe("bufpool.folded", function()
     end)
 end)
 
+describe("pprof", function()
+    it("has characters of UTF-8 only, and lines that are numbers", function()
+        for frame, shown in pairs {
+            ["caf\195\169.lua:3"] = "caf\195\169.lua:3",
+            ["caf\233.lua:3"] = "caf?.lua:3",
+            ["\224\128\128\237\160\128:1"] = "??????:1",
+            ["\240\159\152\128\192\128\255:1"] = "\240\159\152\128???:1",
+        } do
+            local text = bufpool.pprof { site(frame, 1, 1) }
+            assert.truthy(text:find(shown, 1, true), frame)
+        end
+        for _, digits in ipairs { 15, 16, 20, 25, 400 } do
+            bufpool.pprof { site("a:" .. ("9"):rep(digits), 1, 1) }
+        end
+    end)
+end)
+
 describe("both", function()
     it("raise for what is no list of sites", function()
         for name, fn in pairs {
@@ -218,7 +235,7 @@ describe("both", function()
             for _, list in ipairs {
                 { 1 }, { {} }, { site(1, 1, 1) }, { site("a", -1, 1) },
                 { site("a", 1, 2 ^ 63) }, { site("a", 0 / 0, 1) },
-                { site("a", 1, "1") },
+                { site("a", 1, "1") }, site("a", 1, 1),
             } do
                 raises(function() fn(list) end, bad, "list of sites")
             end

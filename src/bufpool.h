@@ -221,9 +221,10 @@ struct bufpool_class_stats {
  * bytes are left out, because they say nothing.
  *
  * These are estimates for a class: of a thread's checkouts the first two count,
- * then one of more and more up to one of about 1000, drawn at random, which
- * stands for those since the one before. What came after the last one is
- * missing. Above the classes they are exact.
+ * unless it goes on with the cache of one that has exited, then one of more and
+ * more up to one of about 1000, drawn at random, which stands for those since
+ * the one before. What came after the last one is missing. Above the classes
+ * they are exact; a large buffer that grows where it is makes no request.
  */
 struct bufpool_request_stats {
 	uint64_t bytes;		/* the sum */

@@ -3,8 +3,9 @@
 
 local check = require "bufpool.check"
 
-local ipairs, tonumber, type = ipairs, tonumber, type
-local char, find, format = string.char, string.find, string.format
+local ipairs, next, tonumber, type = ipairs, next, tonumber, type
+local byte, char, find = string.byte, string.char, string.find
+local format, rep = string.format, string.rep
 local gsub, match, sub = string.gsub, string.match, string.sub
 local concat, floor = table.concat, math.floor
 
@@ -20,6 +21,9 @@ local function checked(list, name)
     if type(list) ~= "table" then
         check.bad_argument(1, name, "list of sites expected, got "
             .. type(list))
+    end
+    if type(list[1]) == "nil" and next(list) ~= nil then
+        check.bad_argument(1, name, "list of sites expected")
     end
     for _, site in ipairs(list) do
         if type(site) ~= "table" or type(site.place) ~= "string"
@@ -97,6 +101,20 @@ local function packed(field, list)
     return bytes(field, concat(out))
 end
 
+-- A byte that is not ASCII and those that go on behind it, where they are a
+-- character of UTF-8: strings of protocol buffers have no others.
+local function character(seq)
+    local first, second = byte(seq, 1, 2)
+    local size = first < 0xc2 and 0 or first < 0xe0 and 2 or first < 0xf0 and 3
+        or first < 0xf5 and 4 or 0
+    if #seq == size and not (first == 0xe0 and second < 0xa0
+        or first == 0xed and second > 0x9f or first == 0xf0 and second < 0x90
+        or first == 0xf4 and second > 0x8f) then
+        return seq
+    end
+    return rep("?", #seq)
+end
+
 -- Fields of the messages of profile.proto.
 local PROFILE = {
     sample_type = 1, sample = 2, location = 4, ["function"] = 5,
@@ -123,12 +141,15 @@ local function numbered(first, make)
     end
 end
 
+-- Of a number that a double holds.
+local LINE_DIGITS = 15
+
 -- What a frame names: a function, a file, and a line or 0. A line of Lua counts
 -- as a function of its own, for its function has no name here. In C it is
 -- "name+0x2a (file)", or "file+0x12345", which is name and file.
 local function parts(frame)
     local file, line = match(frame, "^(.*):(%d+)$")
-    if file then
+    if file and #line <= LINE_DIGITS then
         return frame, file, tonumber(line)
     end
     local name, path = match(frame, "^(.*)%+0x%x+ %((.*)%)$")
@@ -141,7 +162,8 @@ end
 -- `time` is in seconds since 1970.
 function profile.pprof(list, time)
     local texts, text = numbered(0, function(s)
-        return bytes(PROFILE.string_table, s)
+        return bytes(PROFILE.string_table,
+            (gsub(s, "[\128-\255][\128-\191]*", character)))
     end)
     text ""                     -- the first one has to be empty
     local functions, fn = numbered(1, function(frame, id)

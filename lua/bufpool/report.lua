@@ -7,7 +7,7 @@
 local check = require "bufpool.check"
 local core = require "bufpool.core"
 
-local ipairs = ipairs
+local error, ipairs, pcall = error, ipairs, pcall
 
 local report = { PAUSE = 60 }   -- seconds between two reports of one place
 
@@ -31,20 +31,35 @@ local function look(list, name, known, due)
     return places
 end
 
-local function all()
-    local now, due, known = core.now(), {}, {}
+local function all(due)
+    local known = {}
     for _, id, name, list in core.next_sites, nil, 0 do
         known[id] = look(list, name, told[id] or {}, due)
     end
     told = known
-    return due, now
+end
+
+-- A finalizer that calls this in the middle has nothing to tell: what is due is
+-- told by the call that it is in the middle of.
+local looking = false
+local function look_at_all()
+    local due = {}
+    if not looking then
+        looking = true
+        local ok, err = pcall(all, due)
+        looking = false
+        if not ok then
+            error(err, 0)
+        end
+    end
+    return due, core.now()
 end
 
 -- A function that calls this one again tells what is due itself, so each place
 -- is looked at only when its turn has come.
 function report.to(fn)
     check.callable(fn, "report", 1)
-    local due, now = all()
+    local due, now = look_at_all()
     local count = 0
     for _, site in ipairs(due) do
         local last = site.last

@@ -79,8 +79,11 @@ number_after(const char *text, const char *word)
 	size_t len = strlen(word);
 
 	while (text != NULL && *text != '\0') {
-		if (strncmp(text, word, len) == 0)
-			return read_number(text + len);
+		if (strncmp(text, word, len) == 0) {
+			size_t n = read_number(text + len);
+
+			return n != SIZE_MAX ? n : 0;
+		}
 		text = strchr(text, '\n');
 		text += text != NULL;
 	}

@@ -58,10 +58,18 @@ bp_requests_count(struct request_count *r, size_t size, size_t n)
 	count_requests(r, size, n, 1);
 }
 
-/* A linear congruential generator, whose high bits are used. */
+/* A linear congruential generator, whose high bits are used. Each cache begins
+ * elsewhere in it, because otherwise the errors of all would add up; they begin
+ * at the same numbers in each run, so that what a program finds can be found
+ * again. */
 static uint32_t
 draw_distance(struct cache *k, uint32_t apart)
 {
+	static _Atomic uint64_t begun;
+
+	if (k->chance == 0)
+		k->chance = (atomic_fetch_add(&begun, 1) + 1) *
+		    0x9e3779b97f4a7c15u;
 	k->chance = k->chance * 6364136223846793005u + 1442695040888963407u;
 	return 1 + (uint32_t)(k->chance >> 33) % (2 * apart - 1);
 }
