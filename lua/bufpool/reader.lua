@@ -142,7 +142,7 @@ local past_end_matches = string_find("", "", 2) ~= nil
 local function no_hit(self, needle, init, plain, hit)
     if hit == -ESTALE then
         return readers.find(self, needle, init, plain)
-    elseif hit < -1 then
+    elseif hit < 0 then
         bad_argument(1, "find",
             "pattern characters need plain to be true: there are no patterns")
     end
@@ -152,17 +152,19 @@ end
 function readers.find(self, needle, init, plain)
     local len, o, epoch = look(self, "find")
     local text, n, p, p_epoch = data(needle, "find", 1)
-    local i = string_range(absent(init) and 1 or init, -1, len, "find", 2)
-    local past = i > len + 1
-    if past then
-        i = len + 1
+    local i, past = absent(init) and 1 or init, false
+    -- C cuts the fraction off.
+    if type(i) ~= "number" or not (i >= 1 and i <= len + 1) then
+        i = string_range(i, -1, len, "find", 2)
+        past = i > len + 1
+        i = min(i, len + 1)
     end
     local call = plain and find_plain or find
-    local hit = call(o, epoch, i - 1, p, p_epoch or 0, text, n)
-    if hit < 0 or past and not past_end_matches then
+    local hit = call(o, epoch, i, p, p_epoch or 0, text, n)
+    if hit <= 0 or past and not past_end_matches then
         return no_hit(self, needle, init, plain, hit)
     end
-    return i + hit, i + hit + n - 1
+    return hit, hit + (n - 1)
 end
 
 local function no_byte(self, bytes, init, hit)
@@ -176,11 +178,11 @@ function readers.find_any(self, bytes, init)
     local len, o, epoch = look(self, "find_any")
     local text, n, p, p_epoch = data(bytes, "find_any", 1)
     local i = min(range(init, -1, len, "find_any", 2), len + 1)
-    local hit = find_any(o, epoch, i - 1, p, p_epoch or 0, text, n)
-    if hit < 0 then
+    local hit = find_any(o, epoch, i, p, p_epoch or 0, text, n)
+    if hit <= 0 then
         return no_byte(self, bytes, init, hit)
     end
-    return i + hit
+    return hit
 end
 
 -- A step of lines. It calls methods, and not functions of this file, because

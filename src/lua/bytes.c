@@ -428,7 +428,8 @@ bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 
 	while (p <= last && spent <= (size_t)(p - at) + 256) {
 		p = memchr(p, needle[0], (size_t)(last - p) + 1);
-		if (p == NULL || memcmp(p, needle, n) == 0)
+		if (p == NULL || (n <= 2 ? p[n - 1] == needle[n - 1] :
+				  memcmp(p, needle, n) == 0))
 			return p;
 		p++;
 		spent += n > 32 ? n : 32;
@@ -437,20 +438,22 @@ bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 }
 
 double
-bp_bytes_find_plain(const void *o, int32_t epoch, size_t i, const void *source,
+bp_bytes_find_plain(const void *o, int32_t epoch, double i, const void *source,
 		    int32_t source_epoch, const void *from, size_t n)
 {
 	const uint8_t *start, *hit;
+	size_t before = (size_t)(int64_t)i - 1, len;
 
 	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return -ESTALE;
+	len = bytes_length(o);
 	if (n == 0)
+		return (double)(int64_t)i;
+	if (len - before < n)
 		return 0;
-	if (bytes_length(o) - i < n)
-		return -1;
-	start = bytes_start(o) + i;
-	hit = bytes_search(start, bytes_length(o) - i, from, n);
-	return hit == NULL ? -1 : (double)(hit - start);
+	start = bytes_start(o);
+	hit = bytes_search(start + before, len - before, from, n);
+	return hit == NULL ? 0 : (double)(hit - start + 1);
 }
 
 static bool
@@ -463,7 +466,7 @@ is_pattern(const char *text, size_t n)
 }
 
 double
-bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
+bp_bytes_find(const void *o, int32_t epoch, double i, const void *source,
 	      int32_t source_epoch, const void *from, size_t n)
 {
 	if (!bytes_stale(source, source_epoch) && is_pattern(from, n))
@@ -472,7 +475,7 @@ bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
 }
 
 double
-bp_bytes_find_any(const void *o, int32_t epoch, size_t i, const void *source,
+bp_bytes_find_any(const void *o, int32_t epoch, double i, const void *source,
 		  int32_t source_epoch, const void *from, size_t n)
 {
 	const uint8_t *p, *set = from;
@@ -483,10 +486,10 @@ bp_bytes_find_any(const void *o, int32_t epoch, size_t i, const void *source,
 	p = bytes_start(o);
 	for (size_t k = 0; k < n; k++)
 		wanted[set[k]] = true;
-	for (size_t k = i; k < bytes_length(o); k++)
-		if (wanted[p[k]])
-			return (double)(k - i);
-	return -1;
+	for (size_t k = (size_t)(int64_t)i; k <= bytes_length(o); k++)
+		if (wanted[p[k - 1]])
+			return (double)k;
+	return 0;
 }
 
 int

@@ -99,12 +99,12 @@ int bp_bytes_compare(const void *o, int32_t epoch, const void *source,
 		     int32_t source_epoch, const void *from, size_t n);
 int bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
 		      int32_t source_epoch, const void *from, size_t n);
-double bp_bytes_find(const void *o, int32_t epoch, size_t i, const void *source,
+double bp_bytes_find(const void *o, int32_t epoch, double i, const void *source,
 		     int32_t source_epoch, const void *from, size_t n);
-double bp_bytes_find_plain(const void *o, int32_t epoch, size_t i,
+double bp_bytes_find_plain(const void *o, int32_t epoch, double i,
 			   const void *source, int32_t source_epoch,
 			   const void *from, size_t n);
-double bp_bytes_find_any(const void *o, int32_t epoch, size_t i,
+double bp_bytes_find_any(const void *o, int32_t epoch, double i,
 			 const void *source, int32_t source_epoch,
 			 const void *from, size_t n);
 int bp_bytes_free(struct bufpool_buf *b, int32_t epoch,

@@ -28,9 +28,10 @@
  * and appends the buffer's own bytes; where these reach past the end, they are
  * what it has just appended. take moves the first n bytes of another buffer to
  * the end of b. compare returns -1, 0 or 1, and
- * equal_ct 0 or 1. find, find_plain and find_any return how far from i it is,
- * -1 when it is nowhere, or -ESTALE; find also -EINVAL, for the characters of a
- * pattern; find_any looks for one of the n bytes. crc32 and adler32 return 32
+ * equal_ct 0 or 1. find, find_plain and find_any return the first position
+ * from i on, a position without its fraction, 0 when there is none, or -ESTALE;
+ * find also -EINVAL, for the characters of a pattern; find_any looks for one of
+ * the n bytes. crc32 and adler32 return 32
  * bits, -ESTALE or -ENOSYS; `before` is the checksum of the bytes before these.
  * read and fread make bytes that have come past the end part of the contents.
  * writev and fwritev write `count` parts.
@@ -103,13 +104,13 @@ struct bufpool_calls {
 			     int32_t source_epoch, const void *from, size_t n);
 	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
 			      int32_t source_epoch, const void *from, size_t n);
-	double (*const find)(const void *o, int32_t epoch, size_t i,
+	double (*const find)(const void *o, int32_t epoch, double i,
 			     const void *source, int32_t source_epoch,
 			     const void *from, size_t n);
-	double (*const find_plain)(const void *o, int32_t epoch, size_t i,
+	double (*const find_plain)(const void *o, int32_t epoch, double i,
 				   const void *source, int32_t source_epoch,
 				   const void *from, size_t n);
-	double (*const find_any)(const void *o, int32_t epoch, size_t i,
+	double (*const find_any)(const void *o, int32_t epoch, double i,
 				 const void *source, int32_t source_epoch,
 				 const void *from, size_t n);
 	double (*const crc32)(const void *o, int32_t epoch, size_t i, size_t n,

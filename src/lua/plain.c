@@ -101,15 +101,15 @@ plain_find(lua_State *L)
 	i = i < 1 ? 1 : i;
 	hit = (lua_toboolean(L,
 			     4) ? bp_bytes_find_plain : bp_bytes_find)(self.o,
-		self.epoch, (size_t)i - 1, NULL, 0, needle, n);
-	if (hit < -1)
+		self.epoch, i, NULL, 0, needle, n);
+	if (hit < 0)
 		return bp_self_in_lua(L);
-	if (hit < 0) {
+	if (hit == 0) {
 		lua_pushnil(L);
 		return 1;
 	}
-	lua_pushnumber(L, i + hit);
-	lua_pushnumber(L, i + hit + (double)n - 1);
+	lua_pushnumber(L, hit);
+	lua_pushnumber(L, hit + (double)n - 1);
 	return 2;
 }
 
@@ -126,11 +126,11 @@ plain_find_any(lua_State *L)
 	     (i = self_position(L, 3, self.len, 0)) == 0))
 		return bp_self_in_lua(L);
 	set = lua_tolstring(L, 2, &n);
-	hit = bp_bytes_find_any(self.o, self.epoch, i - 1, NULL, 0, set, n);
-	if (hit < 0)
+	hit = bp_bytes_find_any(self.o, self.epoch, (double)i, NULL, 0, set, n);
+	if (hit <= 0)
 		lua_pushnil(L);
 	else
-		lua_pushnumber(L, (double)i + hit);
+		lua_pushnumber(L, hit);
 	return 1;
 }
 
