@@ -316,6 +316,20 @@ describe("the form of C of", function()
         end)
     end
 
+    it("put writes no further than the buffer has room", function()
+        local put = form("put", buffer.put, "buffer")
+        for room = 0, 40 do
+            for _, v in ipairs { "eight by", 12, 12345678901234, 0.125 } do
+                local head = ("h"):rep(4096 - room)
+                local x = pool:writer():put(head)
+                put(x, v, v)
+                assert.is_true(#x <= x:capacity(), room .. " " .. v)
+                assert.is_true(x:tostring() == head .. v .. v)
+                x:release()
+            end
+        end
+    end)
+
     it("any method is a C function of an object, where the JIT is off",
         function()
             local list = {}

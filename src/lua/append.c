@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "append.h"
 #include "core/grow.h"
 #include "number.h"
@@ -18,28 +16,6 @@ bp_append_grow(struct bufpool_buf *b, size_t capacity, struct bufpool_box *box)
 		box_charge(box->account, &box->charged, (double)after);
 	}
 	return 0;
-}
-
-/* Most texts are short, and a call for each would cost more than the copy. */
-static inline void
-copy_value(uint8_t *to, const uint8_t *from, size_t n)
-{
-	if (n > 32)
-		memcpy(to, from, n);
-	else if (n >= 16) {
-		memcpy(to, from, 16);
-		memcpy(to + n - 16, from + n - 16, 16);
-	} else if (n >= 8) {
-		memcpy(to, from, 8);
-		memcpy(to + n - 8, from + n - 8, 8);
-	} else if (n >= 4) {
-		memcpy(to, from, 4);
-		memcpy(to + n - 4, from + n - 4, 4);
-	} else if (n > 0) {
-		to[0] = from[0];
-		to[n / 2] = from[n / 2];
-		to[n - 1] = from[n - 1];
-	}
 }
 
 /* The bytes of an object, or NULL when it is dead, not of this kind, or the
@@ -119,7 +95,7 @@ write_value(struct bufpool_buf *b, const struct bufpool_values *values,
 		n = (size_t)v;
 		if (v < 0)
 			at = measure_object(b, at, v, &n);
-		copy_value(to, at, n);
+		append_copy(to, at, n);
 	}
 	buf_raise_mark(b, (size_t)(to - b->at));
 	buf_changed(b);

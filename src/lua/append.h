@@ -7,6 +7,8 @@
 #ifndef BUFPOOL_LUA_APPEND_H
 #define BUFPOOL_LUA_APPEND_H
 
+#include <string.h>
+
 #include "handle.h"
 
 /* ffi: begin */
@@ -29,6 +31,28 @@ struct bufpool_values {
 #define VALUE_FROZEN (-2)
 #define VALUE_HANDLE (-3)
 #define APPEND_ODD (-1)
+
+/* Most texts are short, and a call for each would cost more than the copy. */
+static inline void
+append_copy(uint8_t *to, const uint8_t *from, size_t n)
+{
+	if (n > 32)
+		memcpy(to, from, n);
+	else if (n >= 16) {
+		memcpy(to, from, 16);
+		memcpy(to + n - 16, from + n - 16, 16);
+	} else if (n >= 8) {
+		memcpy(to, from, 8);
+		memcpy(to + n - 8, from + n - 8, 8);
+	} else if (n >= 4) {
+		memcpy(to, from, 4);
+		memcpy(to + n - 4, from + n - 4, 4);
+	} else if (n > 0) {
+		to[0] = from[0];
+		to[n / 2] = from[n / 2];
+		to[n - 1] = from[n - 1];
+	}
+}
 
 /* bp_grow_to; the box is charged for it, or nobody where that is NULL. 0 or an
  * errno. */

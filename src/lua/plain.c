@@ -6,6 +6,7 @@
 #include "bytes.h"
 #include "core/checkout.h"
 #include "core/release.h"
+#include "number.h"
 #include "pack.h"
 #include "plain.h"
 #include "self.h"
@@ -199,6 +200,36 @@ check_value(lua_State *L, int index, const void **at, double *n)
 	}
 }
 
+/* Appends strings and numbers that there is room for, in one pass, because most
+ * of what programs put is that. False, with nothing appended, for the rest. */
+static inline bool
+put_at_once(lua_State *L, struct bufpool_buf *b, int last)
+{
+	uint8_t *to = b->at + b->len, *end = b->at + b->capacity;
+	const char *text;
+	size_t n;
+	int k;
+
+	for (k = 2; k <= last; k++, to += n) {
+		int type = lua_type(L, k);
+
+		if (type == LUA_TSTRING) {
+			text = lua_tolstring(L, k, &n);
+			if (n > (size_t)(end - to))
+				break;
+			append_copy(to, (const uint8_t *)text, n);
+		} else if (type != LUA_TNUMBER || end - to < NUMBER_MAX ||
+			   (n = bp_number_text(lua_tonumber(L, k),
+					       (char *)to)) == 0)
+			break;
+	}
+	buf_raise_mark(b, (size_t)(to - b->at));
+	buf_changed(b);
+	if (k > last)
+		b->len = (size_t)(to - b->at);
+	return k > last;
+}
+
 static int
 plain_put(lua_State *L)
 {
@@ -206,7 +237,11 @@ plain_put(lua_State *L)
 	int count = lua_gettop(L) - 1;
 	struct self self;
 
-	if (count > VALUES_MAX || !self_buffer(L, &self))
+	if (!self_buffer(L, &self))
+		return bp_self_in_lua(L);
+	if (put_at_once(L, self.b, count + 1))
+		return self_return(L);
+	if (count > VALUES_MAX)
 		return bp_self_in_lua(L);
 	for (int k = 0; k < count; k++)
 		if (!check_value(L, k + 2, &values.at[k], &values.n[k]))
