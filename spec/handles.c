@@ -40,7 +40,7 @@ close_pool(void **state)
 static void
 make_old(struct bufpool_buf *b)
 {
-	atomic_store(&b->word, (UINT64_C(1) << (64 - BUF_NUMBER)) -
+	atomic_store(&b->word, (UINT64_C(1) << (64 - BUF_NUMBER_BITS)) -
 		     BUF_GENERATION + BUF_OUT);
 	assert_false(buf_outgrown(b));
 }

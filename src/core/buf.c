@@ -7,7 +7,7 @@
 #include "table.h"
 #include "wipe.h"
 
-#define BUF_LIMIT ((uint32_t)1 << BUF_NUMBER)	/* 64 GiB of 4 KiB each */
+#define BUF_LIMIT ((uint32_t)1 << BUF_NUMBER_BITS) /* 64 GiB of 4 KiB each */
 
 _Static_assert(sizeof(struct bufpool_buf) == 128,
 	       "a descriptor is two cache lines");
@@ -60,30 +60,25 @@ struct bufpool_buf *
 bp_buf_pop(struct buf_stack *s)
 {
 	uint64_t head = atomic_load_explicit(&s->head, memory_order_acquire);
-	struct bufpool_buf *b = NULL;
-	uint64_t mine = 0;
 
-	do {
-		if ((uint32_t)head != 0) {
-			b = bp_buf_at((uint32_t)head - 1);
-			/* Until our exchange others may pop b and its
-			 * successor, and push b again (ABA). The head then has
-			 * b's number again, but the `next` read here is stale.
-			 * Every push and pop raises the tag, so the head still
-			 * differs, and the exchange fails. Reading b is safe
-			 * meanwhile, because descriptors stay mapped.
-			 * spec/model/stack.lua has these steps. */
-			mine = ((head >> 32) + 1) << 32 |
-			    atomic_load_explicit(&b->next,
-						 memory_order_relaxed);
-		}
+	while ((uint32_t)head != 0) {
+		struct bufpool_buf *b = bp_buf_at((uint32_t)head - 1);
+		uint32_t next = atomic_load_explicit(&b->next,
+						     memory_order_relaxed);
+
 		hook("stack: popping");
-		if ((uint32_t)head == 0)
-			return NULL;
-	} while (!atomic_compare_exchange_weak_explicit(
-	    &s->head, &head, mine, memory_order_acquire,
-	    memory_order_acquire));
-	return b;
+		/* Since the head was loaded others may have popped b and its
+		 * successor, and pushed b again (ABA). The head then has b's
+		 * number again, but `next` is stale. Every push and pop raises
+		 * the tag, so the head still differs, and the exchange fails.
+		 * Reading b is safe meanwhile, because descriptors stay mapped.
+		 * spec/model/stack.lua has these steps. */
+		if (atomic_compare_exchange_weak_explicit(
+		    &s->head, &head, ((head >> 32) + 1) << 32 | next,
+		    memory_order_acquire, memory_order_acquire))
+			return b;
+	}
+	return NULL;
 }
 
 /* Of two lists by ascending `base` makes one. A list is the number of its first
@@ -101,6 +96,7 @@ merge(uint32_t one, uint32_t other)
 		end = &bp_buf_at(*low - 1)->next;
 		*low = atomic_load_explicit(end, memory_order_relaxed);
 	}
+	/* one of the two is 0 */
 	atomic_store_explicit(end, one | other, memory_order_relaxed);
 	return atomic_load_explicit(&first, memory_order_relaxed);
 }
@@ -112,7 +108,7 @@ struct bufpool_buf *
 bp_buf_pop_all(struct buf_stack *s)
 {
 	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
-	uint32_t sorted[BUF_NUMBER + 1] = { 0 }, list, all = 0;
+	uint32_t sorted[BUF_NUMBER_BITS + 1] = { 0 }, list, all = 0;
 
 	/* acquire: pairs with the release in bp_buf_push */
 	while (!atomic_compare_exchange_weak_explicit(
@@ -131,7 +127,7 @@ bp_buf_pop_all(struct buf_stack *s)
 		}
 		sorted[i] = one;
 	}
-	for (unsigned i = 0; i <= BUF_NUMBER; i++)
+	for (unsigned i = 0; i <= BUF_NUMBER_BITS; i++)
 		all = merge(sorted[i], all);
 	return all == 0 ? NULL : bp_buf_at(all - 1);
 }

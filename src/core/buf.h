@@ -21,9 +21,11 @@
  *
  * The epoch is for Lua, where a finalizer of the same program may change the
  * buffer between two reads, because reading a field can allocate and an
- * allocation can run a finalizer. Whatever changes the fields of a buffer
- * changes its epoch. So Lua reads the epoch first and compares it last, which
- * allocates nothing: if it is equal, all fields read in between still hold.
+ * allocation can run a finalizer. Whatever moves the contents, changes their
+ * length or takes the buffer away changes its epoch. So Lua reads the epoch
+ * first and compares it last, which allocates nothing: if it is equal, what was
+ * read in between still holds. (The mark may rise without a new epoch: then
+ * more is wiped.)
  */
 #ifndef BUFPOOL_BUF_H
 #define BUFPOOL_BUF_H
@@ -60,7 +62,7 @@ struct bufpool_buf {
 	uint8_t batched;	/* READY: buffers of the batch that it heads */
 	uint8_t guarded;	/* its memory is a mapping of guard.c */
 	uint8_t unused;
-	int32_t epoch;		/* changes when any of the above does */
+	int32_t epoch;		/* see above */
 	union {
 		uint32_t flags;	/* all four, to find that none is set */
 		struct {
@@ -68,10 +70,10 @@ struct bufpool_buf {
 					 * bytes of the contents may be dirty */
 			uint8_t granted;	/* grant holds */
 			uint8_t align;	/* alignment asked for: 1 << align */
-			uint8_t consumed;	/* at is past base */
+			uint8_t consumed;	/* at may be past base */
 		};
 	};
-	/* second cache line: not written by checkout and release */
+	/* second cache line: not written by the fast paths */
 	uint8_t *base;		/* first byte of the memory; NULL: none */
 	struct bufpool_arena *arena;	/* whose memory it is */
 	size_t grant;		/* bytes from at that reserve() granted */
@@ -80,7 +82,7 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
-	size_t told;		/* bufpool_wrote leaves the mark above this */
+	size_t told;	/* bufpool_wrote never lowers the mark below this */
 };
 /* ffi: end */
 
@@ -89,19 +91,21 @@ struct bufpool_buf {
 #define PLACE_WATCHED 16384
 
 /* States. */
-#define BUF_BLANK 0	/* no memory behind it, or memory that was given back */
+/* no memory behind it, or memory that was given back */
+#define BUF_BLANK 0
 /* in a depot, in the commons, or a large mapping that is kept: all zero */
 #define BUF_READY 1
 /* on a shelf: all zero; or on its way: all zero once it has been wiped, because
  * a release turns the state before it wipes */
 #define BUF_CACHED 2
-#define BUF_FROZEN 3	/* counted owners, immutable; or in transit */
-#define BUF_OUT 4	/* one owner; a bit that no other state has */
+/* counted owners, immutable; or in transit */
+#define BUF_FROZEN 3
+/* one owner; a bit that no other state has */
+#define BUF_OUT 4
 #define BUF_STATE 7
 #define BUF_GENERATION 8	/* one generation, as an addend to the word */
 
-/* Bits of a descriptor's number. */
-#define BUF_NUMBER 24
+#define BUF_NUMBER_BITS 24	/* of a descriptor's number */
 
 /* Bytes of memory behind the buffer, wherever `at` stands. */
 static inline size_t
@@ -111,9 +115,9 @@ buf_size(const struct bufpool_buf *b)
 }
 
 /* Moves `at` back to the start of the memory, but not the contents. So the
- * buffer must have no contents, or the caller moves them. A promise counts from
- * `at`, so one about what was written before the move says nothing of where
- * that lies now: `told` keeps all that is dirty. */
+ * buffer must have no contents, or the caller moves them. bufpool_wrote counts
+ * from `at`, so after the move it would speak of other bytes. `told`
+ * keeps it from lowering the mark. */
 static inline void
 buf_rewind(struct bufpool_buf *b)
 {
@@ -133,7 +137,7 @@ static inline bool
 buf_outgrown(const struct bufpool_buf *b)
 {
 	return atomic_load_explicit(&b->word, memory_order_relaxed) >>
-	    (64 - BUF_NUMBER) != 0;
+	    (64 - BUF_NUMBER_BITS) != 0;
 }
 
 static inline void
@@ -168,14 +172,15 @@ extern void (*bp_buf_origin)(const struct bufpool_buf *b, char *to,
 			     size_t size);
 
 /* Prints the buffer, its state and the operation that found it, and aborts. */
-_Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
+_Noreturn void bp_buf_corrupt(const struct bufpool_buf *b,
+			      const char *operation);
 
 /*
  * Changes the state from `from` to `to` and adds `raise` to the generation, by
  * one compare-and-exchange, so that of two threads one succeeds. When the state
  * is not `from`, because the buffer was released twice or its descriptor was
- * overwritten, prints the phase and aborts. The
- * functions below do without the exchange where only one thread can act.
+ * overwritten, prints the operation and aborts. The functions below do without
+ * the exchange where only one thread can act.
  *
  * Relaxed is enough, because the word only decides which thread succeeds. The
  * buffer's bytes are ordered by whatever hands the buffer to another thread:
@@ -183,7 +188,7 @@ _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b, const char *phase);
  */
 static inline void
 buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
-	 const char *phase)
+	 const char *operation)
 {
 	uint64_t old = atomic_load_explicit(&b->word, memory_order_relaxed);
 
@@ -191,16 +196,16 @@ buf_turn(struct bufpool_buf *b, unsigned from, unsigned to, uint64_t raise,
 	    __builtin_expect(!atomic_compare_exchange_strong_explicit(
 		&b->word, &old, (old & ~(uint64_t)BUF_STATE) + raise + to,
 		memory_order_relaxed, memory_order_relaxed), 0))
-		bp_buf_corrupt(b, phase);
+		bp_buf_corrupt(b, operation);
 }
 
 /*
  * A release: from OUT to CACHED by one addition, which takes fewer instructions
  * than a compare-and-exchange and is as safe, because the second of two threads
  * that release at once finds a state that is no longer OUT. False when it was
- * not: then the caller ends with bp_buf_released_twice, which aborts. That is
- * not declared to return never, because a compiler would make a stack frame for
- * a call of it, and a jump to it needs none.
+ * not: then the caller ends with bp_buf_released_twice, which aborts. That
+ * function is not _Noreturn, because a compiler would make a stack frame for a
+ * call of it, and a jump to it needs none.
  */
 #define BUF_TURN_CACHED ((uint64_t)(BUF_GENERATION + BUF_CACHED - BUF_OUT))
 void bp_buf_released_twice(struct bufpool_buf *b);
@@ -231,10 +236,10 @@ buf_turn_out(struct bufpool_buf *b, size_t n)
 
 /* Makes a buffer that is out immutable and counted, with one reference. */
 static inline void
-buf_freeze(struct bufpool_buf *b, const char *phase)
+buf_freeze(struct bufpool_buf *b, const char *operation)
 {
 	atomic_store_explicit(&b->refs, 1, memory_order_relaxed);
-	buf_turn(b, BUF_OUT, BUF_FROZEN, BUF_GENERATION, phase);
+	buf_turn(b, BUF_OUT, BUF_FROZEN, BUF_GENERATION, operation);
 	buf_changed(b);
 }
 
@@ -252,8 +257,10 @@ buf_unref(struct bufpool_buf *b)
 
 	if (refs > 1)
 		return false;
-	buf_turn(b, refs == 1 ? BUF_FROZEN : BUF_STATE, BUF_CACHED,
-		 BUF_GENERATION, "unref");
+	/* one unref too many: the last owner may not have turned it yet */
+	if (__builtin_expect(refs == 0, 0))
+		bp_buf_corrupt(b, "unref");
+	buf_turn(b, BUF_FROZEN, BUF_CACHED, BUF_GENERATION, "unref");
 	return true;
 }
 
@@ -279,12 +286,12 @@ buf_set_state(struct bufpool_buf *b, unsigned to)
  * A second release of the buffer is found by buf_turn_cached, not here. */
 static inline void
 buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
-	     const char *phase)
+	     const char *operation)
 {
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 
 	if (__builtin_expect((word & BUF_STATE) != from, 0))
-		bp_buf_corrupt(b, phase);
+		bp_buf_corrupt(b, operation);
 	buf_set_state(b, to);
 }
 

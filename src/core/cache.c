@@ -53,7 +53,7 @@ bp_caches_destroy(struct caches *cs)
 
 /* Called by the owner inside the shelf. */
 static void
-open_up(struct bufpool_shelf *s)
+open_shelf(struct bufpool_shelf *s)
 {
 	atomic_store_explicit(&s->full_at, s->full, memory_order_relaxed);
 	atomic_store_explicit(&s->empty_at, 0, memory_order_release);
@@ -206,10 +206,10 @@ bp_cache_destroy(struct cache *k)
  * the cache is live, or its thread sees that the pool was closed. The same for
  * what is watched.
  *
- * A shelf may still be claimed by a thread that has read RETIRED, and so does
- * without the heavy fence, but has not shut it yet. So it is shut here first:
- * then the new owner opens it by the slow path, and finds CLAIMED, because its
- * change of the gate comes after that of the claimer.
+ * A thread that has read RETIRED may just be claiming a shelf: it does without
+ * the heavy fence, and may not have shut the shelf yet. So the shelf is shut
+ * here first. The new owner opens it on the slow path and finds CLAIMED there,
+ * because this function changes the gate after the claimer has.
  */
 void
 bp_cache_attach(struct cache *k)
@@ -224,8 +224,8 @@ bp_cache_attach(struct cache *k)
 	atomic_fetch_or(&k->block->live, bit_of(k));
 	hook("enroll: attached");
 	k->live = true;
-	/* Where some are recorded, the next is one of them that the last owner
-	 * has left. */
+	/* For "sampled" a WATCHED that the last owner has left stays: the next
+	 * checkout is the sample that was due. */
 	if (atomic_load(&cs->watch) != BUFPOOL_LEAK_SAMPLED)
 		bp_cache_watch(k);
 	if (atomic_load(&cs->closed))
@@ -263,6 +263,8 @@ bp_caches_steal(struct caches *cs, const struct cache *own, unsigned ring,
 {
 	unsigned class = ring % cs->layout->classes, part = PART_DEPOT(class);
 
+	/* First those after own, then from the first up to own. Where own has
+	 * no mark itself, the second pass ends with the last of all. */
 	for (int pass = own == NULL; pass < 2; pass++) {
 		struct cache_walk w = pass == 0 ? caches_after(own, part)
 		    : caches_all(cs, part);
@@ -326,10 +328,11 @@ shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
 /*
  * The heavy fence. After it, an owner that has not seen the caller's store to
  * the gate will see it at its next load, and what such an owner stored before
- * is visible here. No membarrier is needed when the owner is FENCED, because it
- * orders its own side, when it is RETIRED, because it has left by an exchange
- * of the gate, and the next owner finds the shelf shut (bp_cache_attach), and
- * when the caller is the owner. False where membarrier fails.
+ * is visible here. False where membarrier fails. None is needed where
+ *   - the owner is FENCED, because it orders its own side;
+ *   - the shelf is RETIRED, because the owner has left by an exchange of the
+ *     gate, and the next one finds the shelf shut (bp_cache_attach);
+ *   - the caller is the owner.
  */
 static bool
 order_owner(const struct bufpool_shelf *s, uint32_t gate)
@@ -353,7 +356,8 @@ shelf_deserted(struct bufpool_shelf *s, uint32_t gate)
 /*
  * When a claim is undone while the gate calls for the shelf to be emptied, the
  * shelf is looked at once more, because its owner may have left in between,
- * found our claim, and left the emptying to us.
+ * found our claim, and left the emptying to us. Then the shelf is shut without
+ * a claim, which is harmless, because it only sends the owner to its slow path.
  */
 bool
 bp_shelf_claim(struct bufpool_shelf *s)
@@ -418,13 +422,14 @@ claim_own(struct bufpool_shelf *s)
 }
 
 bool
-bp_shelf_open(struct bufpool_shelf *s)
+bp_shelf_enter_slow(struct bufpool_shelf *s)
 {
 	uint32_t gate;
 
 	shelf_enter(s);
 	gate = atomic_load(&s->gate);
 	if (gate & GATE_FENCED) {
+		/* the exchange is the full fence E2 */
 		atomic_exchange(&s->busy, 1);
 		gate = atomic_load(&s->gate);
 	}
@@ -434,14 +439,14 @@ bp_shelf_open(struct bufpool_shelf *s)
 	}
 	mark_part(s->cache, PART_SHELF(s->class));
 	if (!(gate & (GATE_FENCED | GATE_WATCHED)))
-		open_up(s);
+		open_shelf(s);
 	return true;
 }
 
-/* The owner shuts its shelf, which is open only after WATCHED has just come.
- * Needs no fence: nobody but the owner opens it, or relies on what is open. */
+/* Owner only, when WATCHED has come. Needs no fence, because nobody but the
+ * owner opens its shelf, and nobody relies on its being open. */
 static void
-shut_open(struct bufpool_shelf *s)
+shut_if_open(struct bufpool_shelf *s)
 {
 	if (atomic_load_explicit(&s->empty_at, memory_order_relaxed) != SHUT)
 		shut_shelf(s);
@@ -454,10 +459,11 @@ bp_shelf_leave_slow(struct bufpool_shelf *s)
 {
 	struct bufpool_arena *a = s->cache->arena;
 
+	/* FENCED: the exchange is the full fence between E4 and what follows */
 	if (atomic_load(&s->gate) & GATE_FENCED)
 		atomic_exchange(&s->busy, 0);
 	if (atomic_load(&s->gate) & GATE_WATCHED)
-		shut_open(s);
+		shut_if_open(s);
 	if (!(atomic_load(&s->gate) & GATE_CLOSED) || !bp_cache_hold(s->cache))
 		return;
 	if (claim_own(s))
@@ -486,7 +492,7 @@ bp_cache_watch(struct cache *k)
 			atomic_fetch_or(&s->gate, GATE_WATCHED);
 			hook("watch: set");
 			if (owner_is_self(s->owner))
-				shut_open(s);
+				shut_if_open(s);
 		}
 	} while (atomic_load(&cs->watch) != watch);
 }
@@ -533,7 +539,7 @@ bp_shelf_watch(struct bufpool_shelf *s)
 	s->sampled_at = s->looked_at;
 	hook("watch: due");
 	atomic_fetch_or(&s->gate, GATE_WATCHED);
-	shut_open(s);
+	shut_if_open(s);
 	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_OFF)
 		bp_cache_watch(s->cache);
 }
@@ -568,7 +574,7 @@ bp_cache_close(struct cache *k)
 		hook("close: closed");
 		if (bp_shelf_claim(s))
 			bp_shelf_unclaim(s);
-		else	/* the claimer may not have ordered it yet */
+		else	/* a claimer is inside that fenced before CLOSED */
 			order_owner(s, gate);
 	}
 	empty_depot(k);
@@ -592,14 +598,13 @@ bp_shelf_spill(struct bufpool_shelf *s)
 	shelf_move_out(s, (shelf_count(s) + 1) / 2);
 }
 
-/* The cache of a pool that is gone has nothing on its shelves. */
 void
 bp_cache_flush(struct cache *k)
 {
-	struct bufpool_shelf *s = k->shelf;
+	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
+		struct bufpool_shelf *s = &k->shelf[c];
 
-	for (; s->size != SIZE_MAX; s++) {
-		if (shelf_count(s) == 0 || !bp_shelf_open(s))
+		if (shelf_count(s) == 0 || !bp_shelf_enter_slow(s))
 			continue;
 		shelf_move_out(s, shelf_count(s));
 		shelf_leave(s);
@@ -654,9 +659,6 @@ fold_counters(struct cache *k)
 	atomic_store(&k->wiped_bytes, 0);
 	atomic_fetch_add(&cs->gc_returns, k->gc_returns);
 	atomic_store(&k->gc_returns, 0);
-	k->live = false;
-	hook("exit: counted");
-	atomic_fetch_and(&k->block->live, ~bit_of(k));
 }
 
 /* bp_shelf_unclaim empties the shelf, because its gate says RETIRED. A shelf
@@ -674,6 +676,9 @@ bp_cache_retire(struct cache *k)
 	}
 	empty_depot(k);
 	fold_counters(k);
+	k->live = false;
+	hook("exit: counted");
+	atomic_fetch_and(&k->block->live, ~bit_of(k));
 }
 
 /*

@@ -58,7 +58,8 @@
  * CLOSED and RETIRED in the gate call for the shelf to be emptied: into the
  * system when the pool is closed, into the commons when the owner's thread
  * exits. Whoever is inside finds the bit when it leaves, and empties the shelf:
- * the owner finds it by E4, fence, load, a claimer by the exchange of C4.
+ * the owner by E4, fence, load of the gate, because whoever sets the bit fences
+ * after that and loads `busy`; a claimer by the exchange of C4.
  *
  * WATCHED in the gate sends the shelf's checkouts through the slow path, where
  * leak detection records them (sites.h). The shelf is used as ever, but stays
@@ -68,11 +69,12 @@
  * "sampled" the owner sets the bit itself, once in so many checkouts, and the
  * next checkout takes it away. For "all" whoever sets the pool's `watch` also
  * sets the bit of each live cache, and a cache that becomes live sets its own.
- * Bits follow `watch`, though several threads change them: each first changes
- * the gate and then looks at `watch`, which was stored before the other's
- * change of the gate. So whichever change comes second, its thread sees what
- * `watch` is. That goes for taking a change back, too, which therefore is
- * followed by another look. spec/model/watch.lua has these steps.
+ * Several threads change the bit, and in the end it says what `watch` does:
+ * each thread changes the gate first and loads `watch` afterwards, and whoever
+ * sets `watch` stores it before it changes gates. So the thread whose change of
+ * the gate comes last reads the final `watch`, and corrects the bit if it does
+ * not fit. A correction is a change, too, so another look follows it.
+ * spec/model/watch.lua has these steps.
  *
  * A CACHE belongs to a thread's record. It is live from the thread's first use
  * of the pool to the thread's exit, which empties the cache and adds its
@@ -127,8 +129,9 @@ struct bufpool_shelf {
 	_Atomic uint64_t misses;	/* checkouts that took fresh memory */
 	uint64_t due;		/* value of `checkouts` at the next look */
 	int64_t looked_at;	/* when, in milliseconds */
-	/* written at creation only, on lines of its own, because every thread
-	 * that releases a buffer reads it; the owner keeps the line above */
+	/* read by every thread that releases a buffer, so on lines of its own:
+	 * the owner keeps the line above. Written at creation, and the last
+	 * three by the owner, for "sampled", once in so many checkouts */
 	_Alignas(64) size_t size;	/* bytes of a buffer */
 	const struct owner *owner;
 	struct cache *cache;
@@ -137,28 +140,25 @@ struct bufpool_shelf {
 	struct bufpool_shelf *named;
 	uint32_t full;
 	uint32_t class;
-	/* The owner's, for "sampled", written once in so many checkouts: value
-	 * of `checkouts` at which to record the next one; what the distance to
-	 * it is drawn from, 0: nothing yet; when it was last so far, in
-	 * milliseconds. */
-	int64_t sample_at;
-	uint64_t chance;
-	int64_t sampled_at;
+	int64_t sample_at;	/* `checkouts` at the next sample */
+	uint64_t chance;	/* it is drawn from this; 0: not drawn yet */
+	int64_t sampled_at;	/* when the last one was, in milliseconds */
 	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
 };
 
 /* The owner's, of a shelf: which checkout is the next sample of the sizes that
  * are asked for. Written once in so many checkouts. See requests.h. */
 struct request_sample {
-	int64_t at;		/* value of `checkouts` then */
-	uint64_t look;		/* and when the shelf is due to look around */
-	uint32_t distance;	/* checkouts from the sample before to it */
+	int64_t at;		/* `checkouts` at the next sample */
+	uint64_t look;		/* `checkouts` at the next look at the clock */
+	uint32_t distance;	/* checkouts between the sample before and it */
 	uint32_t apart;		/* as many on average */
 };
 
 struct cache {
 	uint64_t id;			/* of its pool */
-	struct bufpool_arena *arena;	/* of its pool, or of a later one */
+	struct bufpool_arena *arena;	/* of its pool, or of a later one:
+					 * bp_cache_hold compares ids */
 	_Atomic uint64_t wiped_bytes;
 	_Atomic uint64_t gc_returns;
 	struct caches *caches;		/* of its pool */
@@ -168,11 +168,13 @@ struct cache {
 	bool live;			/* owner only; true implies the bit */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
-	/* by class, `checkouts` when claim_one last found the shelf empty */
+	/* by class, `checkouts` when claim_one of checkout.c last found the
+	 * shelf empty */
 	_Atomic uint32_t seen[BUFPOOL_CLASSES_MAX];
 	struct request_sample requests[BUFPOOL_CLASSES_MAX];
 	uint64_t chance;	/* what their distances are drawn from */
-	struct cache *next;		/* after its pool: see thread.c */
+	struct cache *next;		/* in a record's list of caches whose
+					 * pools have ended: see thread.c */
 	/* One for each class, and a last one that is always shut, of size
 	 * SIZE_MAX, which every larger request finds. */
 	struct bufpool_shelf shelf[];
@@ -195,13 +197,13 @@ struct cache {
  * inside, when it leaves the shelf empty. So the two exclude each other, by E
  * and C above.
  *
- * A depot without a mark is empty, or its owner is just pushing. The owner
- * pushes, fences, and sets the mark if it is missing. A taker that has found
- * the depot empty takes the mark away, fences, looks again, and sets the mark
- * if there is something. Each stores, fences and loads what the other stores,
- * so the owner finds the mark gone or the taker finds what was pushed. A spill
- * sets the mark before it pushes, too, so that others find what it has pushed
- * before it has come to the end.
+ * A depot without a mark is empty, or a push or an unmark is under way. The
+ * owner pushes, fences, and sets the mark if it is missing. A taker that has
+ * found the depot empty takes the mark away, fences, looks again, and sets the
+ * mark if there is something. Each stores, fences and loads what the other
+ * stores, so the owner finds the mark gone or the taker finds what was pushed.
+ * A spill sets the mark before it pushes, too, so that others find what it has
+ * pushed before it has come to the end.
  */
 struct cache_block {
 	_Atomic uint64_t live;		/* bit i: cache[i] is live */
@@ -336,6 +338,15 @@ shelf_leave(struct bufpool_shelf *s)
 		bp_shelf_leave_slow(s);
 }
 
+/* Owner only, after it has put into the depot from outside: does what the gate
+ * calls for, because a close that came meanwhile leaves emptying the depot to
+ * the owner. To leave once more changes nothing. */
+static inline void
+shelf_heed(struct bufpool_shelf *s)
+{
+	shelf_leave(s);
+}
+
 /* Owner only: makes the next checkout from this shelf look at the clock, and
  * later ones more often than before. */
 static inline void
@@ -414,9 +425,10 @@ shelf_put(struct bufpool_shelf *s, struct bufpool_buf *b)
 	return true;
 }
 
-/* Owner only, in slow paths: enters, and opens the shelf if it was shut. When
- * the shelf is claimed or closed, leaves again and returns false. */
-bool bp_shelf_open(struct bufpool_shelf *s);
+/* Owner only, in slow paths: enters, and opens the shelf unless FENCED or
+ * WATCHED keep it shut. When the shelf is claimed or closed, leaves again and
+ * returns false. */
+bool bp_shelf_enter_slow(struct bufpool_shelf *s);
 
 /* How a thread that is not the owner enters and leaves; it holds the pool.
  * claim returns false when the owner or another claimer is inside, or when the

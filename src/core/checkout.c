@@ -10,7 +10,7 @@
 static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,
 					       struct bufpool *p, size_t n,
 					       unsigned take, uintptr_t site);
-static struct bufpool_buf *checkout_called_slow(struct bufpool_shelf *s,
+static struct bufpool_buf *checkout_gate_slow(struct bufpool_shelf *s,
 						struct bufpool_buf *b,
 						size_t n);
 static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
@@ -39,7 +39,7 @@ checkout_fast(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 		return checkout_empty_slow(s, p, n, take, site_now(site));
 	b = shelf_pop(s, count);
 	if (unlikely(shelf_exit(s)))
-		return checkout_called_slow(s, b, n);
+		return checkout_gate_slow(s, b, n);
 	if (unlikely(counter_add(&s->checkouts, 1) >= s->due))
 		return checkout_due_slow(s, b, n);
 	return buf_turn_out(b, n);
@@ -77,9 +77,9 @@ checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
 	return checkout_slow(p, n, take, site);
 }
 
-/* The pool was closed meanwhile, or the shelf is claimed. */
+/* The gate has a bit: CLOSED, CLAIMED, FENCED or WATCHED. */
 static __attribute__((noinline)) struct bufpool_buf *
-checkout_called_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
+checkout_gate_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
 	bp_shelf_leave_slow(s);
 	if (counter_add(&s->checkouts, 1) >= s->due)
@@ -96,7 +96,8 @@ checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 
 /* Takes batches until there are enough for half a shelf, because a batch may be
  * small: a release to a claimed shelf, or of another node's buffer, puts one
- * buffer into the depot. Without a shelf takes one batch. */
+ * buffer into the depot. The last batch may be a whole one, so `to` has room
+ * for two. Without a shelf takes one batch. */
 static uint32_t
 take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
 	   struct bufpool_buf **to)
@@ -111,7 +112,7 @@ take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
 /* Returns the last of n buffers, or NULL when n is 0. Puts the others on the
  * shelf, or into the commons when it is NULL, cannot be opened or is full. */
 static struct bufpool_buf *
-keep_one(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
+shelve_rest(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
 	 uint32_t n)
 {
 	uint32_t done = 0;
@@ -119,7 +120,7 @@ keep_one(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
 	if (n == 0)
 		return NULL;
 	n--;
-	if (n > 0 && s != NULL && bp_shelf_open(s)) {
+	if (n > 0 && s != NULL && bp_shelf_enter_slow(s)) {
 		while (done < n && shelf_put(s, b[done]))
 			done++;
 		shelf_leave(s);
@@ -141,7 +142,7 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 	uint32_t n = 0;
 
 	/* A shelf that was shut may still hold buffers. */
-	if (s != NULL && shelf_count(s) > 0 && bp_shelf_open(s)) {
+	if (s != NULL && shelf_count(s) > 0 && bp_shelf_enter_slow(s)) {
 		b[0] = shelf_take(s);
 		shelf_leave(s);
 		if (b[0] != NULL)
@@ -153,7 +154,7 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 		n = take_ready(&p->caches.commons, ring, s, b);
 	if (n == 0)
 		n = bp_caches_steal(&p->caches, k, ring, b);
-	return keep_one(p, s, b, n);
+	return shelve_rest(p, s, b, n);
 }
 
 /* Whether the owner has checked nothing out since the shelf was last found
@@ -202,8 +203,9 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
-/* A checkout without TAKE_RECLAIM is an attempt, whose failure says nothing.
- * And a buffer that grows may find room in what it has. */
+/* Fails with `error`, which counts as a refusal, except of a checkout without
+ * TAKE_RECLAIM, whose caller makes another one, and of one that is to grow a
+ * buffer, which bp_grow_to counts if it finds no room in what it has. */
 static struct bufpool_buf *
 refuse(struct bufpool *p, int error, unsigned take)
 {
@@ -213,8 +215,8 @@ refuse(struct bufpool *p, int error, unsigned take)
 	return NULL;
 }
 
-/* Whether this checkout is one that the pool was told to refuse. An attempt,
- * after which the caller makes another, does not count. */
+/* Whether this checkout is one that the pool was told to refuse. One without
+ * TAKE_RECLAIM, whose caller makes another, does not count. */
 static bool
 fails_on_purpose(struct bufpool *p, unsigned take)
 {
@@ -229,7 +231,7 @@ fails_on_purpose(struct bufpool *p, unsigned take)
 
 /* Nothing is ready, and nothing else was asked for. */
 static struct bufpool_buf *
-refuse_attempt(struct bufpool *p)
+refuse_exhausted(struct bufpool *p)
 {
 	atomic_fetch_add_explicit(&p->exhausted, 1, memory_order_relaxed);
 	errno = EAGAIN;
@@ -267,7 +269,8 @@ static struct bufpool_buf *
 take_mapping(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	     bool guarded)
 {
-	size_t range = take & TAKE_TO_GROW && n <= PTRDIFF_MAX / 2 ? 2 * n : n;
+	size_t range = (take & TAKE_TO_GROW) && n <= PTRDIFF_MAX / 2 ? 2 * n
+	    : n;
 	struct want w = { .bytes = bp_arena_whole_pages(n) };
 
 	if (__builtin_add_overflow(w.bytes, (size_t)1 << align, &w.addresses)) {
@@ -288,12 +291,12 @@ take_mapping(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	}
 }
 
-/* What leak detection does of a checkout. `used`: the memory was out before. */
+/* What leak detection does of a checkout. `hit`: the memory is not fresh. */
 static void
-record_checkout(struct bufpool *p, struct bufpool_buf *b, bool used,
+record_checkout(struct bufpool *p, struct bufpool_buf *b, bool hit,
 		uintptr_t site)
 {
-	if (used)
+	if (hit)
 		bp_sites_verify(p, b);
 	bp_sites_record(p, b, site);
 }
@@ -314,10 +317,10 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 	return b;
 }
 
-/* Whether a checkout that may take fresh memory gets a guarded buffer. Of those
- * that leak detection samples each does; where it records all, one in as many
- * as it would sample. Of threads that find a count below 1, another is about to
- * draw anew. */
+/* Whether a checkout that may take fresh memory gets a guarded buffer. In a
+ * "sampled" pool each checkout gets one that leak detection samples; where that
+ * records all, one in as many as it would sample. guard_left counts down to it,
+ * and only the thread that takes it from 1 to 0 draws anew. */
 static bool
 wants_guard(struct bufpool *p, bool watched)
 {
@@ -339,22 +342,23 @@ wants_guard(struct bufpool *p, bool watched)
 static struct bufpool_buf *
 take_kept(struct bufpool *p, size_t n, unsigned align, unsigned take)
 {
-	return take & TAKE_TO_GROW && arena_limited(&p->arena) ? NULL
+	return (take & TAKE_TO_GROW) && arena_limited(&p->arena) ? NULL
 	    : bp_large_take(&p->large, n, align, take & TAKE_FRESH,
 			    take & TAKE_TO_GROW);
 }
 
-/* A checkout that no class serves. */
+/* A checkout with a mapping of its own: above the classes, aligned to more than
+ * a page, or guarded. */
 static struct bufpool_buf *
 checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 	       bool watched, bool guarded)
 {
-	unsigned align = take >> TAKE_ALIGN;
+	unsigned align = take >> TAKE_ALIGN_SHIFT;
 	struct bufpool_buf *b = guarded ? NULL : take_kept(p, n, align, take);
 	bool hit = b != NULL;
 
 	if (!hit && !(take & TAKE_FRESH))
-		return refuse_attempt(p);
+		return refuse_exhausted(p);
 	if (!hit)
 		b = take_mapping(p, n, align, take, guarded);
 	if (b == NULL)
@@ -390,7 +394,7 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	if (fails_on_purpose(p, take))
 		return NULL;
 	return checkout_alone(p, n, take, site, watched, wants_guard(
-		p, watched && take & TAKE_FRESH));
+		p, watched && (take & TAKE_FRESH)));
 }
 
 static void
@@ -431,7 +435,7 @@ take_class(struct bufpool *p, struct cache *k, unsigned class, unsigned take,
 	b = bp_caches_take_one(&p->caches, class);
 	if (b == NULL)
 		b = claim_one(p, class);
-	return b != NULL ? b : refuse_attempt(p);
+	return b != NULL ? b : refuse_exhausted(p);
 }
 
 static __attribute__((noinline)) struct bufpool_buf *
@@ -457,7 +461,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	}
 	if (fails_on_purpose(p, take))
 		return NULL;
-	if (watched && take & TAKE_FRESH && wants_guard(p, watched))
+	if (watched && (take & TAKE_FRESH) && wants_guard(p, watched))
 		return checkout_alone(p, n, take, site, watched, true);
 	if (k != NULL)
 		bp_cache_find_node(k);
@@ -502,7 +506,7 @@ bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take,
 {
 	struct bufpool_buf *b;
 
-	take |= align << TAKE_ALIGN;
+	take |= align << TAKE_ALIGN_SHIFT;
 	b = align > LAYOUT_GRAIN_LOG ? bp_checkout_large(p, n, take, site)
 	    : site & SITE_LISTED ? checkout_slow(p, n, take, site)
 	    : checkout_fast(p, n, take, site);

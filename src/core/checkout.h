@@ -23,7 +23,7 @@ struct bufpool_buf *bp_checkout_at(struct bufpool *p, size_t n, unsigned align,
 				   unsigned take, uintptr_t site);
 
 /* The same for a buffer with a mapping of its own, however small n is. The
- * alignment is in `take`, from the bit TAKE_ALIGN on. */
+ * alignment is in `take`, from the bit TAKE_ALIGN_SHIFT on. */
 struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
 				      unsigned take, uintptr_t site);
 
@@ -31,8 +31,9 @@ struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
 struct bufpool_buf *bp_checkout_asking(struct bufpool *p, size_t n);
 struct bufpool_buf *bp_try_checkout_asking(struct bufpool *p, size_t n);
 
-/* The checkout of n bytes that has just failed with ESITE is not made again for
- * a listed site. So the next one is asked. */
+/* A checkout of n bytes that fails with ESITE has used its sample up. Whoever
+ * makes it anew by another call that asks calls this first, so that that call
+ * gets ESITE, too. */
 void bp_checkout_ask_again(struct bufpool *p, size_t n);
 
 #endif

@@ -24,32 +24,34 @@ struct ring {
 	struct ck_ring_buffer *slots;
 };
 
-/* The mapping holds first the rings, then their slots, then the counters. */
+/* The mapping holds first the rings, then their slots, then the batches. */
 int
 bp_depot_create(struct depot *d, const struct layout *l, bool common)
 {
 	unsigned all = layout_rings(l), rings = common ? 0 : all;
-	size_t slots = rings * sizeof(struct ring), at = slots;
+	size_t slots_at = rings * sizeof(struct ring), batches_at = slots_at;
 
 	for (unsigned i = 0; i < rings; i++)
-		at += l->ring[i % l->classes] * sizeof(struct ck_ring_buffer);
+		batches_at += l->ring[i % l->classes] *
+		    sizeof(struct ck_ring_buffer);
 	*d = (struct depot){ .layout = l, .batches = d->alone };
-	d->bytes = at + (l->nodes > 1 ? all * sizeof(struct batches) : 0);
+	d->bytes = batches_at +
+	    (l->nodes > 1 ? all * sizeof(struct batches) : 0);
 	if (d->bytes == 0)
 		return 0;
 	d->map = bp_pages_map(d->bytes);
 	if (d->map == NULL)
 		return -1;
 	if (l->nodes > 1)
-		d->batches = (void *)(d->map + at);
+		d->batches = (void *)(d->map + batches_at);
 	if (!common)
 		d->ring = (void *)d->map;
 	for (unsigned i = 0; i < rings; i++) {
 		uint32_t size = l->ring[i % l->classes];
 
 		ck_ring_init(&d->ring[i].ring, size);
-		d->ring[i].slots = (void *)(d->map + slots);
-		slots += size * sizeof(struct ck_ring_buffer);
+		d->ring[i].slots = (void *)(d->map + slots_at);
+		slots_at += size * sizeof(struct ck_ring_buffer);
 	}
 	return 0;
 }

@@ -13,7 +13,7 @@
 #define TAKE_CLOSED 4	/* also from a closed pool, for a buffer that grows */
 #define TAKE_TO_GROW 8	/* the buffer will grow on: take a kept mapping of any
 			 * size or, where max_bytes is, a range of addresses */
-#define TAKE_ALIGN 8	/* from this bit on: the alignment, as a logarithm */
+#define TAKE_ALIGN_SHIFT 8	/* of the alignment, as a logarithm */
 #define TAKE_ANY (TAKE_FRESH | TAKE_RECLAIM)
 
 /* What a request needs, and what has been given back for it. */

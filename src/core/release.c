@@ -11,9 +11,9 @@
 #define DIRTY 4096	/* bytes that cost more to wipe than a system call */
 
 static void release_foreign(struct bufpool_buf *b, uintptr_t from);
-static void release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s,
+static void release_short(struct bufpool_buf *b, struct bufpool_shelf *s,
 			  uintptr_t from);
-static void release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s,
+static void release_long(struct bufpool_buf *b, struct bufpool_shelf *s,
 			   uintptr_t from);
 static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 			      uintptr_t from);
@@ -43,7 +43,7 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 /*
  * The caller has turned the state to CACHED, so the buffer is the caller's
  * alone, and is wiped before anyone else can see it. Returns ESITE where the
- * place is SITE_ASK and wanted, and 0 otherwise. Only a buffer that no shelf
+ * site is SITE_ASK and wanted, and 0 otherwise. Only a buffer that no shelf
  * takes at once can have a record, so the others are not looked at for one.
  */
 static inline __attribute__((always_inline)) int
@@ -60,7 +60,7 @@ release_fast(struct bufpool_buf *b, uintptr_t from)
 		return wanted ? ESITE : 0;
 	}
 	if ((b->mark | b->flags) != 0)
-		release_dirty(b, s, site_now(from));
+		release_short(b, s, site_now(from));
 	else if (!release_wiped(b, s, from))
 		release_full_slow(b, s, site_now(from));
 	return 0;
@@ -102,12 +102,14 @@ bp_release_scoped(struct bufpool_buf *b)
 	release_out(b, SITE_SCOPE);
 }
 
-/* Up to WIPE_SHORT bytes are wiped without a call, so without a stack frame. */
+/* Up to WIPE_SHORT bytes are wiped without a call, so without a stack frame. A
+ * buffer that was consumed from goes the long way, because rewinding it raises
+ * its mark. */
 static __attribute__((noinline)) void
-release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
+release_short(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
 	if (b->mark > WIPE_SHORT || unlikely(b->consumed)) {
-		release_wiping(b, s, from);
+		release_long(b, s, from);
 		return;
 	}
 	counter_add(&s->cache->wiped_bytes, buf_clean(b));
@@ -118,7 +120,7 @@ release_dirty(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 /* When the shelf has no room, the buffer is not wiped here, because it may go
  * to the system, which clears it anyway. */
 static __attribute__((noinline)) void
-release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
+release_long(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
 	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
 		release_slow(b, from);
@@ -129,7 +131,9 @@ release_wiping(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 		release_full_slow(b, s, from);
 }
 
-/* Puts a buffer that another thread checked out on a shelf of the caller's. */
+/* A buffer whose shelf is not the caller's, because another thread checked it
+ * out, or which names no shelf: a large one, one of another node, one that is
+ * watched. For the last of these thread_own_cache finds no cache. */
 static __attribute__((noinline)) void
 release_foreign(struct bufpool_buf *b, uintptr_t from)
 {
@@ -168,7 +172,7 @@ spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
-	if (b->node == k->node && bp_shelf_open(s)) {
+	if (b->node == k->node && bp_shelf_enter_slow(s)) {
 		bool full = !shelf_put(s, b);
 
 		if (full) {
@@ -181,7 +185,7 @@ spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 	} else {
 		bp_depot_put(&k->depot, &b, 1);
 		bp_cache_mark_depot(k, s->class);
-		shelf_leave(s);
+		shelf_heed(s);
 	}
 }
 

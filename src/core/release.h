@@ -2,15 +2,15 @@
  * release - puts a buffer on the shelf of the caller's own cache, which is the
  * hot path. When the shelf is full, half of it first goes to
  *
- *      own depot -> commons -> arena
+ *      own depot -> arena
  */
 #ifndef BUFPOOL_RELEASE_H
 #define BUFPOOL_RELEASE_H
 
 #include "pool.h"
 
-/* bufpool_release for a caller that is not the place of it. Returns 0; or ESITE
- * where leak detection had recorded the buffer, so that the place is wanted:
+/* bufpool_release for a caller that is not the site of it. Returns 0; or ESITE
+ * where leak detection had recorded the buffer, so that the site is wanted:
  * bp_sites_tell. */
 int bp_release_asking(struct bufpool_buf *b);
 

@@ -10,10 +10,10 @@
 /* ffi: begin */
 /*
  * A borrowed buffer, which is a value and has no box: the descriptor's word at
- * checkout, above the BUF_NUMBER bits of the descriptor's number. To LuaJIT it
- * is an address, which a trace keeps in a register; nothing is ever at that
- * address. A handle is alive while its descriptor is out and has this word, so
- * any value is safe.
+ * checkout, above the BUF_NUMBER_BITS bits of the descriptor's number. To
+ * LuaJIT it is an address, which a trace keeps in a register; nothing is ever
+ * at that address. A handle is alive while its descriptor is out and has this
+ * word, so any value is safe.
  */
 struct bufpool_handle;
 /* ffi: end */
@@ -31,7 +31,7 @@ handle_of(const struct bufpool_buf *b)
 {
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 
-	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER |
+	return (struct bufpool_handle *)(uintptr_t)(word << BUF_NUMBER_BITS |
 						    b->number);
 }
 
@@ -42,14 +42,15 @@ static inline struct bufpool_buf *
 handle_buf(const struct bufpool_handle *h)
 {
 	uint64_t v = (uintptr_t)h;
-	uint32_t number = (uint32_t)v & (((uint32_t)1 << BUF_NUMBER) - 1);
+	uint32_t number = (uint32_t)v & (((uint32_t)1 << BUF_NUMBER_BITS) - 1);
 	struct bufpool_buf *b;
 
 	if (number >= bp_buf_table_limit())
 		return NULL;
 	b = bp_buf_at(number);
 	return atomic_load_explicit(&b->word, memory_order_relaxed) ==
-	    v >> BUF_NUMBER && (v >> BUF_NUMBER & BUF_STATE) == BUF_OUT
+	    v >> BUF_NUMBER_BITS &&
+	    (v >> BUF_NUMBER_BITS & BUF_STATE) == BUF_OUT
 	    ? b : NULL;
 }
 

@@ -49,7 +49,7 @@ static const struct { const char *name; double value; } constants[] = {
 	{ "VARINT_NUMBER", VARINT_NUMBER },
 	{ "VARINT_FAILED", VARINT_FAILED },
 	/* a handle: the descriptor's word above the bits of its number */
-	{ "NUMBER_BITS", BUF_NUMBER },
+	{ "NUMBER_BITS", BUF_NUMBER_BITS },
 	{ "STATE_MASK", BUF_STATE },
 	{ "STATE_OUT", BUF_OUT },
 	{ "STATE_BITS", __builtin_ctz(BUF_GENERATION) },

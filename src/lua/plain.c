@@ -425,7 +425,7 @@ plain_release(lua_State *L)
 	if (b == NULL)
 		return bp_self_in_lua(L);
 	if (bp_release_asking(b) != 0)
-		bp_site_released(L, b, (uintptr_t)*h >> BUF_NUMBER);
+		bp_site_released(L, b, (uintptr_t)*h >> BUF_NUMBER_BITS);
 	return 0;
 }
 
