@@ -115,6 +115,65 @@ local MODELS = {
     },
 }
 
+-- What two threads of a few steps can lead to, as the values that each has
+-- loaded, and those in x and y in the end. Thread 1 stores 1, and thread 2
+-- stores 2. An exchange is one of 1 by 2.
+local function outcomes(...)
+    local found = {}
+    local model = { memory = { { "x", 0 }, { "y", 0 } }, vars = { "got" },
+        threads = {} }
+    local function keep(l, got)
+        l.got = 10 * l.got + got
+    end
+    for t, list in ipairs { ... } do
+        local steps = {}
+        for text in list:gmatch "[^,]+" do
+            local what, x, order = text:match "(%w+) ?(%w*) ?(%w*)"
+            local step = { text, order = order ~= "" and order or "relaxed" }
+            step[what == "exchange" and "rmw" or what] = x
+            step.value = what == "store" and t
+                or function(old) return old == 1 and 2 or nil end
+            step.go = (what == "load" or what == "exchange") and keep or nil
+            steps[#steps + 1] = step
+        end
+        model.threads[t] = explore.program("thread " .. t, steps)
+    end
+    function model.settled(memory, vars)
+        found[("%d, %d, %d %d"):format(vars[1].got, vars[2].got, memory.x,
+            memory.y)] = true
+    end
+    explore.run(model)
+    return found
+end
+
+describe("the explorer", function()
+    for _, case in ipairs {
+        { "a load before what was stored before it", "0, 0, 1 2",
+            { "store x,load y", "store y,load x" },
+            { "store x,fence,load y", "store y,fence,load x" } },
+        { "an old value loaded after a new one", "0, 10, 1 1",
+            { "store x,store y", "load y,load x" },
+            { "store x,store y release", "load y acquire,load x" } },
+        { "an exchange that fails at an old value", "0, 10, 1 1",
+            { "store x,store y", "load y,exchange x" },
+            { "store x,store y release", "load y acquire,exchange x" } },
+        { "stores that are last although they came first", "0, 0, 1 2",
+            { "store x,store y", "store y,store x" },
+            { "store x,fence,store y", "store y,fence,store x" } },
+    } do
+        it("finds " .. case[1], function()
+            assert.is_true(outcomes(unpack(case[3]))[case[2]])
+            assert.is_nil(outcomes(unpack(case[4]))[case[2]])
+        end)
+    end
+
+    -- This takes a load that is delayed past a later store.
+    it("does not find two loads of what is stored after them", function()
+        assert.is_nil(outcomes("load x,store y",
+            "load y,store x")["2, 1, 2 1"])
+    end)
+end)
+
 for _, model in ipairs(MODELS) do
     describe(model[2], function()
         for kind, large in model.kinds:gmatch "([^%s*]+)(%*?)" do

@@ -4,15 +4,19 @@
 --
 -- Each location has a list of the values stored to it, in modification order. A
 -- view says for each location which of them a thread has at least to see. A
--- load returns any value from there on. A release store lists the thread's view
--- with the value, and an acquire load adds that view to its thread's. A
--- sequentially consistent access also sees, and is seen through, the view S
--- that all have in common, and a fence merges the thread's whole view with S.
+-- load returns any value from there on. A store takes any place behind what its
+-- thread has seen, so also before what others have stored already; nothing
+-- comes between a read-modify-write and the value that it has read. A release
+-- store lists the thread's view with the value, and an acquire load adds that
+-- view to its thread's. A sequentially consistent access also sees, and is seen
+-- through, the view S that all have in common, and a fence merges the thread's
+-- whole view with S.
 --
 -- A program is a list of steps. A step has at most one of
 --     load = LOCATION             gets its value
 --     store = LOCATION, value =   a number, or function(l)
---     rmw = LOCATION, value =     function(old, l); nil: only a load
+--     rmw = LOCATION, value =     function(old, l); nil: an exchange fails,
+--                                 which is a relaxed load
 --     use = LOCATION, value =     the same for what must not be raced for:
 --                                 what is not the thread's to use is a fault
 --     fence = true                sequentially consistent
@@ -78,7 +82,7 @@ local function encode(s, names)
     for _, list in ipairs(s.memory) do
         for _, message in ipairs(list) do
             n = n + 1
-            out[n] = message.value
+            out[n] = message.value .. (message.rmw and "r" or "")
             add(message.view)
         end
         n = n + 1
@@ -104,18 +108,41 @@ local function load(s, t, x, order, i)
     return message.value
 end
 
--- What a read-modify-write stores also carries what it has read (`from`).
-local function append(s, t, x, order, value, from)
+-- Replaces the place at location x in each view.
+local function renumber(s, x, number)
+    local function change(view)
+        view[x] = number(view[x])
+        return view
+    end
+    change(s.sc)
+    for _, view in ipairs(s.views) do
+        change(view)
+    end
+    for _, list in ipairs(s.memory) do
+        for i, message in ipairs(list) do
+            list[i] = { value = message.value, rmw = message.rmw,
+                view = change(copy(message.view)) }
+        end
+    end
+end
+
+-- Stores as the i-th value. What a read-modify-write stores also carries what
+-- it has read (`from`).
+local function insert(s, t, x, i, order, value, from)
     local list, view = s.memory[x], s.views[t]
-    view[x] = #list + 1
+    if i <= #list then
+        renumber(s, x, function(n) return n < i and n or n + 1 end)
+    end
+    view[x] = i
     local carried = releases[order] and copy(view) or copy(s.zero)
-    carried[x] = view[x]
+    carried[x] = i
     if from then
         join(carried, from.view)
     end
-    list[#list + 1] = { value = value, view = carried }
+    table.insert(list, i, { value = value, view = carried,
+        rmw = from ~= nil })
     if order == "seq_cst" then
-        s.sc[x] = view[x]
+        s.sc[x] = i
     end
 end
 
@@ -124,13 +151,77 @@ local function first_seen(s, t, x, order)
     return order == "seq_cst" and math.max(i, s.sc[x]) or i
 end
 
+-- Calls act(copy of s, i) for each place of location x that the thread may load
+-- from.
+local function each_seen(s, t, x, order, act)
+    for i = first_seen(s, t, x, order), #s.memory[x] do
+        local to = copy_state(s)
+        to.zero = s.zero
+        act(to, i)
+    end
+end
+
+-- Is the value after the i-th made of it by a read-modify-write? Then nothing
+-- else comes in between.
+local function tied(s, x, i)
+    local after = s.memory[x][i + 1]
+    return after and after.rmw
+end
+
+-- What loads and stores do. finish(state, got) is called for each outcome.
+local actions = {}
+
+function actions.load(s, t, x, step, finish)
+    local order = step.order or "relaxed"
+    each_seen(s, t, x, order, function(to, i)
+        finish(to, load(to, t, x, order, i))
+    end)
+end
+
+function actions.store(s, t, x, step, finish)
+    local order, value = step.order or "relaxed", step.value
+    each_seen(s, t, x, order, function(to, i)
+        if not tied(to, x, i) then
+            insert(to, t, x, i + 1, order, type(value) == "function"
+                and value(to.vars[t]) or value)
+            finish(to)
+        end
+    end)
+end
+
+function actions.rmw(s, t, x, step, finish)
+    local order = step.order or "relaxed"
+    each_seen(s, t, x, order, function(to, i)
+        local from = to.memory[x][i]
+        local new = step.value(from.value, to.vars[t])
+        if not new then
+            finish(to, load(to, t, x, "relaxed", i))
+        elseif not tied(to, x, i) then
+            load(to, t, x, order, i)
+            insert(to, t, x, i + 1, order, new, from)
+            finish(to, from.value)
+        end
+    end)
+end
+
+function actions.use(s, t, x, step, finish, name)
+    local to, last = copy_state(s), #s.memory[x]
+    to.zero = s.zero
+    if to.views[t][x] ~= last then
+        error({ fault = step[1] .. ": two threads use " .. name })
+    end
+    local old = to.memory[x][last].value
+    local new = step.value(old, to.vars[t])
+    if new then
+        insert(to, t, x, last + 1, "relaxed", new)
+    end
+    finish(to, old)
+end
+
 -- Calls done(state) for each state that the step of thread t may lead to.
 local function take(model, s, t, done)
     local program = model.threads[t]
     local step = program[s.at[t]]
-    local x = step.load or step.store or step.rmw or step.use
-    local order, value = step.order or "relaxed", step.value
-    x = x and model.index[type(x) == "function" and x(s.vars[t]) or x]
 
     local function finish(to, got)
         local l = to.vars[t]
@@ -139,41 +230,23 @@ local function take(model, s, t, done)
         done(to)
     end
 
-    if step.unless and step.unless(s.vars[t]) then
-        local to = copy_state(s)
-        to.at[t] = to.at[t] + 1
-        return done(to)
-    end
-    if step.load then
-        for i = first_seen(s, t, x, order), #s.memory[x] do
-            local to = copy_state(s)
-            to.zero = s.zero
-            finish(to, load(to, t, x, order, i))
+    local skipped = step.unless and step.unless(s.vars[t])
+    for kind, act in pairs(actions) do
+        local x = not skipped and step[kind]
+        if x then
+            x = model.index[type(x) == "function" and x(s.vars[t]) or x]
+            return act(s, t, x, step, finish, model.memory[x][1])
         end
-        return
     end
     local to = copy_state(s)
     to.zero = s.zero
-    if step.use and to.views[t][x] ~= #to.memory[x] then
-        error({ fault = step[1] .. ": two threads use "
-            .. model.memory[x][1] })
-    elseif step.rmw or step.use then
-        local last = #to.memory[x]
-        local old = load(to, t, x, order, last)
-        local new = value(old, to.vars[t])
-        if new then
-            append(to, t, x, order, new, step.rmw and to.memory[x][last])
-        end
-        return finish(to, old)
-    elseif step.store then
-        if type(value) == "function" then
-            value = value(to.vars[t])
-        end
-        append(to, t, x, order, value)
-    elseif step.fence then
+    if skipped then
+        to.at[t] = to.at[t] + 1
+        return done(to)
+    elseif step.fence or step.heavy then
         fence(to, t)
-    elseif step.heavy then
-        fence(to, t)
+    end
+    if step.heavy then
         for i = 1, #model.threads do
             fence(to, i)
         end
@@ -221,21 +294,7 @@ local function forget(s)
                 kept[#kept + 1] = list[i]
             end
             s.memory[x] = kept
-            local function lower(view)
-                view[x] = math.max(1, view[x] - low + 1)
-            end
-            lower(s.sc)
-            for _, view in ipairs(s.views) do
-                lower(view)
-            end
-            for y, other in ipairs(s.memory) do
-                for i, message in ipairs(other) do
-                    local view = copy(message.view)
-                    lower(view)
-                    other[i] = { value = message.value, view = view }
-                end
-                s.memory[y] = other
-            end
+            renumber(s, x, function(n) return math.max(1, n - low + 1) end)
         end
     end
 end
