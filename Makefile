@@ -410,7 +410,7 @@ deb:
 .PHONY: deps deps-demo deps-test deps-check deps-bench deps-openresty
 .PHONY: demo openresty check distros test for-specs fuzz
 .PHONY: test-jit
-.PHONY: test-luajit lint portability asan tsan memcheck clean
+.PHONY: test-luajit lint portability asan tsan memcheck coverage clean
 .PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
 .PHONY: bench-instructions soak soak-openresty
 ## stages of make check: all
@@ -631,6 +631,27 @@ memcheck: deps-test
 	@$(MAKE) for-specs
 	@WRAP='$(VALGRIND)' AGAIN=memcheck ROUNDS=4 REQUESTS=4000 .ci/test \
 		$(filter-out $(SLOW),$(filter %.c,$(SPEC)))
+
+# Without optimization, because branches of the source are counted. Processes
+# that end by _exit, abort or a signal write their counters first: see ending.c.
+# nginx's configure names the sources of our module as bufpool/NAME.
+COVERAGE = -O0 --coverage -fprofile-update=atomic \
+	-fprofile-prefix-map=bufpool=src/nginx
+ENDING = build/coverage/ending.o
+WRAPPED = $(addprefix -Wl$(comma)--wrap=,abort _exit sigaction) $(ENDING)
+## measures which lines and branches of src specs run
+coverage: deps-check
+	@mkdir -p $(dir $(ENDING))
+	@$(CC) -fPIC -c -o $(ENDING) spec/support/ending.c
+	@$(MAKE) $(PARALLEL) BUILD=build/coverage VARIANT='$(COVERAGE)' \
+		LDFLAGS='$(WRAPPED)' for-specs $(FOR_NGINX)
+	@find build/coverage -name '*.gcda' -delete
+	-@BUILD=build/coverage AGAIN=coverage $(FOR_SPECS) .ci/test $(SPEC)
+	-@BUILD=build/coverage AGAIN=coverage $(FOR_SPECS) \
+		LUAJIT='$(LUAJIT) -joff' .ci/test $(filter \
+		spec/0%_spec.lua spec/1%_spec.lua spec/3%_spec.lua,$(SPEC))
+	@gcovr --root . --filter src/ --exclude-throw-branches --xml-pretty \
+		build/coverage | $(LUAJIT) .ci/coverage.lua 93
 
 ## removes what was built
 clean:
