@@ -61,7 +61,8 @@ open(const char *path, int flags, ...)
 	int mode;
 
 	opened++;
-	if (files != NULL)
+	if (files != NULL && (strncmp(path, "/proc/", 6) == 0 ||
+	    strncmp(path, "/sys/", 5) == 0))	/* not what gcov writes */
 		return open_own(path);
 	if (real == NULL)
 		*(void **)&real = dlsym(RTLD_NEXT, "open");

@@ -7,17 +7,23 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "core/system.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -303,6 +309,72 @@ locked_memory_is_counted_for_what_it_is(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* The call fails with ENOSYS from now on. */
+static void
+forbid(unsigned call)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { 4, filter };
+
+	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "prctl");
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+		_exit(77);
+}
+
+static void
+check_random(const char *from)
+{
+	uint64_t drawn[64];
+
+	for (int i = 0; i < 64; i++) {
+		errno = 4321;
+		drawn[i] = bp_system_random();
+		CHECK(errno == 4321, "%s: errno", from);
+		for (int k = 0; k < i; k++)
+			CHECK(drawn[k] != drawn[i], "%s: the same", from);
+	}
+}
+
+/* No descriptor is left open, and in the end none is to be had. */
+static void
+draw_numbers(void *arg)
+{
+	struct rlimit files, few;
+	int next = dup(0);
+
+	(void)arg;
+	close(next);
+	check_random("getrandom");
+	forbid(SYS_getrandom);
+	check_random("/dev/urandom");
+	CHECK(dup(0) == next, "a descriptor is left open");
+	CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
+	few = files;
+	few.rlim_cur = 1;
+	CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0, "setrlimit");
+	CHECK(open("/dev/urandom", O_RDONLY) == -1, "a file is open");
+	check_random("the clock");
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+static void
+random_numbers_need_neither_getrandom_nor_a_file(void **state)
+{
+	int status;
+
+	(void)state;
+	status = in_child(draw_numbers, NULL);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -311,6 +383,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(no_mapping_is_taken_for_granted),
 		cmocka_unit_test(what_cannot_be_unmapped_is_wiped_and_waits),
 		cmocka_unit_test(locked_memory_is_counted_for_what_it_is),
+		cmocka_unit_test(random_numbers_need_neither_getrandom_nor_a_file),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "space") == 0)
