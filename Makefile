@@ -634,8 +634,9 @@ memcheck: deps-test
 
 # Without optimization, because branches of the source are counted. Processes
 # that end by _exit, abort or a signal write their counters first: see ending.c.
-# nginx's configure names the sources of our module as bufpool/NAME.
-COVERAGE = -O0 --coverage -fprofile-update=atomic \
+# nginx's configure names the sources of our module as bufpool/NAME. Without
+# -fno-builtin-fork a child forgets what it counted while it was forked.
+COVERAGE = -O0 --coverage -fprofile-update=atomic -fno-builtin-fork \
 	-fprofile-prefix-map=bufpool=src/nginx
 ENDING = build/coverage/ending.o
 WRAPPED = $(addprefix -Wl$(comma)--wrap=,abort _exit sigaction) $(ENDING)

@@ -66,6 +66,9 @@ keeps_an_alignment_through_growth(void **state)
 	assert_int_equal(errno, EINVAL);
 	assert_null(bufpool_checkout_aligned(p, 1, (size_t)1 << 63));
 	assert_int_equal(errno, ENOMEM);
+	errno = 0;
+	assert_null(bufpool_checkout_aligned(p, PTRDIFF_MAX, (size_t)1 << 63));
+	assert_int_equal(errno, ENOMEM);
 	bufpool_destroy(p);
 }
 

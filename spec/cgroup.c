@@ -93,6 +93,11 @@ static const struct system systems[] = {
 	    { "/sys/fs/cgroup/a/memory.max", "167772160\n" } }, 10 * MIB },
 	{ { { "/proc/self/cgroup", "0::/\n" },
 	    { "/sys/fs/cgroup/memory.max", "83886080\n" } }, 10 * MIB },
+	{ { { "/proc/self/cgroup", "0::/\n" },
+	    { "/sys/fs/cgroup/memory.max", "0\n" } }, 128 * MIB },
+	{ { { "/proc/self/cgroup", "0::/\n" },
+	    { "/sys/fs/cgroup/memory.max", "max\n" },
+	    { "/sys/fs/cgroup/memory.high", "83886080\n" } }, 128 * MIB },
 	/* version 1, and both; a container that is not told its own path */
 	{ { { "/proc/self/cgroup", "9:cpu:/x\n4:memory:/c/d:e\n0::/\n" },
 	    { V1 "/c/d:e" LIMIT, "167772160\n" } }, 20 * MIB },
@@ -205,6 +210,8 @@ static const struct moment events[] = {
 	{ { { NULL, NULL } }, false },
 	{ { { "/proc/self/cgroup", "0::/a\n" },
 	    { V2 "/memory.events.local", "" } }, false },
+	{ { { "/proc/self/cgroup", "0::/a\n" },
+	    { V2 "/memory.events.local", "low 99\n" } }, false },
 	/* memory that cannot be taken back fills the limit */
 	{ { { "/proc/self/cgroup", "0::/a\n" },
 	    { V2 "/memory.events.local", "high 0\nmax 0\n" },
@@ -279,7 +286,7 @@ check_no_looks(void *arg)
 	struct bufpool *p;
 
 	(void)arg;
-	files = systems[12].file;
+	files = systems[14].file;
 	p = bufpool_create(NULL);
 	opened = 0;
 	for (int i = 0; i < 5000; i++) {

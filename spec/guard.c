@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -137,6 +138,9 @@ ends_at_a_guard(void **state)
 		}
 		assert_int_equal(stats_of(p).committed_bytes, 0);
 	}
+	errno = 0;
+	assert_null(bufpool_checkout_aligned(p, 1, (size_t)1 << 63));
+	assert_int_equal(errno, ENOMEM);
 	bufpool_destroy(p);
 }
 
@@ -527,7 +531,7 @@ forget_my_rights(void *arg)
 	(void)arg;
 	CHECK(setrlimit(RLIMIT_MEMLOCK, &none) == 0, "no limit");
 	if (geteuid() == 0)
-		CHECK(setuid(65534) == 0, "still root");
+		CHECK(seteuid(65534) == 0, "still root");
 	p = hardened_pool();
 	for (int i = 0; i < 5; i++) {
 		struct bufpool_buf *b = bufpool_checkout(p, 100);
@@ -539,6 +543,34 @@ forget_my_rights(void *arg)
 	CHECK(s.lock_refused == 5, "%llu refused",
 	      (unsigned long long)s.lock_refused);
 	CHECK(s.lock_limit == 0, "limit");
+	(void)!seteuid(getuid());
+}
+
+static void
+lock_as_before(void *arg)
+{
+	struct bufpool *p = hardened_pool();
+	size_t before = status_bytes("VmLck:");
+	struct bufpool_buf *b;
+
+	(void)arg;
+	forbid(SYS_mlock2);
+	b = bufpool_checkout(p, 100);
+	CHECK(stats_of(p).lock_refused == 0, "refused");
+	CHECK(status_bytes("VmLck:") > before, "not locked");
+	bufpool_release(b);
+}
+
+static void
+locks_where_the_system_has_no_mlock2(void **state)
+{
+	int status;
+
+	(void)state;
+	status = in_child(lock_as_before, NULL);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
 }
 
 static void
@@ -863,6 +895,7 @@ main(void)
 		cmocka_unit_test(goes_from_hand_to_hand),
 		cmocka_unit_test(guards_a_sample),
 		cmocka_unit_test(locks_and_says_where_it_cannot),
+		cmocka_unit_test(locks_where_the_system_has_no_mlock2),
 		cmocka_unit_test(is_wiped_on_fork_where_asked_for),
 		cmocka_unit_test(fails_one_in_so_many),
 		cmocka_unit_test(is_taken_and_released_by_many_threads),

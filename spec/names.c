@@ -95,6 +95,17 @@ open_one_name_at_once(void *arg)
 }
 
 static void
+refuses_a_name_without_a_byte(void **state)
+{
+	struct bufpool_config config = named("");
+
+	(void)state;
+	errno = 0;
+	assert_null(bufpool_create(&config));
+	assert_int_equal(errno, EINVAL);
+}
+
+static void
 a_name_has_one_live_pool_at_most(void **state)
 {
 	(void)state;
@@ -334,6 +345,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_constructor_that_comes_first_may_use_pools),
+		cmocka_unit_test(refuses_a_name_without_a_byte),
 		cmocka_unit_test(a_name_has_one_live_pool_at_most),
 		cmocka_unit_test(a_pool_found_by_name_is_whole),
 		cmocka_unit_test(a_name_is_free_when_its_pool_is_closed),

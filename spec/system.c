@@ -14,11 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 
 #include <cmocka.h>
 
@@ -309,24 +306,6 @@ locked_memory_is_counted_for_what_it_is(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* The call fails with ENOSYS from now on. */
-static void
-forbid(unsigned call)
-{
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { 4, filter };
-
-	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "prctl");
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
-		_exit(77);
-}
-
 static void
 check_random(const char *from)
 {
@@ -364,7 +343,7 @@ draw_numbers(void *arg)
 }
 
 static void
-random_numbers_need_neither_getrandom_nor_a_file(void **state)
+random_numbers_need_no_file(void **state)
 {
 	int status;
 
@@ -383,7 +362,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(no_mapping_is_taken_for_granted),
 		cmocka_unit_test(what_cannot_be_unmapped_is_wiped_and_waits),
 		cmocka_unit_test(locked_memory_is_counted_for_what_it_is),
-		cmocka_unit_test(random_numbers_need_neither_getrandom_nor_a_file),
+		cmocka_unit_test(random_numbers_need_no_file),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "space") == 0)

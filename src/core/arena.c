@@ -47,7 +47,7 @@ bp_arena_init(void)
 
 	page = (size_t)sysconf(_SC_PAGESIZE);
 	if (lib == NULL)
-		return;
+		return;	/* Not run: libnuma is installed. */
 	*(void **)&numa.available = dlsym(lib, "numa_available");
 	*(void **)&numa.max_node = dlsym(lib, "numa_max_node");
 	*(void **)&numa.node_size64 = dlsym(lib, "numa_node_size64");
@@ -86,7 +86,7 @@ bp_arena_create(struct bufpool_arena *a)
 	a->blank = a->layout->nodes == 1 ? a->blank_alone
 	    : bp_pages_map(rings * sizeof *a->blank);
 	if (a->blank == NULL)
-		return -1;
+		return -1;	/* Not run: one node only. */
 	atomic_store(&a->refs, 1);
 	return 0;
 }
@@ -117,9 +117,10 @@ bp_arena_node(const struct bufpool_arena *a)
 
 	if (a->layout->nodes == 1 ||
 	    syscall(SYS_getcpu, &cpu, &node, NULL) != 0 ||
+	    /* Not run: one node only. */
 	    node >= a->layout->nodes)
 		return 0;
-	return node;
+	return node;	/* Not run: one node only. */
 }
 
 /* The node is preferred, not bound, because on a full node memory from another
@@ -137,6 +138,7 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 	mask[node / (8 * sizeof(long))] = 1UL << node % (8 * sizeof(long));
 	if (numa.mbind(base, bytes, MPOL_PREFERRED, mask,
 		       8 * sizeof(mask), 0) != 0 && errno != ENOMEM)
+		/* Not run: the node has memory. */
 		atomic_store_explicit(&a->numa_available, 0,
 				      memory_order_relaxed);
 }
@@ -730,6 +732,7 @@ bp_arena_retry(struct bufpool_arena *a, size_t most)
 		if (bytes < most)
 			bytes += give_large(a, b);
 		else
+			/* Not run: it takes another thread. */
 			bp_buf_push(&a->unmappable, b);
 	return bytes;
 }
@@ -814,8 +817,9 @@ bp_arena_destroy(struct bufpool_arena *a, unsigned *work)
 		    !destroy_some(&a->blank[r].resident, work))
 			return false;
 	if (!destroy_some(&a->unmappable, work))
-		return false;
+		return false;	/* Not run: it takes another thread. */
 	if (a->blank != NULL && a->blank != a->blank_alone)
+		/* Not run: one node only. */
 		bp_pages_unmap(a->blank, rings * sizeof *a->blank);
 	a->blank = NULL;
 	return true;
@@ -833,7 +837,7 @@ count_pages(uint8_t *base, size_t bytes, uint64_t pages[BUFPOOL_NODES_MAX])
 		for (; n < QUERY && done < bytes; n++, done += page)
 			at[n] = base + done;
 		if (numa.move_pages(0, n, at, NULL, node, 0) != 0)
-			return;
+			return;	/* Not run: the kernel knows nodes. */
 		for (unsigned long i = 0; i < n; i++)
 			if (node[i] >= 0 && node[i] < BUFPOOL_NODES_MAX)
 				pages[node[i]]++;
@@ -895,7 +899,7 @@ bp_arena_pages_by_node(const struct bufpool_arena *a,
 
 	memset(pages, 0, BUFPOOL_NODES_MAX * sizeof *pages);
 	if (!numa_works)
-		return 0;
+		return 0;	/* Not run: libnuma is installed. */
 	for (uint32_t i = 0; i < used; i++) {
 		struct bufpool_buf *b = bp_buf_at(i);
 

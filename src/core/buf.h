@@ -291,6 +291,7 @@ buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 
 	if (__builtin_expect((word & BUF_STATE) != from, 0))
+		/* Not run: no spec scribbles there. */
 		bp_buf_corrupt(b, operation);
 	buf_set_state(b, to);
 }

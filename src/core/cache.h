@@ -389,6 +389,7 @@ shelf_pop(struct bufpool_shelf *s, uint32_t count)
 	atomic_store_explicit(&s->count, count - 1, memory_order_relaxed);
 	hook("shelf: popped");
 	if (b == NULL)
+		/* Not run: said to the compiler. */
 		__builtin_unreachable();
 	return b;
 }

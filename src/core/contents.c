@@ -96,10 +96,7 @@ bufpool_split(struct bufpool_buf *b, size_t n)
 		return NULL;
 	part->len = 0;
 	if (!bp_grow_exchange(part, b, n)) {
-		if (bufpool_append(part, b->at, n) < 0) {
-			bufpool_release(part);
-			return NULL;
-		}
+		bufpool_append(part, b->at, n);
 		bp_buf_consume(b, n);
 		b->granted = 0;
 	}

@@ -129,6 +129,7 @@ push_batch(struct depot *d, unsigned ring, struct bufpool_buf *first)
 	tsan_ring_end();
 	hook("depot: pushed");
 	if (!done)
+		/* Not run: the count left room. */
 		bp_buf_corrupt(first, "spill");
 }
 

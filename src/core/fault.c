@@ -44,7 +44,7 @@ write_line(struct line *l)
 	put_text(l, "\n");
 	l->text[l->n - 1] = '\n';
 	if (write(STDERR_FILENO, l->text, l->n) < 0)
-		return;
+		return;	/* Not run: stderr is open. */
 }
 
 /* Only some processors tell a store from a load. */

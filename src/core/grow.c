@@ -209,7 +209,7 @@ bp_grow_free(struct bufpool_buf *b)
 		return;
 	spare = take_bare(b);
 	if (spare == NULL) {
-		bp_buf_wipe(b);
+		bp_buf_wipe(b);	/* Not run: no page for a descriptor. */
 		return;
 	}
 	bp_buf_swap_memory(b, spare);
@@ -225,7 +225,7 @@ bp_grow_renew(struct bufpool_buf *b)
 	struct bufpool_buf *young = take_bare(b);
 
 	if (young == NULL) {
-		bufpool_release(b);
+		bufpool_release(b);	/* Not run: no page for a descriptor. */
 		errno = ENOMEM;
 		return NULL;
 	}

@@ -233,6 +233,7 @@ bp_guard_give(struct guards *g, struct bufpool_buf *b)
 		 * not stay. */
 		if (!unmap_guarded(b) && mprotect(bp_arena_first_page(b), bytes,
 						  PROT_READ | PROT_WRITE) == 0)
+			/* Not run: it takes the last mapping. */
 			wipe(bp_arena_first_page(b), bytes);
 		bp_buf_destroy(b);
 	}

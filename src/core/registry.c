@@ -314,6 +314,7 @@ create_pool(const struct bufpool_config *config)
 
 	/* When all places are taken, some may be of pools that are ending. */
 	while (works && p == NULL && !bp_registry_finish(0)) {
+		/* Not run: it takes all places. */
 		bp_registry_finish(REGISTRY_WORK);
 		p = take_place();
 	}
@@ -324,7 +325,7 @@ create_pool(const struct bufpool_config *config)
 	}
 	configure_pool(p, config);
 	if (bp_caches_create(&p->caches) != 0)
-		goto fail;
+		goto fail;	/* Not run: no page for a list. */
 	p->requests = bp_requests_create();
 	if (p->requests == NULL || bp_large_create(&p->large) != 0 ||
 	    (config->hardened != BUFPOOL_HARDENED_OFF &&

@@ -73,7 +73,7 @@ release_out(struct bufpool_buf *b, uintptr_t from)
 	if (buf_turn_cached(b))
 		return release_fast(b, from);
 	bp_buf_released_twice(b);
-	return 0;
+	return 0;	/* Not run: aborted. */
 }
 
 void

@@ -258,7 +258,7 @@ bp_settings_difference(const struct bufpool *p,
 	const char *key;
 
 	if (bp_settings_read(&config, given) != 0)
-		return NULL;
+		return NULL;	/* Not run: a pool was made of it. */
 	key = class_difference(p, &config);
 	for (const struct bp_setting *s = bp_settings;
 	     key == NULL && s->key != NULL; s++)

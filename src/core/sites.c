@@ -324,6 +324,7 @@ make_sites(struct bufpool *p)
 	if (sites == NULL)
 		return -1;
 	if (!atomic_compare_exchange_strong(&p->sites, &none, sites))
+		/* Not run: two threads begin at once. */
 		bp_pages_unmap(sites, SITES_BYTES);
 	return 0;
 }
@@ -363,7 +364,7 @@ bufpool_detect_leaks(struct bufpool *p, int detection, int sample)
 		return -1;
 	}
 	if (bp_sites_begin(p, detection, sample) != 0)
-		return -1;
+		return -1;	/* Not run: no page for sites. */
 	for_each_cache(k, &p->caches)
 		bp_cache_watch(k);
 	return 0;
@@ -453,8 +454,10 @@ describe_code(uint64_t address, char *to, size_t size)
 	Dl_info info;
 
 	if (dladdr(at, &info) == 0)
+		/* Not run: code without a file. */
 		snprintf(to, size, "%p", (const void *)at);
 	else if (info.dli_sname != NULL)
+		/* Not run: no symbols in specs. */
 		snprintf(to, size, "%s+0x%zx (%s)", info.dli_sname,
 			 (size_t)(at - (const char *)info.dli_saddr),
 			 name_of(info.dli_fname));
@@ -480,6 +483,7 @@ describe(const struct site *sites, const struct tally *t, int64_t now,
 	if (t->site == 0)
 		strcpy(to->place, "(other places)");
 	else if (t->site == SITES_MAX)
+		/* Not run: no page for records. */
 		strcpy(to->place, "(not recorded)");
 	else if (!(key & SITE_LISTED))
 		describe_code(key, to->place, sizeof to->place);

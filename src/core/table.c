@@ -55,7 +55,7 @@ bp_table_extend(struct table *t)
 			return -1;
 		}
 		if (last > whole)
-			last = whole;
+			last = whole;	/* Not run: tables end with a step. */
 		if ((start == first || end > first + STEP) &&
 		    mprotect(t->base + first, last - first,
 			     PROT_READ | PROT_WRITE) != 0) {

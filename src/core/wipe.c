@@ -17,7 +17,7 @@ bp_wipe_init(void)
 	size_t cache = answer > 0 ? (size_t)answer : 0;
 
 	if (cache < CACHE_LEAST)
-		return;
+		return;	/* Not run: a large cache. */
 	bp_wipe_window.from = cache / 4 * 3;
 	bp_wipe_window.range = cache / 4 * 3;
 	bp_wipe_window.step = cache / 4 / WIPE_LINE * WIPE_LINE;

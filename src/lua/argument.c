@@ -21,7 +21,7 @@ bp_argument_reject(lua_State *L, enum box_kind kind, const char *function)
 	lua_pushstring(L, function);
 	lua_pushstring(L, bp_box_kinds[kind - 1]);
 	lua_call(L, 3, 0);
-	abort();	/* not reached: reject raises */
+	abort();	/* Not run: reject raises. */
 }
 
 _Noreturn void
@@ -33,7 +33,7 @@ bp_argument_bad(lua_State *L, int argument, const char *function,
 	lua_pushstring(L, function);
 	lua_pushstring(L, what);
 	lua_call(L, 3, 0);
-	abort();	/* not reached: bad_argument raises */
+	abort();	/* Not run: bad_argument raises. */
 }
 
 /* Only Lua code can tell the number that a cdata integer holds. */

@@ -38,7 +38,7 @@ bp_box_share(struct bufpool_frozen_box *from, struct bufpool_frozen_box *to)
 	if (share == NULL)
 		share = calloc(1, sizeof *share);
 	if (share == NULL)
-		return;
+		return;	/* Not run: no memory. */
 	if (from->share == NULL) {
 		from->share = share;
 		share->charged = from->charged;

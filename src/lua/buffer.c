@@ -53,7 +53,7 @@ buffer_detach(lua_State *L)
 	uint64_t ticket = bufpool_detach(box->buf);
 
 	if (ticket == 0) {
-		lua_pushnil(L);
+		lua_pushnil(L);	/* Not run: it takes all tickets. */
 		lua_pushliteral(L, TICKETS_EXHAUSTED);
 		return 2;
 	}

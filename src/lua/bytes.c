@@ -21,7 +21,7 @@ bp_bytes_resize(struct bufpool_buf *b, int32_t epoch, size_t n,
 	int error = bp_bytes_grow(b, epoch, n, box);
 
 	if (error == 0 && bufpool_resize(b, n) < 0)
-		error = errno;
+		error = errno;	/* Not run: it has been grown. */
 	return error;
 }
 
@@ -243,7 +243,7 @@ append_own(struct bufpool_buf *b, struct bufpool_box *box, const void *from,
 	int error;
 
 	if (copy == NULL)
-		return errno;
+		return errno;	/* Not run: no memory. */
 	copy->len = n;
 	memcpy(bufpool_data(copy), from, n);
 	error = bp_bytes_append(b, b->epoch, box, copy->at, n, NULL, 0);
@@ -294,6 +294,7 @@ bp_bytes_prepend(struct bufpool_buf *b, int32_t epoch, struct bufpool_box *box,
 			slack = bp_grow_slack(b);
 			error = bp_append_grow(b, b->len + n + slack, box);
 			if (error != 0 && slack > 0)
+				/* Not run: no memory. */
 				error = bp_append_grow(b, b->len + n, box);
 			if (error != 0)
 				return error;

@@ -56,7 +56,7 @@ read_classes(lua_State *L, struct bufpool_class_config *to)
 	if (lua_istable(L, 2))
 		count = lua_objlen(L, 2);
 	if (count > BUFPOOL_CLASSES_MAX)
-		count = BUFPOOL_CLASSES_MAX;
+		count = BUFPOOL_CLASSES_MAX;	/* Not run: Lua refuses more. */
 	for (size_t i = 0; i < count; i++) {
 		lua_rawgeti(L, 2, (int)i + 1);
 		to[i].size = field_size(L, 3, "size");

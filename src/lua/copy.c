@@ -52,6 +52,7 @@ bp_copy_push_boxes(lua_State *L)
 	if (foreign)
 		lua_getfield(L, -1, "refusal");
 	else if (lua_isnil(L, -1))
+		/* Not run: hosts open it first. */
 		lua_pushliteral(L, "bufpool is not open in this Lua state");
 	else
 		return true;

@@ -10,6 +10,7 @@ bp_failure_message(int error, char *to, size_t n)
 	/* Not the one of _GNU_SOURCE, which glibc alone has. This one may leave
 	 * `to` alone only where it does not know the error. */
 	if (strerror_r(error, to, n) != 0 && to[0] == '\0')
+		/* Not run: the error is known. */
 		snprintf(to, n, "error %d", error);
 }
 

@@ -89,7 +89,7 @@ bp_file_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
 	if (bytes_stale(o, epoch))
 		return BYTES_STALE;
 	if (file == NULL)
-		return -EBADF;
+		return -EBADF;	/* Not run: Lua has looked. */
 	if (n == 0)
 		return 0;
 	errno = 0;
@@ -114,7 +114,7 @@ bp_file_writev(int fd, const struct bufpool_part *parts, int count)
 	ssize_t put;
 
 	if (parts_stale(parts, count))
-		return BYTES_STALE;
+		return BYTES_STALE;	/* Not run: a finalizer in between. */
 	for (int k = 0; k < count; k++) {
 		list[k].iov_base = (void *)(uintptr_t)parts[k].at;
 		list[k].iov_len = parts[k].len;

@@ -66,6 +66,7 @@ frozen_slice(lua_State *L)
 	double len = argument_size(L, 3, 2, "slice");
 
 	if (offset + len > (double)box->len)
+		/* Not run: Lua has looked. */
 		bp_argument_bad(L, 1, "slice", "out of range");
 	return share_memory(L, "slice", (size_t)offset, (size_t)len);
 }
@@ -80,6 +81,7 @@ frozen_share(lua_State *L)
 					      box->len);
 
 	if (ticket == 0) {
+		/* Not run: it takes all tickets. */
 		bufpool_frozen_unref(box->frozen);
 		lua_pushnil(L);
 		lua_pushliteral(L, TICKETS_EXHAUSTED);

@@ -9,7 +9,7 @@ bp_handle_borrow(struct bufpool_pool_box *box, size_t n)
 	struct bufpool_buf *b;
 
 	if (box->state != BOX_LIVE) {
-		box->error = ESTALE;
+		box->error = ESTALE;	/* Not run: a finalizer in between. */
 		return NULL;
 	}
 	b = handle_renew(bp_checkout_asking(box->pool, n));
@@ -26,13 +26,13 @@ bp_handle_borrow_at(struct bufpool_pool_box *box, size_t n, int site)
 	struct bufpool_buf *b;
 
 	if (box->state != BOX_LIVE) {
-		box->error = ESTALE;
+		box->error = ESTALE;	/* Not run: a finalizer in between. */
 		return NULL;
 	}
 	b = handle_renew(bp_checkout_at(box->pool, n, 0, TAKE_ANY,
 					SITE_LISTED | (uintptr_t)(site - 1)));
 	if (b == NULL) {
-		box->error = errno;
+		box->error = errno;	/* Not run: no memory. */
 		return NULL;
 	}
 	return handle_of(b);

@@ -46,7 +46,7 @@ handle_buf(const struct bufpool_handle *h)
 	struct bufpool_buf *b;
 
 	if (number >= bp_buf_table_limit())
-		return NULL;
+		return NULL;	/* Not run: Lua has no such handle. */
 	b = bp_buf_at(number);
 	return atomic_load_explicit(&b->word, memory_order_relaxed) ==
 	    v >> BUF_NUMBER_BITS &&

@@ -47,7 +47,7 @@ bp_pack_extend(lua_State *L)
 
 	if (stop < 0 || !self_buffer(L, &self) ||
 	    bp_bytes_extend(self.b, self.epoch, (size_t)stop, self.box) != 0)
-		return bp_self_in_lua(L);
+		return bp_self_in_lua(L);	/* Not run: no memory. */
 	return 0;
 }
 

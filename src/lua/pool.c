@@ -307,7 +307,7 @@ core_create(lua_State *L)
 					      (double)config.max_bytes);
 		pool = bufpool_get(config.name);
 		if (pool == NULL)
-			continue;
+			continue;	/* Not run: it ends meanwhile. */
 		key = bp_settings_difference(pool, &config);
 		bufpool_destroy(pool);
 		if (key != NULL) {
@@ -328,6 +328,7 @@ core_default(lua_State *L)
 	struct bufpool *pool = bufpool_default();
 
 	if (pool == NULL)
+		/* Not run: no memory. */
 		return raise_shortage(L, errno, 0);
 	box_own_pool(L, box, pool, 1);
 	return 1;

@@ -198,7 +198,7 @@ take_kind(lua_State *L, int index)
 	luaL_checkstack(L, 3, "bufpool_lua_take");
 	lua_pushvalue(L, index);
 	if (!bp_copy_push_boxes(L))
-		lua_error(L);
+		lua_error(L);	/* Not run: the box is of ours. */
 	lua_getfield(L, -1, "take");
 	lua_replace(L, -2);
 	lua_insert(L, -2);

@@ -39,7 +39,7 @@ scope_enroll(void *request, int late, void *list)
 		return ENOTSUP;
 	c = cleanup_add(request, 0);
 	if (c == NULL)
-		return ENOMEM;
+		return ENOMEM;	/* Not run: nginx has no memory. */
 	c->data = list;
 	c->handler = bp_scope_end;
 	return 0;
@@ -52,7 +52,7 @@ bp_scope_open(struct bufpool_pool_box *pool, void *request, int late)
 	struct bufpool_handle *list;
 
 	if (pool->state != BOX_LIVE) {
-		pool->error = ESTALE;
+		pool->error = ESTALE;	/* Not run: a finalizer in between. */
 		return NULL;
 	}
 	b = handle_renew(bp_checkout_at(pool->pool, LIST_LEAST, 0, TAKE_ANY,
@@ -169,7 +169,7 @@ bp_scope_held(const struct bufpool_pool_box *pool, struct bufpool_handle *list,
 	double buffers = 0, bytes;
 
 	if (pool->state != BOX_LIVE)
-		return 0;
+		return 0;	/* Not run: a finalizer in between. */
 	bytes = scope_price(pool->pool, n);
 	for (size_t i = 0; l != NULL && i + sizeof(uint64_t) <= l->len;
 	     i += sizeof(uint64_t)) {
@@ -188,7 +188,7 @@ bp_scope_end(void *list)
 	struct bufpool_buf *l = handle_buf(list), *b;
 
 	if (l == NULL)
-		return;
+		return;	/* Not run: a finalizer in between. */
 	for (size_t i = 0; i + sizeof(uint64_t) <= l->len;
 	     i += sizeof(uint64_t)) {
 		b = entry_buf(l, i);

@@ -25,7 +25,7 @@ sink_expect(struct bufpool_sink *s, size_t n)
 	struct bufpool_buf *b = sink_target(s);
 
 	if (b == NULL)
-		return;
+		return;	/* Not run: Lua holds the buffer. */
 	if (n > sink_room(s, b))
 		n = sink_room(s, b);
 	/* Failure is ignored, because a header may promise more bytes than
@@ -74,7 +74,7 @@ sink_contents(struct bufpool_sink *s, size_t *n)
 	struct bufpool_buf *b = sink_target(s);
 
 	if (b == NULL)
-		return NULL;
+		return NULL;	/* Not run: Lua holds the buffer. */
 	*n = b->len;
 	return b->at;
 }

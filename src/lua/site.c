@@ -271,6 +271,7 @@ bp_site_set(lua_State *L)
 		lua_settop(L, 1);
 		return 1;
 	}
+	/* Not run: no memory. */
 	bp_failure_message(errno, text, sizeof text);
 	lua_pushnil(L);
 	lua_pushstring(L, text);

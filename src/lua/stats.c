@@ -138,6 +138,7 @@ bp_stats_resident(lua_State *L)
 		lua_pushnumber(L, (double)bytes);
 		return 1;
 	}
+	/* Not run: no memory. */
 	bp_failure_message(errno, text, sizeof text);
 	lua_pushnil(L);
 	lua_pushstring(L, text);
