@@ -71,6 +71,19 @@ assert_says(lua_State *L, const char *code, const char *expected)
 }
 
 static void
+a_state_without_libraries_is_refused(void **state)
+{
+	lua_State *L = luaL_newstate();
+
+	(void)state;
+	lua_pushcfunction(L, luaopen_bufpool);
+	assert_int_equal(lua_pcall(L, 0, 0, 0), LUA_ERRRUN);
+	assert_non_null(strstr(lua_tostring(L, -1),
+			       "needs Lua's standard libraries"));
+	lua_close(L);
+}
+
+static void
 what_is_pushed_is_taken_again(void **state)
 {
 	lua_State *L = open_state();
@@ -377,6 +390,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_state_without_libraries_is_refused),
 		cmocka_unit_test(what_is_pushed_is_taken_again),
 		cmocka_unit_test(a_slice_keeps_its_range),
 		cmocka_unit_test(others_are_refused),

@@ -35,12 +35,14 @@ __wrap__exit(int status)
 	__real__exit(status);
 }
 
-/* A handler leaves the signal to the default, which ends the process. */
+/* A handler leaves the signal to the default, or to nobody, which ends the
+ * process where an instruction is at fault. */
 int
 __wrap_sigaction(int number, const struct sigaction *action,
 		 struct sigaction *before)
 {
-	if (action != NULL && action->sa_handler == SIG_DFL)
+	if (action != NULL && (action->sa_handler == SIG_DFL ||
+			       action->sa_handler == SIG_IGN))
 		flush();
 	return __real_sigaction(number, action, before);
 }

@@ -116,8 +116,8 @@ bp_arena_node(const struct bufpool_arena *a)
 	unsigned cpu, node;
 
 	if (a->layout->nodes == 1 ||
-	    syscall(SYS_getcpu, &cpu, &node, NULL) != 0 ||
 	    /* Not run: one node only. */
+	    syscall(SYS_getcpu, &cpu, &node, NULL) != 0 ||
 	    node >= a->layout->nodes)
 		return 0;
 	return node;	/* Not run: one node only. */

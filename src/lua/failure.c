@@ -27,13 +27,13 @@ bp_failure_shortage(int error, double size, char *to, size_t n)
 	case ENOMEM:
 		why = "out of memory";
 		break;
-	case EOVERFLOW:
+	case EOVERFLOW:	/* Not run: Lua refuses such sizes. */
 		why = "size too large";
 		break;
 	case ESHUTDOWN:
 		why = "the pool is closed";
 		break;
-	default:
+	default:	/* Not run: no other comes. */
 		bp_failure_message(error, text, sizeof text);
 		why = text;
 	}

@@ -91,7 +91,7 @@ bp_file_fwrite(const void *o, int32_t epoch, void *file, size_t i, size_t n)
 	if (file == NULL)
 		return -EBADF;	/* Not run: Lua has looked. */
 	if (n == 0)
-		return 0;
+		return 0;	/* Not run: Lua has looked. */
 	errno = 0;
 	put = fwrite(bytes_start(o) + i, 1, n, file);
 	return put < n ? file_failure(errno) : (double)put;

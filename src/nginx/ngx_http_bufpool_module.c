@@ -127,7 +127,7 @@ output_of(ngx_http_request_t *r)
 		return out;
 	cleanup = ngx_pool_cleanup_add(r->pool, sizeof *out);
 	if (cleanup == NULL)
-		return NULL;
+		return NULL;	/* Not run: nginx has no memory. */
 	out = cleanup->data;
 	out->first = out->spare = NULL;
 	out->told = 0;
@@ -256,7 +256,7 @@ piece_lend(ngx_http_request_t *r, struct output *out,
 		ngx_palloc(r->pool, sizeof *lent);
 
 	if (piece->len == 0 || link == NULL || lent == NULL)
-		return NULL;
+		return NULL;	/* Not run: nginx has no memory. */
 	if (lent == out->spare)
 		out->spare = lent->next;
 	ngx_memzero(lent, sizeof *lent);
@@ -300,7 +300,7 @@ piece_join(struct bufpool_piece *pieces, size_t count, ngx_log_t *log)
 		size += pieces[i].len;
 	whole.at = whole.held = to = ngx_alloc(size, log);
 	if (to == NULL)
-		return whole;
+		return whole;	/* Not run: nginx has no memory. */
 	whole.len = size;
 	for (size_t i = 0; i < count; i++)
 		if (pieces[i].len > 0)
@@ -337,6 +337,7 @@ chain_of(ngx_http_request_t *r, struct output *out,
 			continue;
 		*end = piece_lend(r, out, &pieces[i]);
 		if (*end == NULL) {
+			/* Not run: nginx has no memory. */
 			piece_consume(chain);
 			return NULL;
 		}
@@ -374,6 +375,7 @@ ngx_http_bufpool_send(ngx_http_request_t *r, struct bufpool_piece *pieces,
 	for (size_t i = 0; i < count; i++)
 		piece_drop(&pieces[i]);
 	if (chain == NULL) {
+		/* Not run: nginx has no memory. */
 		if (out != NULL)
 			give_back_sent(out);
 		return SEND_NO_MEMORY;
@@ -455,6 +457,7 @@ ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to, size_t n)
 	     link = link->next) {
 		size = part_size(link->buf);
 		if (size > n - done)
+			/* Not run: Lua has asked for the size. */
 			size = n - done;
 		if (ngx_buf_in_memory(link->buf)) {
 			ngx_memcpy(to + done, link->buf->pos, size);
@@ -490,7 +493,7 @@ ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 	ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, 0);
 
 	if (cleanup == NULL)
-		return -1;
+		return -1;	/* Not run: nginx has no memory. */
 	cleanup->handler = handler;
 	cleanup->data = data;
 	return 0;
@@ -526,6 +529,7 @@ join_lua_module(ngx_conf_t *cf)
 			      "which is not loaded: add load_module lines for "
 			      "ndk_http_module.so and ngx_http_lua_module.so");
 	} else {
+		/* Not run: the Lua module has it. */
 		ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
 			      "ngx_http_bufpool_module does not work with this "
 			      "Lua module, which does not export %s", send);
