@@ -482,6 +482,7 @@ bp_checkout_ask_again(struct bufpool *p, size_t n)
 	struct cache *k = thread_own_cache(p->caches.place);
 
 	if (class == CLASS_LARGE || p->config.hardened == BUFPOOL_HARDENED_ALL)
+		/* Not run: no spec records large ones without the JIT. */
 		atomic_store(&p->large_left, 1);
 	else if (k != NULL)
 		bp_shelf_watch(&k->shelf[class]);

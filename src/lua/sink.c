@@ -27,7 +27,7 @@ sink_expect(struct bufpool_sink *s, size_t n)
 	if (b == NULL)
 		return;	/* Not run: Lua holds the buffer. */
 	if (n > sink_room(s, b))
-		n = sink_room(s, b);
+		n = sink_room(s, b);	/* Not run: no header says so. */
 	/* Failure is ignored, because a header may promise more bytes than
 	 * ever come; sink_put reports those that find no memory. */
 	if (b->capacity - b->len < n)

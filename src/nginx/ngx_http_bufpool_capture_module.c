@@ -77,7 +77,7 @@ ngx_http_bufpool_capture(ngx_http_request_t *r, const struct bufpool_sink *sink)
 		return 1;
 	cleanup = ngx_pool_cleanup_add(r->pool, sizeof *c);
 	if (cleanup == NULL)
-		return -1;	/* Not run: nginx has no memory. */
+		return -1;
 	c = cleanup->data;
 	c->request = r;
 	c->sink = *sink;

@@ -127,7 +127,7 @@ output_of(ngx_http_request_t *r)
 		return out;
 	cleanup = ngx_pool_cleanup_add(r->pool, sizeof *out);
 	if (cleanup == NULL)
-		return NULL;	/* Not run: nginx has no memory. */
+		return NULL;
 	out = cleanup->data;
 	out->first = out->spare = NULL;
 	out->told = 0;
@@ -256,7 +256,7 @@ piece_lend(ngx_http_request_t *r, struct output *out,
 		ngx_palloc(r->pool, sizeof *lent);
 
 	if (piece->len == 0 || link == NULL || lent == NULL)
-		return NULL;	/* Not run: nginx has no memory. */
+		return NULL;
 	if (lent == out->spare)
 		out->spare = lent->next;
 	ngx_memzero(lent, sizeof *lent);
@@ -300,7 +300,7 @@ piece_join(struct bufpool_piece *pieces, size_t count, ngx_log_t *log)
 		size += pieces[i].len;
 	whole.at = whole.held = to = ngx_alloc(size, log);
 	if (to == NULL)
-		return whole;	/* Not run: nginx has no memory. */
+		return whole;
 	whole.len = size;
 	for (size_t i = 0; i < count; i++)
 		if (pieces[i].len > 0)
@@ -337,7 +337,6 @@ chain_of(ngx_http_request_t *r, struct output *out,
 			continue;
 		*end = piece_lend(r, out, &pieces[i]);
 		if (*end == NULL) {
-			/* Not run: nginx has no memory. */
 			piece_consume(chain);
 			return NULL;
 		}
@@ -375,7 +374,6 @@ ngx_http_bufpool_send(ngx_http_request_t *r, struct bufpool_piece *pieces,
 	for (size_t i = 0; i < count; i++)
 		piece_drop(&pieces[i]);
 	if (chain == NULL) {
-		/* Not run: nginx has no memory. */
 		if (out != NULL)
 			give_back_sent(out);
 		return SEND_NO_MEMORY;
@@ -493,7 +491,7 @@ ngx_http_bufpool_cleanup(ngx_http_request_t *r, void (*handler)(void *),
 	ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, 0);
 
 	if (cleanup == NULL)
-		return -1;	/* Not run: nginx has no memory. */
+		return -1;
 	cleanup->handler = handler;
 	cleanup->data = data;
 	return 0;

@@ -158,7 +158,7 @@ ngx_http_bufpool_replace(ngx_http_request_t *r, struct bufpool_piece *piece)
 		ngx_http_get_module_ctx(r, ngx_http_bufpool_rewrite_module);
 
 	if (h == NULL || h->state != TAKEN)
-		return -1;
+		return -1;	/* Not run: Lua takes before it replaces. */
 	if (r->filter_need_temporary && piece->len > 0 &&
 	    piece_copy(piece, r->connection->log) < 0)
 		return -1;
@@ -191,6 +191,7 @@ hold_begin(struct hold *h, ngx_http_request_t *r)
 
 	h->begun = 1;
 	if (n > 0)
+		/* Not run: who rewrites has cleared the length. */
 		h->sink.expect(&h->sink, (size_t)n);
 }
 
@@ -224,7 +225,7 @@ hold_chain(struct hold *h)
 	const uint8_t *at = h->sink.contents(&h->sink, &n);
 
 	if (at == NULL)
-		return NULL;
+		return NULL;	/* Not run: the request has the buffer. */
 	h->buf.tag = (ngx_buf_tag_t)&ngx_http_bufpool_rewrite_module;
 	buf_set(&h->buf, at, n);
 	h->link.buf = &h->buf;
@@ -239,7 +240,7 @@ hold_give_up(struct hold *h, ngx_http_request_t *r, ngx_chain_t *rest)
 
 	h->state = DONE;
 	if (chain == NULL)
-		return NGX_ERROR;
+		return NGX_ERROR;	/* Not run: as in hold_chain. */
 	if (!h->buf.temporary)
 		return next_body_filter(r, rest);
 	chain->next = rest;
@@ -254,7 +255,7 @@ hold_offer(struct hold *h, ngx_http_request_t *r, const ngx_buf_t *last)
 	ngx_int_t rc;
 
 	if (chain == NULL)
-		return NGX_ERROR;
+		return NGX_ERROR;	/* Not run: as in hold_chain. */
 	h->buf.last_buf = last->last_buf;
 	h->buf.last_in_chain = last->last_in_chain;
 	h->state = OFFERED;
