@@ -82,6 +82,8 @@ local MODELS = {
         { "relaxed_uncount", "slots", "the ring has no room" },
         { "relaxed_push", "slots", "two threads use bytes" },
         { "relaxed_pop", "slots", "an empty slot is taken" },
+        { "relaxed_head", "slots marks close", "an empty slot is taken" },
+        { "relaxed_tail", "slots marks close", "two threads use bytes" },
         { "counts_late", "slots", "the count is too low" },
         { "no_fence", "marks", "without a mark is not empty" },
         { "no_mark", "marks", "without a mark is not empty" },

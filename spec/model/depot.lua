@@ -47,9 +47,11 @@ local function take(name, empty, weak)
     return {
         { name .. "ready", load = "ready",
             go = function(_, got) return got == 0 and empty or nil end },
-        { name .. "head", load = "head", order = "acquire",
+        { name .. "head", load = "head",
+            order = order(weak, "head", "acquire"),
             go = function(l, got) l.head = got end },
-        { name .. "tail", load = "tail", order = "acquire",
+        { name .. "tail", load = "tail",
+            order = order(weak, "tail", "acquire"),
             go = function(l, got)
                 if got == l.head then
                     l.head = 0
