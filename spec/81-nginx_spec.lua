@@ -1205,6 +1205,62 @@ describe("ngx_http_bufpool_module", function()
         end)
     end
 
+    -- A member more in nginx's structs, before a line of a header, and what the
+    -- refusal then says lies elsewhere. The first two are as in OpenResty.
+    local REQUEST = "http/ngx_http_request.h"
+    local PATCHES = {
+        { REQUEST, "unsigned +post_action:1;", "unsigned more:1;",
+            "header_sent of a request" },
+        { REQUEST, "ngx_table_elt_t +%*host;", "ngx_uint_t more;",
+            "headers_out of a request" },
+        { REQUEST, "unsigned +filter_need_temporary:1;", "unsigned more:1;",
+            "filter_need_temporary of a request" },
+        { REQUEST, "ngx_http_request_t +%*main;", "void *more;",
+            "main of a request" },
+        { "core/ngx_palloc.h", "ngx_pool_cleanup_t +%*cleanup;", "void *more;",
+            "cleanup of a pool" },
+    }
+
+    -- What nginx -t says to the module when that is built again where it was,
+    -- from sources with the patch, if there is one.
+    local function try_built(patch)
+        local dir = must "mktemp -d":gsub("\n", "")
+        must(("cp -R %s/. %s"):format(quote(nginx.build .. "/nginx/src"), dir))
+        if patch then
+            local name, line, more = unpack(patch)
+            local header, count = nginx.read(dir .. "/src/" .. name)
+                :gsub(line, more .. " %0")
+            assert.equal(1, count, line)
+            nginx.write(dir .. "/src/" .. name, header)
+        end
+        must("cd " .. dir .. " && make -s -f objs/Makefile modules 2>&1")
+        local load = {}
+        for _, name in ipairs { "ndk_http_module", "ngx_http_lua_module" } do
+            if not nginx.inside(name) then
+                load[#load + 1] = nginx.modules .. "/" .. name .. ".so"
+            end
+        end
+        load[#load + 1] = dir .. "/objs/" .. MODULE:match "[^/]*$"
+        local said, status = try(unpack(load))
+        must("rm -r " .. dir)
+        return said, status
+    end
+
+    it("is refused where it was built from other sources", function()
+        local said, status = try_built()
+        assert.equal(0, status, said)
+        for _, patch in ipairs(PATCHES) do
+            said, status = try_built(patch)
+            assert.equal(1, status, patch[4])
+            assert.truthy(said:find("does not fit this nginx: it was built "
+                .. "from the sources of %S+, and this nginx from others of "
+                .. "the same version %(" .. patch[4] .. " lies elsewhere%)%. "
+                .. "Build it from the sources of this nginx, in bufpool's "
+                .. "folder: make nginx%-module NGINX_SRC=%S+ NGINX="
+                .. nginx.program:gsub("%p", "%%%0")), said)
+        end
+    end)
+
     it("reads on after short and interrupted reads of a file", function()
         local server = start_with([[
             #include <errno.h>

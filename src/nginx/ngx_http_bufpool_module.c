@@ -20,6 +20,7 @@
 
 #include <dlfcn.h>
 
+#include "layout.h"
 #include "piece.h"
 
 /* Raised with each change of a function here, of the capture module or of the
@@ -520,7 +521,7 @@ join_lua_module(ngx_conf_t *cf)
 	*(void **)(void *)&send_chain_link = dlsym(RTLD_DEFAULT, send);
 	lua_module = dlsym(RTLD_DEFAULT, module);
 	if (send_chain_link != NULL && lua_module != NULL)
-		return NGX_OK;
+		return ngx_http_bufpool_fits(cf);
 	if (lua_module == NULL) {
 		ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
 			      "ngx_http_bufpool_module needs the Lua module, "
