@@ -127,6 +127,28 @@ describe("make install", function()
             assert.equal("", files(left))
         end)
 
+    -- abuild's amove moves files from $pkgdir to $subpkgdir. Its own functions
+    -- for -doc and -dev are not tried.
+    it("is what Alpine's package takes, in its version", function()
+        local to = dir .. "/alpine"
+        assert.equal(version .. "\n", must(([[
+            amove() {
+                for name; do
+                    mkdir -p "$subpkgdir/$(dirname "$name")"
+                    mv "$pkgdir/$name" "$subpkgdir/$name"
+                done
+            }
+            make() { %s -s "$@"; }
+            . .ci/packaging/alpine/APKBUILD
+            pkgdir=%s/main subpkgdir=%s/lua
+            build && package && lua && echo $pkgver]]):format(MAKE, to, to)))
+        assert.equal(with_modules("./usr", {}), files(to .. "/lua"))
+        make("install PREFIX=/usr DESTDIR=" .. to .. "/all")
+        must(("cd %s && mkdir -p all/usr/share/licenses && cp -R main/usr/share"
+            .. "/licenses all/usr/share && cp -R lua/. main"):format(to))
+        assert.equal(files(to .. "/all"), files(to .. "/main"))
+    end)
+
     it("leaves no trace of DESTDIR in what it installs", function()
         assert.equal("", (shell("grep -rl " .. dir .. " " .. dir
             .. "/stage/opt/x")))
