@@ -374,8 +374,8 @@ local function cases(modules)
                 end
             end)
         else
-            pending(("prints through %s: libnginx-mod-http-%s is not installed")
-                :format(name, filter.module:gsub("_", "-")))
+            pending(("prints through %s: ngx_http_%s_module is not installed")
+                :format(name, filter.module))
         end
     end
 
