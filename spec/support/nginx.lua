@@ -93,6 +93,18 @@ function nginx.has(name)
         or succeeds(("test -e %s/%s.so"):format(quote(nginx.modules), name))
 end
 
+-- What the Lua module says to a request over HTTP/2 that does not tell how long
+-- its body is: version 0.10.26 alone reads none then. Nil where it does.
+function nginx.http2_refusal()
+    local refusal = "http2 requests are not supported without content-length "
+        .. "header"
+    local file = nginx.inside "ngx_http_lua_module" and "$(command -v "
+        .. quote(nginx.program) .. ")"
+        or quote(nginx.modules .. "/ngx_http_lua_module.so")
+    return succeeds(("grep -qF %s %s"):format(quote(refusal), file))
+        and refusal or nil
+end
+
 -- What is not installed, or nil.
 function nginx.missing()
     for _, name in ipairs { nginx.program, "curl" } do
