@@ -277,6 +277,8 @@ describe("annotations", function()
         local stats = pool:stats()
         stats.oldest = 0    -- nil where nothing is recorded
         same_names(annotated("bufpool.Stats", "names"), stats)
+        stats.sites = {}    -- nil without leak detection
+        same_names(annotated("bufpool.PoolStats", "names"), stats)
         same_names(annotated("bufpool.ClassStats", "names"), stats.classes[1])
         same_names(annotated("bufpool.LargeStats", "names"), stats.large)
         same_names(annotated("bufpool.NumaStats", "names"), stats.numa)

@@ -301,6 +301,29 @@ describe("pool:sites", function()
         buf:release()
     end)
 
+    it("is in stats with its first five places, while it is on", function()
+        local bufs = {}
+        for i = 1, 7 do
+            local take = loadstring(
+                "local b = (...):checkout(select(2, ...)) return b", "=" .. i)
+            bufs[i] = take(pool, 100000 * i)
+        end
+        local all = pool:sites()
+        for i, site in ipairs(pool:stats().sites) do
+            assert.equal(all[i].place, site.place)
+            assert.equal(all[i].bytes, site.bytes)
+        end
+        assert.equal(5, #pool:stats().sites)
+        assert.equal(7, #all)
+        pool:set { leak_detection = "off" }
+        assert.is_nil(pool:stats().sites)
+        for i = 1, 7 do
+            bufs[i]:release()
+        end
+        pool:set { leak_detection = "sampled" }
+        assert.same({}, pool:stats().sites)
+    end)
+
     it("keeps pools apart", function()
         local other = bufpool.new { leak_detection = "all" }
         local a, b = pool:checkout(1), other:checkout(1)

@@ -128,6 +128,9 @@
 ---@field large bufpool.LargeStats
 ---@field numa bufpool.NumaStats
 
+---@class bufpool.PoolStats : bufpool.Stats
+---@field sites? bufpool.Site[] the first of sites(); with leak detection only
+
 ---@class bufpool.Totals : bufpool.Stats
 ---@field pools table<string, bufpool.Stats> by name
 
@@ -619,7 +622,7 @@ function handle:detach() end
 ---@field try_checkout bufpool.Checkout only what is ready: or "exhausted"
 ---@field writer bufpool.Writer empty, to append to; with `headroom` bytes in
 ---front for prepend
----@field stats fun(self): bufpool.Stats
+---@field stats fun(self): bufpool.PoolStats
 ---@field resident fun(self): integer?, string? bytes with pages in memory
 ---@field trim fun(self, max_bytes?: bufpool.Integer): integer, boolean?
 ---bytes given back to the system, and whether there are more
@@ -828,7 +831,7 @@ function scope:try_checkout(n) end
 ---@return string? message
 function scope:writer(hint) end
 
----@return bufpool.Stats # of the pool
+---@return bufpool.PoolStats # of the pool
 function scope:stats() end
 
 ---@param max_bytes? bufpool.Integer

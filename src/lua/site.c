@@ -167,8 +167,9 @@ push_site(lua_State *L, const struct bufpool_site *site)
 	lua_setfield(L, -2, "request_returns");
 }
 
-static void
-push_sites(lua_State *L, const struct bufpool_site *sites, size_t count)
+void
+bp_site_push_copies(lua_State *L, const struct bufpool_site *sites,
+		    size_t count)
 {
 	lua_createtable(L, (int)count, 0);
 	for (size_t i = 0; i < count; i++) {
@@ -184,9 +185,8 @@ make_room(lua_State *L, size_t count)
 	return lua_newuserdata(L, (count + 1) * sizeof(struct bufpool_site));
 }
 
-/* Copies sites to where there is room, and returns how many. */
-static size_t
-copy_sites(struct bufpool *pool, struct bufpool_site *to, size_t room)
+size_t
+bp_site_copy(struct bufpool *pool, struct bufpool_site *to, size_t room)
 {
 	size_t count = bufpool_sites(pool, to, room);
 
@@ -203,7 +203,7 @@ bp_site_push(lua_State *L, const char *name)
 	struct bufpool_site *sites = make_room(L, room);
 
 	box = argument_self(L, KIND_POOL, name);
-	push_sites(L, sites, copy_sites(box->pool, sites, room));
+	bp_site_push_copies(L, sites, bp_site_copy(box->pool, sites, room));
 	lua_remove(L, -2);
 }
 
@@ -229,7 +229,7 @@ bp_site_next(lua_State *L)
 	sites = make_room(L, room);
 	pool = bp_registry_hold(id);
 	if (pool != NULL) {
-		count = copy_sites(pool, sites, room);
+		count = bp_site_copy(pool, sites, room);
 		bp_arena_drop(&pool->arena);
 	}
 	lua_pushinteger(L, (lua_Integer)cursor);
@@ -238,7 +238,7 @@ bp_site_next(lua_State *L)
 		lua_pushstring(L, name);
 	else
 		lua_pushboolean(L, 0);
-	push_sites(L, sites, count);
+	bp_site_push_copies(L, sites, count);
 	return 4;
 }
 

@@ -57,6 +57,12 @@ int bp_site_list(lua_State *L);
  * nil stays as it is. */
 int bp_site_set(lua_State *L);
 
+/* Copies the sites with the most bytes out to where there is room, and returns
+ * how many. The second pushes the copies as pool:sites() returns them. */
+size_t bp_site_copy(struct bufpool *pool, struct bufpool_site *to, size_t room);
+void bp_site_push_copies(lua_State *L, const struct bufpool_site *sites,
+			 size_t count);
+
 /* Pushes what pool:sites() returns. The pool's box is in argument 1. */
 void bp_site_push(lua_State *L, const char *name);
 

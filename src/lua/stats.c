@@ -1,7 +1,10 @@
 #include "argument.h"
 #include "core/registry.h"
 #include "failure.h"
+#include "site.h"
 #include "stats.h"
+
+#define TOP_SITES 5	/* that pool:stats() names */
 
 static void
 set_number(lua_State *L, const char *key, uint64_t n)
@@ -116,14 +119,24 @@ push_stats(lua_State *L, struct bufpool_stats *s)
 	lua_setfield(L, -2, "numa");
 }
 
+/* The sites are copied first, because making tables may run a finalizer that
+ * closes the pool. */
 int
 bp_stats_of_pool(lua_State *L)
 {
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, "stats");
+	bool watched = atomic_load(&box->pool->caches.watch) !=
+	    BUFPOOL_LEAK_OFF;
+	struct bufpool_site top[TOP_SITES];
+	size_t count = bp_site_copy(box->pool, top, watched ? TOP_SITES : 0);
 	struct bufpool_stats s;
 
 	bufpool_get_stats(box->pool, &s);
 	push_stats(L, &s);
+	if (watched) {
+		bp_site_push_copies(L, top, count);
+		lua_setfield(L, -2, "sites");
+	}
 	return 1;
 }
 
