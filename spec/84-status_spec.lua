@@ -872,6 +872,7 @@ describe("in nginx, status", function()
                     .. location("typo", STATUS .. '{ dcit = "figures" }')
                     .. location("absent", STATUS .. '{ dict = "absent" }')
                     .. location("number", STATUS .. "(7)")
+                    .. location("allow", STATUS .. "{ allow_set = 1 }")
                     .. location("late",
                         'require("bufpool.ngx").publish()')
                     .. location("work", [[
@@ -906,7 +907,6 @@ describe("in nginx, status", function()
                             return ]] .. STATUS .. [[()
                         end
                         local page = require "bufpool.ngx.status.page"
-local stats = require "bufpool.stats"
                         ngx.header.content_type = "text/html"
                         ngx.header["Content-Security-Policy"] = page.policy
                         ngx.print((page.html:gsub("<main", "<script>"
@@ -1035,7 +1035,9 @@ local stats = require "bufpool.stats"
     it("raises where it is called with a wrong option", function()
         for path, message in pairs {
             typo = "bad argument #1 to 'status' (unknown option 'dcit': "
-                .. "the only option is dict",
+                .. "expected dict or allow_set)",
+            allow = "bad argument #1 to 'status' (allow_set: boolean "
+                .. "expected, got number)",
             absent = "bad argument #1 to 'status' (dict: there is no "
                 .. "lua_shared_dict absent)",
             number = "bad argument #1 to 'status' (table expected, got number)",
@@ -1387,9 +1389,29 @@ describe("in nginx, leak detection", function()
             leak_detection = "all" }
         require("bufpool.ngx").publish()
         kept = {}
+        quiet = require "bufpool".new { name = "qui et" }
     }
 ]],
                 server = location("status", STATUS .. "()")
+                    .. location("set", STATUS .. "{ allow_set = true }")
+                    .. location("watched", [[
+                        local sites = quiet:stats().sites
+                        ngx.print(ngx.worker.pid(), " ", sites and "yes"
+                            or "no")]])
+                    -- Asks this site, and another one.
+                    .. location("page", [==[
+                        ngx.header.content_type = "text/html"
+                        ngx.print [[<html><p id="said"></p><script>
+(async () => {
+  for (const site of ["", "http://localhost:" + location.port])
+    for (const method of ["PUT", "POST", "GET"]) {
+      const url = site + "/set?leak_detection=all";
+      const said = await fetch(url, { method }).then(answer => answer.status,
+        () => "failed");
+      document.getElementById("said").append(said + " ");
+    }
+})();
+</script>]]]==])
                     .. location("keep", [[
                         kept[#kept + 1] = leaky:checkout(5000)
                         ngx.print(ngx.worker.pid())]])
@@ -1520,6 +1542,102 @@ describe("in nginx, leak detection", function()
         assert.is_truthy(document:find '<section id="where">')
         assert.is_truthy(document:find "<td>content_by_lua%(nginx.conf:%d+")
         assert.is_truthy(document:find("<td>64 KiB</td>", 1, true))
+    end)
+
+    -- What each worker says of the pool that is not watched at first.
+    local function watched()
+        local all, count = {}, 0
+        assert.is_true(nginx.soon(function()
+            local pid, yes = server:get("/watched").body:match "^(%d+) (%l+)$"
+            count = count + (all[pid] and 0 or 1)
+            all[pid] = yes
+            return count == 2
+        end))
+        local said = {}
+        for _, yes in pairs(all) do
+            said[#said + 1] = yes
+        end
+        return table.concat(said, " ")
+    end
+
+    local function put(query, options)
+        options = options or {}
+        options.method = options.method or "PUT"
+        return server:get((options.at or "/set") .. "?" .. query, options)
+    end
+
+    it("is switched by nobody who must not", function()
+        for _, case in ipairs {
+            { 405, "leak_detection=all", at = "/status" },
+            { 405, "leak_detection=all", method = "POST" },
+            { 405, "leak_detection=all", method = "PATCH" },
+            { 200, "leak_detection=all", method = "GET" },
+            { 403, "leak_detection=all", headers = { Origin = "null" } },
+            { 403, "leak_detection=all",
+                headers = { Origin = server:url "" } },
+            { 403, "leak_detection=all",
+                headers = { ["Sec-Fetch-Site"] = "same-origin" } },
+            { 403, "leak_detection=all",
+                curl = ("-H 'X: a' "):rep(120) .. "-H 'Origin: null'" },
+            { 400, "" }, { 400, "leak_detection" }, { 400, "leak_detection=" },
+            { 400, "leak_detection=ALL" }, { 400, "leak_sample=4" },
+            { 400, "leak_detection=all&leak_detection=all" },
+            { 400, "leak_detection=all&pool=qui%20et&pool=l" },
+            { 400, "leak_detection=all&pool" },
+            { 400, "leak_detection=all&leak_sample=-1" },
+            { 400, "leak_detection=all&leak_sample=many" },
+            { 400, "leak_detection=all&format=json" },
+            { 400, "leak_detection=all&%00=%0d%0a" },
+            { 404, "leak_detection=all&pool=" },
+            { 404, "leak_detection=all&pool=qui" },
+            { 404, "leak_detection=all&pool=" .. ("x"):rep(4000) },
+        } do
+            local answer = put(case[2], case)
+            assert.equal(case[1], answer.status, case[2])
+            if case[1] == 405 then
+                assert.equal(case.at and "GET, HEAD" or "GET, HEAD, PUT",
+                    answer.headers.allow)
+            end
+        end
+        assert.equal("no no", watched())
+    end)
+
+    it("is switched by no page in a browser", function()
+        if not browser then
+            pending "chromium is not installed"
+            return
+        end
+        local document = document_of(server, "/page", 3)
+        assert.equal("403 405 200 failed failed failed ",
+            document:match '<p id="said">(.-)</p>')
+        assert.equal("no no", watched())
+    end)
+
+    it("is switched in all workers, and those to come", function()
+        local answer = put("pool=qui%20et&leak_detection=sampled&leak_sample=2",
+            { body = ("x"):rep(500000) })
+        assert.equal(200, answer.status, answer.body)
+        local said = read_json(answer.body)
+        assert.same({ leak_detection = "sampled", leak_sample = 2 },
+            said.pools["qui et"])
+        assert.is_nil(said.pools["l\neaky"])
+        assert.equal(2, said.workers_shown)
+        assert.is_true(said.complete)
+        assert.is_true(nginx.soon(function()
+            return watched() == "yes yes"
+        end))
+        server:reload()
+        assert.is_true(nginx.soon(function()
+            return watched() == "yes yes"
+        end))
+        shell("kill -9 " .. next(server:workers()))
+        assert.is_true(nginx.soon(function()
+            return watched() == "yes yes"
+        end))
+        assert.equal(200, put("leak_detection=off").status)
+        assert.is_true(nginx.soon(function()
+            return watched() == "no no"
+        end))
     end)
 end)
 

@@ -785,7 +785,7 @@ function bufpool_ngx.status(options) end
 
 ---Publishes the figures of this worker in the shared dictionary, at once and
 ---then every second. To be called in init_worker_by_lua.
----@param options? bufpool.ngx.StatusOptions
+---@param options? bufpool.ngx.PublishOptions
 ---@return boolean? ok, string? message
 function bufpool_ngx.publish(options) end
 
@@ -847,5 +847,8 @@ function scope:trim(max_bytes) end
 ---@return any ...
 function scope:with(n, fn, ...) end
 
----@class bufpool.ngx.StatusOptions
+---@class bufpool.ngx.PublishOptions
 ---@field dict? string the name of a lua_shared_dict ("bufpool")
+
+---@class bufpool.ngx.StatusOptions : bufpool.ngx.PublishOptions
+---@field allow_set? boolean PUT switches leak detection (false)

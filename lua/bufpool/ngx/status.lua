@@ -1,10 +1,13 @@
 -- The status of all pools of all workers of an nginx, over HTTP.
 local accept = require "bufpool.ngx.status.accept"
+local check = require "bufpool.check"
+local config = require "bufpool.config"
 local page = require "bufpool.ngx.status.page"
 local text = require "bufpool.ngx.status.text"
 local workers = require "bufpool.ngx.status.workers"
 
-local ngx, error, ipairs, pairs = ngx, error, ipairs, pairs
+local ngx, error, ipairs, next = ngx, error, ipairs, next
+local pairs, pcall, tonumber = pairs, pcall, tonumber
 local tostring, type = tostring, type
 local concat, format = table.concat, string.format
 
@@ -20,34 +23,37 @@ local CONTENT_TYPES = {
 -- Those that no header asks for, because no media type means them.
 local PROFILES = { "folded", "pprof" }
 
-local OPTIONS = "the only option is dict, the name of a lua_shared_dict"
+-- The options of each function, and their types.
+local OPTIONS = {
+    publish = { dict = "string" },
+    status = { dict = "string", allow_set = "boolean" },
+}
 
--- The dictionary's name out of the options of the function `name`.
-local function dict_of(name, options)
-    if options == nil then
-        return "bufpool"
-    end
+-- The dictionary's name out of the options of the function `name`, and whether
+-- it may set anything.
+local function options_of(name, options)
     local function bad(what, ...)
         error(format("bad argument #1 to '%s' (%s)", name, format(what, ...)),
             4)
     end
-    if type(options) ~= "table" then
+    if options ~= nil and type(options) ~= "table" then
         bad("table expected, got %s", type(options))
     end
-    for key in pairs(options) do
-        if key ~= "dict" then
-            bad("unknown option '%s': %s", tostring(key), OPTIONS)
+    options = options or {}
+    for key, value in pairs(options) do
+        local expected = OPTIONS[name][key]
+        if not expected then
+            bad("unknown option '%s': expected dict%s", tostring(key),
+                name == "status" and " or allow_set" or "")
+        elseif type(value) ~= expected then
+            bad("%s: %s expected, got %s", key, expected, type(value))
         end
     end
     local dict = options.dict
-    if dict == nil then
-        return "bufpool"
-    elseif type(dict) ~= "string" then
-        bad("dict: string expected, got %s", type(dict))
-    elseif not ngx.shared[dict] then
+    if dict and not ngx.shared[dict] then
         bad("dict: there is no lua_shared_dict %s", dict)
     end
-    return dict
+    return dict or "bufpool", options.allow_set
 end
 
 local function refuse(status, message)
@@ -97,15 +103,61 @@ local function extend(report, name)
     end
 end
 
+local function answer(kind, body)
+    ngx.header.content_type = CONTENT_TYPES[kind]
+    ngx.header["Content-Length"] = #body
+    ngx.print(body)
+end
+
+-- What the address asks leak detection to be set to; nil when it was refused.
+local function given_by()
+    local given = ngx.req.get_uri_args()
+    local pool = given.pool
+    given.pool = nil
+    given.leak_sample = tonumber(given.leak_sample) or given.leak_sample
+    local ok, err = pcall(config.changed, given)
+    if not ok then
+        return refuse(400, check.without_position(err))
+    elseif not given.leak_detection then
+        return refuse(400, "leak_detection: expected off, sampled or all")
+    elseif pool ~= nil and type(pool) ~= "string" then
+        return refuse(400, "pool: expected a name")
+    end
+    return given, pool
+end
+
+-- Sets leak detection as the address says. A page of another site must not, and
+-- browsers name the origin of whatever page asks; so none may. One that is too
+-- old for that asks first whether the page may send PUT, and is refused.
+local function set(name)
+    if ngx.var.http_origin or ngx.var.http_sec_fetch_site then
+        return refuse(403, "PUT: not from a page in a browser")
+    end
+    ngx.req.discard_body()
+    local given, pool = given_by()
+    if not given then
+        return
+    end
+    local report, err = workers.set(name, pool, given)
+    if not report then
+        return refuse(500, err)
+    elseif next(report.pools) == nil then
+        return refuse(404, "pool: there is none of that name")
+    end
+    answer("json", text.json(report))
+end
+
 local function status(options)
-    local name = dict_of("status", options)
+    local name, allow_set = options_of("status", options)
     local header, method = ngx.header, ngx.req.get_method()
     header["X-Content-Type-Options"] = "nosniff"
     header["Cache-Control"] = "no-store"
     header.Vary = "Accept"
-    if method ~= "GET" and method ~= "HEAD" then
-        header.Allow = "GET, HEAD"
-        return refuse(405, "method: expected GET or HEAD")
+    if method == "PUT" and allow_set then
+        return set(name)
+    elseif method ~= "GET" and method ~= "HEAD" then
+        header.Allow = "GET, HEAD" .. (allow_set and ", PUT" or "")
+        return refuse(405, "method: expected " .. header.Allow)
     end
     local chosen = format_of()
     if not chosen then
@@ -122,13 +174,11 @@ local function status(options)
         end
         body = text[chosen](report)
     end
-    header.content_type = CONTENT_TYPES[chosen]
-    header["Content-Length"] = #body
-    ngx.print(body)
+    answer(chosen, body)
 end
 
 local function publish(options)
-    local name = dict_of("publish", options)
+    local name = options_of("publish", options)
     -- A timer of a request would be one of many where lua_code_cache is off.
     local phase = ngx.get_phase()
     if phase ~= "init_worker" then

@@ -4,6 +4,7 @@ local bufpool = require "bufpool"
 local notice = require "bufpool.ngx.status.notice"
 local sites = require "bufpool.ngx.status.sites"
 local stats = require "bufpool.stats"
+local switch = require "bufpool.ngx.status.switch"
 local tally = require "bufpool.ngx.status.tally"
 
 local ngx, ipairs, pairs = ngx, ipairs, pairs
@@ -104,6 +105,7 @@ end
 -- every buffer.
 local function store(dict, with_sites)
     local worker = own()
+    switch.heed(dict, worker.pools)
     if with_sites then
         look_at_pages(worker.pools)
     end
@@ -235,6 +237,27 @@ function workers.gather(name)
         complete = shown >= configured,
         note = note_of(dict, name, shown, configured), workers = list,
         all = sum_of(list), sites = sites.gather(dict, list, own_id()),
+    }
+end
+
+-- Has all workers set leak detection as `given` says, of the pool of that name,
+-- or of all that have one. Returns these as keys, and what gather says of the
+-- workers; or nil and a message.
+function workers.set(name, wanted, given)
+    local report, pools = workers.gather(name), {}
+    for pool in pairs(report.all.pools) do
+        if not wanted or pool == wanted then
+            local ok, err = switch.ask(ngx.shared[name], pool, given)
+            if not ok then
+                return nil, err
+            end
+            pools[pool] = given
+        end
+    end
+    return {
+        pools = pools, note = report.note, complete = report.complete,
+        workers_shown = report.workers_shown,
+        workers_configured = report.workers_configured,
     }
 end
 
