@@ -808,6 +808,11 @@ local function document_of(server, path, seconds)
     return output
 end
 
+-- The text of the element of that id.
+local function element(document, id)
+    return document:match('id="' .. id .. '"[^>]*>(.-)</')
+end
+
 local STATUS = 'require("bufpool.ngx").status'
 
 -- Each worker publishes its figures, twice over, and has a pool of every name.
@@ -1176,10 +1181,6 @@ describe("in nginx, status", function()
         return document_of(server, path, seconds)
     end
 
-    local function element(document, id)
-        return document:match('id="' .. id .. '"[^>]*>(.-)</')
-    end
-
     local function on_the_page(title, test)
         if browser then
             it("in Chromium " .. title, test)
@@ -1395,9 +1396,16 @@ describe("in nginx, leak detection", function()
                 server = location("status", STATUS .. "()")
                     .. location("set", STATUS .. "{ allow_set = true }")
                     .. location("watched", [[
-                        local sites = quiet:stats().sites
-                        ngx.print(ngx.worker.pid(), " ", sites and "yes"
-                            or "no")]])
+                        local bufs = {}
+                        for i = 1, 8 do
+                            bufs[i] = quiet:checkout(1)
+                        end
+                        local site = (quiet:stats().sites or {})[1]
+                        for i = 1, 8 do
+                            bufs[i]:release()
+                        end
+                        ngx.print(ngx.worker.pid(), site and " yes"
+                            or " no")]])
                     -- Asks this site, and another one.
                     .. location("page", [==[
                         ngx.header.content_type = "text/html"
@@ -1542,6 +1550,21 @@ describe("in nginx, leak detection", function()
         assert.is_truthy(document:find '<section id="where">')
         assert.is_truthy(document:find "<td>content_by_lua%(nginx.conf:%d+")
         assert.is_truthy(document:find("<td>64 KiB</td>", 1, true))
+        local function cells(name)
+            local list = {}
+            for cell in document:match("<td>" .. name .. "(</td>.-)</tr>")
+                :gmatch "<td>([^<]*)</td>" do
+                list[#list + 1] = cell
+            end
+            return list
+        end
+        -- Oldest, Limit, Given back.
+        local leaky, small = cells "l\neaky", cells "sm\nall"
+        assert.is_truthy(leaky[3]:find "^%d+ s$", leaky[3])
+        assert.same({ "none", "0 B" }, { leaky[7], leaky[8] })
+        assert.same({ "\226\128\147", "4 KiB" }, { small[3], small[7] })
+        assert.is_truthy(element(document, "out2"):find ", oldest %d+ s$")
+        assert.equal("releases that were forgotten", element(document, "gc2"))
     end)
 
     -- What each worker says of the pool that is not watched at first.
@@ -1614,11 +1637,11 @@ describe("in nginx, leak detection", function()
     end)
 
     it("is switched in all workers, and those to come", function()
-        local answer = put("pool=qui%20et&leak_detection=sampled&leak_sample=2",
+        local answer = put("pool=qui%20et&leak_detection=sampled&leak_sample=1",
             { body = ("x"):rep(500000) })
         assert.equal(200, answer.status, answer.body)
         local said = read_json(answer.body)
-        assert.same({ leak_detection = "sampled", leak_sample = 2 },
+        assert.same({ leak_detection = "sampled", leak_sample = 1 },
             said.pools["qui et"])
         assert.is_nil(said.pools["l\neaky"])
         assert.equal(2, said.workers_shown)

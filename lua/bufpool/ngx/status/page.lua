@@ -4,14 +4,15 @@
 
 -- Of what stands inside the page's style and script, so that a browser runs
 -- these and nothing else. The spec computes them again.
-local STYLE = "sha256-gNxy4m3jVNfDpStrPTNeCu6Q2+SnwokbSZhaD/0LMzs="
-local SCRIPT = "sha256-fLkMZp5b84YDTYiwPh80tNiCDt3WoaMKP3JamUzau/8="
+local STYLE = "sha256-gqKYqCq9I4jBWp+3xO98H+aJ/2pxlkIA1nL5OT1Bc3Y="
+local SCRIPT = "sha256-OihVK69Pshl09n6UFK0ClrGzALoXwsR3mwuo78uu5g0="
 
 local policy = "default-src 'none'; connect-src 'self'; img-src data:; "
     .. "style-src '" .. STYLE .. "'; script-src '" .. SCRIPT .. "'; "
     .. "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-local html = [==[
+-- Comments and indentation are not sent.
+local html = ([==[
 <!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -108,8 +109,9 @@ a { color: var(--a) }
 <section><h2>Pools</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Pools">
 <table class="name"><thead><tr>
-<th>Name<th>Out<th>Peak<th>Out bytes<th>Idle<th>System<th>Hit rate
-<th>Misses<th>Collector<th>In transit<th>Lost</thead><tbody id="pools"></tbody>
+<th>Name<th>Out<th>Peak<th>Oldest<th>Out bytes<th>Idle<th>System<th>Limit
+<th>Given back<th>Hit rate<th>Misses<th>Collector<th>In transit<th>Lost</thead>
+<tbody id="pools"></tbody>
 </table></div></section>
 <section id="where" hidden><h2>Where buffers were checked out</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Places">
@@ -150,6 +152,9 @@ const bytes = n => {
   return (n < 100 && n % 1 ? n.toFixed(1) : Math.round(n)) + " "
     + ["B", "KiB", "MiB", "GiB", "TiB"][unit];
 };
+// Of what leak detection has recorded, or undefined.
+const age = s => s === undefined ? "\u2013" : s < 120 ? s.toFixed(0) + " s"
+  : s < 7200 ? (s / 60).toFixed(0) + " min" : (s / 3600).toFixed(0) + " h";
 const share = (hits, misses) => hits + misses > 0
   ? hits / (hits + misses) : null;
 const percent = x => x === null ? "\u2013"
@@ -287,19 +292,23 @@ const render = report => {
   show($("note"), report.note || "");
   show($("out"), count(t.checked_out));
   show($("out2"), `${bytes(t.bytes_checked_out)}, peak `
-    + count(t.peak_checked_out));
+    + count(t.peak_checked_out)
+    + (t.oldest === undefined ? "" : ", oldest " + age(t.oldest)));
   show($("idle"), bytes(t.cached_bytes));
   show($("idle2"), bytes(t.wiped_bytes) + " wiped so far");
   show($("mem"), bytes(t.committed_bytes));
   const refused = t.refused_by_max_bytes + t.refused_by_system;
   const n = report.workers_shown;
   show($("mem2"), (refused ? count(refused) + " times refused, " : "")
+    + (t.pressed_bytes ? bytes(t.pressed_bytes) + " given back, " : "")
     + `in ${n} worker` + (n === 1 ? "" : "s"));
   show($("hit"), rate(t));
   show($("hit2"), percent(share(last.hits - ten.hits,
     last.misses - ten.misses)) + " in the last 10 s");
   show($("gc"), count(t.gc_returns));
-  show($("gc2"), count(t.in_transit) + " in transit");
+  show($("gc2"), !t.gc_returns ? "no release was forgotten"
+    : "releases that were forgotten"
+      + (report.sites.length ? "" : ": leak_detection says where"));
   charts.forEach(draw);
 
   // A name of a pool is never a key of an object of ours: it may be anything.
@@ -323,12 +332,15 @@ const render = report => {
   fill($("classes"), [...chosen[2].classes.map(c => line(bytes(c.size), c)),
     line("Larger", large)]);
   fill($("pools"), pools.map(([, label, f]) => [label, count(f.checked_out),
-    count(f.peak_checked_out), bytes(f.bytes_checked_out),
-    bytes(f.cached_bytes), bytes(f.committed_bytes), rate(f), count(f.misses),
-    count(f.gc_returns), count(f.in_transit), count(f.lost)]));
+    count(f.peak_checked_out), age(f.oldest), bytes(f.bytes_checked_out),
+    bytes(f.cached_bytes), bytes(f.committed_bytes),
+    f.max_bytes ? bytes(f.max_bytes) : "none", bytes(f.pressed_bytes), rate(f),
+    count(f.misses), count(f.gc_returns), count(f.in_transit),
+    count(f.lost)]));
   $("where").hidden = !report.sites.length;
   fill($("sites"), report.sites.map(s => [s.place, s.pool, s.worker,
-    count(s.buffers), bytes(s.bytes), s.oldest.toFixed(0) + " s",
+    count(s.buffers), bytes(s.bytes),
+    age(s.buffers ? s.oldest : undefined),
     count(s.gc_returns), count(s.request_returns)]));
   fill($("workers"), report.workers.map(w => [w.id
     + (w.id === report.answered_by ? " (answered)" : ""), w.pid,
@@ -375,6 +387,6 @@ const poll = async () => {
 poll();
 </script>
 </html>
-]==]
+]==]):gsub("\n *// [^\n]*", ""):gsub("\n +", "\n")
 
 return { html = html, policy = policy }
