@@ -121,21 +121,6 @@ describe("stats", function()
         assert.equal(one, own:resident())
     end)
 
-    -- 8 MiB of memory, of which 64 KiB are needed.
-    it("shows a class that is far too large", function()
-        local own = bufpool.new {
-            classes = { { size = 1048576, count = 8 } },
-        }
-        for _ = 1, 1000 do
-            own:checkout(8000):release()
-        end
-        local class, committed = own:stats().classes[1],
-            own:stats().committed_bytes
-        assert.equal(8 * 1048576, committed)
-        assert.is_true(class.requests[1] > 800 and class.requests[1] <= 1000)
-        assert.equal(8000 * class.requests[1], class.requested_bytes)
-    end)
-
     it("counts attempts that found nothing ready", function()
         local own = bufpool.new { four_kib_count = 1, large_bytes = 8388608 }
         local buf = own:try_checkout(1)
