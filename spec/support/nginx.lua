@@ -216,6 +216,7 @@ end
 function nginx.conf(parts)
     return load_lines(parts.modules) .. ([[
 worker_processes %d;
+env BUFPOOL_DEBUG;
 error_log error.log;
 pid nginx.pid;
 %s
