@@ -8,9 +8,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -144,6 +146,25 @@ the_default_is_a_part_of_the_limit(void **state)
 	for (size_t i = 0; i < SYSTEMS; i++)
 		assert_int_equal(in_child(check_default,
 					  (void *)(uintptr_t)&systems[i]), 0);
+}
+
+/* Twice would be twice the work, in the most common container. */
+static void
+check_once(void *arg)
+{
+	const int list = 1, mounts = 2, limits = 2;
+
+	(void)arg;
+	files = systems[7].file;
+	CHECK(bp_cgroup_limit() == 80 * MIB, "limit");
+	CHECK(opened == list + mounts * limits, "%d files", opened);
+}
+
+static void
+a_group_that_is_the_root_is_read_once(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(check_once, NULL), 0);
 }
 
 /* In a group of 160 MiB. The library keeps what leaves room for 80 MiB of
@@ -428,60 +449,108 @@ put_text(const char *folder, const char *file, const char *text)
 	return done;
 }
 
-/* Makes a group of ROOM bytes below `base`, of either version. */
+/* What a process is told and sees of its group: all, as on a host; the group as
+ * the root of all, by a namespace; its whole path, but only the group itself
+ * where the root should be, as in containers without such a namespace. */
+enum view { HOST, NAMESPACE, PART };
+
+/* How a group of the system is limited, and what the process does about it. */
+struct small {
+	const char *limits[2];	/* files; the first that is there gets ROOM */
+	bool around;		/* the process is in a group of this group */
+	bool heeds;
+	enum view view;
+	const char *mount;	/* which the group was found below */
+	char outer[400], inner[448];
+};
+
+/* Makes the group below `path`. What is swapped out is limited as well. */
 static bool
-make_group(const char *base, char *folder, size_t size)
+make_group(struct small *s, const char *path)
 {
 	char room[32];
 
-	snprintf(folder, size, "%s/bufpool-spec-%d", base, (int)getpid());
+	snprintf(s->outer, sizeof s->outer, "%s%s/bufpool-spec-%d", s->mount,
+		 path, (int)getpid());
+	snprintf(s->inner, sizeof s->inner, "%s%s", s->outer,
+		 s->around ? "/inner" : "");
 	snprintf(room, sizeof room, "%zu", ROOM);
-	if (mkdir(folder, 0755) != 0)
+	if (mkdir(s->outer, 0755) != 0)
 		return false;
-	if (put_text(folder, "memory.max", room) ||
-	    put_text(folder, "memory.limit_in_bytes", room))
+	if ((put_text(s->outer, s->limits[0], room) ||
+	     put_text(s->outer, s->limits[1], room)) &&
+	    (!s->around || mkdir(s->inner, 0755) == 0)) {
+		put_text(s->outer, "memory.swap.max", "0");
+		put_text(s->outer, "memory.memsw.limit_in_bytes", room);
+		if (s->around)
+			put_text(s->outer, "cgroup.subtree_control", "+memory");
 		return true;
-	rmdir(folder);
+	}
+	rmdir(s->outer);
 	return false;
 }
 
-/* The same below the group of this process. */
+/* The same below the group of a line of /proc/self/cgroup, or beside it: of
+ * version 2, a group with processes has no limited groups in it. */
 static bool
-make_own_group(char *folder, size_t size)
+make_near_group(struct small *s, char *line)
+{
+	static const char *const mounts[] = { "/sys/fs/cgroup",
+					      "/sys/fs/cgroup/unified" };
+	char *path = strstr(line, ":memory:");
+
+	line[strcspn(line, "\n")] = '\0';
+	if (path == NULL && strncmp(line, "0::", 3) != 0)
+		return false;
+	for (int i = 0; i < 2; i++) {
+		char *at = path != NULL ? path + 8 : line + 3;
+
+		s->mount = path != NULL ? "/sys/fs/cgroup/memory" : mounts[i];
+		if (make_group(s, at))
+			return true;
+		*strrchr(at, '/') = '\0';
+		if (make_group(s, at))
+			return true;
+		*strchr(at, '\0') = '/';
+	}
+	return false;
+}
+
+static bool
+make_own_group(struct small *s)
 {
 	FILE *list = fopen("/proc/self/cgroup", "re");
-	char line[256], base[320];
+	char line[256];
 	bool made = false;
 
-	while (list != NULL && !made && fgets(line, sizeof line, list)) {
-		char *path = strstr(line, ":memory:");
-
-		line[strcspn(line, "\n")] = '\0';
-		snprintf(base, sizeof base, "/sys/fs/cgroup%s%s",
-			 path ? "/memory" : "", path ? path + 8
-			 : strncmp(line, "0::", 3) == 0 ? line + 3 : "/none");
-		made = make_group(base, folder, size);
-	}
+	while (list != NULL && !made && fgets(line, sizeof line, list))
+		made = make_near_group(s, line);
 	if (list != NULL)
 		fclose(list);
 	return made;
 }
 
-/* Idle buffers and what is allocated elsewhere do not fit together. What decays
- * in these three seconds does not suffice: without the looks the child is
- * killed. */
-static void
-fill_up(void *folder)
+/* Into the group, which then is all that is to be seen unless on a host. */
+static bool
+enter(const struct small *s)
 {
-	static const size_t some = 26 * MIB;
-	struct bufpool *p;
-	size_t idle;
+	const int name = s->view == NAMESPACE ? CLONE_NEWCGROUP : 0;
 
-	if (!put_text(folder, "cgroup.procs", "0"))
-		_exit(77);
-	p = bufpool_create(NULL);
-	CHECK(bp_cgroup_limit() <= ROOM, "limit");
-	(void)bufpool_maintain();
+	if (!put_text(s->inner, "cgroup.procs", "0"))
+		return false;
+	return s->view == HOST ||
+		(unshare(CLONE_NEWNS | name) == 0 &&
+		 mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+		 mount(s->inner, s->mount, NULL, MS_BIND, NULL) == 0);
+}
+
+/* Idle buffers, and of one size, so that little of them decays. */
+static struct bufpool *
+with_much_idle(void)
+{
+	struct bufpool *p = bufpool_create(NULL);
+
+	CHECK(bufpool_maintain() >= 0, "maintain");
 	for (int k = 0; k < 2; k++) {
 		struct bufpool_buf *held[480];
 		const size_t size = k == 0 ? 65536 : MIB;
@@ -494,9 +563,47 @@ fill_up(void *folder)
 		for (unsigned i = 0; i < count; i++)
 			bufpool_release(held[i]);
 	}
+	return p;
+}
+
+/* How often the kernel has found the group above memory.high; 0 of version 1,
+ * which has no such file. */
+static unsigned
+times_above(int folder)
+{
+	char text[512] = "";
+	const char *at;
+	unsigned times = 0;
+	int fd = openat(folder, "memory.events", O_RDONLY);
+
+	if (fd >= 0 && read(fd, text, sizeof text - 1) > 0 &&
+	    (at = strstr(text, "high ")) != NULL)
+		sscanf(at, "high %u", &times);
+	if (fd >= 0)
+		close(fd);
+	return times;
+}
+
+/* Idle buffers and what is allocated elsewhere do not fit together. What decays
+ * in these three seconds does not suffice. The first step comes close to the
+ * limit, the others would exceed it. */
+static void
+fill_up(void *arg)
+{
+	const struct small *s = arg;
+	const int folder = open(s->outer, O_PATH | O_DIRECTORY);
+	struct bufpool *p;
+	size_t idle;
+
+	if (!enter(s))
+		_exit(77);
+	if (!s->heeds)
+		bufpool_heed_pressure(0);
+	p = with_much_idle();
 	idle = committed(p);
 	CHECK(idle > 56 * MIB, "%zu bytes are idle", idle);
-	for (size_t done = 0; done < 3 * some; done += some) {
+	for (int step = 0; step < 3; step++) {
+		const size_t some = (step == 0 ? 30 : 26) * MIB;
 		void *at = mmap(NULL, some, PROT_READ | PROT_WRITE,
 				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -507,30 +614,95 @@ fill_up(void *folder)
 			bufpool_maintain();
 			passed++;
 		}
+		CHECK(!s->heeds || committed(p) < idle / 4, "%zu bytes stay",
+		      committed(p));
 	}
-	CHECK(committed(p) < idle, "nothing went");
+	CHECK(times_above(folder) == 0, "it was throttled");
 }
+
+/* Runs fill_up in such a group, and returns its status. */
+static int
+fill_up_small(struct small *s)
+{
+	int status;
+
+	if (SANITIZED)
+		skip();
+	if (!make_own_group(s)) {
+		print_message("skipped: no control group with a limit of "
+			      "%s can be made here\n", s->limits[0]);
+		skip();
+	}
+	status = in_child(fill_up, s);
+	for (int i = 0; i < 1000; i++) {
+		if (s->around)
+			rmdir(s->inner);
+		if (rmdir(s->outer) == 0)
+			break;
+		usleep(1000);
+	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+		print_message("skipped: no group can be entered like that\n");
+		skip();
+	}
+	return status;
+}
+
+#define HARD { "memory.max", "memory.limit_in_bytes" }
 
 static void
 a_process_in_a_small_group_lives_on(void **state)
 {
-	char folder[400];
-	int status;
+	struct small s = { .limits = HARD, .heeds = true };
 
 	(void)state;
-	if (SANITIZED)
-		skip();
-	if (!make_own_group(folder, sizeof folder)) {
-		print_message("skipped: no control group with a limit can be "
-			      "made here\n");
-		skip();
-	}
-	status = in_child(fill_up, folder);
-	for (int i = 0; rmdir(folder) != 0 && i < 1000; i++)
-		usleep(1000);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		skip();
-	assert_int_equal(status, 0);
+	assert_int_equal(fill_up_small(&s), 0);
+}
+
+static void
+a_process_that_heeds_nothing_is_killed(void **state)
+{
+	struct small s = { .limits = HARD };
+
+	(void)state;
+	assert_int_equal(fill_up_small(&s), SIGKILL);
+}
+
+static void
+a_process_in_a_group_of_a_small_group_lives_on(void **state)
+{
+	struct small s = { .limits = HARD, .around = true, .heeds = true };
+
+	(void)state;
+	assert_int_equal(fill_up_small(&s), 0);
+}
+
+static void
+a_process_that_sees_its_group_as_the_root_lives_on(void **state)
+{
+	struct small s = { .limits = HARD, .heeds = true, .view = NAMESPACE };
+
+	(void)state;
+	assert_int_equal(fill_up_small(&s), 0);
+}
+
+static void
+a_process_that_sees_no_other_group_lives_on(void **state)
+{
+	struct small s = { .limits = HARD, .heeds = true, .view = PART };
+
+	(void)state;
+	assert_int_equal(fill_up_small(&s), 0);
+}
+
+static void
+a_process_with_a_high_mark_is_not_throttled(void **state)
+{
+	struct small s = { .limits = { "memory.high", "memory.high" },
+			   .heeds = true };
+
+	(void)state;
+	assert_int_equal(fill_up_small(&s), 0);
 }
 
 int
@@ -538,12 +710,20 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_default_is_a_part_of_the_limit),
+		cmocka_unit_test(a_group_that_is_the_root_is_read_once),
 		cmocka_unit_test(a_process_with_little_memory_keeps_little),
 		cmocka_unit_test(memory_is_short_where_the_group_says_so),
 		cmocka_unit_test(without_a_limit_there_are_no_looks),
 		cmocka_unit_test(looks_that_were_switched_off_stay_off),
 		cmocka_unit_test(a_short_group_gets_what_is_idle),
 		cmocka_unit_test(a_process_in_a_small_group_lives_on),
+		cmocka_unit_test(a_process_that_heeds_nothing_is_killed),
+		cmocka_unit_test(
+			a_process_in_a_group_of_a_small_group_lives_on),
+		cmocka_unit_test(
+			a_process_that_sees_its_group_as_the_root_lives_on),
+		cmocka_unit_test(a_process_that_sees_no_other_group_lives_on),
+		cmocka_unit_test(a_process_with_a_high_mark_is_not_throttled),
 	};
 
 	return cmocka_run_group_tests_name("cgroup", tests, NULL, NULL);

@@ -100,6 +100,7 @@ each_level(struct group *g, const char *mount, const char *path,
 {
 	int len = (int)strcspn(path, "\n");
 
+	len -= len == 1;	/* "/" is the mount itself */
 	for (;; len--) {
 		if (len > 0 && strchr("/\n", path[len]) == NULL)
 			continue;	/* the string's end is found as well */
