@@ -503,6 +503,8 @@ scenario(const struct way *way)
 		h.buf[0][0] = take(h.pool, sizes[0]);
 	atomic_store(&fault.armed, true);
 	close_and_release(&h);
+	if (in_pages(0) > 4096)	/* what came late shares pages */
+		bufpool_trim(h.pool);
 	committed = stats_of(h.pool).committed_bytes;
 	refused = fault.unmap_failed + fault.advise_failed;
 	CHECK(stats_of(h.pool).checked_out == 0, "some are out");
@@ -687,6 +689,8 @@ large_buffers_and_closed_pools_need_no_fence(void **state)
 	assert_int_equal(calls_in(MEMBARRIER, release_some, &h), 0);
 	end_sitter(&h);
 	empty_hands(&h);
+	if (in_pages(0) > 4096)	/* what came late shares pages */
+		bufpool_trim(h.pool);
 	assert_int_equal(stats_of(h.pool).committed_bytes, 0);
 	bufpool_destroy(h.pool);
 }

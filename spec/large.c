@@ -629,7 +629,8 @@ max_bytes_counts_what_is_kept(void **state)
 	keep(p, 3 * MIB, 3);
 	held[0] = take(p, 6 * MIB);
 	assert_int_equal(bufpool_resize(held[0], 15 * MIB + 1), 0);
-	assert_int_equal(bufpool_capacity(held[0]), 15 * MIB + 4096);
+	assert_int_equal(bufpool_capacity(held[0]),
+			 15 * MIB + in_pages(0));
 	errno = 0;
 	assert_int_equal(bufpool_resize(held[0], 16 * MIB + 1), -1);
 	assert_int_equal(errno, EDQUOT);
@@ -1056,13 +1057,14 @@ static size_t
 resident(const struct bufpool_buf *b)
 {
 	static unsigned char is[16384];
-	size_t pages = (buf_size(b) + 4095) / 4096, sum = 0;
+	size_t page = in_pages(0), sum = 0;
+	size_t pages = in_pages(buf_size(b)) / page;
 
 	assert_in_range(pages, 1, sizeof is);
 	assert_int_equal(mincore(b->base, buf_size(b), is), 0);
 	for (size_t i = 0; i < pages; i++)
 		sum += is[i] & 1;
-	return sum * 4096;
+	return sum * page;
 }
 
 static void

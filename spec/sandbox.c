@@ -146,7 +146,9 @@ use_in_a_sandbox(void *arg)
 	CHECK(stats_of(pool).checked_out == 0, "some are out");
 	assert_conserved(pool);
 	bufpool_trim(pool);
-	CHECK(stats_of(pool).committed_bytes == 8 * 4096 + 2 * 65536,
+	/* Each of the last may keep a page that it shares. */
+	CHECK(stats_of(pool).committed_bytes >= 8 * 4096 + 2 * 65536 &&
+	      stats_of(pool).committed_bytes <= 8 * in_pages(0) + 2 * 65536,
 	      "trimmed to %llu bytes",
 	      (unsigned long long)stats_of(pool).committed_bytes);
 	bufpool_close(pool);
@@ -199,7 +201,8 @@ take_from_another_thread(void *arg)
 	CHECK(stats_of(pool).classes[0].cached == 8, "taken from the thread");
 	pthread_barrier_wait(&step);
 	pthread_barrier_wait(&step);	/* it has flushed */
-	if (arg == NULL)
+	/* The pages that buffers share go at the next trim. */
+	if (arg == NULL || in_pages(0) > 4096)
 		CHECK(bufpool_trim(pool) == 8 * 4096, "not trimmed");
 	CHECK(stats_of(pool).committed_bytes == 0, "not given back");
 	pthread_barrier_wait(&step);

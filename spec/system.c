@@ -142,14 +142,15 @@ no_mapping_is_taken_for_granted(void **state)
 static char *
 fill_mappings(size_t *bytes)
 {
+	const size_t page = in_pages(0);
 	size_t n = 0, most = (size_t)2 << 20;
-	char *range = mmap(NULL, most * 4096, PROT_NONE,
+	char *range = mmap(NULL, most * page, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	CHECK(range != MAP_FAILED, "no address space");
-	*bytes = most * 4096;
+	*bytes = most * page;
 	for (n = 0; n < most; n += 2)
-		if (mprotect(range + n * 4096, 4096, PROT_READ) != 0)
+		if (mprotect(range + n * page, page, PROT_READ) != 0)
 			return range;
 	munmap(range, *bytes);
 	return NULL;

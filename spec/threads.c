@@ -183,7 +183,7 @@ come_in_crowds(void *arg)
 			fprintf(stderr, "crowd: %zu KiB stay\n",
 				(after - before) / 1024);
 		CHECK(SANITIZED ||
-		      after - before < AT_ONCE * 12288u + (4 << 20),
+		      after - before < AT_ONCE * 3 * in_pages(0) + (4 << 20),
 		      "%zu KiB stay", (after - before) / 1024);
 	}
 }
