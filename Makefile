@@ -475,6 +475,10 @@ check:
 distros:
 	@.ci/distros
 
+## runs C specs on Debian's kernels in virtual machines
+kernels:
+	@.ci/kernels
+
 ## runs specs: SPEC="spec/pool.c spec/05-io_spec.lua"
 test: deps-test
 	@$(MAKE) $(PARALLEL) for-specs $(FOR_NGINX)
