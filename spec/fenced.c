@@ -12,34 +12,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <linux/filter.h>
 #include <linux/membarrier.h>
-#include <linux/seccomp.h>
 
 #include <cmocka.h>
+
+#include "support/process.h"
 
 static char directory[4096];
 
 static int
-forbid(void **state)
+forbid_membarrier(void **state)
 {
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { 4, filter };
-
 	(void)state;
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0;
+	return !forbid(SYS_membarrier, ENOSYS);
 }
 
 /* The output is shown only on failure, so that no test is counted twice. */
@@ -127,5 +116,5 @@ main(int argc, char **argv)
 	snprintf(directory, sizeof directory, "%s", argc > 0 ? argv[0] : "");
 	if (strrchr(directory, '/') != NULL)
 		*strrchr(directory, '/') = '\0';
-	return cmocka_run_group_tests(tests, forbid, NULL);
+	return cmocka_run_group_tests(tests, forbid_membarrier, NULL);
 }
