@@ -128,7 +128,13 @@ method("put", buffer, function()
             makers.frozen(text()), makers.buffer(text()) }
     end
     return unpack(values)
-end, function() return value(), pick { value(), pick(odd) } end)
+end, function()
+    local values = { value(), pick { value(), pick(odd) } }
+    for k = 3, pick { 2, random(33, 40) } do
+        values[k] = value()
+    end
+    return unpack(values, 1, math.max(#values, 2))
+end)
 method("put_range", buffer, function(len)
     if random(2) == 1 then
         return text(), random(-9, 9), pick { nil, random(-9, 70) }

@@ -618,7 +618,8 @@ bp_cache_find_node(struct cache *k)
 
 	if (k->caches->layout->nodes == 1)
 		return;
-	node = bp_arena_node(k->arena);	/* Not run: one node only. */
+	node = bp_arena_node(k->arena);
+	/* Not run: one node only. */
 	if (node != k->node) {
 		bp_cache_flush(k);
 		k->node = node;

@@ -322,7 +322,7 @@ make_sites(struct bufpool *p)
 		return 0;
 	sites = bp_pages_map(SITES_BYTES);
 	if (sites == NULL)
-		return -1;
+		return -1;	/* Not run: no page for sites. */
 	if (!atomic_compare_exchange_strong(&p->sites, &none, sites))
 		/* Not run: two threads begin at once. */
 		bp_pages_unmap(sites, SITES_BYTES);

@@ -327,7 +327,7 @@ plain_take(lua_State *L)
 	if (bp_bytes_take(self.b, self.epoch, self.box, from.b, from.epoch,
 			  from.box, n < (double)from.len ? (size_t)n :
 			  from.len) != 0)
-		return bp_self_in_lua(L);	/* Not run: no memory. */
+		return bp_self_in_lua(L);
 	return self_return(L);
 }
 

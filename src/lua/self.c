@@ -48,7 +48,7 @@ bp_self_dressed(lua_State *L, int index, enum box_kind kind)
 	if (box == NULL || !lua_getmetatable(L, index))
 		return NULL;
 	if (lua_topointer(L, -1) != meta)
-		box = NULL;	/* Not run: metatables are locked. */
+		box = NULL;
 	lua_pop(L, 1);
 	return box;
 }

@@ -203,7 +203,6 @@ put_varints(lua_State *L, int form)
 		total += (size_t)bp_varint_size(v, form);
 	}
 	if (total > self.b->capacity - self.len &&
-	    /* Not run: no memory. */
 	    bp_append_grow(self.b, self.len + total, self.box) != 0)
 		return bp_self_in_lua(L);
 	to = self.b->at + self.len;

@@ -177,9 +177,10 @@ ngx_http_bufpool_fits(ngx_conf_t *cf)
 	const char *misfit;
 
 	if (pool == NULL)
-		return NGX_ERROR;
+		return NGX_ERROR;	/* Not run: no memory. */
 	m = ngx_pcalloc(pool, sizeof *m + ngx_http_max_module * sizeof(void *));
 	if (m == NULL) {
+		/* Not run: no memory. */
 		ngx_destroy_pool(pool);
 		return NGX_ERROR;
 	}
