@@ -322,6 +322,15 @@ describe("the form of C of", function()
         end)
     end
 
+    it("put leaves reserved bytes alone where it fails", function()
+        local put = form("put", buffer.put, "buffer")
+        local x = pool:writer()
+        ffi.copy(x:reserve(8), "RESERVED", 8)
+        assert.is_false(pcall(put, x, "abc", nil))
+        assert.equal("RESERVED", x:commit(8):tostring())
+        x:release()
+    end)
+
     it("put writes no further than the buffer has room", function()
         local put = form("put", buffer.put, "buffer")
         for room = 0, 40 do

@@ -386,6 +386,61 @@ scratch_gives_back_when_memory_is_used_up(void **state)
 	lua_close(L);
 }
 
+/* The host has reserved, or holds the pointer, while Lua runs, and promises
+ * afterwards that it has written nothing. */
+static void
+fail_to_put(lua_State *L, const char *code, int hook, bool reserves)
+{
+	struct bufpool_buf *b = text("12345");
+
+	lua_settop(L, 0);
+	assert_int_equal(luaL_loadstring(L, code), 0);
+	bufpool_lua_push_buf(L, b);
+	lua_pushinteger(L, hook);
+	if (reserves)
+		assert_non_null(bufpool_reserve(b, 300));
+	else
+		bufpool_data(b);
+	lua_pcall(L, 2, 0, 0);
+	lua_sethook(L, NULL, 0, 0);
+	if (reserves)
+		bufpool_commit(b, 0);
+	else
+		bufpool_wrote(b, bufpool_len(b));
+	assert_int_equal(luaL_dostring(L, "buffer:release()"), 0);
+	b = bufpool_checkout(pool, 4096);
+	assert_all_zero(b);
+	bufpool_release(b);
+}
+
+static void
+the_next_owner_reads_nothing_of_a_put_that_failed(void **state)
+{
+	static const char nil[] =
+	    "buffer = ... buffer:put(('S'):rep(150), nil)";
+	static const char hooked[] =
+	    "local hook\n"
+	    "buffer, hook = ...\n"
+	    "debug.sethook(function() error 'hook' end, '', hook)\n"
+	    "buffer:put(('S'):rep(150), -0.0)";
+
+	(void)state;
+	for (int jit = 0; jit < 2; jit++) {
+		lua_State *L = luaL_newstate();
+
+		luaL_openlibs(L);
+		luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE |
+			       (jit ? LUAJIT_MODE_ON : LUAJIT_MODE_OFF));
+		luaopen_bufpool(L);
+		for (int reserves = 0; reserves < 2; reserves++) {
+			fail_to_put(L, nil, 0, reserves);
+			for (int hook = 1; hook < 400; hook++)
+				fail_to_put(L, hooked, hook, reserves);
+		}
+		lua_close(L);
+	}
+}
+
 int
 main(void)
 {
@@ -398,6 +453,8 @@ main(void)
 		cmocka_unit_test(a_failed_push_or_take_loses_nothing),
 		cmocka_unit_test(no_slice_is_outside),
 		cmocka_unit_test(scratch_gives_back_when_memory_is_used_up),
+		cmocka_unit_test(
+			the_next_owner_reads_nothing_of_a_put_that_failed),
 	};
 
 	return cmocka_run_group_tests_name("host", tests, open_pool,

@@ -153,6 +153,17 @@ buf_raise_mark(struct bufpool_buf *b, size_t end)
 		b->mark = end;
 }
 
+/* The same for bytes that are no contents. The callers of bufpool_wrote and
+ * bufpool_commit know only what they have written themselves, and must not lower
+ * the mark below such bytes. */
+static inline void
+buf_leave_behind(struct bufpool_buf *b, size_t end)
+{
+	buf_raise_mark(b, end);
+	if (b->told < end)
+		b->told = end;
+}
+
 /* create returns a BLANK descriptor without memory or arena, or NULL + ENOMEM;
  * destroy takes such a descriptor back. Any thread. */
 struct bufpool_buf *bp_buf_create(void);

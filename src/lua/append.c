@@ -70,8 +70,8 @@ measure_value(const struct bufpool_buf *b, const struct bufpool_values *values,
 	return (ptrdiff_t)total;
 }
 
-/* There is room for what measure said. What a number that turns out to be odd
- * leaves behind is past the end and below the mark. */
+/* There is room for what measure said. A number that turns out to be odd leaves
+ * behind what was written before it. */
 static int
 write_value(struct bufpool_buf *b, const struct bufpool_values *values,
 	    int count)
@@ -97,11 +97,14 @@ write_value(struct bufpool_buf *b, const struct bufpool_values *values,
 			at = measure_object(b, at, v, &n);
 		append_copy(to, at, n);
 	}
-	buf_raise_mark(b, (size_t)(to - b->at));
 	buf_changed(b);
-	if (result == 0)
-		b->len = (size_t)(to - b->at);
-	return result;
+	if (result != 0) {
+		buf_leave_behind(b, (size_t)(to - b->at));
+		return result;
+	}
+	b->len = (size_t)(to - b->at);
+	buf_raise_mark(b, b->len);
+	return 0;
 }
 
 int
@@ -112,7 +115,8 @@ bp_append(struct bufpool_buf *b, struct bufpool_box *box,
 	ptrdiff_t total = measure_value(b, values, count, false);
 	int error;
 
-	if (total > 0 && (size_t)total > room)
+	/* What is odd is found before it can overwrite reserved bytes. */
+	if (total > 0 && ((size_t)total > room || b->granted))
 		total = measure_value(b, values, count, true);
 	if (total < 0)
 		return APPEND_ODD;

@@ -201,7 +201,8 @@ check_value(lua_State *L, int index, const void **at, double *n)
 }
 
 /* Appends strings and numbers that there is room for, in one pass, because most
- * of what programs put is that. False, with nothing appended, for the rest. */
+ * of what programs put is that. False, with nothing appended, for the rest, and
+ * where that would overwrite reserved bytes. */
 static inline bool
 put_at_once(lua_State *L, struct bufpool_buf *b, int last)
 {
@@ -210,6 +211,8 @@ put_at_once(lua_State *L, struct bufpool_buf *b, int last)
 	size_t n;
 	int k;
 
+	if (b->granted)
+		return false;
 	for (k = 2; k <= last; k++, to += n) {
 		int type = lua_type(L, k);
 
@@ -223,11 +226,14 @@ put_at_once(lua_State *L, struct bufpool_buf *b, int last)
 					       (char *)to)) == 0)
 			break;
 	}
-	buf_raise_mark(b, (size_t)(to - b->at));
 	buf_changed(b);
-	if (k > last)
-		b->len = (size_t)(to - b->at);
-	return k > last;
+	if (k <= last) {
+		buf_leave_behind(b, (size_t)(to - b->at));
+		return false;
+	}
+	b->len = (size_t)(to - b->at);
+	buf_raise_mark(b, b->len);
+	return true;
 }
 
 static int
