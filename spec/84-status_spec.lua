@@ -1609,6 +1609,8 @@ describe("in nginx, leak detection", function()
             { 400, "leak_detection=all&pool" },
             { 400, "leak_detection=all&leak_sample=-1" },
             { 400, "leak_detection=all&leak_sample=many" },
+            { 400, "leak_detection=all&leak_sample=-0" },
+            { 400, "leak_detection=all&leak_sample=0x10" },
             { 400, "leak_detection=all&format=json" },
             { 400, "leak_detection=all&%00=%0d%0a" },
             { 404, "leak_detection=all&pool=" },
@@ -1623,6 +1625,17 @@ describe("in nginx, leak detection", function()
             end
         end
         assert.equal("no no", watched())
+    end)
+
+    it("is switched by no request with a malformed body", function()
+        local said = shell(([[python3 -c 'import socket
+s = socket.create_connection(("127.0.0.1", %d))
+s.sendall(b"PUT /set?leak_detection=all HTTP/1.1\r\nHost: a\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+print(s.recv(99))']]):format(server.port))
+        assert.matches("^b'HTTP/1.1 400 ", said)
+        assert.equal("no no", watched())
+        assert.is_nil(server:log():find("aborted", 1, true))
     end)
 
     it("is switched by no page in a browser", function()
@@ -1660,6 +1673,12 @@ describe("in nginx, leak detection", function()
         assert.equal(200, put("leak_detection=off").status)
         assert.is_true(nginx.soon(function()
             return watched() == "no no"
+        end))
+        -- One of 1 still, in the worker that did not see that, too.
+        server:reload()
+        assert.equal(200, put("leak_detection=sampled").status)
+        assert.is_true(nginx.soon(function()
+            return watched() == "yes yes"
         end))
     end)
 end)

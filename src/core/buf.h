@@ -154,8 +154,8 @@ buf_raise_mark(struct bufpool_buf *b, size_t end)
 }
 
 /* The same for bytes that are no contents. The callers of bufpool_wrote and
- * bufpool_commit know only what they have written themselves, and must not lower
- * the mark below such bytes. */
+ * bufpool_commit know only what they have written themselves, and must not
+ * lower the mark below such bytes. */
 static inline void
 buf_leave_behind(struct bufpool_buf *b, size_t end)
 {

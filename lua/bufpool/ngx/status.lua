@@ -9,7 +9,7 @@ local workers = require "bufpool.ngx.status.workers"
 local ngx, error, ipairs, next = ngx, error, ipairs, next
 local pairs, pcall, tonumber = pairs, pcall, tonumber
 local tostring, type = tostring, type
-local concat, format = table.concat, string.format
+local concat, format, match = table.concat, string.format, string.match
 
 local CONTENT_TYPES = {
     json = "application/json",
@@ -112,9 +112,11 @@ end
 -- What the address asks leak detection to be set to; nil when it was refused.
 local function given_by()
     local given = ngx.req.get_uri_args()
-    local pool = given.pool
+    local pool, sample = given.pool, given.leak_sample
     given.pool = nil
-    given.leak_sample = tonumber(given.leak_sample) or given.leak_sample
+    if type(sample) == "string" and match(sample, "^%d+$") then
+        given.leak_sample = tonumber(sample)
+    end
     local ok, err = pcall(config.changed, given)
     if not ok then
         return refuse(400, check.without_position(err))
@@ -133,7 +135,9 @@ local function set(name)
     if ngx.var.http_origin or ngx.var.http_sec_fetch_site then
         return refuse(403, "PUT: not from a page in a browser")
     end
-    ngx.req.discard_body()
+    if not pcall(ngx.req.discard_body) then
+        return refuse(400, "body: malformed")
+    end
     local given, pool = given_by()
     if not given then
         return
@@ -142,7 +146,8 @@ local function set(name)
     if not report then
         return refuse(500, err)
     elseif next(report.pools) == nil then
-        return refuse(404, "pool: there is none of that name")
+        return refuse(404, "pool: no worker has " .. (pool
+            and "one of that name" or "one with a name"))
     end
     answer("json", text.json(report))
 end

@@ -12,6 +12,13 @@ local function key_of(name)
     return "bufpool:set:" .. name
 end
 
+-- What is asked for is a text: a number, which tells it from what was asked for
+-- before, the kind of detection, and of how many one is a sample.
+local function parse(asked)
+    local detection, sample = match(asked or "", "^%d+ (%l+) (%d*)$")
+    return { leak_detection = detection, leak_sample = tonumber(sample) }
+end
+
 -- Of the pool of that name, if this process has it.
 local function set(name, given)
     local pool = bufpool.get(name)
@@ -23,21 +30,21 @@ local function set(name, given)
     return ok, err
 end
 
--- In this worker at once. `given` is as pool:set takes it, with leak_detection;
--- `dict` is nil where there is none. The number tells what is asked for from
--- what was asked for before.
-function switch.ask(dict, name, given)
+-- In this worker at once. Without a sample, that of the last time holds, for a
+-- worker that missed that time, too. `dict` is nil where there is none.
+function switch.ask(dict, name, detection, sample)
     if dict then
+        sample = sample or parse(dict:get(key_of(name))).leak_sample
         local number, err = dict:incr("bufpool:asked", 1, 0)
         if number then
             number, err = dict:set(key_of(name), format("%.0f %s %s", number,
-                given.leak_detection, given.leak_sample or ""))
+                detection, sample or ""))
         end
         if not number then
             return nil, err
         end
     end
-    return set(name, given)
+    return set(name, { leak_detection = detection, leak_sample = sample })
 end
 
 -- By pool, what this VM has done last.
@@ -48,14 +55,12 @@ function switch.heed(dict, pools)
     for name in pairs(pools) do
         local asked = dict:get(key_of(name))
         if asked and asked ~= done[name] then
-            local detection, sample = match(asked, "^%d+ (%l+) (%d*)$")
-            local ok, err = set(name, {
-                leak_detection = detection, leak_sample = tonumber(sample),
-            })
-            if not ok then
+            local ok, err = set(name, parse(asked))
+            if ok then
+                done[name] = asked
+            else
                 ngx.log(ngx.ERR, "bufpool: leak_detection not set: ", err)
             end
-            done[name] = asked
         end
     end
 end

@@ -247,9 +247,11 @@ function workers.set(name, wanted, given)
     local report, pools = workers.gather(name), {}
     for pool in pairs(report.all.pools) do
         if not wanted or pool == wanted then
-            local ok, err = switch.ask(ngx.shared[name], pool, given)
+            local ok, err = switch.ask(ngx.shared[name], pool,
+                given.leak_detection, given.leak_sample)
             if not ok then
-                return nil, err
+                return nil, format("pool %s: %s, in lua_shared_dict %s or in "
+                    .. "the pool; pools before it may be set", pool, err, name)
             end
             pools[pool] = given
         end
