@@ -6,7 +6,8 @@
 --
 -- A line that no spec runs has its reason in a comment, /* Not run: ... */,
 -- beside it or above. The reason holds from there on up to the first line that
--- is run. The next line of code after it must be one that is not.
+-- is run. The next line of code after it must be one that is not. Where it is
+-- run by chance, the comment says Seldom run.
 local least = tonumber(arg[1])
 local wrong = 0
 
@@ -37,6 +38,8 @@ local function sum_up(name, lines)
         inlined = (inlined or text:find "always_inline") and text ~= "}"
         if text:find "Not run: " then
             reason, used = n, false
+        elseif text:find "Seldom run: " then
+            reason, used = n, true
         end
         if line and line.hits == 0 then
             used = true

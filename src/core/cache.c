@@ -151,7 +151,7 @@ list_cache(struct caches *cs, struct cache *k)
 		fresh->next = head;
 		if (atomic_compare_exchange_strong(&cs->blocks, &head, fresh))
 			head = fresh;
-		else
+		else	/* Seldom run: two threads need a block at once. */
 			bp_pages_unmap(fresh, sizeof *fresh);
 	}
 	atomic_store(&k->block->cache[k->bit], k);
@@ -618,8 +618,8 @@ bp_cache_find_node(struct cache *k)
 
 	if (k->caches->layout->nodes == 1)
 		return;
+	/* Seldom run: one node only. */
 	node = bp_arena_node(k->arena);
-	/* Not run: one node only. */
 	if (node != k->node) {
 		bp_cache_flush(k);
 		k->node = node;

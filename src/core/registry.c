@@ -88,6 +88,7 @@ find_free(void)
 static struct bufpool *
 take_place(void)
 {
+	/* Seldom run: another is faster, and so it begins again. */
 	for (;;) {
 		uint32_t place = find_free();
 		uint64_t bit = (uint64_t)1 << place % 64;
@@ -101,7 +102,7 @@ take_place(void)
 		/* acquire: pairs with the release in free_place */
 		if (atomic_fetch_or_explicit(&in_use[place / 64], bit,
 					     memory_order_acquire) & bit)
-			continue;
+			continue;	/* Seldom run: another was faster. */
 		tsan_take(p);
 		p->caches.place = place;
 		return p;

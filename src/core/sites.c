@@ -324,7 +324,7 @@ make_sites(struct bufpool *p)
 	if (sites == NULL)
 		return -1;	/* Not run: no page for sites. */
 	if (!atomic_compare_exchange_strong(&p->sites, &none, sites))
-		/* Not run: two threads begin at once. */
+		/* Seldom run: two threads begin at once. */
 		bp_pages_unmap(sites, SITES_BYTES);
 	return 0;
 }
@@ -333,7 +333,7 @@ int
 bp_sites_begin(struct bufpool *p, int detection, int sample)
 {
 	if (detection != BUFPOOL_LEAK_OFF && make_sites(p) != 0)
-		return -1;
+		return -1;	/* Not run: no page for sites. */
 	atomic_store(&p->caches.sample, (uint32_t)sample);
 	atomic_store(&p->large_left, (int64_t)caches_draw(
 	    &p->caches, bp_system_random()));
