@@ -98,7 +98,7 @@ describe("borrow", function()
 end)
 
 describe("a handle", function()
-    it("has every method of a buffer", function()
+    it("has these methods of a buffer", function()
         local h, buf = pool:borrow(0), pool:writer()
         -- Where both keep them, apart from what only one of them has.
         for _, name in ipairs { "len", "capacity", "tostring", "sub", "byte",

@@ -22,7 +22,8 @@
 #define SHELF_BYTES ((size_t)2 << 20)
 #define BATCH_MAX ((SHELF_MAX + 1) / 2)	/* buffers that move at once */
 
-/* Bytes of one class in one depot. */
+/* Bytes of one class in one depot; fewer buffers than RING_MAX, unless the
+ * class's floor is more. */
 #define DEPOT_BYTES ((size_t)32 << 20)
 
 /* Values of a buffer's class that are no index. */
