@@ -541,8 +541,8 @@ enter(const struct small *s)
 		return false;
 	return s->view == HOST ||
 		(unshare(CLONE_NEWNS | name) == 0 &&
-		 mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-		 mount(s->inner, s->mount, NULL, MS_BIND, NULL) == 0);
+		 mount("", "/", "", MS_REC | MS_PRIVATE, NULL) == 0 &&
+		 mount(s->inner, s->mount, "", MS_BIND, NULL) == 0);
 }
 
 /* As many idle buffers as fit into what is ready of three classes. */
