@@ -303,6 +303,25 @@ stock_pool(struct bufpool *p)
 	return 0;
 }
 
+/* The tiers of a pool; where one cannot be had, none. */
+static bool
+create_tiers(struct bufpool *p, const struct bufpool_config *config)
+{
+	if (bp_caches_create(&p->caches) != 0)
+		return false;	/* Not run: no page for a list. */
+	p->requests = bp_requests_create();
+	if (p->requests != NULL && bp_large_create(&p->large) == 0 &&
+	    (config->hardened == BUFPOOL_HARDENED_OFF ||
+	     bp_guard_create(&p->guards) == 0) &&
+	    bp_arena_create(&p->arena) == 0)
+		return true;
+	bp_requests_destroy(p->requests);
+	bp_large_destroy(&p->large);
+	bp_guard_destroy(&p->guards);
+	bp_caches_destroy(&p->caches);
+	return false;
+}
+
 /*
  * Statistics and decay can find a pool as soon as its arena has a reference,
  * but its name finds it only when it has a user, by which time it is complete.
@@ -325,18 +344,10 @@ create_pool(const struct bufpool_config *config)
 		return NULL;
 	}
 	configure_pool(p, config);
-	if (bp_caches_create(&p->caches) != 0)
-		goto fail;	/* Not run: no page for a list. */
-	p->requests = bp_requests_create();
-	if (p->requests == NULL || bp_large_create(&p->large) != 0 ||
-	    (config->hardened != BUFPOOL_HARDENED_OFF &&
-	     bp_guard_create(&p->guards) != 0) ||
-	    bp_arena_create(&p->arena) != 0) {
-		bp_requests_destroy(p->requests);
-		bp_large_destroy(&p->large);
-		bp_guard_destroy(&p->guards);
-		bp_caches_destroy(&p->caches);
-		goto fail;
+	if (!create_tiers(p, config)) {
+		free_place(p);
+		errno = ENOMEM;
+		return NULL;
 	}
 	if (bp_sites_begin(p, config->leak_detection,
 			   config->leak_sample) == 0 && stock_pool(p) == 0) {
@@ -350,10 +361,6 @@ create_pool(const struct bufpool_config *config)
 	bufpool_close(p);
 	bp_arena_drop(&p->arena);
 	errno = saved;
-	return NULL;
-fail:
-	free_place(p);
-	errno = ENOMEM;
 	return NULL;
 }
 
