@@ -116,8 +116,8 @@ buf_size(const struct bufpool_buf *b)
 
 /* Moves `at` back to the start of the memory, but not the contents. So the
  * buffer must have no contents, or the caller moves them. bufpool_wrote counts
- * from `at`, so after the move it would speak of other bytes. `told`
- * keeps it from lowering the mark. */
+ * from `at`, so after the move it would speak of other bytes. `told` keeps it
+ * from lowering the mark. */
 static inline void
 buf_rewind(struct bufpool_buf *b)
 {
