@@ -71,6 +71,9 @@ describe("a buffer as a string", function()
                     end
                 end
                 assert.equal(text:sub(1.9, 2.9), x:sub(1.9, 2.9))
+                assert.equal(text:sub(1.9, 3.1), x:sub(1.9, 3.1))
+                assert.equal(text:sub(1.1, #text - 0.1),
+                    x:sub(1.1, #text - 0.1))
                 assert.equal(text:sub(-1.9), x:sub(-1.9))
                 -- LuaJIT's own sub takes these modulo 2^32.
                 assert.equal("", x:sub(2 ^ 40))

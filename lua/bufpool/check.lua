@@ -97,7 +97,7 @@ function check.integer(v)
 end
 
 -- A number, from a number or a 64-bit integer of C. Strings raise.
-function check.number(v, name, arg)
+local function number(v, name, arg)
     if type(v) == "number" then
         return v
     end
@@ -105,8 +105,10 @@ function check.number(v, name, arg)
         "number expected, got " .. type(v))
 end
 
+check.number = number
+
 local function whole(v, name, arg)
-    local n = check.number(v, name, arg)
+    local n = number(v, name, arg)
     if n ~= floor(n) then
         bad_argument(arg, name, format("integer expected, got %.14g", n))
     end
@@ -115,7 +117,7 @@ end
 
 -- A position as Lua's string library takes it: without its fraction.
 local function truncated(v, name, arg)
-    local n = check.number(v, name, arg)
+    local n = number(v, name, arg)
     if n ~= n then
         bad_argument(arg, name, "integer expected, got nan")
     end
@@ -124,7 +126,7 @@ end
 
 -- A size or a count.
 function check.size(v, name, arg)
-    local n = check.number(v, name, arg)
+    local n = number(v, name, arg)
     if not (n >= 0 and n < SIZE_END and n == floor(n)) then
         bad_argument(arg, name, format("size expected, got %.14g", n))
     end

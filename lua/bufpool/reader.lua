@@ -49,14 +49,20 @@ end
 
 function readers.sub(self, i, j)
     local at, len, o, epoch = view(self, "sub")
-    local from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
-    if from > to then
-        if o.epoch ~= epoch then
-            return readers.sub(self, i, j)
+    local from, to = i, j
+    if type(i) ~= "number" or type(j) ~= "number"
+        or not (i >= 1 and i <= j and j <= len) then
+        from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
+        if from > to then
+            if o.epoch ~= epoch then
+                return readers.sub(self, i, j)
+            end
+            return ""
         end
-        return ""
     end
-    local start, n, read = at + (from - 1), to - from + 1, ffi_string
+    -- Sums with a pointer cut fractions off.
+    local start, read = at + (from - 1), ffi_string
+    local n = at + to - start
     if o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
