@@ -95,9 +95,8 @@ local function borrowed(h)
     local value = cast(uint64_t, h)
     local b = descriptor + band(value, NUMBER)
     local epoch = b.epoch
-    local word = b.word
-    if word == rshift(value, NUMBER_BITS)
-        and band(word, STATE_MASK) == STATE_OUT then
+    local word = rshift(value, NUMBER_BITS)
+    if b.word == word and band(word, STATE_MASK) == STATE_OUT then
         return b, epoch
     end
 end
