@@ -124,8 +124,8 @@ struct bufpool_class_config {
  * should differ: a struct that was only zeroed is refused, for its struct_size
  * is 0. The counts are buffers kept ready: trimming never goes below.
  *
- * BUFPOOL_DEBUG in the environment may switch leak_detection and verify on;
- * BUFPOOL_DEBUG=help lists its words.
+ * BUFPOOL_DEBUG in the environment may change leak_detection, verify, hardened
+ * and fail_one_in; BUFPOOL_DEBUG=help lists its words.
  */
 struct bufpool_config {
 	size_t struct_size;		/* set by bufpool_config_init */

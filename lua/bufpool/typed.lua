@@ -401,7 +401,7 @@ local WORD = jit.status() and "word" or "cell"
 local chunk_name = check.chunk "typed"
 
 -- Defines four methods: for the kind u32be these are u32be, get_u32be,
--- set_u32be and put_u32be. The annotations below list all of them.
+-- set_u32be and put_u32be. types.lua lists all of them.
 local function define(kind)
     local parts
     if kind.size <= 3 then

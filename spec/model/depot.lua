@@ -140,7 +140,7 @@ local function releaser(weak)
         take("empty ", "end", weak))
 end
 
--- bp_cache_close: order_owner, of which the heavy fence may be refused, and
+-- bp_cache_close: heavy_fence, whose membarrier may be refused, and
 -- empty_depot.
 local function closer(weak)
     return explore.program("closer",

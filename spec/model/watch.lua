@@ -1,13 +1,14 @@
 -- WATCHED in the gate of a shelf, which follows what the pool's `watch` says:
--- bp_cache_watch, bp_shelf_watch, bp_shelf_unwatch and bp_cache_attach of
--- src/core/cache.c. The gate has no other bit here, and a cache one shelf.
+-- bp_cache_follow_watch, bp_shelf_watch, bp_shelf_unwatch and bp_cache_attach
+-- of src/core/cache.c. The gate has no other bit here, and a cache one shelf.
 local explore = require "model.explore"
 
 local OFF, SAMPLED, ALL = 0, 1, 2
 
 local watch = {}
 
--- bp_cache_watch, in which each changes the gate and then looks at `watch`.
+-- bp_cache_follow_watch, in which each changes the gate and then looks at
+-- `watch`.
 local function follow(name, weak)
     return {
         { name .. "read", load = "watch", order = "seq_cst",

@@ -153,9 +153,9 @@ buf_raise_mark(struct bufpool_buf *b, size_t end)
 		b->mark = end;
 }
 
-/* The same for bytes that are no contents. The callers of bufpool_wrote and
- * bufpool_commit know only what they have written themselves, and must not
- * lower the mark below such bytes. */
+/* As buf_raise_mark, for bytes behind the contents, which bufpool_wrote and
+ * bufpool_commit cannot take back: their callers know only what they have
+ * written themselves. */
 static inline void
 buf_leave_behind(struct bufpool_buf *b, size_t end)
 {
@@ -268,7 +268,8 @@ buf_unref(struct bufpool_buf *b)
 
 	if (refs > 1)
 		return false;
-	/* one unref too many: the last owner may not have turned it yet */
+	/* one unref too many: the thread whose unref was the last may still be
+	 * on its way to turn it */
 	if (__builtin_expect(refs == 0, 0))
 		bp_buf_corrupt(b, "unref");
 	buf_turn(b, BUF_FROZEN, BUF_CACHED, BUF_GENERATION, "unref");
@@ -366,7 +367,8 @@ buf_forget(struct bufpool_buf *b)
 
 /* Exchanges the memory of two descriptors, and the fields that describe it. The
  * owners and the contents' lengths stay with the descriptors, and so do the
- * place and the shelf of one that is watched, which names none. */
+ * place and the shelf of one that is watched, because a watched one names no
+ * shelf. */
 void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
 /* Gives b's memory and contents to `to`, which has no contents. b gets what

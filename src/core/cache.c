@@ -7,7 +7,7 @@
 #include "cache.h"
 #include "pages.h"
 
-static bool asymmetric;	/* membarrier works here, or did at the start */
+static bool has_membarrier;	/* or had it at the start */
 static const struct owner nobody;
 
 struct bufpool_shelf bp_cache_no_shelf = {
@@ -17,7 +17,7 @@ struct bufpool_shelf bp_cache_no_shelf = {
 void
 bp_cache_init(void)
 {
-	asymmetric =
+	has_membarrier =
 	    syscall(SYS_membarrier,
 		    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
@@ -130,7 +130,7 @@ shelf_init(struct bufpool_shelf *s, struct cache *k, unsigned class,
 	s->full = l->shelf[class];
 	s->owner = owner;
 	s->named = l->nodes == 1 ? s : &bp_cache_no_shelf;
-	s->gate = asymmetric ? 0 : GATE_FENCED;
+	s->gate = has_membarrier ? 0 : GATE_FENCED;
 }
 
 /* Gives the cache a place in a block, which it keeps for as long as the pool
@@ -206,10 +206,11 @@ bp_cache_destroy(struct cache *k)
  * the cache is live, or its thread sees that the pool was closed. The same for
  * what is watched.
  *
- * A thread that has read RETIRED may just be claiming a shelf: it does without
- * the heavy fence, and may not have shut the shelf yet. So the shelf is shut
- * here first. The new owner opens it on the slow path and finds CLAIMED there,
- * because this function changes the gate after the claimer has.
+ * Another thread that has read RETIRED may just be claiming a shelf: that
+ * claimer does without the heavy fence, and may not have shut the shelf yet. So
+ * the shelf is shut here first. The new owner opens it on the slow path and
+ * finds CLAIMED there, because this function changes the gate after the claimer
+ * has.
  */
 void
 bp_cache_attach(struct cache *k)
@@ -227,7 +228,7 @@ bp_cache_attach(struct cache *k)
 	/* For "sampled" a WATCHED that the last owner has left stays: the next
 	 * checkout is the sample that was due. */
 	if (atomic_load(&cs->watch) != BUFPOOL_LEAK_SAMPLED)
-		bp_cache_watch(k);
+		bp_cache_follow_watch(k);
 	if (atomic_load(&cs->closed))
 		bp_cache_close(k);
 }
@@ -263,8 +264,8 @@ bp_caches_steal(struct caches *cs, const struct cache *own, unsigned ring,
 {
 	unsigned class = ring % cs->layout->classes, part = PART_DEPOT(class);
 
-	/* First those after own, then from the first up to own. Where own has
-	 * no mark itself, the second pass ends with the last of all. */
+	/* Pass 0: the caches after own. Pass 1: from the first up to own, or
+	 * all where own is NULL or has no mark itself. */
 	for (int pass = own == NULL; pass < 2; pass++) {
 		struct cache_walk w = pass == 0 ? caches_after(own, part)
 		    : caches_all(cs, part);
@@ -326,7 +327,7 @@ shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
 }
 
 /*
- * The heavy fence. After it, an owner that has not seen the caller's store to
+ * After the heavy fence, an owner that has not seen the caller's store to
  * the gate will see it at its next load, and what such an owner stored before
  * is visible here. False where membarrier fails. None is needed where
  *   - the owner is FENCED, because it orders its own side;
@@ -335,7 +336,7 @@ shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
  *   - the caller is the owner.
  */
 static bool
-order_owner(const struct bufpool_shelf *s, uint32_t gate)
+heavy_fence(const struct bufpool_shelf *s, uint32_t gate)
 {
 	atomic_thread_fence(memory_order_seq_cst);
 	return gate & (GATE_FENCED | GATE_RETIRED) ||
@@ -349,16 +350,10 @@ order_owner(const struct bufpool_shelf *s, uint32_t gate)
 static bool
 shelf_deserted(struct bufpool_shelf *s, uint32_t gate)
 {
-	return order_owner(s, gate) && !atomic_load(&s->busy) &&
+	return heavy_fence(s, gate) && !atomic_load(&s->busy) &&
 	    atomic_load(&s->empty_at) == SHUT;
 }
 
-/*
- * When a claim is undone while the gate calls for the shelf to be emptied, the
- * shelf is looked at once more, because its owner may have left in between,
- * found our claim, and left the emptying to us. Then the shelf is shut without
- * a claim, which is harmless, because it only sends the owner to its slow path.
- */
 bool
 bp_shelf_claim(struct bufpool_shelf *s)
 {
@@ -378,8 +373,12 @@ bp_shelf_claim(struct bufpool_shelf *s)
 		gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_CLAIMED) &
 		    ~(uint32_t)GATE_CLAIMED;
 		hook("claim: undone");
-		if (!(gate & GATE_CALLED))
+		if (!(gate & GATE_TO_EMPTY))
 			return false;
+		/* The owner may have left in between, found this claim, and
+		 * left the emptying to us. So we look once more. To shut the
+		 * shelf without a claim only sends the owner to its slow
+		 * path. */
 		shut_shelf(s);
 		if (!shelf_deserted(s, gate))
 			return false;
@@ -387,8 +386,8 @@ bp_shelf_claim(struct bufpool_shelf *s)
 }
 
 /* When CLOSED or RETIRED appears while the shelf is claimed, the claimer has to
- * empty it. So the exchange fails if a bit has appeared since the gate was
- * read, and the loop goes round again. */
+ * empty it. So the exchange fails if a bit has changed since the gate was read,
+ * and the loop goes round again. */
 void
 bp_shelf_unclaim(struct bufpool_shelf *s)
 {
@@ -397,7 +396,7 @@ bp_shelf_unclaim(struct bufpool_shelf *s)
 
 	do {
 		hook("claim: leaving");
-		if ((gate & GATE_CALLED) && (count = shelf_count(s)) > 0) {
+		if ((gate & GATE_TO_EMPTY) && (count = shelf_count(s)) > 0) {
 			shelf_take_cold(s, out, count);
 			bp_caches_put_common(s->cache->caches, out, count);
 		}
@@ -457,8 +456,6 @@ shut_if_open(struct bufpool_shelf *s)
 void
 bp_shelf_leave_slow(struct bufpool_shelf *s)
 {
-	struct bufpool_arena *a = s->cache->arena;
-
 	/* FENCED: the exchange is the full fence between E4 and what follows */
 	if (atomic_load(&s->gate) & GATE_FENCED)
 		atomic_exchange(&s->busy, 0);
@@ -469,11 +466,11 @@ bp_shelf_leave_slow(struct bufpool_shelf *s)
 	if (claim_own(s))
 		bp_shelf_unclaim(s);
 	empty_depot(s->cache);
-	bp_arena_drop(a);
+	bp_arena_drop(s->cache->arena);
 }
 
 void
-bp_cache_watch(struct cache *k)
+bp_cache_follow_watch(struct cache *k)
 {
 	struct caches *cs = k->caches;
 	uint32_t watch;
@@ -505,12 +502,11 @@ bp_shelf_unwatch(struct bufpool_shelf *s)
 	hook("watch: wanted");
 	gate = atomic_fetch_and(&s->gate, ~(uint32_t)GATE_WATCHED);
 	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_ALL)
-		bp_cache_watch(s->cache);
+		bp_cache_follow_watch(s->cache);
 	return (gate & GATE_WATCHED) != 0;
 }
 
-/* A linear congruential generator, whose high bits are used. Where the pool was
- * set to a smaller distance, what was drawn before is drawn again. */
+/* A linear congruential generator, whose high bits are used. */
 static void
 draw_sample(struct bufpool_shelf *s, int64_t now)
 {
@@ -524,7 +520,8 @@ draw_sample(struct bufpool_shelf *s, int64_t now)
 
 /* To record a checkout in a loop of compiled Lua takes up to 5 us, as the code
  * for that is cold, where a borrow and a release take 10 ns. So without a limit
- * in time one of 1024 would make that loop slower by a tenth or more. */
+ * in time one of 1024 would make that loop slower by a tenth (measured) and
+ * more. */
 static bool
 too_soon(const struct bufpool_shelf *s)
 {
@@ -541,7 +538,7 @@ bp_shelf_watch(struct bufpool_shelf *s)
 	atomic_fetch_or(&s->gate, GATE_WATCHED);
 	shut_if_open(s);
 	if (atomic_load(&s->cache->caches->watch) == BUFPOOL_LEAK_OFF)
-		bp_cache_watch(s->cache);
+		bp_cache_follow_watch(s->cache);
 }
 
 void
@@ -552,6 +549,8 @@ bp_shelf_sample(struct bufpool_shelf *s)
 	int64_t most = 2 * (int64_t)caches_sample(s->cache->caches);
 	bool drawn = s->chance != 0 && left <= most;
 
+	/* What is further away than the most was drawn before the pool was set
+	 * to a smaller distance. */
 	if (!drawn || left <= 0)
 		draw_sample(s, now);
 	if (drawn && left <= 0 && !too_soon(s))
@@ -561,21 +560,22 @@ bp_shelf_sample(struct bufpool_shelf *s)
 }
 
 /* Emptying the depot needs no claim, because any thread may take from it.
- * Nothing is left there later, because after order_owner the owner sees CLOSED
- * when it next leaves the shelf from which it has pushed. */
+ * Nothing is left there later, because after the heavy fence the owner sees
+ * CLOSED when it next leaves the shelf from which it has pushed. Where a
+ * claimer keeps us out, that one may have fenced before CLOSED was set; so we
+ * fence ourselves, and nothing follows from whether that works. */
 void
 bp_cache_close(struct cache *k)
 {
 	for (unsigned c = 0; c < k->caches->layout->classes; c++) {
 		struct bufpool_shelf *s = &k->shelf[c];
-
 		uint32_t gate = atomic_fetch_or(&s->gate, GATE_CLOSED);
 
 		hook("close: closed");
 		if (bp_shelf_claim(s))
 			bp_shelf_unclaim(s);
-		else	/* a claimer is inside that fenced before CLOSED */
-			order_owner(s, gate);
+		else
+			heavy_fence(s, gate);
 	}
 	empty_depot(k);
 }
@@ -627,12 +627,13 @@ bp_cache_find_node(struct cache *k)
 }
 
 /*
- * Adds the shelf's counters to `uncached` in such an order that the checkouts
- * less the releases that another thread reads are never too many.
+ * Adds the shelf's counters to `uncached`, in an order in which nobody who adds
+ * them up meanwhile gets more buffers out than there are.
  * bp_stats_checkouts reads `uncached` first and the shelves last, so the shelf
  * is set to 0 before `uncached` rises: no checkout is counted twice.
  * bp_stats_releases reads the shelves first, so `uncached` rises before the
  * shelf is set to 0: no release is missed.
+ * shelf_look_soon, because `due` was counted from the old number.
  */
 static void
 fold_shelf(struct bufpool_shelf *s, struct caches *cs)
@@ -698,7 +699,7 @@ cache_after_fork(struct cache *k)
 			atomic_store(&s->count, 0);
 		atomic_store(&s->busy, 0);
 		gate &= GATE_CLOSED | GATE_FENCED | GATE_WATCHED;
-		if (!asymmetric)  /* the parent could, this process cannot */
+		if (!has_membarrier)	/* the parent had it */
 			gate |= GATE_FENCED;
 		atomic_store(&s->gate, gate);
 		shut_shelf(s);
@@ -709,7 +710,7 @@ cache_after_fork(struct cache *k)
 	}
 	/* A thread of the parent may just have been changing the gates. */
 	if (atomic_load(&k->caches->watch) != BUFPOOL_LEAK_SAMPLED)
-		bp_cache_watch(k);
+		bp_cache_follow_watch(k);
 	if (atomic_load(&k->caches->closed))
 		bp_cache_close(k);
 	else

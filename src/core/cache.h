@@ -13,8 +13,9 @@
  * shelf stays where it is, so that a buffer can name the shelf that it was last
  * on, and a release need not look up the thread, the pool or the class.)
  *
- * THE OWNER WORD of a shelf is two halves, so that the owner's side needs no
- * atomic read-modify-write. The owner writes `busy`, all others write `gate`:
+ * THE OWNER WORD tells who is inside a shelf. It is two words, so that the
+ * owner's side needs no atomic read-modify-write: the owner writes `busy`, all
+ * others write `gate`.
  *
  *      owner                              another thread
  *      E1  busy = 1                       C1  gate |= CLAIMED, shut the shelf
@@ -49,17 +50,19 @@
  * claim succeeds from then on: what a thread has cached is that thread's alone,
  * until it spills, flushes or exits.
  *
- * Both ways of doing without membarrier are needed. Without the second, a
- * claimer would enter a shelf whose owner, which still runs without fences, may
- * be inside. Without the first, memory that an idle thread has cached could
+ * FENCED is needed because else memory that an idle thread has cached could
  * never be had where the kernel has no membarrier: a pool would fail at
- * max_bytes while its buffers lie on shelves.
+ * max_bytes while its buffers lie on shelves. That claims fail in a sandbox is
+ * needed because else a claimer would enter a shelf whose owner, which still
+ * runs without fences, may be inside.
  *
  * CLOSED and RETIRED in the gate call for the shelf to be emptied: into the
  * system when the pool is closed, into the commons when the owner's thread
- * exits. Whoever is inside finds the bit when it leaves, and empties the shelf:
- * the owner by E4, fence, load of the gate, because whoever sets the bit fences
- * after that and loads `busy`; a claimer by the exchange of C4.
+ * exits. Whoever sets the bit empties the shelf, unless somebody is inside, who
+ * then finds the bit when it leaves, and empties the shelf: a claimer by the
+ * exchange of C4, the owner by E4, fence, load of the gate, because whoever
+ * sets CLOSED fences after that and loads `busy`. The owner sets RETIRED itself
+ * while it is not inside, so only a claimer finds that one.
  *
  * WATCHED in the gate sends the shelf's checkouts through the slow path, where
  * leak detection records them (sites.h). The shelf is used as ever, but stays
@@ -69,11 +72,11 @@
  * "sampled" the owner sets the bit itself, once in so many checkouts, and the
  * next checkout takes it away. For "all" whoever sets the pool's `watch` also
  * sets the bit of each live cache, and a cache that becomes live sets its own.
- * Several threads change the bit, and in the end it says what `watch` does:
- * each thread changes the gate first and loads `watch` afterwards, and whoever
- * sets `watch` stores it before it changes gates. So the thread whose change of
- * the gate comes last reads the final `watch`, and corrects the bit if it does
- * not fit. A correction is a change, too, so another look follows it.
+ *
+ * Several threads change the bit, and in the end it says what `watch` does.
+ * Whoever sets `watch` stores it, and then changes gates; whoever changes a
+ * gate then loads `watch`, and changes the gate again as long as the two
+ * differ. So the last one to change a gate has loaded the final `watch`.
  * spec/model/watch.lua has these steps.
  *
  * A CACHE belongs to a thread's record. It is live from the thread's first use
@@ -89,9 +92,8 @@
 #include "arena.h"
 #include "depot.h"
 
-/* At most so many checkouts from a shelf pass between two looks at the clock:
- * one where checkouts are rare, this many where they come in quick
- * succession. */
+/* The most checkouts from a shelf between two looks at the clock. bp_trim_due
+ * begins with one, and doubles as long as they come in quick succession. */
 #define SHELF_STRIDE 256
 
 /* Leak detection, unless it was told how many: one checkout of so many, and for
@@ -104,7 +106,7 @@
 #define GATE_RETIRED 4
 #define GATE_FENCED 8
 #define GATE_WATCHED 16
-#define GATE_CALLED (GATE_CLOSED | GATE_RETIRED)
+#define GATE_TO_EMPTY (GATE_CLOSED | GATE_RETIRED)
 #define SHUT UINT32_MAX		/* value of empty_at; no count is above it */
 
 /* Who owns a shelf: the address that identifies a thread. NULL: nobody. */
@@ -123,15 +125,15 @@ struct bufpool_shelf {
 	_Atomic uint32_t gate;
 	_Atomic uint32_t empty_at;	/* open: 0; shut: SHUT */
 	_Atomic uint32_t full_at;	/* open: full; shut: 0 */
-	uint32_t stride;	/* checkouts from one look to the next */
+	uint32_t stride;	/* checkouts to the next look at the clock */
 	_Atomic uint64_t checkouts;
 	_Atomic uint64_t releases;
 	_Atomic uint64_t misses;	/* checkouts that took fresh memory */
-	uint64_t due;		/* value of `checkouts` at the next look */
-	int64_t looked_at;	/* when, in milliseconds */
-	/* read by every thread that releases a buffer, so on lines of its own:
-	 * the owner keeps the line above. Written at creation, and the last
-	 * three by the owner, for "sampled", once in so many checkouts */
+	uint64_t due;		/* `checkouts` at the next look (bp_trim_due) */
+	int64_t looked_at;	/* when the last one was, in milliseconds */
+	/* read by every thread that releases a buffer, so on a line of its own,
+	 * because the line above changes at each checkout. Written at creation,
+	 * and the last three by the owner, once in so many samples */
 	_Alignas(64) size_t size;	/* bytes of a buffer */
 	const struct owner *owner;
 	struct cache *cache;
@@ -140,7 +142,8 @@ struct bufpool_shelf {
 	struct bufpool_shelf *named;
 	uint32_t full;
 	uint32_t class;
-	int64_t sample_at;	/* `checkouts` at the next sample */
+	int64_t sample_at;	/* `checkouts` at the next sample; negative when
+				 * these began anew (fold_shelf) */
 	uint64_t chance;	/* it is drawn from this; 0: not drawn yet */
 	int64_t sampled_at;	/* when the last one was, in milliseconds */
 	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
@@ -149,7 +152,7 @@ struct bufpool_shelf {
 /* The owner's, of a shelf: which checkout is the next sample of the sizes that
  * are asked for. Written once in so many checkouts. See requests.h. */
 struct request_sample {
-	int64_t at;		/* `checkouts` at the next sample */
+	int64_t at;		/* as sample_at of a shelf */
 	uint64_t look;		/* `checkouts` at the next look at the clock */
 	uint32_t distance;	/* checkouts between the sample before and it */
 	uint32_t apart;		/* as many on average */
@@ -315,9 +318,10 @@ shelf_enter(struct bufpool_shelf *s)
 	hook("shelf: entered");
 }
 
-/* Owner only: E4. True when the caller has to call bp_shelf_leave_slow. */
+/* Owner only: E4. True when the caller has to call bp_shelf_leave_slow. The
+ * acquire pairs with C4: what a claimer has stored inside is seen. */
 static inline bool
-shelf_exit(struct bufpool_shelf *s)
+shelf_leave_fast(struct bufpool_shelf *s)
 {
 	hook("shelf: leaving");
 	atomic_store_explicit(&s->busy, 0, memory_order_release);
@@ -327,28 +331,21 @@ shelf_exit(struct bufpool_shelf *s)
 	    &s->gate, memory_order_acquire) != 0, 0);
 }
 
-/* Owner only, after shelf_exit: does what the gate calls for. Keeps errno. */
+/* Owner only, after shelf_leave_fast: does what the gate calls for. Keeps
+ * errno. */
 void bp_shelf_leave_slow(struct bufpool_shelf *s);
 
 /* Owner only: leaves, and does what the gate calls for. */
 static inline void
 shelf_leave(struct bufpool_shelf *s)
 {
-	if (shelf_exit(s))
+	if (shelf_leave_fast(s))
 		bp_shelf_leave_slow(s);
 }
 
-/* Owner only, after it has put into the depot from outside: does what the gate
- * calls for, because a close that came meanwhile leaves emptying the depot to
- * the owner. To leave once more changes nothing. */
-static inline void
-shelf_heed(struct bufpool_shelf *s)
-{
-	shelf_leave(s);
-}
-
 /* Owner only: makes the next checkout from this shelf look at the clock, and
- * later ones more often than before. */
+ * later ones more often than before: every fourth, or, where the stride is as
+ * short already, by a stride that bp_trim_due begins anew. */
 static inline void
 shelf_look_soon(struct bufpool_shelf *s)
 {
@@ -365,7 +362,8 @@ shelf_count(const struct bufpool_shelf *s)
 }
 
 /* Owner, inside: whether the shelf, of this count, is open and has a buffer.
- * E3. */
+ * E3. Who finds it open has opened it itself, and has seen then, by the load of
+ * the gate, what a claimer did inside; so nothing rests on the acquire here. */
 static inline bool
 shelf_has(const struct bufpool_shelf *s, uint32_t count)
 {
@@ -451,17 +449,17 @@ void bp_cache_destroy(struct cache *k);
 
 /* Makes the gates say what `watch` of the pool says. Any thread that holds the
  * pool. */
-void bp_cache_watch(struct cache *k);
+void bp_cache_follow_watch(struct cache *k);
 
 /* Owner only, for "sampled", when the shelf is due: has the next checkout
- * recorded, if it is one of those, and makes the shelf due again in time. */
+ * recorded, if that is a sample, and makes the shelf due again in time. */
 void bp_shelf_sample(struct bufpool_shelf *s);
 
 /* Owner only, for "sampled": the next checkout is to be recorded. */
 void bp_shelf_watch(struct bufpool_shelf *s);
 
-/* Owner only: whether the next checkout was to be recorded, which it is no
- * longer, unless all are. */
+/* Owner only: takes back that the next checkout is to be recorded, unless all
+ * are. True if it was to be. */
 bool bp_shelf_unwatch(struct bufpool_shelf *s);
 
 /* Of how many checkouts one is a sample, on average. */
@@ -473,9 +471,9 @@ caches_sample(const struct caches *cs)
 	return n != 0 ? n : SAMPLE_AUTO;
 }
 
-/* From random bits, how many checkouts on the next sample is: 1 to twice the
- * average less one, so that a program whose checkouts alternate has each of
- * them recorded as often. */
+/* Draws, from random bits, the distance in checkouts to the next sample: from 1
+ * to twice the average less 1. With a fixed distance, a program whose checkouts
+ * alternate would have only one kind of them recorded. */
 static inline uint64_t
 caches_draw(const struct caches *cs, uint64_t random)
 {

@@ -38,7 +38,7 @@ checkout_fast(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	if (unlikely(!shelf_has(s, count)))
 		return checkout_empty_slow(s, p, n, take, site_now(site));
 	b = shelf_pop(s, count);
-	if (unlikely(shelf_exit(s)))
+	if (unlikely(shelf_leave_fast(s)))
 		return checkout_gate_slow(s, b, n);
 	if (unlikely(counter_add(&s->checkouts, 1) >= s->due))
 		return checkout_due_slow(s, b, n);
@@ -77,7 +77,7 @@ checkout_empty_slow(struct bufpool_shelf *s, struct bufpool *p, size_t n,
 	return checkout_slow(p, n, take, site);
 }
 
-/* The gate has a bit: CLOSED, CLAIMED, FENCED or WATCHED. */
+/* The gate has got a bit meanwhile: CLOSED, CLAIMED or WATCHED. */
 static __attribute__((noinline)) struct bufpool_buf *
 checkout_gate_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 {
@@ -110,7 +110,7 @@ take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
 }
 
 /* Returns the last of n buffers, or NULL when n is 0. Puts the others on the
- * shelf, or into the commons when it is NULL, cannot be opened or is full. */
+ * shelf, or into the commons when it is NULL, cannot be entered or is full. */
 static struct bufpool_buf *
 shelve_rest(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
 	 uint32_t n)
@@ -157,10 +157,10 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 	return shelve_rest(p, s, b, n);
 }
 
-/* Whether the owner has checked nothing out since the shelf was last found
- * empty. */
+/* Notes how many checkouts there were when the shelf was found empty. True when
+ * there was none since it was found so before. */
 static bool
-is_unused(struct cache *k, unsigned class)
+note_unused(struct cache *k, unsigned class)
 {
 	_Atomic uint32_t *seen = &k->seen[class];
 	uint32_t now = (uint32_t)counter_get(&k->shelf[class].checkouts);
@@ -189,9 +189,11 @@ claim_one(struct bufpool *p, unsigned class)
 		struct bufpool_shelf *s = &k->shelf[class];
 
 		hook("claim: found a shelf");
-		if (shelf_count(s) == 0 &&
-		    (!is_unused(k, class) || empty++ >= SHUT_MOST))
-			continue;
+		if (shelf_count(s) == 0) {
+			if (!note_unused(k, class) || empty == SHUT_MOST)
+				continue;
+			empty++;
+		}
 		if (!bp_shelf_claim(s))
 			continue;
 		b = shelf_take(s);
@@ -203,9 +205,8 @@ claim_one(struct bufpool *p, unsigned class)
 	return b;
 }
 
-/* Fails with `error`, which counts as a refusal, except of a checkout without
- * TAKE_RECLAIM, whose caller makes another one, and of one that is to grow a
- * buffer, which bp_grow_to counts if it finds no room in what it has. */
+/* Fails with `error`. Counts as a refusal, unless the caller tries again (no
+ * TAKE_RECLAIM) or bp_grow_to counts (TAKE_TO_GROW). */
 static struct bufpool_buf *
 refuse(struct bufpool *p, int error, unsigned take)
 {
@@ -222,11 +223,8 @@ fails_on_purpose(struct bufpool *p, unsigned take)
 {
 	uint64_t every = (uint64_t)p->config.fail_one_in;
 
-	if (every == 0 || !(take & TAKE_RECLAIM) ||
-	    (atomic_fetch_add(&p->to_fail, 1) + 1) % every != 0)
-		return false;
-	refuse(p, ENOMEM, take);
-	return true;
+	return every != 0 && (take & TAKE_RECLAIM) &&
+	    (atomic_fetch_add(&p->to_fail, 1) + 1) % every == 0;
 }
 
 /* Nothing is ready, and nothing else was asked for. */
@@ -264,7 +262,8 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	}
 }
 
-/* A mapping of its own, between guards or not. */
+/* A mapping of its own, between guards or not. One that is to grow gets
+ * addresses for twice as many bytes, so that it need not move at once. */
 static struct bufpool_buf *
 take_mapping(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	     bool guarded)
@@ -301,7 +300,7 @@ record_checkout(struct bufpool *p, struct bufpool_buf *b, bool hit,
 	bp_sites_record(p, b, site);
 }
 
-static struct bufpool_buf *
+static void
 count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 {
 	struct large *l = &p->large;
@@ -313,8 +312,6 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 	atomic_fetch_add_explicit(&l->bytes_taken, arena_bytes(b),
 				  memory_order_relaxed);
 	bp_requests_count(&p->requests->large, 0, n);
-	b->shelf = &bp_cache_no_shelf;
-	return b;
 }
 
 /* Whether a checkout that may take fresh memory gets a guarded buffer. In a
@@ -326,8 +323,10 @@ wants_guard(struct bufpool *p, bool watched)
 {
 	int64_t left;
 
+	if (p->config.hardened == BUFPOOL_HARDENED_ALL)
+		return true;
 	if (p->config.hardened != BUFPOOL_HARDENED_SAMPLED || !watched)
-		return p->config.hardened == BUFPOOL_HARDENED_ALL;
+		return false;
 	if (atomic_load(&p->caches.watch) != BUFPOOL_LEAK_ALL)
 		return true;
 	left = atomic_fetch_sub(&p->guard_left, 1);
@@ -363,6 +362,7 @@ checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 		b = take_mapping(p, n, align, take, guarded);
 	if (b == NULL)
 		return NULL;
+	b->shelf = &bp_cache_no_shelf;
 	count_large(p, b, n, hit);
 	if (!hit)
 		bp_stats_sample_tick(p);
@@ -392,7 +392,7 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 		return NULL;
 	}
 	if (fails_on_purpose(p, take))
-		return NULL;
+		return refuse(p, ENOMEM, take);
 	return checkout_alone(p, n, take, site, watched, wants_guard(
 		p, watched && (take & TAKE_FRESH)));
 }
@@ -460,7 +460,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 		return NULL;
 	}
 	if (fails_on_purpose(p, take))
-		return NULL;
+		return refuse(p, ENOMEM, take);
 	if (watched && (take & TAKE_FRESH) && wants_guard(p, watched))
 		return checkout_alone(p, n, take, site, watched, true);
 	if (k != NULL)

@@ -29,11 +29,12 @@ int
 bp_depot_create(struct depot *d, const struct layout *l, bool common)
 {
 	unsigned all = layout_rings(l), rings = common ? 0 : all;
-	size_t slots_at = rings * sizeof(struct ring), batches_at = slots_at;
+	size_t slots_at = rings * sizeof(struct ring), slots = 0, batches_at;
 
 	for (unsigned i = 0; i < rings; i++)
-		batches_at += l->ring[i % l->classes] *
+		slots += l->ring[i % l->classes] *
 		    sizeof(struct ck_ring_buffer);
+	batches_at = slots_at + slots;
 	*d = (struct depot){ .layout = l, .batches = d->alone };
 	d->bytes = batches_at +
 	    (l->nodes > 1 ? all * sizeof(struct batches) : 0);
@@ -91,7 +92,7 @@ untie_batch(struct bufpool_buf *first, struct bufpool_buf **b)
 {
 	uint32_t count = first->batched;
 
-	first->batched = 1;
+	first->batched = 1;	/* as bp_buf_sum counts it */
 	b[0] = first;
 	for (uint32_t i = 1; i < count; i++) {
 		b[i] = b[(i - 1) / 2] + b[(i - 1) / 2]->batch[(i - 1) % 2];
@@ -153,9 +154,9 @@ pop_batch(struct depot *d, unsigned ring)
 
 /*
  * A ring holds no more batches than buffers, so a ring whose buffers are fewer
- * than its slots has a free slot. The acquire pairs with the release in
- * bp_depot_take: when a batch is no longer counted, its slot is seen to be
- * free.
+ * than its slots, less the one that ck_ring keeps free, has a free slot. The
+ * acquire pairs with the release in bp_depot_take: when a batch is no longer
+ * counted, its slot is seen to be free.
  */
 uint64_t
 bp_depot_room(const struct depot *d, unsigned ring)
@@ -173,12 +174,13 @@ bp_depot_room(const struct depot *d, unsigned ring)
 void
 bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 {
-	for (uint32_t n = 1; count > 0; b += n, count -= n, n = 1) {
+	for (uint32_t n; count > 0; b += n, count -= n) {
 		unsigned class = b[0]->class, node = b[0]->node;
 		unsigned ring = layout_ring(d->layout, node, class);
 		uint64_t room = bp_depot_room(d, ring);
 		uint32_t most = (d->layout->shelf[class] + 1) / 2;
 
+		n = 1;
 		if (room == 0) {
 			bp_arena_give(b[0]);
 			continue;

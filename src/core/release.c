@@ -20,7 +20,7 @@ static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 static void release_slow(struct bufpool_buf *b, uintptr_t from);
 
 /* Puts a wiped buffer on a shelf of the caller's. False where that has no room:
- * then the rest is release_full_slow. */
+ * then the caller is still inside, and ends with release_full_slow. */
 static inline __attribute__((always_inline)) bool
 release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
@@ -35,7 +35,7 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 	counter_add(&s->releases, 1);
 	if (from == SITE_GC)
 		counter_add(&s->cache->gc_returns, 1);
-	if (unlikely(shelf_exit(s)))
+	if (unlikely(shelf_leave_fast(s)))
 		bp_shelf_leave_slow(s);
 	return true;
 }
@@ -43,8 +43,8 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 /*
  * The caller has turned the state to CACHED, so the buffer is the caller's
  * alone, and is wiped before anyone else can see it. Returns ESITE where the
- * site is SITE_ASK and wanted, and 0 otherwise. Only a buffer that no shelf
- * takes at once can have a record, so the others are not looked at for one.
+ * site is SITE_ASK and wanted, and 0 otherwise. A buffer with a record names no
+ * shelf, so only those that name none of the caller's are looked at for one.
  */
 static inline __attribute__((always_inline)) int
 release_fast(struct bufpool_buf *b, uintptr_t from)
@@ -132,8 +132,8 @@ release_long(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 }
 
 /* A buffer whose shelf is not the caller's, because another thread checked it
- * out, or which names no shelf: a large one, one of another node, one that is
- * watched. For the last of these thread_own_cache finds no cache. */
+ * out, or which names no shelf: a large one, one that is watched, and any where
+ * nodes are kept apart. For a watched one thread_own_cache finds no cache. */
 static __attribute__((noinline)) void
 release_foreign(struct bufpool_buf *b, uintptr_t from)
 {
@@ -185,7 +185,9 @@ spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 	} else {
 		bp_depot_put(&k->depot, &b, 1);
 		bp_cache_mark_depot(k, s->class);
-		shelf_heed(s);
+		/* We were not inside. To leave does what the gate calls for: a
+		 * close that came meanwhile has left the depot to its owner. */
+		shelf_leave(s);
 	}
 }
 

@@ -9,7 +9,7 @@
 
 #include "pool.h"
 
-/* bufpool_release for a caller that is not the site of it. Returns 0; or ESITE
+/* bufpool_release with SITE_ASK. Returns 0; or ESITE
  * where leak detection had recorded the buffer, so that the site is wanted:
  * bp_sites_tell. */
 int bp_release_asking(struct bufpool_buf *b);

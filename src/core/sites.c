@@ -366,7 +366,7 @@ bufpool_detect_leaks(struct bufpool *p, int detection, int sample)
 	if (bp_sites_begin(p, detection, sample) != 0)
 		return -1;	/* Not run: no page for sites. */
 	for_each_cache(k, &p->caches)
-		bp_cache_watch(k);
+		bp_cache_follow_watch(k);
 	return 0;
 }
 

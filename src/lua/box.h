@@ -21,7 +21,7 @@
 #include "core/buf.h"
 
 /* ffi: begin */
-struct bufpool_account {	/* of one Lua VM, in bytes */
+struct bufpool_account {	/* of one Lua VM: bytes, then counts */
 	double held;		/* memory behind the VM's live boxes */
 	double limit;		/* what they may hold before the VM collects */
 	double least;		/* the limit soon returns to at least this */
@@ -224,8 +224,8 @@ box_own(struct bufpool_account *account, struct bufpool_box *box,
 	account->debt += bytes;
 }
 
-/* Takes the buffer out of its box, whose word is one that no buffer ever has
- * from then on: its state is none. The generation stays, for messages. */
+/* Takes the buffer out of its box, and sets the box's word to a state that does
+ * not exist, so that it fits no buffer. The generation stays, for messages. */
 static inline struct bufpool_buf *
 box_disown(struct bufpool_box *box)
 {
@@ -273,8 +273,8 @@ struct bufpool_share {
 	size_t boxes;
 };
 
-/* `to` is another box for the memory of `from`. Without memory for the struct
- * that stays charged to `from` alone. */
+/* `to` is another box for the memory of `from`. Where no struct can be had, the
+ * memory stays charged to `from` alone. */
 void bp_box_share(struct bufpool_frozen_box *from,
 		  struct bufpool_frozen_box *to);
 void bp_box_unshare(struct bufpool_frozen_box *box);

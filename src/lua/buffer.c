@@ -45,7 +45,8 @@ buffer_freeze(lua_State *L)
 	return 1;
 }
 
-/* Between the ticket and the death of the box nothing allocates. */
+/* Between the ticket and the death of the box nothing allocates, because a
+ * finalizer could release the box, whose buffer the ticket has then. */
 static int
 buffer_detach(lua_State *L)
 {
