@@ -275,9 +275,8 @@ function reader:crc32(i, j, before) end
 ---@return integer
 function reader:adler32(i, j, before) end
 
----@class bufpool.Buffer : bufpool.Reader, bufpool.FileReader
----@operator len: integer
----@operator concat(bufpool.Data): string
+---What takes numbers off the front.
+---@class bufpool.Consumer
 ---@field get_u8 bufpool.GetInteger
 ---@field get_i8 bufpool.GetInteger
 ---@field get_u16le bufpool.GetInteger
@@ -300,6 +299,14 @@ function reader:adler32(i, j, before) end
 ---@field get_f32be bufpool.GetFloat
 ---@field get_f64le bufpool.GetFloat
 ---@field get_f64be bufpool.GetFloat
+---@field get_varint bufpool.GetInteger
+---@field get_zigzag bufpool.GetInteger
+---@field get_varint64 bufpool.GetInt64
+---@field get_zigzag64 bufpool.GetInt64
+
+---@class bufpool.Buffer : bufpool.Reader, bufpool.Consumer, bufpool.FileReader
+---@operator len: integer
+---@operator concat(bufpool.Data): string
 ---@field set_u8 bufpool.SetNumber
 ---@field set_i8 bufpool.SetNumber
 ---@field set_u16le bufpool.SetNumber
@@ -346,10 +353,6 @@ function reader:adler32(i, j, before) end
 ---@field put_f64be bufpool.PutNumbers
 ---@field put_varint bufpool.PutNumbers
 ---@field put_zigzag bufpool.PutNumbers
----@field get_varint bufpool.GetInteger
----@field get_zigzag bufpool.GetInteger
----@field get_varint64 bufpool.GetInt64
----@field get_zigzag64 bufpool.GetInt64
 ---Writes values by a format of Lua 5.3's string.pack from position i on, over
 ---what is there, and past the end, where the buffer grows. Alignment counts
 ---from position 1.
@@ -524,35 +527,9 @@ local file_writer = {}
 function file_writer:writeto(file, i, j) end
 
 ---Takes bytes off the front of a frozen object, which stays as it is.
----@class bufpool.FrozenReader
+---@class bufpool.FrozenReader : bufpool.Consumer
 ---@field of bufpool.Frozen
 ---@field at integer the position in it that is read next; may be set
----@field get_u8 bufpool.GetInteger
----@field get_i8 bufpool.GetInteger
----@field get_u16le bufpool.GetInteger
----@field get_u16be bufpool.GetInteger
----@field get_i16le bufpool.GetInteger
----@field get_i16be bufpool.GetInteger
----@field get_u24le bufpool.GetInteger
----@field get_u24be bufpool.GetInteger
----@field get_i24le bufpool.GetInteger
----@field get_i24be bufpool.GetInteger
----@field get_u32le bufpool.GetInteger
----@field get_u32be bufpool.GetInteger
----@field get_i32le bufpool.GetInteger
----@field get_i32be bufpool.GetInteger
----@field get_u64le bufpool.GetInt64
----@field get_u64be bufpool.GetInt64
----@field get_i64le bufpool.GetInt64
----@field get_i64be bufpool.GetInt64
----@field get_f32le bufpool.GetFloat
----@field get_f32be bufpool.GetFloat
----@field get_f64le bufpool.GetFloat
----@field get_f64be bufpool.GetFloat
----@field get_varint bufpool.GetInteger
----@field get_zigzag bufpool.GetInteger
----@field get_varint64 bufpool.GetInt64
----@field get_zigzag64 bufpool.GetInt64
 local frozen_reader = {}
 
 ---How many bytes are left.

@@ -146,14 +146,8 @@ release_foreign(struct bufpool_buf *b, uintptr_t from)
 		return;
 	}
 	s = &k->shelf[b->class];
-	if (unlikely(!shelf_has_room(s, shelf_count(s)))) {
-		release_slow(b, from);
-		return;
-	}
-	counter_add(&k->wiped_bytes, buf_clean(b));
 	b->shelf = s->named;
-	if (!release_wiped(b, s, from))
-		release_full_slow(b, s, from);
+	release_long(b, s, from);
 }
 
 static __attribute__((noinline)) void

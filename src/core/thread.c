@@ -148,10 +148,7 @@ thread_enroll(void)
 		give_up(t);
 		return false;
 	}
-	atomic_store_explicit(&t->owner.token, owner_token(),
-			      memory_order_relaxed);
-	bp_thread_self = t;
-	return true;
+	return bp_thread_resume();
 }
 
 struct cache *
