@@ -77,6 +77,8 @@ local functions = {
     reset = { function() return "" end, function(body) body:reset() end },
     number = { function(text) return #text end,
         function(body) return #body end },
+    -- How many buffers were checked out since the header.
+    taken = { nil, function() return M.checkouts() - M.before end },
     -- These end the response.
     raise = { function() error "as meant" end,
         function() error "as meant" end },
@@ -90,6 +92,11 @@ local functions = {
     wrong = { function() error "as meant" end, function() return print end },
     pools = { function() error "as meant" end, function() return pool end },
 }
+
+function M.checkouts()
+    local stats = pool:stats()
+    return stats.hits + stats.misses
+end
 
 local function function_of(i)
     local fn = functions[ngx.var.arg_fn or "same"][i]
@@ -138,6 +145,7 @@ function plain.body()
 end
 
 function buffered.header()
+    M.before = M.checkouts()
     local done, why = B.rewrite { pool = ngx.var.arg_small and small or pool,
         fn = function_of(2), max = max() }
     local wanted = ngx.var.arg_why
@@ -456,6 +464,14 @@ local function both(modules, by_module, last_first)
             end
         end)
     end
+
+    it("has room at once for what the header announces", function()
+        local function taken(length)
+            return tonumber(server:get("/answer?way=buf&fn=taken&n=5000"
+                .. length).body)
+        end
+        assert.equal(taken "" - 1, taken "&length=")
+    end)
 
     it("rewrites what comes from an upstream", function()
         for _, place in ipairs { "proxied", "unbuffered", "spooled" } do

@@ -40,7 +40,6 @@ struct hold {
 	enum state state;
 	struct bufpool_sink sink;
 	struct bufpool_piece piece;	/* what is sent instead */
-	int begun;		/* the first part of the body has passed */
 	int flushed;		/* a flush has passed */
 	ngx_buf_t buf;		/* with all that is held, or the piece */
 	ngx_chain_t link;
@@ -184,17 +183,6 @@ ngx_http_bufpool_passes(ngx_http_request_t *r)
 	return h != NULL && h->sink.error != 0 ? &h->sink : NULL;
 }
 
-static void
-hold_begin(struct hold *h, ngx_http_request_t *r)
-{
-	off_t n = r->headers_out.content_length_n;
-
-	h->begun = 1;
-	if (n > 0)
-		/* Not run: who rewrites has cleared the length. */
-		h->sink.expect(&h->sink, (size_t)n);
-}
-
 /* Puts what the buffer has into the sink: all of it, or nothing and returns
  * -1. */
 static int
@@ -284,8 +272,6 @@ hold_filter_body(ngx_http_request_t *r, ngx_chain_t *in)
 
 	if (h == NULL || h->state != HOLDING || in == NULL || r->header_only)
 		return next_body_filter(r, in);
-	if (!h->begun)
-		hold_begin(h, r);
 	for (ngx_chain_t *link = in; link != NULL; link = link->next) {
 		ngx_buf_t *b = link->buf;
 

@@ -48,25 +48,28 @@ local function must_be_in(phase, name)
     end
 end
 
--- Why a function could not work on this response, if the header tells.
+-- Why a function could not work on this response, if the header tells; or nil
+-- and how long the header says that it is, 0 if it does not.
 local function unfit(max)
     local header = ngx.header
+    local length = tonumber(header.content_length) or 0
     if header.content_encoding then
         return "packed"
     elseif ngx.status == 206 then
         return "a part"
-    elseif (tonumber(header.content_length) or 0) > max then
+    elseif length > max then
         return TOO_LARGE
     end
+    return nil, length
 end
 
 -- What rewrite_chunk is to do; or nil and why there is no memory.
-local function begin(pool, max, fn)
+local function begin(pool, max, fn, length)
     local buf, sink
     if module then
-        buf, sink = sink_of.open(pool, max, "rewrite")
+        buf, sink = sink_of.open(pool, max, "rewrite", length)
     else
-        buf, sink = sink_of.buffer(pool)
+        buf, sink = sink_of.buffer(pool, length)
     end
     if not buf then
         return nil, sink
@@ -91,12 +94,15 @@ function ngx_rewrite.rewrite(options)
             .. (object.type(fn) or type(fn)))
     end
     must_be_in("header_filter", "rewrite")
-    local why = ngx.ctx[KEY] and "rewritten already" or unfit(max)
+    if ngx.ctx[KEY] then
+        return nil, "rewritten already"
+    end
+    local why, length = unfit(max)
     if why then
         return nil, why
     end
     if not sink_of.has_no_body() then
-        local state, message = begin(pool, max, fn)
+        local state, message = begin(pool, max, fn, length)
         if not state then
             return nil, message
         end

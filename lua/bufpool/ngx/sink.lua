@@ -70,8 +70,8 @@ function sink.buffer(pool, n)
 end
 
 -- Such a buffer, and a struct bufpool_sink that fills it with up to max bytes.
-function sink.open(pool, max, name)
-    local buf, message = sink.buffer(pool)
+function sink.open(pool, max, name, n)
+    local buf, message = sink.buffer(pool, n)
     if not buf then
         return nil, message
     end
