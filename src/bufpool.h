@@ -240,8 +240,8 @@ struct bufpool_class_limits {
 /*
  * Exact at any moment: committed_bytes. Exact when no other thread is inside
  * the pool: everything else but the requests, see above, and the peaks, which
- * are sampled (when a cache refills and when a class misses, once in a tick of
- * the system's coarse clock at most, and here) and are lower bounds. Takes
+ * are sampled (at misses and when a thread looks at the clock, once in a tick
+ * of the system's coarse clock at most, and here) and are lower bounds. Takes
  * longer the more threads use the pool.
  */
 struct bufpool_stats {

@@ -176,6 +176,7 @@ bp_buf_destroy(struct bufpool_buf *b)
 	buf_set_state(b, BUF_BLANK);
 	b->arena = NULL;
 	b->label = NULL;
+	/* One whose number no handle could name any more is not used again. */
 	if (!buf_outgrown(b))
 		bp_buf_push(&unused, b);
 }
@@ -183,7 +184,7 @@ bp_buf_destroy(struct bufpool_buf *b)
 void (*bp_buf_origin)(const struct bufpool_buf *b, char *to, size_t size);
 
 _Noreturn void
-bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
+bp_buf_corrupt(const struct bufpool_buf *b, const char *operation)
 {
 	static const char *const states[] = { "blank", "ready", "cached",
 					      "frozen", "out", "?", "?", "?" };
@@ -197,7 +198,7 @@ bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 	fprintf(stderr,
 		"bufpool: corruption at %s: buffer %u of pool '%s' (%zu bytes) "
 		"is %s, generation %llu%s%s\n",
-		phase, b->number, label, buf_size(b),
+		operation, b->number, label, buf_size(b),
 		states[word & BUF_STATE],
 		(unsigned long long)(word / BUF_GENERATION),
 		origin[0] != '\0' ? ", " : "", origin);
@@ -207,6 +208,7 @@ bp_buf_corrupt(const struct bufpool_buf *b, const char *phase)
 void
 bp_buf_released_twice(struct bufpool_buf *b)
 {
+	/* for the message, the state in which the release found it */
 	atomic_fetch_sub(&b->word, BUF_TURN_CACHED);
 	bp_buf_corrupt(b, "release");
 }
@@ -258,7 +260,6 @@ void
 bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
-	struct bufpool_shelf *shelf = b->shelf;
 
 	buf_changed(a);
 	a->at = b->at;
@@ -270,7 +271,8 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	a->huge = b->huge;
 	a->guarded = b->guarded;
 	a->span = b->span;
-	a->shelf = a->place == PLACE_WATCHED ? t.shelf : b->shelf;
+	if (a->place != PLACE_WATCHED)
+		a->shelf = b->shelf;
 	a->consumed = b->consumed;
 	b->at = t.at;
 	b->capacity = t.capacity;
@@ -281,7 +283,8 @@ bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 	b->huge = t.huge;
 	b->guarded = t.guarded;
 	b->span = t.span;
-	b->shelf = b->place == PLACE_WATCHED ? shelf : t.shelf;
+	if (b->place != PLACE_WATCHED)
+		b->shelf = t.shelf;
 	b->consumed = t.consumed;
 }
 

@@ -59,7 +59,7 @@ struct bufpool_buf {
 	uint8_t class;		/* index of the class, or CLASS_LARGE, _NONE */
 	uint8_t node;		/* of the memory; 0 where nodes do not matter */
 	uint8_t huge;		/* its memory is of a span of huge pages */
-	uint8_t batched;	/* READY: buffers of the batch that it heads */
+	uint8_t batched;	/* buffers of the batch that it heads, or 1 */
 	uint8_t guarded;	/* its memory is a mapping of guard.c */
 	uint8_t unused;
 	int32_t epoch;		/* see above */
@@ -82,7 +82,10 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
-	size_t told;	/* bufpool_wrote never lowers the mark below this */
+	/* Dirty before the newest raw pointer was given out: bufpool_wrote
+	 * never lowers the mark below. Set anew with each pointer, so what the
+	 * last owner has left here does no harm. */
+	size_t told;
 };
 /* ffi: end */
 
@@ -333,7 +336,7 @@ buf_next(const struct bufpool_buf *b)
 
 /* Sums over a stack that no thread pushes to or pops from meanwhile. */
 struct buf_sum {
-	uint64_t count;		/* buffers, whole batches */
+	uint64_t count;		/* buffers, with all of each batch */
 	size_t bytes;		/* mapped at their base */
 };
 struct buf_sum bp_buf_sum(const struct buf_stack *s);
@@ -365,10 +368,10 @@ buf_forget(struct bufpool_buf *b)
 	b->flags = 0;
 }
 
-/* Exchanges the memory of two descriptors, and the fields that describe it. The
- * owners and the contents' lengths stay with the descriptors, and so do the
- * place and the shelf of one that is watched, because a watched one names no
- * shelf. */
+/* Exchanges the memory of two descriptors of one pool, and the fields that
+ * describe it. The owners and the contents' lengths stay with the descriptors.
+ * A watched one keeps its shelf, which is none. Changes a's epoch; the caller
+ * releases b, or changes b's. */
 void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 
 /* Gives b's memory and contents to `to`, which has no contents. b gets what
@@ -393,8 +396,8 @@ void bp_buf_extend_front(struct bufpool_buf *b, size_t n);
  * has room for both. */
 void bp_buf_make_head(struct bufpool_buf *b, size_t n);
 
-/* Wipes all memory of the buffer and empties it. A raw pointer that someone
- * still holds may write there again, and so the mark stays. */
+/* Wipes what was written, and empties the buffer. The mark stays where a raw
+ * pointer was given out, because somebody may still write through it. */
 void bp_buf_wipe(struct bufpool_buf *b);
 
 #endif

@@ -51,7 +51,9 @@ bp_caches_destroy(struct caches *cs)
 	bp_depot_destroy(&cs->commons);
 }
 
-/* Called by the owner inside the shelf. */
+/* Called by the owner inside the shelf. Only the owner goes by what is stored
+ * here, so the order of the two stores does not matter; the release pairs with
+ * the acquire of shelf_has. */
 static void
 open_shelf(struct bufpool_shelf *s)
 {
@@ -329,10 +331,10 @@ shelf_take_cold(struct bufpool_shelf *s, struct bufpool_buf **out,
 /*
  * After the heavy fence, an owner that has not seen the caller's store to
  * the gate will see it at its next load, and what such an owner stored before
- * is visible here. False where membarrier fails. None is needed where
+ * is visible here. False where membarrier fails. No membarrier is needed where
  *   - the owner is FENCED, because it orders its own side;
- *   - the shelf is RETIRED, because the owner has left by an exchange of the
- *     gate, and the next one finds the shelf shut (bp_cache_attach);
+ *   - the shelf is RETIRED, because the owner has left by an atomic change of
+ *     the gate, and the next one finds the shelf shut (bp_cache_attach);
  *   - the caller is the owner.
  */
 static bool
@@ -547,13 +549,13 @@ bp_shelf_sample(struct bufpool_shelf *s)
 	int64_t now = (int64_t)counter_get(&s->checkouts);
 	int64_t left = s->sample_at - now;
 	int64_t most = 2 * (int64_t)caches_sample(s->cache->caches);
-	bool drawn = s->chance != 0 && left <= most;
-
 	/* What is further away than the most was drawn before the pool was set
 	 * to a smaller distance. */
-	if (!drawn || left <= 0)
+	bool valid = s->chance != 0 && left <= most;
+
+	if (!valid || left <= 0)
 		draw_sample(s, now);
-	if (drawn && left <= 0 && !too_soon(s))
+	if (valid && left <= 0 && !too_soon(s))
 		bp_shelf_watch(s);
 	if (s->due > (uint64_t)s->sample_at)
 		s->due = (uint64_t)s->sample_at;
@@ -563,7 +565,8 @@ bp_shelf_sample(struct bufpool_shelf *s)
  * Nothing is left there later, because after the heavy fence the owner sees
  * CLOSED when it next leaves the shelf from which it has pushed. Where a
  * claimer keeps us out, that one may have fenced before CLOSED was set; so we
- * fence ourselves, and nothing follows from whether that works. */
+ * fence ourselves. Where that is refused, what the owner still pushes goes when
+ * it next leaves a shelf, or exits. */
 void
 bp_cache_close(struct cache *k)
 {
@@ -685,8 +688,9 @@ bp_cache_retire(struct cache *k)
 
 /*
  * fork copies each thread's memory as of one moment in its program order. A
- * thread that was inside may have been moving any of the shelf's buffers; what
- * it moved is lost, and bp_fork_count_lost counts it so.
+ * thread that was inside may have been moving any of the shelf's buffers, and
+ * count need not fit the array. So all of that shelf is lost, and
+ * bp_fork_count_lost counts it so.
  */
 static void
 cache_after_fork(struct cache *k)

@@ -58,11 +58,11 @@
  *
  * CLOSED and RETIRED in the gate call for the shelf to be emptied: into the
  * system when the pool is closed, into the commons when the owner's thread
- * exits. Whoever sets the bit empties the shelf, unless somebody is inside, who
- * then finds the bit when it leaves, and empties the shelf: a claimer by the
- * exchange of C4, the owner by E4, fence, load of the gate, because whoever
- * sets CLOSED fences after that and loads `busy`. The owner sets RETIRED itself
- * while it is not inside, so only a claimer finds that one.
+ * exits. Whoever sets the bit claims the shelf and empties it. If somebody is
+ * inside, that one does so when it leaves: a claimer, because the exchange of
+ * C4 fails; the owner, because it loads the gate after E4, and whoever sets
+ * CLOSED fences before it loads `busy`. RETIRED is set by the owner, outside,
+ * so only a claimer can find it.
  *
  * WATCHED in the gate sends the shelf's checkouts through the slow path, where
  * leak detection records them (sites.h). The shelf is used as ever, but stays
@@ -133,7 +133,7 @@ struct bufpool_shelf {
 	int64_t looked_at;	/* when the last one was, in milliseconds */
 	/* read by every thread that releases a buffer, so on a line of its own,
 	 * because the line above changes at each checkout. Written at creation,
-	 * and the last three by the owner, once in so many samples */
+	 * and the last three by the owner, at each sample */
 	_Alignas(64) size_t size;	/* bytes of a buffer */
 	const struct owner *owner;
 	struct cache *cache;
@@ -155,7 +155,8 @@ struct request_sample {
 	int64_t at;		/* as sample_at of a shelf */
 	uint64_t look;		/* `checkouts` at the next look at the clock */
 	uint32_t distance;	/* checkouts between the sample before and it */
-	uint32_t apart;		/* as many on average */
+	uint32_t apart;		/* the average that distances are drawn for;
+				 * rises to REQUESTS_APART */
 };
 
 struct cache {
@@ -205,8 +206,8 @@ struct cache {
  * found the depot empty takes the mark away, fences, looks again, and sets the
  * mark if there is something. Each stores, fences and loads what the other
  * stores, so the owner finds the mark gone or the taker finds what was pushed.
- * A spill sets the mark before it pushes, too, so that others find what it has
- * pushed before it has come to the end.
+ * A spill also sets the mark before its first push, so that others find its
+ * first batches while it pushes the rest.
  */
 struct cache_block {
 	_Atomic uint64_t live;		/* bit i: cache[i] is live */
@@ -343,15 +344,14 @@ shelf_leave(struct bufpool_shelf *s)
 		bp_shelf_leave_slow(s);
 }
 
-/* Owner only: makes the next checkout from this shelf look at the clock, and
- * later ones more often than before: every fourth, or, where the stride is as
- * short already, by a stride that bp_trim_due begins anew. */
+/* Owner only: makes the next checkout from this shelf look at the clock. Then
+ * the stride grows anew: from 8, or from 1 where it was 4 or less. */
 static inline void
 shelf_look_soon(struct bufpool_shelf *s)
 {
 	s->stride = s->stride > SHELF_STRIDE / 64 ? SHELF_STRIDE / 64 : 0;
 	s->due = counter_get(&s->checkouts) + 1;
-	s->cache->requests[s->class].look = 0;
+	s->cache->requests[s->class].look = 0;	/* not for a sample alone */
 }
 
 /* How many buffers are on it; exact for whoever is inside. Any thread. */
@@ -363,7 +363,8 @@ shelf_count(const struct bufpool_shelf *s)
 
 /* Owner, inside: whether the shelf, of this count, is open and has a buffer.
  * E3. Who finds it open has opened it itself, and has seen then, by the load of
- * the gate, what a claimer did inside; so nothing rests on the acquire here. */
+ * the gate, what a claimer did inside. So nothing is known to rest on the
+ * acquire; it stays because it costs nothing on x86. */
 static inline bool
 shelf_has(const struct bufpool_shelf *s, uint32_t count)
 {

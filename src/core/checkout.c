@@ -97,7 +97,7 @@ checkout_due_slow(struct bufpool_shelf *s, struct bufpool_buf *b, size_t n)
 /* Takes batches until there are enough for half a shelf, because a batch may be
  * small: a release to a claimed shelf, or of another node's buffer, puts one
  * buffer into the depot. The last batch may be a whole one, so `to` has room
- * for two. Without a shelf takes one batch. */
+ * for two batches. Without a shelf takes one batch. */
 static uint32_t
 take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
 	   struct bufpool_buf **to)
@@ -158,7 +158,7 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 }
 
 /* Notes how many checkouts there were when the shelf was found empty. True when
- * there was none since it was found so before. */
+ * the owner has checked nothing out since it was last found so. */
 static bool
 note_unused(struct cache *k, unsigned class)
 {
@@ -315,9 +315,10 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 }
 
 /* Whether a checkout that may take fresh memory gets a guarded buffer. In a
- * "sampled" pool each checkout gets one that leak detection samples; where that
- * records all, one in as many as it would sample. guard_left counts down to it,
- * and only the thread that takes it from 1 to 0 draws anew. */
+ * "sampled" pool each checkout gets one that leak detection samples; where leak
+ * detection records all, one in as many gets one as would be recorded if it
+ * sampled. guard_left counts down to it, and only the thread that takes it from
+ * 1 to 0 draws anew. */
 static bool
 wants_guard(struct bufpool *p, bool watched)
 {
@@ -461,7 +462,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	}
 	if (fails_on_purpose(p, take))
 		return refuse(p, ENOMEM, take);
-	if (watched && (take & TAKE_FRESH) && wants_guard(p, watched))
+	if (wants_guard(p, watched && (take & TAKE_FRESH)))
 		return checkout_alone(p, n, take, site, watched, true);
 	if (k != NULL)
 		bp_cache_find_node(k);

@@ -35,7 +35,7 @@ bp_depot_create(struct depot *d, const struct layout *l, bool common)
 		slots += l->ring[i % l->classes] *
 		    sizeof(struct ck_ring_buffer);
 	batches_at = slots_at + slots;
-	*d = (struct depot){ .layout = l, .batches = d->alone };
+	*d = (struct depot){ .layout = l, .batches = d->of_one_node };
 	d->bytes = batches_at +
 	    (l->nodes > 1 ? all * sizeof(struct batches) : 0);
 	if (d->bytes == 0)
@@ -180,7 +180,7 @@ bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 		uint64_t room = bp_depot_room(d, ring);
 		uint32_t most = (d->layout->shelf[class] + 1) / 2;
 
-		n = 1;
+		n = 1;	/* b[0], which goes on its own where there is no room */
 		if (room == 0) {
 			bp_arena_give(b[0]);
 			continue;

@@ -39,7 +39,7 @@ struct depot {
 	struct batches *batches;
 	char *map;		/* holds both of the above, or is NULL */
 	size_t bytes;		/* of map */
-	struct batches alone[BUFPOOL_CLASSES_MAX];	/* where nodes is 1 */
+	struct batches of_one_node[BUFPOOL_CLASSES_MAX];
 };
 
 /* create makes an empty depot of a thread, or the commons; -1 + ENOMEM. The

@@ -2,7 +2,7 @@
 
 #include "layout.h"
 
-#define RING_MIN 16
+#define RING_MIN 16	/* slots; one more than buffers */
 #define RING_MAX 4096
 
 static uint32_t

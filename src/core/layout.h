@@ -22,8 +22,9 @@
 #define SHELF_BYTES ((size_t)2 << 20)
 #define BATCH_MAX ((SHELF_MAX + 1) / 2)	/* buffers that move at once */
 
-/* Bytes of one class in one depot; fewer buffers than RING_MAX, unless the
- * class's floor is more. */
+/* Bytes of one class in one depot, and up to twice as many, because a ring has
+ * a power of two of slots; RING_MAX - 1 buffers at most, and RING_MIN - 1 or
+ * the class's floor at least. */
 #define DEPOT_BYTES ((size_t)32 << 20)
 
 /* Values of a buffer's class that are no index. */

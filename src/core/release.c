@@ -8,7 +8,8 @@
 #include "wipe.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
-#define DIRTY 4096	/* bytes that cost more to wipe than a system call */
+#define DIRTY 4096	/* written bytes from which on a buffer goes itself when
+			 * some buffer has to go */
 
 static void release_foreign(struct bufpool_buf *b, uintptr_t from);
 static void release_short(struct bufpool_buf *b, struct bufpool_shelf *s,
@@ -44,7 +45,8 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
  * The caller has turned the state to CACHED, so the buffer is the caller's
  * alone, and is wiped before anyone else can see it. Returns ESITE where the
  * site is SITE_ASK and wanted, and 0 otherwise. A buffer with a record names no
- * shelf, so only those that name none of the caller's are looked at for one.
+ * shelf, so only buffers whose shelf is not the caller's are checked for a
+ * record.
  */
 static inline __attribute__((always_inline)) int
 release_fast(struct bufpool_buf *b, uintptr_t from)
@@ -158,11 +160,11 @@ release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 	release_slow(b, from);
 }
 
-/* Puts the buffer on the shelf, which spills first if it is full. When the
- * shelf is claimed or closed, or the buffer is of another node, puts it into
- * the depot; when the depot is full, it goes to the arena. */
+/* Puts the buffer on the shelf, of which half spills first if it is full. When
+ * the shelf is claimed or closed, or the buffer is of another node, puts it
+ * into the depot; when the depot is full, it goes to the arena. */
 static void
-spill_one(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
+shelve_slow(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 {
 	struct bufpool_shelf *s = &k->shelf[b->class];
 
@@ -211,12 +213,13 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	counter_add(&k->gc_returns, from == SITE_GC);
 	if (leaves_now(p, k, b)) {
 		bp_arena_give(b);
+		/* as after a spill, because there is too much of this class */
 		bp_trim_spilled(p, s);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
 	ASAN_POISON_MEMORY_REGION(b->base, b->capacity);
-	spill_one(p, k, b);
+	shelve_slow(p, k, b);
 }
 
 /* The first call in a fork child settles its pools. The buffer that is being

@@ -9,9 +9,8 @@
 
 #include "pool.h"
 
-/* bufpool_release with SITE_ASK. Returns 0; or ESITE
- * where leak detection had recorded the buffer, so that the site is wanted:
- * bp_sites_tell. */
+/* bufpool_release with SITE_ASK. Returns 0; or ESITE where the buffer had a
+ * record: then the caller names the place by bp_sites_tell. */
 int bp_release_asking(struct bufpool_buf *b);
 
 /* bufpool_release, counted as a return by a garbage collector. */
