@@ -17,7 +17,8 @@ local object = require "bufpool.object"
 
 local cast = ffi.cast
 local live, is_handle, reject = object.live, object.is_handle, object.reject
-local life = object.life
+local borrowed, life = object.borrowed, object.life
+local error = error
 local release, freeze, detach = calls.release, calls.freeze, calls.detach
 
 local frozen_box_t = ffi.typeof("struct bufpool_frozen_box *")
@@ -25,17 +26,24 @@ local ESTALE = core.constants.ESTALE
 
 local handle = {}
 
-function handle.release(self)
-    if not is_handle(self) then
-        reject(self, "release", "handle")
+-- Releases a handle. False where it is dead.
+local function give_back(h)
+    local b, epoch = borrowed(h)
+    if not b then
+        return false
     end
-    local b, epoch = live(self, "release")
     local failed = release(b, epoch)
-    if failed ~= 0 then
-        if failed == ESTALE then
-            return handle.release(self)
-        end
-        core.released(life(self))   -- leak detection asks where that was
+    if failed == ESTALE then
+        return give_back(h)
+    elseif failed ~= 0 then
+        core.released(life(h))   -- leak detection asks where that was
+    end
+    return true
+end
+
+function handle.release(self)
+    if not is_handle(self) or not give_back(self) then
+        reject(self, "release", "handle")
     end
 end
 
@@ -72,7 +80,19 @@ end
 -- the FFI raises, but compares the addresses of two handles.
 local meta = { __index = {} }
 
--- Releases a handle, unless it is dead.
+-- Releases a handle, unless it is dead, by a function of C.
 local drop = fastest("release", function() end, nil, true)
 
-return { methods = handle, meta = meta, drop = drop }
+-- What follows a protected call that had a handle: releases it, if the call has
+-- not, and passes results and errors on. After an error C releases it, because
+-- the state may have no memory left for more.
+local function finish(h, ok, ...)
+    if not ok then
+        drop(h)
+        error((...), 0)
+    end
+    give_back(h)
+    return ...
+end
+
+return { methods = handle, meta = meta, finish = finish }

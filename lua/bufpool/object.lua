@@ -38,7 +38,7 @@ local calls = require "bufpool.calls"
 
 local cast, istype = ffi.cast, ffi.istype
 local band, bnot, rshift = bit.band, bit.bnot, bit.rshift
-local error, getmetatable, tonumber = error, getmetatable, tonumber
+local getmetatable, tonumber = getmetatable, tonumber
 local format = string.format
 local rawequal, tostring, type = rawequal, tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
@@ -100,6 +100,8 @@ local function borrowed(h)
         return b, epoch
     end
 end
+
+object.borrowed = borrowed
 
 -- Whether a and b are one object. A handle is a value, which may be copied.
 function object.same(a, b)
@@ -302,20 +304,6 @@ function object.data(v, name, arg)
         return v, #v
     end
     return view(v, name, arg)
-end
-
--- What `with` and `scratch` do after a protected call: release x if it is still
--- a `kind`, and pass results and errors on. After an error `drop` releases it,
--- a function of C, because the state may have no memory left for more.
-function object.finish(x, kind, drop, ok, ...)
-    if not ok then
-        drop(x)
-        error((...), 0)
-    end
-    if object.type(x) == kind then
-        x:release()
-    end
-    return ...
 end
 
 return object

@@ -11,10 +11,10 @@ local object = require "bufpool.object"
 
 local cast = ffi.cast
 local error, getmetatable, pcall, type = error, getmetatable, pcall, type
-local finish, reject = object.finish, object.reject
+local finish, reject = handle.finish, object.reject
 local POOL, HIGH = core.cookies.pool, core.cookies.high
 local call_borrow, call_borrow_at = calls.borrow, calls.borrow_at
-local drop, drop_handle = core.drop, handle.drop
+local drop = core.drop
 
 local box_t = ffi.typeof("struct bufpool_pool_box *")
 local ESITE, ESTALE = core.constants.ESITE, core.constants.ESTALE
@@ -98,11 +98,12 @@ function pool.scratch(self, fn, ...)
     if not out then
         return nil, message
     end
-    return finish(out, "handle", drop_handle, pcall(fn, out, ...))
+    return finish(out, pcall(fn, out, ...))
 end
 
 local take_scratch = core.scratch
 
+-- As finish, for a userdata.
 local function dropped(out, ok, ...)
     drop(out)
     if not ok then
@@ -142,7 +143,7 @@ function pool.with(self, n, fn, ...)
     elseif allowed and guard_works then
         return guard(buf, fn, ...)
     end
-    return finish(buf, "buffer", drop, pcall(fn, buf, ...))
+    return dropped(buf, pcall(fn, buf, ...))
 end
 
 return pool

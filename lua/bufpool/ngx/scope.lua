@@ -20,7 +20,7 @@ local ngx, pairs, pcall = ngx, pairs, pcall
 local setmetatable, tonumber = setmetatable, tonumber
 local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
-local identify, finish, drop = object.identify, object.finish, handle.drop
+local identify, finish = object.identify, handle.finish
 local open, borrow = calls.scope_open, calls.scope_borrow
 local held = calls.scope_held
 
@@ -281,7 +281,7 @@ local function call_with(state, arg, n, fn, ...)
     if not h then
         return nil, why
     end
-    return finish(h, "handle", drop, pcall(fn, h, ...))
+    return finish(h, pcall(fn, h, ...))
 end
 
 function scope.with(self, n, fn, ...)
