@@ -240,7 +240,7 @@ MARKED = /^\/\* ffi: begin \*\/$$/,/^\/\* ffi: end \*\/$$/
 
 # In the order in which one needs the other.
 FOR_FFI = src/core/buf.h src/nginx/piece.h src/lua/box.h src/lua/handle.h \
-	src/lua/append.h src/lua/file.h src/lua/calls.h
+	src/lua/append.h src/lua/bytes.h src/lua/file.h src/lua/calls.h
 $(BUILD)/cdef.h: $(FOR_FFI) Makefile
 	@mkdir -p $(@D)
 	$(call say,GEN $@)set -e; { \

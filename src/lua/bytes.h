@@ -55,18 +55,33 @@ bytes_stale(const void *o, int32_t seen)
 	return epoch != seen;
 }
 
-int bp_bytes_grow(struct bufpool_buf *b, int32_t epoch, size_t capacity,
-		  struct bufpool_box *box);
-int bp_bytes_resize(struct bufpool_buf *b, int32_t epoch, size_t n,
-		    struct bufpool_box *box);
-int bp_bytes_extend(struct bufpool_buf *b, int32_t epoch, size_t n,
-		    struct bufpool_box *box);
-int bp_bytes_grant(struct bufpool_buf *b, int32_t epoch, size_t end);
-int bp_bytes_commit(struct bufpool_buf *b, int32_t epoch, size_t n);
-int bp_bytes_expose(struct bufpool_buf *b, int32_t epoch);
+/* ffi: begin */
+/* What several functions of calls.h look like. */
+typedef int bufpool_room_fn(struct bufpool_buf *, int32_t epoch, size_t n,
+			    struct bufpool_box *box);
+typedef int bufpool_count_fn(struct bufpool_buf *, int32_t epoch, size_t n);
+typedef int bufpool_change_fn(struct bufpool_buf *, int32_t epoch);
+typedef int bufpool_copy_fn(struct bufpool_buf *, int32_t epoch,
+			    struct bufpool_box *box, const void *from, size_t n,
+			    const void *source, int32_t source_epoch);
+typedef int bufpool_compare_fn(const void *o, int32_t epoch, const void *source,
+			       int32_t source_epoch, const void *from,
+			       size_t n);
+typedef double bufpool_find_fn(const void *o, int32_t epoch, double i,
+			       const void *source, int32_t source_epoch,
+			       const void *from, size_t n);
+typedef double bufpool_checksum_fn(const void *o, int32_t epoch, size_t i,
+				   size_t n, int32_t before);
+/* ffi: end */
+
+bufpool_room_fn bp_bytes_grow, bp_bytes_resize, bp_bytes_extend;
+bufpool_count_fn bp_bytes_grant, bp_bytes_commit, bp_bytes_consume;
+bufpool_change_fn bp_bytes_expose, bp_bytes_wipe;
+bufpool_copy_fn bp_bytes_assign, bp_bytes_append, bp_bytes_prepend;
+bufpool_compare_fn bp_bytes_compare, bp_bytes_equal_ct;
+bufpool_find_fn bp_bytes_find, bp_bytes_find_plain, bp_bytes_find_any;
 int bp_bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i,
-		   int32_t bytes,
-		   int n);
+		   int32_t bytes, int n);
 int bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 		  int byte);
 int bp_bytes_xor(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
@@ -75,17 +90,6 @@ int bp_bytes_xor(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,
 int bp_bytes_overwrite(struct bufpool_buf *b, int32_t epoch, size_t i,
 		       const void *from, size_t n, const void *source,
 		       int32_t source_epoch);
-int bp_bytes_assign(struct bufpool_buf *b, int32_t epoch,
-		    struct bufpool_box *box,
-		    const void *from, size_t n, const void *source,
-		    int32_t source_epoch);
-int bp_bytes_append(struct bufpool_buf *b, int32_t epoch,
-		    struct bufpool_box *box,
-		    const void *from, size_t n, const void *source,
-		    int32_t source_epoch);
-int bp_bytes_prepend(struct bufpool_buf *b, int32_t epoch,
-		     struct bufpool_box *box, const void *from, size_t n,
-		     const void *source, int32_t source_epoch);
 int bp_bytes_append_range(struct bufpool_buf *b, int32_t epoch,
 			  struct bufpool_box *box, size_t i, size_t n);
 int bp_bytes_take(struct bufpool_buf *b, int32_t epoch,
@@ -95,21 +99,7 @@ int bp_bytes_take(struct bufpool_buf *b, int32_t epoch,
  * pool, with which it fills a box that has nothing inside. 0 or an errno. */
 int bp_bytes_split(struct bufpool_buf *b, int32_t epoch,
 		   struct bufpool_box *box, size_t n, struct bufpool_box *to);
-int bp_bytes_compare(const void *o, int32_t epoch, const void *source,
-		     int32_t source_epoch, const void *from, size_t n);
-int bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
-		      int32_t source_epoch, const void *from, size_t n);
-double bp_bytes_find(const void *o, int32_t epoch, double i, const void *source,
-		     int32_t source_epoch, const void *from, size_t n);
-double bp_bytes_find_plain(const void *o, int32_t epoch, double i,
-			   const void *source, int32_t source_epoch,
-			   const void *from, size_t n);
-double bp_bytes_find_any(const void *o, int32_t epoch, double i,
-			 const void *source, int32_t source_epoch,
-			 const void *from, size_t n);
 int bp_bytes_free(struct bufpool_buf *b, int32_t epoch,
 		  struct bufpool_box *box);
-int bp_bytes_wipe(struct bufpool_buf *b, int32_t epoch);
-int bp_bytes_consume(struct bufpool_buf *b, int32_t epoch, size_t n);
 
 #endif

@@ -61,15 +61,13 @@
  * take_back releases what is left of `count` pieces.
  */
 struct bufpool_calls {
-	int (*const grow)(struct bufpool_buf *, int32_t epoch, size_t capacity,
-			  struct bufpool_box *box);
-	int (*const resize)(struct bufpool_buf *, int32_t epoch, size_t n,
-			    struct bufpool_box *box);
-	int (*const extend)(struct bufpool_buf *, int32_t epoch, size_t n,
-			    struct bufpool_box *box);
-	int (*const grant)(struct bufpool_buf *, int32_t epoch, size_t end);
-	int (*const commit)(struct bufpool_buf *, int32_t epoch, size_t n);
-	int (*const expose)(struct bufpool_buf *, int32_t epoch);
+	bufpool_room_fn *const grow, *const resize, *const extend;
+	bufpool_count_fn *const grant, *const commit, *const consume;
+	bufpool_change_fn *const expose, *const wipe, *const release;
+	bufpool_copy_fn *const assign, *const append, *const prepend;
+	bufpool_compare_fn *const compare, *const equal_ct;
+	bufpool_find_fn *const find, *const find_plain, *const find_any;
+	bufpool_checksum_fn *const crc32, *const adler32;
 	int (*const store)(struct bufpool_buf *, int32_t epoch, size_t i,
 			   int32_t bytes, int n);
 	int (*const fill)(struct bufpool_buf *, int32_t epoch, size_t i,
@@ -81,18 +79,6 @@ struct bufpool_calls {
 	int (*const overwrite)(struct bufpool_buf *, int32_t epoch, size_t i,
 			       const void *from, size_t n,
 			       const void *source, int32_t source_epoch);
-	int (*const assign)(struct bufpool_buf *, int32_t epoch,
-			    struct bufpool_box *box, const void *from,
-			    size_t n, const void *source,
-			    int32_t source_epoch);
-	int (*const append)(struct bufpool_buf *, int32_t epoch,
-			       struct bufpool_box *box, const void *from,
-			       size_t n, const void *source,
-			       int32_t source_epoch);
-	int (*const prepend)(struct bufpool_buf *, int32_t epoch,
-			     struct bufpool_box *box, const void *from,
-			     size_t n, const void *source,
-			     int32_t source_epoch);
 	int (*const append_range)(struct bufpool_buf *, int32_t epoch,
 				  struct bufpool_box *box, size_t i,
 				  size_t n);
@@ -100,23 +86,6 @@ struct bufpool_calls {
 			  struct bufpool_box *box, struct bufpool_buf *from,
 			  int32_t from_epoch, struct bufpool_box *from_box,
 			  size_t n);
-	int (*const compare)(const void *o, int32_t epoch, const void *source,
-			     int32_t source_epoch, const void *from, size_t n);
-	int (*const equal_ct)(const void *o, int32_t epoch, const void *source,
-			      int32_t source_epoch, const void *from, size_t n);
-	double (*const find)(const void *o, int32_t epoch, double i,
-			     const void *source, int32_t source_epoch,
-			     const void *from, size_t n);
-	double (*const find_plain)(const void *o, int32_t epoch, double i,
-				   const void *source, int32_t source_epoch,
-				   const void *from, size_t n);
-	double (*const find_any)(const void *o, int32_t epoch, double i,
-				 const void *source, int32_t source_epoch,
-				 const void *from, size_t n);
-	double (*const crc32)(const void *o, int32_t epoch, size_t i, size_t n,
-			      int32_t before);
-	double (*const adler32)(const void *o, int32_t epoch, size_t i,
-				size_t n, int32_t before);
 	double (*const read)(struct bufpool_buf *, int32_t epoch, int fd,
 			     size_t i, size_t n);
 	double (*const fread)(struct bufpool_buf *, int32_t epoch, void *file,
@@ -131,8 +100,6 @@ struct bufpool_calls {
 				int count);
 	int (*const free)(struct bufpool_buf *, int32_t epoch,
 			  struct bufpool_box *box);
-	int (*const wipe)(struct bufpool_buf *, int32_t epoch);
-	int (*const consume)(struct bufpool_buf *, int32_t epoch, size_t n);
 	int (*const put)(struct bufpool_box *, const struct bufpool_values *,
 			 int count, int32_t turn);
 	int (*const put_handle)(struct bufpool_handle *,
@@ -159,7 +126,6 @@ struct bufpool_calls {
 	double (*const scope_held)(const struct bufpool_pool_box *,
 				   struct bufpool_handle *list, size_t n,
 				   int what);
-	int (*const release)(struct bufpool_buf *, int32_t epoch);
 	int (*const freeze)(struct bufpool_buf *, int32_t epoch,
 			    struct bufpool_frozen_box *to);
 	double (*const detach)(struct bufpool_buf *, int32_t epoch);

@@ -9,9 +9,6 @@
 
 /* calls.h says what they return, and -ENOSYS without zlib 1.2.9 or later. `o`
  * and `i` are as in bytes.h. Any thread, for objects of its own. */
-double bp_checksum_crc32(const void *o, int32_t epoch, size_t i, size_t n,
-			 int32_t before);
-double bp_checksum_adler32(const void *o, int32_t epoch, size_t i, size_t n,
-			   int32_t before);
+bufpool_checksum_fn bp_checksum_crc32, bp_checksum_adler32;
 
 #endif
