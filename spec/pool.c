@@ -9,10 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "core/pool.h"
 #include "support/pool.h"
 
 static void
@@ -61,6 +63,31 @@ uses_the_place_of_a_pool_that_is_gone(void **state)
 		if (i % 2 == 0)
 			bufpool_destroy(p);
 	}
+}
+
+/* Locked, so that the system does not give zeros. */
+static void
+counts_from_0_in_a_locked_place(void **state)
+{
+	struct bufpool *p = new_pool(0, 0, 0), *next;
+	struct bufpool_stats s;
+
+	(void)state;
+	bufpool_release(bufpool_checkout(p, 100));
+	bufpool_release(bufpool_checkout(p, 2000000));
+	bufpool_try_checkout(p, 3000000);
+	assert_int_equal(stats_of(p).exhausted, 1);
+	assert_int_equal(mlock(p, sizeof *p), 0);
+	bufpool_destroy(p);
+	next = new_pool(0, 0, 0);
+	assert_ptr_equal(next, p);
+	s = stats_of(next);
+	assert_int_equal(s.hits + s.misses + s.exhausted + s.checked_out, 0);
+	assert_int_equal(s.peak_checked_out + s.peak_bytes_checked_out, 0);
+	assert_int_equal(s.committed_bytes + s.cached_bytes, 0);
+	assert_int_equal(s.large_hits + s.large_misses + s.large_out, 0);
+	munlock(next, sizeof *next);
+	bufpool_destroy(next);
 }
 
 static void
@@ -260,6 +287,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(closing_keeps_what_is_out_and_refuses_more),
 		cmocka_unit_test(uses_the_place_of_a_pool_that_is_gone),
+		cmocka_unit_test(counts_from_0_in_a_locked_place),
 		cmocka_unit_test(shares_a_pool_by_name),
 		cmocka_unit_test(refuses_a_configuration_out_of_range),
 		cmocka_unit_test(refuses_a_struct_of_no_known_size),

@@ -29,7 +29,6 @@ bp_guard_create(struct guards *g)
 	if (getrlimit(RLIMIT_AS, &limit) == 0 &&
 	    limit.rlim_cur / KEPT_PART < KEPT_MOST)
 		g->kept_most = limit.rlim_cur / KEPT_PART;
-	g->kept_bytes = 0;
 	g->kept = bp_pages_map(GUARDS_KEPT * sizeof *g->kept);
 	return g->kept != NULL ? 0 : -1;
 }

@@ -13,7 +13,6 @@ count_bins(const struct large *l)
 int
 bp_large_create(struct large *l)
 {
-	l->bin = NULL;
 	if (l->limit == 0)
 		return 0;
 	l->bin = bp_pages_map(count_bins(l) * sizeof *l->bin);

@@ -110,15 +110,17 @@ take_place(void)
 }
 
 /* A place has pages of its own, which are given back here, so that a free place
- * costs no memory. Where the system refuses, the next pool finds old values in
- * its fields, and sets them all. */
+ * costs no memory. The next pool there finds 0 in all of its fields, also where
+ * the system refuses. (Others may just be reading `users` and the arena's
+ * references, which are 0 already.) */
 static void
 free_place(struct bufpool *p)
 {
 	uint32_t place = p->caches.place;
 
 	tsan_give(p);
-	madvise(p, pools.item, MADV_DONTNEED);
+	if (madvise(p, pools.item, MADV_DONTNEED) != 0)
+		memset(p, 0, sizeof *p);
 	atomic_fetch_and_explicit(&in_use[place / 64],
 				  ~((uint64_t)1 << place % 64),
 				  memory_order_release);
@@ -202,46 +204,8 @@ end_pool(struct bufpool_arena *a)
 	errno = saved;
 }
 
-static void
-reset_large(struct large *l)
-{
-	l->kept = l->count = l->was_kept = 0;
-	l->was_short = 0;
-	l->closed = 0;
-	l->hits = l->misses = l->releases = l->gc_returns = 0;
-	l->bytes_taken = l->bytes_returned = l->lost = 0;
-}
-
-static void
-reset_counters(struct bufpool *p)
-{
-	for (unsigned c = 0; c < BUFPOOL_CLASSES_MAX; c++) {
-		p->arena.existing[c] = p->lost[c] = 0;
-		p->caches.uncached[c].checkouts = 0;
-		p->caches.uncached[c].releases = 0;
-		p->caches.uncached[c].misses = 0;
-		p->promised[c] = p->was_idle[c] = 0;
-		p->was_short[c] = 0;
-	}
-	p->caches.wiped_bytes = p->caches.gc_returns = 0;
-	reset_large(&p->large);
-	p->peak_out = p->peak_bytes_out = 0;
-	p->in_transit = 0;
-	p->refused_by_max_bytes = p->refused_by_system = 0;
-	p->guard_left = 1;
-	p->to_fail = 0;
-	p->guards.next = 0;
-	p->guards.unlocked = 0;
-	p->exhausted = 0;
-	p->arena.committed = 0;
-	p->looked_at = p->sampled_at = 0;
-	p->decayed = bp_system_now();
-	p->decay_first = 0;
-	p->pressed = 0;
-	p->pressed_bytes = 0;
-}
-
-/* Fills in the pool's fields; no other thread can reach the pool yet. */
+/* Fills in the pool's fields, which are 0 except the place; no other thread can
+ * reach the pool yet. */
 static void
 configure_pool(struct bufpool *p, const struct bufpool_config *config)
 {
@@ -253,11 +217,6 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	p->caches.id = count << PLACE_BITS | p->caches.place;
 	p->caches.layout = &p->layout;
 	p->caches.arena = a;
-	p->caches.closed = 0;
-	p->caches.watch = BUFPOOL_LEAK_OFF;
-	p->sites = NULL;
-	p->large.bin = NULL;
-	p->unrecorded = 0;
 	strcpy(p->name, config->name);
 	a->layout = &p->layout;
 	a->label = p->name;
@@ -275,12 +234,12 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	p->guards.arena = a;
 	p->guards.lock = config->hardened == BUFPOOL_HARDENED_ALL;
 	p->guards.align = p->guards.lock ? ALIGN_HARDENED : ALIGN_SAMPLED;
-	p->guards.kept = NULL;
 	p->ticket_ttl = bp_settings_ticket_ttl(config);
 	p->config = *config;
 	p->config.name = NULL;
 	p->config.classes = NULL;
-	reset_counters(p);
+	p->guard_left = 1;
+	p->decayed = bp_system_now();
 }
 
 /* Stocks the pool: puts as many buffers as its floor into the commons. Their
