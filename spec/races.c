@@ -542,7 +542,7 @@ what_was_pushed_is_found_at_once(void **state)
 	assert_int_equal(pools_left(), 0);
 }
 
-static struct buf_stack stack;
+static struct stack stack;
 static struct bufpool_buf *popped;
 
 static void
@@ -916,6 +916,7 @@ a_child_finds_every_pool_whole(void **state)
 	assert_int_equal(bad, 0);
 }
 
+static struct bufpool_buf *slow_buf;
 static uint64_t slow_ticket;
 
 static uint64_t
@@ -927,7 +928,7 @@ detach(void)
 static void
 detach_slowly(void)
 {
-	slow_ticket = detach();
+	slow_ticket = bufpool_detach(slow_buf);
 }
 
 static void
@@ -955,7 +956,8 @@ a_slow_ticket_does_not_take_the_entry_of_another(void **state)
 		held[i] = detach();
 	for (int i = 0; i < 4; i++)
 		adopt_this(held[i]);
-	assert_true(start(&slow, "ticket: popping", 1));
+	slow_buf = bufpool_checkout(pool, 1);
+	assert_true(start(&slow, "stack: popping", 1));
 	for (int i = 0; i < 4; i++)
 		mine[i] = detach();
 	adopt_this(mine[3]);
@@ -1014,7 +1016,7 @@ a_slow_end_does_not_take_a_pool_that_lives(void **state)
 	bufpool_destroy(first);
 	bufpool_release(last[0]);
 	bufpool_release(last[1]);
-	assert_true(start(&slow, "ending: popping", 1));
+	assert_true(start(&slow, "stack: popping", 1));
 	assert_true(bp_registry_finish(UINT_MAX));
 	next = pool_that_ends_slowly();
 	assert_ptr_equal(next, first);

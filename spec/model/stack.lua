@@ -1,6 +1,6 @@
--- A Treiber stack whose head carries a tag: bp_buf_push, bp_buf_pop and
--- bp_buf_pop_all of src/core/buf.c. ticket.c and registry.c have the like. The
--- head is 8 times the tag plus the number on top, 0 when it is empty.
+-- A Treiber stack whose head carries a tag: src/core/stack.h, and
+-- bp_buf_pop_all of src/core/buf.c. The head is 8 times the tag plus the number
+-- on top, 0 when it is empty.
 local explore = require "model.explore"
 
 local stack = {}

@@ -228,7 +228,7 @@ count_below(const struct bufpool_buf *b, uintptr_t end)
 
 /* Pushes these, and returns the rest of the list. */
 static struct bufpool_buf *
-push_below(struct buf_stack *s, struct bufpool_buf *b, uintptr_t end)
+push_below(struct stack *s, struct bufpool_buf *b, uintptr_t end)
 {
 	while (b != NULL && (uintptr_t)b->base < end) {
 		struct bufpool_buf *next = buf_next(b);
@@ -295,7 +295,7 @@ static size_t
 give_blanks(struct bufpool_arena *a, struct blanks *blank, size_t bytes,
 	    bool all)
 {
-	struct buf_stack refused = { 0 };
+	struct stack refused = { 0 };
 	struct bufpool_buf *b;
 	size_t done = 0;
 
@@ -341,7 +341,7 @@ bp_arena_has_blanks(const struct bufpool_arena *a)
 	unsigned rings = layout_rings(a->layout);
 
 	for (unsigned r = 0; r < rings; r++)
-		if ((uint32_t)atomic_load(&a->blank[r].resident.head) != 0)
+		if (!stack_is_empty(&a->blank[r].resident))
 			return true;
 	return false;
 }
@@ -723,7 +723,7 @@ size_t
 bp_arena_retry(struct bufpool_arena *a, size_t most)
 {
 	size_t bytes = 0;
-	struct buf_stack pending = { 0 };
+	struct stack pending = { 0 };
 	struct bufpool_buf *b;
 
 	while ((b = bp_buf_pop(&a->unmappable)) != NULL)
@@ -791,7 +791,7 @@ bp_arena_give(struct bufpool_buf *b)
 /* Destroys the blanks of a stack, up to *work, and unmaps the spans whose first
  * buffers are among them. False when *work ran out. */
 static bool
-destroy_some(struct buf_stack *s, unsigned *work)
+destroy_some(struct stack *s, unsigned *work)
 {
 	struct bufpool_buf *b;
 

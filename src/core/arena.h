@@ -35,8 +35,8 @@
 /* Blanks of one class and node: memory that was given back, or that was carved
  * and has not been taken yet. */
 struct blanks {
-	struct buf_stack bare;		/* have no pages */
-	struct buf_stack resident;	/* have pages, so are still committed */
+	struct stack bare;		/* have no pages */
+	struct stack resident;	/* have pages, so are still committed */
 	_Atomic bool changed;	/* some may have become resident since a search
 				 * for pages that are all blanks */
 	_Atomic uint32_t searches;	/* that have begun */
@@ -60,7 +60,7 @@ struct bufpool_arena {
 	_Atomic int numa_available;
 	struct blanks *blank;		/* by layout_ring */
 	struct blanks blank_alone[BUFPOOL_CLASSES_MAX];	/* where nodes is 1 */
-	struct buf_stack unmappable;	/* large; the system refused to unmap */
+	struct stack unmappable;	/* large; the system refused to unmap */
 };
 
 void bp_arena_init(void);		/* once, before any other thread */

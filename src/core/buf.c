@@ -13,7 +13,7 @@ _Static_assert(sizeof(struct bufpool_buf) == 128,
 	       "a descriptor is two cache lines");
 
 static struct table table;
-static struct buf_stack unused;	/* destroyed descriptors, to be reused */
+static struct stack unused;	/* destroyed descriptors, to be reused */
 
 bool
 bp_buf_table_init(void)
@@ -40,45 +40,17 @@ bp_buf_at(uint32_t number)
 }
 
 void
-bp_buf_push(struct buf_stack *s, struct bufpool_buf *b)
+bp_buf_push(struct stack *s, struct bufpool_buf *b)
 {
-	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
-	uint64_t mine;
-
-	do {
-		atomic_store_explicit(&b->next, (uint32_t)head,
-				      memory_order_relaxed);
-		mine = ((head >> 32) + 1) << 32 | (b->number + 1);
-		hook("stack: pushing");
-		/* release: pairs with the acquire in bp_buf_pop */
-	} while (!atomic_compare_exchange_weak_explicit(
-	    &s->head, &head, mine, memory_order_release,
-	    memory_order_relaxed));
+	stack_push(s, b->number, &b->next);
 }
 
 struct bufpool_buf *
-bp_buf_pop(struct buf_stack *s)
+bp_buf_pop(struct stack *s)
 {
-	uint64_t head = atomic_load_explicit(&s->head, memory_order_acquire);
+	int64_t n = stack_pop(s, &table, offsetof(struct bufpool_buf, next));
 
-	while ((uint32_t)head != 0) {
-		struct bufpool_buf *b = bp_buf_at((uint32_t)head - 1);
-		uint32_t next = atomic_load_explicit(&b->next,
-						     memory_order_relaxed);
-
-		hook("stack: popping");
-		/* Since the head was loaded others may have popped b and its
-		 * successor, and pushed b again (ABA). The head then has b's
-		 * number again, but `next` is stale. Every push and pop raises
-		 * the tag, so the head still differs, and the exchange fails.
-		 * Reading b is safe meanwhile, because descriptors stay mapped.
-		 * spec/model/stack.lua has these steps. */
-		if (atomic_compare_exchange_weak_explicit(
-		    &s->head, &head, ((head >> 32) + 1) << 32 | next,
-		    memory_order_acquire, memory_order_acquire))
-			return b;
-	}
-	return NULL;
+	return n < 0 ? NULL : bp_buf_at((uint32_t)n);
 }
 
 /* Of two lists by ascending `base` makes one. A list is the number of its first
@@ -103,14 +75,14 @@ merge(uint32_t one, uint32_t other)
 
 /* A merge sort without recursion: sorted[i] has 2^i buffers, or none. Only this
  * thread has the buffers, so relaxed is enough for `next`; a thread that still
- * pops one fails, as in bp_buf_pop. */
+ * pops one fails, as in stack_pop. */
 struct bufpool_buf *
-bp_buf_pop_all(struct buf_stack *s)
+bp_buf_pop_all(struct stack *s)
 {
 	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
 	uint32_t sorted[BUF_NUMBER_BITS + 1] = { 0 }, list, all = 0;
 
-	/* acquire: pairs with the release in bp_buf_push */
+	/* acquire: pairs with the release in stack_push */
 	while (!atomic_compare_exchange_weak_explicit(
 	    &s->head, &head, ((head >> 32) + 1) << 32, memory_order_acquire,
 	    memory_order_relaxed))
@@ -133,7 +105,7 @@ bp_buf_pop_all(struct buf_stack *s)
 }
 
 struct buf_sum
-bp_buf_sum(const struct buf_stack *s)
+bp_buf_sum(const struct stack *s)
 {
 	uint32_t next = (uint32_t)atomic_load(&s->head);
 	struct buf_sum sum = { 0 };

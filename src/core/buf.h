@@ -40,6 +40,7 @@
 #include "hook.h"
 #include "layout.h"
 #include "sanitize.h"
+#include "stack.h"
 #include "wipe.h"
 
 /* LuaJIT parses what stands between the two marker lines (less _Atomic). */
@@ -311,21 +312,13 @@ buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
 	buf_set_state(b, to);
 }
 
-/*
- * A stack of descriptors that any thread may push and pop without waiting: a
- * Treiber stack whose head carries a tag against ABA (explained in bp_buf_pop).
- * A slower thread may still read a descriptor that another has popped, which is
- * one reason why descriptors stay mapped.
- */
-struct buf_stack {
-	_Atomic uint64_t head;	/* tag << 32 | number + 1; low half 0: empty */
-};
-void bp_buf_push(struct buf_stack *s, struct bufpool_buf *b);
-struct bufpool_buf *bp_buf_pop(struct buf_stack *s);
+/* A stack of descriptors. Any thread. */
+void bp_buf_push(struct stack *s, struct bufpool_buf *b);
+struct bufpool_buf *bp_buf_pop(struct stack *s);
 
 /* Takes all that is on a stack, in one step, as a list by ascending `base`.
  * buf_next leads from each to the one behind it, and from the last to NULL. */
-struct bufpool_buf *bp_buf_pop_all(struct buf_stack *s);
+struct bufpool_buf *bp_buf_pop_all(struct stack *s);
 static inline struct bufpool_buf *
 buf_next(const struct bufpool_buf *b)
 {
@@ -339,7 +332,7 @@ struct buf_sum {
 	uint64_t count;		/* buffers, with all of each batch */
 	size_t bytes;		/* mapped at their base */
 };
-struct buf_sum bp_buf_sum(const struct buf_stack *s);
+struct buf_sum bp_buf_sum(const struct stack *s);
 
 /* Wipes what was written to a buffer that is on its way home, so that all of
  * its memory is zero. Returns how many bytes it wiped. */

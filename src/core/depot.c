@@ -109,7 +109,7 @@ untie_batch(struct bufpool_buf *first, struct bufpool_buf **b)
  * store of p_tail, and the taker loads p_tail before it touches them. ck_ring
  * orders stores only, so the fence here also orders what the last owner has
  * read before what the taker will write. The stack publishes, too, because
- * bp_buf_push is a release and bp_buf_pop an acquire.
+ * stack_push is a release and stack_pop an acquire.
  */
 static void
 push_batch(struct depot *d, unsigned ring, struct bufpool_buf *first)

@@ -30,7 +30,7 @@
 /* What waits of one class and node. */
 struct batches {
 	_Atomic uint64_t ready;	/* buffers; never fewer than there are */
-	struct buf_stack stack;	/* in the commons, instead of a ring */
+	struct stack stack;	/* in the commons, instead of a ring */
 };
 
 struct depot {

@@ -39,7 +39,7 @@ bin_of(size_t bytes)
 	return log * LARGE_STEPS + (unsigned)(step & (LARGE_STEPS - 1));
 }
 
-static struct buf_stack *
+static struct stack *
 bin_at(struct large *l, unsigned node, unsigned number)
 {
 	return &l->bin[node * LARGE_BINS + number];
@@ -69,7 +69,7 @@ push_kept(struct large *l, struct bufpool_buf *b)
 /* The mapping still counts as kept. A caller that does not push it back takes
  * it off the count. */
 static struct bufpool_buf *
-pop_kept(struct buf_stack *bin)
+pop_kept(struct stack *bin)
 {
 	struct bufpool_buf *b = bp_buf_pop(bin);
 
@@ -90,7 +90,7 @@ give_kept(struct large *l, struct bufpool_buf *b)
 /* The top mapping of this bin, if it holds n bytes or, with `fresh`, can be
  * made to hold them; otherwise it is pushed back. */
 static struct bufpool_buf *
-take_from(struct large *l, struct buf_stack *bin, size_t n, unsigned align,
+take_from(struct large *l, struct stack *bin, size_t n, unsigned align,
 	  bool fresh)
 {
 	struct bufpool_buf *b = pop_kept(bin);

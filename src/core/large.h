@@ -37,7 +37,7 @@
 struct large {
 	struct bufpool_arena *arena;
 	size_t limit;			/* of the bytes kept */
-	struct buf_stack *bin;		/* by node and size */
+	struct stack *bin;		/* by node and size */
 	_Atomic uint32_t closed;	/* nothing more is kept */
 	_Atomic size_t kept;		/* bytes; no fewer than are in bins */
 	_Atomic uint64_t count;		/* mappings; no fewer than in bins */

@@ -126,46 +126,24 @@ free_place(struct bufpool *p)
 				  memory_order_release);
 }
 
-/*
- * Pools without references, of which some memory is still to be unmapped: a
- * stack of places, like those of buf.h. A popped pool is the popping thread's
- * alone. In a fork child a pool that another thread had popped is lost.
- */
-static _Atomic uint64_t ending;
+/* Pools without references, of which some memory is still to be unmapped. A
+ * popped pool is the popping thread's alone. In a fork child one that another
+ * thread had popped is lost. */
+static struct stack ending;
 
 static void
 push_ending(struct bufpool *p)
 {
-	uint64_t head = atomic_load_explicit(&ending, memory_order_relaxed);
-
-	do
-		atomic_store_explicit(&p->next_ending, (uint32_t)head,
-				      memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(
-	    &ending, &head, ((head >> 32) + 1) << 32 | (p->caches.place + 1),
-	    memory_order_release, memory_order_relaxed));
+	stack_push(&ending, p->caches.place, &p->next_ending);
 }
 
-/* ABA as in bp_buf_pop: p stays readable when another thread has popped it,
- * because places stay mapped, and the tag has changed then. */
 static struct bufpool *
 pop_ending(void)
 {
-	uint64_t head = atomic_load_explicit(&ending, memory_order_acquire);
-	struct bufpool *p;
-	uint32_t next;
+	int64_t place = stack_pop(&ending, &pools,
+				  offsetof(struct bufpool, next_ending));
 
-	do {
-		if ((uint32_t)head == 0)
-			return NULL;
-		p = table_at(&pools, (uint32_t)head - 1);
-		next = atomic_load_explicit(&p->next_ending,
-					    memory_order_relaxed);
-		hook("ending: popping");
-	} while (!atomic_compare_exchange_weak_explicit(
-	    &ending, &head, ((head >> 32) + 1) << 32 | next,
-	    memory_order_acquire, memory_order_acquire));
-	return p;
+	return place < 0 ? NULL : table_at(&pools, (uint32_t)place);
 }
 
 bool
@@ -180,7 +158,7 @@ bp_registry_finish(unsigned work)
 		else
 			push_ending(p);
 	errno = saved;
-	return (uint32_t)atomic_load(&ending) == 0;
+	return stack_is_empty(&ending);
 }
 
 /* A pool of many buffers is unmapped in parts, by this call and by later ones,

@@ -2,6 +2,7 @@
 #include "forked.h"
 #include "home.h"
 #include "sites.h"
+#include "stack.h"
 #include "system.h"
 #include "table.h"
 #include "ticket.h"
@@ -44,8 +45,8 @@ struct entry {
 static struct table entries;
 /* Entries are popped from one of these stacks and pushed to the other; when the
  * first is empty, the two change roles. So an entry rests before it is used
- * again. The heads are like those of struct buf_stack. */
-static _Atomic uint64_t spare[2];
+ * again. */
+static struct stack spare[2];
 static _Atomic unsigned turn;	/* the stack that entries are popped from */
 
 /* A Feistel network. It is its own inverse when its keys are used in reverse
@@ -109,37 +110,15 @@ static void
 give_entry(uint32_t n)
 {
 	struct entry *e = table_at(&entries, n);
-	_Atomic uint64_t *stack =
-	    &spare[~atomic_load_explicit(&turn, memory_order_relaxed) & 1];
-	uint64_t head = atomic_load_explicit(stack, memory_order_relaxed);
+	unsigned to = ~atomic_load_explicit(&turn, memory_order_relaxed) & 1;
 
-	do
-		atomic_store_explicit(&e->next, (uint32_t)head,
-				      memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(	/* T3 */
-	    stack, &head, ((head >> 32) + 1) << 32 | (n + 1),
-	    memory_order_release, memory_order_relaxed));
+	stack_push(&spare[to], n, &e->next);				/* T3 */
 }
 
-/* ABA as in bp_buf_pop: e stays readable when another thread has popped it, and
- * then the tag has changed, so the exchange fails. */
 static int64_t
-pop_entry(_Atomic uint64_t *stack)
+pop_entry(struct stack *from)
 {
-	uint64_t head = atomic_load_explicit(stack, memory_order_acquire);
-	struct entry *e;
-	uint32_t next;
-
-	do {
-		if ((uint32_t)head == 0)
-			return -1;
-		e = table_at(&entries, (uint32_t)head - 1);
-		next = atomic_load_explicit(&e->next, memory_order_relaxed);
-		hook("ticket: popping");
-	} while (!atomic_compare_exchange_weak_explicit(	/* T4 */
-	    stack, &head, ((head >> 32) + 1) << 32 | next,
-	    memory_order_acquire, memory_order_acquire));
-	return (uint32_t)head - 1;
+	return stack_pop(from, &entries, offsetof(struct entry, next));	/* T4 */
 }
 
 /* The number of an entry that is the caller's alone; -1 + ENOMEM. */
@@ -415,8 +394,8 @@ void
 bp_ticket_after_fork(void)
 {
 	draw_keys();
-	atomic_store(&spare[0], 0);
-	atomic_store(&spare[1], 0);
+	atomic_store(&spare[0].head, 0);
+	atomic_store(&spare[1].head, 0);
 	for (uint32_t n = 0; n < table_used(&entries); n++) {
 		struct entry *e = table_at(&entries, n);
 
