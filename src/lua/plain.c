@@ -12,6 +12,7 @@
 #include "self.h"
 #include "site.h"
 #include "typed.h"
+#include "varint.h"
 
 static int
 plain_len(lua_State *L)
@@ -458,11 +459,11 @@ static const luaL_Reg plain[] = {
 	{ "set_KIND", bp_typed_set },
 	{ "put_KIND", bp_typed_put },
 	{ "put_varint", bp_typed_put_varint },
-	{ "put_zigzag", bp_typed_put_zigzag },
+	{ "put_zigzag", bp_typed_put_varint },
 	{ "get_varint", bp_typed_get_varint },
-	{ "get_zigzag", bp_typed_get_zigzag },
-	{ "get_varint64", bp_typed_get_varint64 },
-	{ "get_zigzag64", bp_typed_get_zigzag64 },
+	{ "get_zigzag", bp_typed_get_varint },
+	{ "get_varint64", bp_typed_get_varint },
+	{ "get_zigzag64", bp_typed_get_varint },
 	{ "varint_at", bp_typed_varint_at },
 	{ "borrow", plain_borrow },
 	{ "release", plain_release },
@@ -488,6 +489,14 @@ kind_of(const char *name)
 	return bits / 8 | (form == 'i' ? KIND_SIGNED : 0) |
 		(form == 'f' ? KIND_FLOAT : 0) |
 		(order[0] == 'b' ? KIND_BIG : 0);
+}
+
+/* The form of varint that a name tells; 0 for a name that tells none. */
+static int
+form_of(const char *name)
+{
+	return (strstr(name, "zigzag") != NULL ? VARINT_ZIGZAG : 0) |
+		(strstr(name, "64") != NULL ? VARINT_WIDE : 0);
 }
 
 /* True if `listed` stands for `name`. */
@@ -529,7 +538,7 @@ bp_plain_method(lua_State *L)
 		return 1;
 	}
 	lua_remove(L, 1);
-	lua_pushinteger(L, kind);
+	lua_pushinteger(L, kind != 0 ? kind : form_of(name));
 	lua_insert(L, 2);
 	lua_pushinteger(L, class_of(L, 3));
 	lua_replace(L, 3);

@@ -14,7 +14,7 @@
 #include "handle.h"
 
 #define UP_METHOD lua_upvalueindex(1)	/* the Lua form */
-#define UP_KIND lua_upvalueindex(2)	/* of number, for typed access */
+#define UP_KIND lua_upvalueindex(2)	/* of number, or form of varint */
 #define UP_CLASS lua_upvalueindex(3)	/* whose method it is */
 #define UP_HANDLES lua_upvalueindex(4)	/* for bp_self_handle */
 #define UP_TYPE lua_upvalueindex(5)	/* of handles; calling it makes one */

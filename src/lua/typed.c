@@ -186,10 +186,10 @@ integer_of(lua_State *L, int index, int form, int64_t *v)
 	return true;
 }
 
-static int
-put_varints(lua_State *L, int form)
+int
+bp_typed_put_varint(lua_State *L)
 {
-	int count = lua_gettop(L) - 1;
+	int form = (int)lua_tointeger(L, UP_KIND), count = lua_gettop(L) - 1;
 	struct self self;
 	size_t total = 0;
 	uint8_t *to;
@@ -216,10 +216,10 @@ put_varints(lua_State *L, int form)
 	return self_return(L);
 }
 
-static int
-get_varint(lua_State *L, int form)
+int
+bp_typed_get_varint(lua_State *L)
 {
-	int arguments = lua_gettop(L), n;
+	int form = (int)lua_tointeger(L, UP_KIND), arguments = lua_gettop(L), n;
 	uint64_t v, *to = NULL;
 	struct self self;
 
@@ -234,42 +234,6 @@ get_varint(lua_State *L, int form)
 		lua_pushnumber(L, varint_number(v, form));
 	bp_buf_consume(self.b, (size_t)n);
 	return 1;
-}
-
-int
-bp_typed_put_varint(lua_State *L)
-{
-	return put_varints(L, 0);
-}
-
-int
-bp_typed_put_zigzag(lua_State *L)
-{
-	return put_varints(L, VARINT_ZIGZAG);
-}
-
-int
-bp_typed_get_varint(lua_State *L)
-{
-	return get_varint(L, 0);
-}
-
-int
-bp_typed_get_zigzag(lua_State *L)
-{
-	return get_varint(L, VARINT_ZIGZAG);
-}
-
-int
-bp_typed_get_varint64(lua_State *L)
-{
-	return get_varint(L, VARINT_WIDE);
-}
-
-int
-bp_typed_get_zigzag64(lua_State *L)
-{
-	return get_varint(L, VARINT_ZIGZAG | VARINT_WIDE);
 }
 
 /* `at` of varint.lua: an object, a position, a form. */

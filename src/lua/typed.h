@@ -1,7 +1,7 @@
 /*
  * typed - numbers of a kind, for plain.c: the method of typed.lua without a
  * prefix, and those with get_, set_ and put_. UP_KIND has the kind. And the
- * methods of varint.lua.
+ * methods of varint.lua, where UP_KIND has the form.
  */
 #ifndef BUFPOOL_LUA_TYPED_H
 #define BUFPOOL_LUA_TYPED_H
@@ -20,11 +20,7 @@ int bp_typed_set(lua_State *L);
 int bp_typed_put(lua_State *L);
 
 int bp_typed_put_varint(lua_State *L);
-int bp_typed_put_zigzag(lua_State *L);
 int bp_typed_get_varint(lua_State *L);
-int bp_typed_get_zigzag(lua_State *L);
-int bp_typed_get_varint64(lua_State *L);
-int bp_typed_get_zigzag64(lua_State *L);
 int bp_typed_varint_at(lua_State *L);
 
 #endif
