@@ -51,11 +51,8 @@ bp_lend_copy(struct bufpool_buf *b, int32_t epoch, struct bufpool_piece *to)
 void
 bp_lend_take_back(struct bufpool_piece *pieces, size_t count)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (pieces[i].release != NULL)
-			pieces[i].release(pieces[i].held);
-		pieces[i].release = NULL;
-	}
+	for (size_t i = 0; i < count; i++)
+		piece_drop(&pieces[i]);
 }
 
 typedef int deliver_fn(void *request, struct bufpool_piece *, size_t count,

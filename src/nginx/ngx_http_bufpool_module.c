@@ -235,14 +235,6 @@ filter_body(ngx_http_request_t *r, ngx_chain_t *in)
 	return next_body_filter(r, in);
 }
 
-static void
-piece_drop(struct bufpool_piece *piece)
-{
-	if (piece->release != NULL)
-		piece->release(piece->held);
-	piece->release = NULL;
-}
-
 /*
  * The piece as a chain of one buffer, which takes over its release; NULL for an
  * empty piece, or without memory for the chain. The tag is ours: the Lua module

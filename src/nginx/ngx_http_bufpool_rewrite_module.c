@@ -58,14 +58,6 @@ int ngx_http_bufpool_replace(ngx_http_request_t *r,
 			     struct bufpool_piece *piece);
 const struct bufpool_sink *ngx_http_bufpool_passes(ngx_http_request_t *r);
 
-static void
-piece_drop(struct bufpool_piece *piece)
-{
-	if (piece->release != NULL)
-		piece->release(piece->held);
-	piece->release = NULL;
-}
-
 /* The request has ended, by whatever way: nginx looks at nothing any more. */
 static void
 hold_end(void *data)

@@ -42,4 +42,12 @@ struct bufpool_sink {
 };
 /* ffi: end */
 
+static inline void
+piece_drop(struct bufpool_piece *piece)
+{
+	if (piece->release != NULL)
+		piece->release(piece->held);
+	piece->release = NULL;
+}
+
 #endif
