@@ -125,14 +125,15 @@ end
 -- Metrics
 
 -- Of a pool: a name, a type, a help text, a unit, and what returns its samples
--- as a list of value, label, value of the label, ...
+-- as a list of value, label, value of the label, ...; or the name of a figure,
+-- which a pool may lack.
 local POOL = {}
 
 local function of_pool(name, kind, unit, help, samples)
     if type(samples) == "string" then
         local field = samples
         samples = function(figures)
-            return { { figures[field] } }
+            return { figures[field] and { figures[field] } }
         end
     end
     POOL[#POOL + 1] = { name = name, kind = kind, unit = unit, help = help,
@@ -145,6 +146,15 @@ local function each_class(figures, sample)
         sample(list, class, number(class.size))
     end
     return list
+end
+
+-- A gauge of each class, by the name of the figure.
+local function of_class(name, help, field)
+    of_pool(name, "gauge", nil, help, function(figures)
+        return each_class(figures, function(list, class, size)
+            list[#list + 1] = { class[field], "class", size }
+        end)
+    end)
 end
 
 of_pool("bufpool_checkouts", "counter", nil,
@@ -175,13 +185,8 @@ of_pool("bufpool_buffers", "gauge", nil,
         end
         return list
     end)
-of_pool("bufpool_class_buffers", "gauge", nil,
-    "Buffers of a class with memory behind them.",
-    function(figures)
-        return each_class(figures, function(list, class, size)
-            list[#list + 1] = { class.count, "class", size }
-        end)
-    end)
+of_class("bufpool_class_buffers",
+    "Buffers of a class with memory behind them.", "count")
 -- The samples of a histogram, after what the list has: each bucket has all
 -- requests of so many bytes at most.
 local function add_histogram(list, of, class, most)
@@ -225,9 +230,7 @@ of_pool("bufpool_committed_bytes", "gauge", "bytes",
     "Memory taken from the system.", "committed_bytes")
 of_pool("bufpool_resident_bytes", "gauge", "bytes",
     "The part of the committed memory that has pages; a few seconds old.",
-    function(figures)
-        return { figures.resident_bytes and { figures.resident_bytes } }
-    end)
+    "resident_bytes")
 of_pool("bufpool_cached_bytes", "gauge", "bytes",
     "The part of the committed memory that is ready or cached.",
     "cached_bytes")
@@ -264,25 +267,13 @@ of_pool("bufpool_lock_refused", "counter", nil,
 of_pool("bufpool_large_limit_bytes", "gauge", "bytes",
     "The limit of the memory that is kept above the largest class.",
     "large_bytes")
-of_pool("bufpool_class_floor_buffers", "gauge", nil,
-    "Buffers of a class that are kept ready: trim leaves as many.",
-    function(figures)
-        return each_class(figures, function(list, class, size)
-            list[#list + 1] = { class.floor, "class", size }
-        end)
-    end)
-of_pool("bufpool_class_shelf_buffers", "gauge", nil,
-    "Buffers of a class that one thread caches at most.",
-    function(figures)
-        return each_class(figures, function(list, class, size)
-            list[#list + 1] = { class.shelf, "class", size }
-        end)
-    end)
+of_class("bufpool_class_floor_buffers",
+    "Buffers of a class that are kept ready: trim leaves as many.", "floor")
+of_class("bufpool_class_shelf_buffers",
+    "Buffers of a class that one thread caches at most.", "shelf")
 of_pool("bufpool_oldest_seconds", "gauge", "seconds",
     "How long the oldest buffer has been out that leak detection recorded.",
-    function(figures)
-        return { figures.oldest and { figures.oldest } }
-    end)
+    "oldest")
 of_pool("bufpool_numa_available", "gauge", nil,
     "1 where memory can be placed as configured.",
     function(figures)
