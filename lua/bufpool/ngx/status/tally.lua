@@ -41,21 +41,16 @@ local function lift(figures, names, before)
 end
 
 local function lift_pool(figures, before)
-    before = before or { classes = {}, requests = {} }
-    local kept = {
-        scalars = lift(figures, COUNTERS, before.scalars),
-        large = lift(figures.large, LARGE_COUNTERS, before.large),
-        classes = {},
-        requests = {
-            large = lift(figures.large.requests, REQUESTS,
-                before.requests.large),
-        },
-    }
+    local kept = {}
+    local function each(key, counters, names)
+        kept[key] = lift(counters, names, before and before[key])
+    end
+    each("pool", figures, COUNTERS)
+    each("large", figures.large, LARGE_COUNTERS)
+    each("requests of large", figures.large.requests, REQUESTS)
     for _, class in ipairs(figures.classes) do
-        local size = class.size
-        kept.classes[size] = lift(class, CLASS_COUNTERS, before.classes[size])
-        kept.requests[size] = lift(class.requests, REQUESTS,
-            before.requests[size])
+        each(class.size, class, CLASS_COUNTERS)
+        each("requests of " .. class.size, class.requests, REQUESTS)
     end
     return kept
 end
