@@ -5,18 +5,17 @@
 -- Each call of a socket may yield, and meanwhile another light thread may do
 -- anything to the buffer. So what is there is looked at again for each piece.
 
-local ffi = require "ffi"
 require "bufpool"
 local check = require "bufpool.check"
 local flatten = require("bufpool.ngx.leaves").flatten
 local object = require "bufpool.object"
+local reader = require "bufpool.reader"
 local space = require "bufpool.space"
 
-local ffi_string = ffi.string
 local format, min, pcall = string.format, math.min, pcall
 local tostring, type = tostring, type
 local raise, bad_argument = check.raise, check.bad_argument
-local look, view = object.look, object.view
+local look, sub = object.look, reader.methods.sub
 
 local PIECE = 65536
 -- Bytes of one receive. For more the Lua module joins strings to longer ones,
@@ -39,19 +38,10 @@ end
 
 -- n bytes of x from `from` on, as a string.
 local function piece(x, from, n)
-    local at, len, o, epoch = view(x, "send", 2)
-    if from + n > len then
+    local text = sub(x, from + 1, from + n)
+    if #text < n then
         raise(format("the data of 'send' became shorter meanwhile: %.14g "
-            .. "bytes, %.14g needed", len, from + n))
-    end
-    at = at + from
-    local read = ffi_string
-    if o.epoch ~= epoch then
-        return piece(x, from, n)
-    end
-    local text = read(at, n)
-    if o.epoch ~= epoch then
-        return piece(x, from, n)
+            .. "bytes, %.14g needed", (look(x, "send", 2)), from + n))
     end
     return text
 end
