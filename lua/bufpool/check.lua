@@ -3,7 +3,8 @@
 local ffi = require "ffi"
 local tobit = require("bit").tobit
 
-local error, tonumber, tostring, type = error, tonumber, tostring, type
+local error, pcall, tonumber = error, pcall, tonumber
+local tostring, type = tostring, type
 local plain_getmetatable = getmetatable
 -- Not methods of strings, which a program may take away.
 local format, gsub, sub = string.format, string.gsub, string.sub
@@ -60,6 +61,18 @@ local raise = check.raise
 -- The text of somebody else's error, without the position in front of it.
 function check.without_position(message)
     return (gsub(tostring(message), "^.-:%d+: ", ""))
+end
+
+local function passed(ok, ...)
+    if not ok then
+        raise(check.without_position((...)))
+    end
+    return ...
+end
+
+-- Calls somebody else's function, whose errors are raised at the caller's line.
+function check.call(fn, ...)
+    return passed(pcall(fn, ...))
 end
 
 -- Raises what is wrong with argument number arg of `name`, self not counted.

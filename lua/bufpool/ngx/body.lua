@@ -12,6 +12,7 @@ local ngx = ngx
 local open = io.open
 local find, sub = string.find, string.sub
 local min, HUGE = math.min, math.huge
+local call = check.call
 local error, pcall, tonumber, type = error, pcall, tonumber, type
 
 -- ngx.req.read_body yields, which a pcall of LuaJIT lets through.
@@ -21,15 +22,6 @@ local get_body_file = ngx.req.get_body_file
 local TOO_LARGE, NO_BODY = "too large", "no body"
 local TAKEN = "the body was taken by ngx.req.socket, or discarded"
 local EARLY = "the file of the request body ended early"
-
--- Calls a function of ngx, whose errors are raised at the caller's line.
-local function call(fn, ...)
-    local ok, result = pcall(fn, ...)
-    if not ok then
-        check.raise(check.without_position(result))
-    end
-    return result
-end
 
 local function length_of_header()
     return ngx.var.content_length
@@ -296,10 +288,7 @@ end
 
 function ngx_body.body_filter(buf)
     must_be_writable(buf, "body_filter")
-    local ok, text, last = pcall(chunk)
-    if not ok then
-        check.raise(check.without_position(text))
-    end
+    local text, last = call(chunk)
     if text and text ~= "" then
         buf:put(text)
     end

@@ -15,7 +15,7 @@ local sink_of = require "bufpool.ngx.sink"
 local get_request = require("resty.core.base").get_request
 
 local ngx = ngx
-local pcall, tonumber = pcall, tonumber
+local tonumber = tonumber
 local format, sub = string.format, string.sub
 local sink_handle = calls.sink_handle
 local raise = check.raise
@@ -130,10 +130,7 @@ local function append(state, text)
 end
 
 function ngx_capture.capture_chunk()
-    local ok, text, last = pcall(chunk)
-    if not ok then
-        raise(check.without_position(text))
-    end
+    local text, last = check.call(chunk)
     local state = not module and ngx.ctx[KEY]
     if not state then
         return

@@ -39,15 +39,6 @@ local NO_MEMORY, UNTOLD = -2, 1
 
 local send_address = module and lend.address(module.ngx_http_bufpool_send)
 
--- Calls ngx.print, whose errors are raised at the caller's line.
-local function call_print(what)
-    local ok, done, err = pcall(ngx_print, what)
-    if not ok then
-        check.raise(check.without_position(done))
-    end
-    return done, err
-end
-
 -- Calls ngx.print while it prints nothing: what it returns and raises tells
 -- whether this handler may print.
 local function pretend(r, what)
@@ -124,9 +115,9 @@ local function output(name, last, ...)
         end
     end
     if largest < 0 then
-        return call_print(n == 1 and leaves[1] or leaves)
+        return check.call(ngx_print, n == 1 and leaves[1] or leaves)
     end
-    return call_print(leaves_of.texts(leaves, n, name))
+    return check.call(ngx_print, leaves_of.texts(leaves, n, name))
 end
 
 local ngx_output = {}
