@@ -1170,7 +1170,9 @@ what_was_set_last_is_watched(void **state)
 static void
 watch_next(void)
 {
-	bp_checkout_ask_again(pool, SMALL);
+	struct cache *k = thread_own_cache(pool->caches.place);
+
+	bp_shelf_watch(&k->shelf[0]);
 }
 
 static void

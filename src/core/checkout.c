@@ -476,19 +476,6 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	return buf_turn_out(b, n);
 }
 
-void
-bp_checkout_ask_again(struct bufpool *p, size_t n)
-{
-	unsigned class = layout_class(&p->layout, n);
-	struct cache *k = thread_own_cache(p->caches.place);
-
-	if (class == CLASS_LARGE || p->config.hardened == BUFPOOL_HARDENED_ALL)
-		/* Not run: no spec records large ones without the JIT. */
-		atomic_store(&p->large_left, 1);
-	else if (k != NULL)
-		bp_shelf_watch(&k->shelf[class]);
-}
-
 struct bufpool_buf *
 bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 {

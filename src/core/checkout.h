@@ -31,8 +31,4 @@ struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
 struct bufpool_buf *bp_checkout_asking(struct bufpool *p, size_t n);
 struct bufpool_buf *bp_try_checkout_asking(struct bufpool *p, size_t n);
 
-/* A checkout of n bytes that failed with ESITE has used its sample up. Called
- * before a second attempt that shall fail with ESITE, too. */
-void bp_checkout_ask_again(struct bufpool *p, size_t n);
-
 #endif

@@ -4,7 +4,6 @@
 #include "append.h"
 #include "argument.h"
 #include "bytes.h"
-#include "core/checkout.h"
 #include "core/release.h"
 #include "number.h"
 #include "pack.h"
@@ -413,9 +412,9 @@ plain_borrow(lua_State *L)
 	lua_call(L, 0, 1);
 	box = box_test(L, 1, KIND_POOL);
 	taken = box != NULL ? bp_handle_borrow(box, (size_t)n) : NULL;
-	/* The Lua form will say where the checkout comes from. */
 	if (taken == NULL && box != NULL && box->error == ESITE)
-		bp_checkout_ask_again(box->pool, (size_t)n);
+		taken = bp_handle_borrow_at(box, (size_t)n,
+					    bp_site_where(L, box->pool));
 	if (taken == NULL)
 		return bp_self_anew_in_lua(L, 2);
 	*bp_self_handle(L, 3) = taken;
