@@ -46,6 +46,9 @@ local bufpool = {
     get = core.get,
     heed_pressure = core.heed_pressure,
     maintain = core.maintain,
+    type = object.type,
+    report = report.to,
+    folded = profile.folded,
     writev = io.writev,
 }
 
@@ -54,23 +57,11 @@ function bufpool.adopt(ticket)
     return core.adopt(number)
 end
 
-function bufpool.type(x)
-    return object.type(x)
-end
-
 function bufpool.stats()
     local pools, unnamed = stats.by_name()
     local total = stats.total(pools, unnamed)
     total.pools = pools
     return total
-end
-
-function bufpool.report(fn)
-    return (report.to(fn))
-end
-
-function bufpool.folded(list)
-    return (profile.folded(list))
 end
 
 function bufpool.pprof(list)
