@@ -3,7 +3,7 @@
 local ffi = require "ffi"
 local tobit = require("bit").tobit
 
-local error, pcall, tonumber = error, pcall, tonumber
+local error, pairs, pcall, tonumber = error, pairs, pcall, tonumber
 local tostring, type = tostring, type
 local plain_getmetatable = getmetatable
 -- Not methods of strings, which a program may take away.
@@ -194,6 +194,17 @@ end
 function check.string_range(i, j, len, name, arg)
     i, j = clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
     return i, j
+end
+
+-- Raises unless the table has at most these two keys. `where` is as the message
+-- has it.
+function check.keys(t, where, one, other)
+    for key in pairs(t) do
+        if key ~= one and key ~= other then
+            raise(format("unknown key '%s' in %s (it has '%s' and '%s')",
+                tostring(key), where, one, other))
+        end
+    end
 end
 
 -- Raises unless f can be called. Of cdata only the call itself can tell.

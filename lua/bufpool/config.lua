@@ -151,12 +151,7 @@ local function class(value, where)
     if type(value) ~= "table" then
         wrong(where, "table", value)
     end
-    for key in pairs(value) do
-        if key ~= "size" and key ~= "count" then
-            raise(format("unknown key '%s' in '%s' in 'new' (it has 'size' and "
-                .. "'count')", tostring(key), where))
-        end
-    end
+    check.keys(value, format("'%s' in 'new'", where), "size", "count")
     local size = whole(where .. ".size", value.size, GRAIN, limits.CLASS_MAX)
     if size % GRAIN ~= 0 then
         wrong(where .. ".size", format("multiple of %d", GRAIN), size)
@@ -208,12 +203,7 @@ function config.changed(given)
     if type(given) ~= "table" then
         check.bad_argument(1, "set", "table expected, got " .. type(given))
     end
-    for key in pairs(given) do
-        if key ~= "leak_detection" and key ~= "leak_sample" then
-            raise(format("unknown key '%s' in 'set' (it has 'leak_detection' "
-                .. "and 'leak_sample')", tostring(key)))
-        end
-    end
+    check.keys(given, "'set'", "leak_detection", "leak_sample")
     local detection, sample = given.leak_detection, given.leak_sample
     if type(detection) ~= "nil" then
         detection = checks.leak_detection(detection, "set")

@@ -17,8 +17,7 @@ local cast, core = ffi.cast, object.core
 local format, frexp, huge = string.format, math.frexp, math.huge
 local min = math.min
 local ngx, pairs, pcall = ngx, pairs, pcall
-local setmetatable, tonumber = setmetatable, tonumber
-local tostring, type = tostring, type
+local setmetatable, tonumber, type = setmetatable, tonumber, type
 local raise, bad_argument = check.raise, check.bad_argument
 local identify, finish = object.identify, handle.finish
 local open, borrow = calls.scope_open, calls.scope_borrow
@@ -127,8 +126,6 @@ local function open_list(state)
     return list
 end
 
-local LIMITS = { max_buffers = true, max_bytes = true }
-
 -- The limits of a scope; nil without any.
 local function checked_limits(given)
     if check.absent(given) then
@@ -136,12 +133,9 @@ local function checked_limits(given)
     elseif type(given) ~= "table" then
         bad_argument(2, "scope", "table expected, got " .. type(given))
     end
+    check.keys(given, "'scope'", "max_buffers", "max_bytes")
     local limits = { max_buffers = huge, max_bytes = huge }
     for key, value in pairs(given) do
-        if not LIMITS[key] then
-            raise(format("unknown key '%s' in 'scope' (it has 'max_buffers' "
-                .. "and 'max_bytes')", tostring(key)))
-        end
         limits[key] = check.size(value, "scope", 2)
     end
     return limits
