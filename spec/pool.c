@@ -102,8 +102,10 @@ shares_a_pool_by_name(void **state)
 	bufpool_config_init(&config);
 	config.name = "shared";
 	config.four_kib_count = 5;
+	config.dump = 2;	/* true, as 1 is */
 	a = bufpool_create(&config);
 	assert_non_null(a);
+	config.dump = 1;
 	assert_ptr_equal(bufpool_create(&config), a);
 	assert_ptr_equal(bufpool_get("shared"), a);
 	config.four_kib_count = 6;

@@ -89,12 +89,9 @@ bufpool_config_init_sized(struct bufpool_config *config, size_t struct_size)
 		bp_setting_set(&defaults, s, s->standard);
 	if (defaults.large_bytes > part)
 		defaults.large_bytes = part;
-	if (struct_size <= sizeof defaults)
-		memcpy(config, &defaults, struct_size);
-	else {
-		memcpy(config, &defaults, sizeof defaults);
-		memset(config + 1, 0, struct_size - sizeof defaults);
-	}
+	memset(config, 0, struct_size);
+	memcpy(config, &defaults, struct_size < sizeof defaults
+	       ? struct_size : sizeof defaults);
 }
 
 /* Whether struct_size can be right: fields are words, or pairs of ints that
@@ -185,12 +182,10 @@ bp_settings_read(struct bufpool_config *config,
 	/* Equal settings get equal values, so that they can be compared. */
 	if (config->max_bytes == 0)
 		config->max_bytes = SIZE_MAX;
-	config->prefault = config->prefault != 0;
-	config->huge_pages = config->huge_pages != 0;
-	config->dump = config->dump != 0;
-	config->verify = config->verify != 0;
-	config->fault_report = config->fault_report != 0;
-	config->wipe_on_fork = config->wipe_on_fork != 0;
+	for (const struct bp_setting *s = bp_settings; s->key != NULL; s++)
+		if (s->type == SETTING_BOOLEAN)
+			bp_setting_set(config, s,
+				       bp_setting_get(config, s) != 0);
 	bp_debug_apply(config);
 	/* What is sampled is what leak detection samples. */
 	if (config->hardened == BUFPOOL_HARDENED_SAMPLED &&

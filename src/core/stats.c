@@ -291,10 +291,6 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 		s.node_count = bp_arena_pages_by_node(&p->arena,
 						      s.pages_by_node);
 	s.struct_size = struct_size;
-	if (struct_size <= sizeof s)
-		memcpy(given, &s, struct_size);
-	else {
-		memcpy(given, &s, sizeof s);
-		memset(given + 1, 0, struct_size - sizeof s);
-	}
+	memset(given, 0, struct_size);
+	memcpy(given, &s, struct_size < sizeof s ? struct_size : sizeof s);
 }
