@@ -317,24 +317,17 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 /* Whether a checkout that may take fresh memory gets a guarded buffer. In a
  * "sampled" pool each checkout gets one that leak detection samples; where leak
  * detection records all, one in as many gets one as would be recorded if it
- * sampled. guard_left counts down to it, and only the thread that takes it from
- * 1 to 0 draws anew. */
+ * sampled. */
 static bool
 wants_guard(struct bufpool *p, bool watched)
 {
-	int64_t left;
-
 	if (p->config.hardened == BUFPOOL_HARDENED_ALL)
 		return true;
 	if (p->config.hardened != BUFPOOL_HARDENED_SAMPLED || !watched)
 		return false;
 	if (atomic_load(&p->caches.watch) != BUFPOOL_LEAK_ALL)
 		return true;
-	left = atomic_fetch_sub(&p->guard_left, 1);
-	if (left == 1)
-		atomic_store(&p->guard_left, (int64_t)caches_draw(
-		    &p->caches, bp_system_random()));
-	return left == 1;
+	return bp_sites_count_down(p, &p->guard_left);
 }
 
 /* Where max_bytes limits the pool, a kept mapping would be cut to the request,

@@ -154,22 +154,28 @@ bp_sites_wants(struct bufpool *p, struct bufpool_shelf *s, uintptr_t site)
 	return s != NULL && bp_shelf_unwatch(s);
 }
 
-/* Of threads that find a count below 1, another is about to draw anew. */
+/* Only the thread that takes the count from 1 to 0 draws anew; those that find
+ * less are in between. */
+bool
+bp_sites_count_down(struct bufpool *p, _Atomic int64_t *left)
+{
+	if (atomic_fetch_sub(left, 1) != 1)
+		return false;
+	atomic_store(left, (int64_t)caches_draw(&p->caches,
+						bp_system_random()));
+	return true;
+}
+
 bool
 bp_sites_wants_large(struct bufpool *p, uintptr_t site)
 {
 	uint32_t watch = atomic_load(&p->caches.watch);
-	int64_t left;
 
 	if (site == SITE_NONE || watch == BUFPOOL_LEAK_OFF)
 		return false;
 	if (watch == BUFPOOL_LEAK_ALL || site & SITE_LISTED)
 		return true;
-	left = atomic_fetch_sub(&p->large_left, 1);
-	if (left == 1)
-		atomic_store(&p->large_left, (int64_t)caches_draw(
-		    &p->caches, bp_system_random()));
-	return left == 1;
+	return bp_sites_count_down(p, &p->large_left);
 }
 
 static uint64_t

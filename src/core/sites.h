@@ -74,6 +74,10 @@ bool bp_sites_wants(struct bufpool *p, struct bufpool_shelf *s, uintptr_t site);
 /* The same above the classes. */
 bool bp_sites_wants_large(struct bufpool *p, uintptr_t site);
 
+/* Takes one off `left`, which counts down to the next sample, and says whether
+ * this is that sample. Any thread that holds the pool. */
+bool bp_sites_count_down(struct bufpool *p, _Atomic int64_t *left);
+
 /* Where the pool verifies: aborts unless the buffer's memory is all zero. It is
  * the caller's, was used before, and has no record yet. */
 void bp_sites_verify(const struct bufpool *p, const struct bufpool_buf *b);
