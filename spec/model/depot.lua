@@ -107,7 +107,7 @@ local function spiller(weak)
         weak.no_mark and {} or mark("mark", "end"))
 end
 
--- bp_caches_steal: only of a depot that is marked. bp_cache_unmark_depot.
+-- bp_caches_steal: only of a depot that is marked. unmark_depot.
 local function thief(weak)
     return explore.program("thief",
         { "walk", load = "marked", order = "seq_cst",

@@ -145,8 +145,8 @@ prefer_node(struct bufpool_arena *a, void *base, size_t bytes,
 
 /* Kernels before 5.14 do not know this advice; there the pages are touched, by
  * writing the zeros that they hold. */
-void
-bp_arena_populate(void *base, size_t bytes)
+static void
+populate_pages(void *base, size_t bytes)
 {
 	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
 	if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
@@ -407,14 +407,6 @@ unmap_span(void *base, size_t bytes)
 	return munmap(base, bytes) == 0;
 }
 
-/* Like unmap_span, but when the system refuses, the address range is lost. */
-static void
-unmap_for_good(void *base, size_t bytes)
-{
-	ASAN_UNPOISON_MEMORY_REGION(base, bytes);
-	bp_pages_unmap(base, bytes);
-}
-
 /* From here on the descriptor describes memory of this arena. */
 static void
 arena_own(struct bufpool_arena *a, struct bufpool_buf *b)
@@ -552,7 +544,7 @@ bp_arena_take(struct bufpool_arena *a, unsigned class, unsigned node)
 	arena_ref(a);
 	buf_set_state(b, BUF_CACHED);
 	if (a->prefault)
-		bp_arena_populate(b->base, b->capacity);
+		populate_pages(b->base, b->capacity);
 	hook("arena: taken");
 	return b;
 }
@@ -604,7 +596,7 @@ bp_arena_extend(struct bufpool_buf *b, size_t n, size_t range)
 	ASAN_UNPOISON_MEMORY_REGION(b->base, bytes);
 	b->capacity = bytes - (size_t)(b->at - b->base);
 	if (a->prefault && more > 0)
-		bp_arena_populate(b->base + before, more);
+		populate_pages(b->base + before, more);
 	return true;
 }
 
@@ -671,7 +663,7 @@ bp_arena_take_large(struct bufpool_arena *a, size_t n, size_t range,
 	if (b == NULL || !map_large(a, b, n, range, alignment))
 		goto fail;
 	if (a->prefault)
-		bp_arena_populate(b->base, bytes);
+		populate_pages(b->base, bytes);
 	b->at = b->base;
 	b->capacity = bytes;
 	bp_arena_adopt(a, b);
@@ -801,7 +793,7 @@ destroy_some(struct stack *s, unsigned *work)
 			return true;
 		hook("arena: destroying");
 		if (b->span != 0)
-			unmap_for_good(b->base, b->span);
+			bp_pages_unmap(b->base, b->span);
 		bp_buf_destroy(b);
 	}
 	return false;

@@ -152,13 +152,12 @@ arena_bytes(const struct bufpool_buf *b)
  * For guard.c, which maps by itself. commit: counts bytes that are going to be
  * mapped; false + EDQUOT when max_bytes would be exceeded. advise: tells the
  * system what the pool wants of fresh pages on a node; false when it refuses.
- * populate: gives them memory. adopt: makes a descriptor, whose memory is
- * described, a large buffer of the arena, CACHED and the caller's.
+ * adopt: makes a descriptor, whose memory is described, a large buffer of the
+ * arena, CACHED and the caller's.
  */
 bool bp_arena_commit(struct bufpool_arena *a, size_t bytes);
 bool bp_arena_advise(struct bufpool_arena *a, void *base, size_t bytes,
 		     unsigned node);
-void bp_arena_populate(void *base, size_t bytes);
 void bp_arena_adopt(struct bufpool_arena *a, struct bufpool_buf *b);
 static inline void
 arena_uncommit(struct bufpool_arena *a, size_t bytes)

@@ -96,8 +96,9 @@ bp_cache_mark_depot(struct cache *k, unsigned class)
 	mark_part(k, PART_DEPOT(class));
 }
 
-void
-bp_cache_unmark_depot(struct cache *k, unsigned class)
+/* By a taker that has found the depot empty. See MARKS. */
+static void
+unmark_depot(struct cache *k, unsigned class)
 {
 	const struct layout *l = k->caches->layout;
 
@@ -280,7 +281,7 @@ bp_caches_steal(struct caches *cs, const struct cache *own, unsigned ring,
 			n = bp_depot_take(&k->depot, ring, to);
 			if (n > 0)
 				return n;
-			bp_cache_unmark_depot(k, class);
+			unmark_depot(k, class);
 		}
 	}
 	return 0;

@@ -531,10 +531,8 @@ struct bufpool_buf *bp_caches_take_one(struct caches *cs, unsigned class);
  * pool. */
 void bp_caches_drain_commons(struct caches *cs);
 
-/* mark: by the owner, after it has pushed to its depot. unmark: by a taker that
- * has found the depot empty. See MARKS. */
+/* By the owner, after it has pushed to its depot. See MARKS. */
 void bp_cache_mark_depot(struct cache *k, unsigned class);
-void bp_cache_unmark_depot(struct cache *k, unsigned class);
 
 /* A walk that visits each live cache once: all of them, or those that are
  * marked for a part. Any thread that holds the pool. */

@@ -123,7 +123,7 @@ report_buffer(const struct bufpool_buf *b, uintptr_t address,
 static void
 report_place(const struct bufpool_buf *b)
 {
-	char origin[2 * BUFPOOL_PLACE_MAX + 64] = "";
+	char origin[ORIGIN_MAX] = "";
 	struct line l = { 0 };
 
 	bp_buf_origin(b, origin, sizeof origin);

@@ -212,7 +212,7 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 	p->guards.arena = a;
 	p->guards.lock = config->hardened == BUFPOOL_HARDENED_ALL;
 	p->guards.align = p->guards.lock ? ALIGN_HARDENED : ALIGN_SAMPLED;
-	p->ticket_ttl = bp_settings_ticket_ttl(config);
+	p->ticket_ttl = bp_settings_milliseconds(config->ticket_ttl);
 	p->config = *config;
 	p->config.name = NULL;
 	p->config.classes = NULL;

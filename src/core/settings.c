@@ -132,20 +132,13 @@ bp_settings_layout(const struct bufpool_config *config, struct layout *l)
 	return true;
 }
 
-/* Rounded up, so that only 0 means never. */
-static int64_t
-milliseconds(double seconds)
+int64_t
+bp_settings_milliseconds(double seconds)
 {
 	double most = (double)(INT64_MAX / 4), ms = seconds * 1000;
 	int64_t whole = (int64_t)(ms < most ? ms : most);
 
 	return (double)whole < ms && ms < most ? whole + 1 : whole;
-}
-
-int64_t
-bp_settings_ticket_ttl(const struct bufpool_config *config)
-{
-	return milliseconds(config->ticket_ttl);
 }
 
 static bool
@@ -235,8 +228,8 @@ is_equal(const struct bufpool_config *a, const struct bufpool_config *b,
 	case SETTING_SIZE:
 		return memcmp(x, y, sizeof(size_t)) == 0;
 	case SETTING_SECONDS:
-		return milliseconds(bp_setting_get(a, s)) ==
-		    milliseconds(bp_setting_get(b, s));
+		return bp_settings_milliseconds(bp_setting_get(a, s)) ==
+		    bp_settings_milliseconds(bp_setting_get(b, s));
 	case SETTING_DETECTION:
 	case SETTING_SAMPLE:
 		return true;

@@ -41,8 +41,8 @@ void bp_setting_set(struct bufpool_config *, const struct bp_setting *,
 int bp_settings_read(struct bufpool_config *config,
 		     const struct bufpool_config *given);
 
-/* How long a ticket is good, in milliseconds; 0: it does not expire. */
-int64_t bp_settings_ticket_ttl(const struct bufpool_config *config);
+/* Rounded up, because only 0 means never. */
+int64_t bp_settings_milliseconds(double seconds);
 
 /* Lays out the configuration's classes for one node. False when a class is out
  * of range or given twice. */

@@ -144,8 +144,8 @@ raise_peak(_Atomic uint64_t *peak, uint64_t now)
 }
 
 /* The peaks are lower bounds, because sum_out is never too high. */
-void
-bp_stats_sample(struct bufpool *p)
+static void
+sample_peaks(struct bufpool *p)
 {
 	struct sum out = sum_out(p);
 
@@ -161,7 +161,7 @@ bp_stats_sample_tick(struct bufpool *p)
 	if (atomic_load_explicit(&p->sampled_at, memory_order_relaxed) == now)
 		return;
 	atomic_store_explicit(&p->sampled_at, now, memory_order_relaxed);
-	bp_stats_sample(p);
+	sample_peaks(p);
 }
 
 static void
@@ -268,7 +268,7 @@ bufpool_get_stats_sized(struct bufpool *p, struct bufpool_stats *given,
 
 	forked_check();
 	bp_ticket_expire(bp_system_now(), EXPIRE_COUNT);
-	bp_stats_sample(p);
+	sample_peaks(p);
 	add_classes(p, &s);
 	add_large(p, &s);
 	s.peak_checked_out = counter_get(&p->peak_out);

@@ -20,9 +20,8 @@ uint64_t bp_stats_releases(const struct bufpool *p, unsigned class);
  * the sum may be too low, never too high. */
 uint64_t bp_stats_bytes_out(const struct bufpool *p);
 
-/* Samples the peaks, which reads all live caches. sample_tick does so at most
- * once in a tick of the coarse clock. */
-void bp_stats_sample(struct bufpool *p);
+/* Samples the peaks, which reads all live caches, at most once in a tick of the
+ * coarse clock. */
 void bp_stats_sample_tick(struct bufpool *p);
 
 #endif

@@ -382,12 +382,6 @@ bp_ticket_expire(int64_t now, size_t most)
 	errno = saved;
 }
 
-int64_t
-bp_ticket_next(void)
-{
-	return bp_expiry_next();
-}
-
 /* Every entry that is not LIVE becomes spare, also one that another thread of
  * the parent was just using. */
 void

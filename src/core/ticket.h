@@ -35,10 +35,6 @@ bool bp_ticket_init(void);		/* once, before any other thread */
  * thread. */
 void bp_ticket_expire(int64_t now, size_t most);
 
-/* When the next ticket may expire, on the clock of bp_system_now; INT64_MAX:
- * none will. Any thread. */
-int64_t bp_ticket_next(void);
-
 /* In a fork child: makes the parent's tickets void and expired. The pools'
  * in_transit must be 0 before. */
 void bp_ticket_after_fork(void);

@@ -1,4 +1,5 @@
 #include "cgroup.h"
+#include "expiry.h"
 #include "forked.h"
 #include "stats.h"
 #include "system.h"
@@ -492,7 +493,7 @@ bufpool_maintain(void)
 		return MAINTAIN_SOON;
 	if (any_has_spare())
 		wait = DECAY_EVERY;
-	if (bp_ticket_next() - now < wait)
-		wait = bp_ticket_next() - now;
+	if (bp_expiry_next() - now < wait)
+		wait = bp_expiry_next() - now;
 	return wait > MAINTAIN_SOON ? wait : MAINTAIN_SOON;
 }
