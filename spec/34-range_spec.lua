@@ -478,6 +478,23 @@ describe("find", function()
         end)
     end
 
+    it("finds past 2 GiB, and reads there", function()
+        local far = 2 ^ 31 + 50
+        local x = assert(pool:checkout(far + 50))
+        for i = 1, 100 do
+            local at = far - i % 2
+            x:set_u8(at, 120)
+            local from = 2 ^ 31 - 60 + i
+            assert.same({ at, at }, { x:find("x", from, true) })
+            assert.same({ at, at }, { x:find("x", from) })
+            assert.equal("x", x:sub(at, at))
+            assert.equal("\0x", x:sub(at - 1, at))
+            assert.has_error(function() x:find("%", from) end)
+            x:set_u8(at, 0)
+        end
+        x:release()
+    end)
+
     it("goes over from one way to the other at any place", function()
         for gap = 1, 40 do
             local text = ("a" .. ("x"):rep(gap - 1)):rep(30)

@@ -17,6 +17,7 @@ local range, word = check.range, check.word
 local look, view, data = object.look, object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, find_plain = calls.find, calls.find_plain
+local find_int, find_plain_int = calls.find_int, calls.find_plain_int
 local find_any = calls.find_any
 
 local INT_MAX, ESTALE = core.constants.INT_MAX, core.constants.ESTALE
@@ -49,9 +50,11 @@ end
 
 function readers.sub(self, i, j)
     local at, len, o, epoch = view(self, "sub")
-    local from, to = i, j
-    if type(i) ~= "number" or type(j) ~= "number"
-        or not (i >= 1 and i <= j and j <= len) then
+    local from, to
+    if type(i) == "number" and type(j) == "number" and tobit(i) == i
+        and tobit(j) == j and i >= 1 and i <= j and j <= len then
+        from, to = tobit(i), tobit(j)
+    else
         from, to = string_range(i, absent(j) and -1 or j, len, "sub", 1)
         if from > to then
             if o.epoch ~= epoch then
@@ -60,9 +63,7 @@ function readers.sub(self, i, j)
             return ""
         end
     end
-    -- Sums with a pointer cut fractions off.
-    local start, read = at + (from - 1), ffi_string
-    local n = at + to - start
+    local start, n, read = at + (from - 1), to - from + 1, ffi_string
     if o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
@@ -155,6 +156,8 @@ local function no_hit(self, needle, init, plain, hit)
     return nil
 end
 
+-- Where all positions fit an int, C takes and returns one, because on a trace
+-- conversions between a hit and the next search take as long as the search.
 function readers.find(self, needle, init, plain)
     local len, o, epoch = look(self, "find")
     local text, n, p, p_epoch = data(needle, "find", 1)
@@ -165,7 +168,12 @@ function readers.find(self, needle, init, plain)
         past = i > len + 1
         i = min(i, len + 1)
     end
-    local call = plain and find_plain or find
+    local call
+    if len < INT_MAX then
+        call = plain and find_plain_int or find_int
+    else
+        call = plain and find_plain or find
+    end
     local hit = call(o, epoch, i, p, p_epoch or 0, text, n)
     if hit <= 0 or past and not past_end_matches then
         return no_hit(self, needle, init, plain, hit)

@@ -438,25 +438,6 @@ bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 	return p <= last ? memmem(p, (size_t)(end - p), needle, n) : NULL;
 }
 
-double
-bp_bytes_find_plain(const void *o, int32_t epoch, double i, const void *source,
-		    int32_t source_epoch, const void *from, size_t n)
-{
-	const uint8_t *start, *hit;
-	size_t before = (size_t)(int64_t)i - 1, len;
-
-	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
-		return -ESTALE;
-	len = bytes_length(o);
-	if (n == 0)
-		return (double)(int64_t)i;
-	if (len - before < n)
-		return 0;
-	start = bytes_start(o);
-	hit = bytes_search(start + before, len - before, from, n);
-	return hit == NULL ? 0 : (double)(hit - start + 1);
-}
-
 static bool
 is_pattern(const char *text, size_t n)
 {
@@ -466,13 +447,58 @@ is_pattern(const char *text, size_t n)
 	return false;
 }
 
+static inline __attribute__((always_inline)) int64_t
+bytes_find(const void *o, int32_t epoch, int64_t i, const void *source,
+	   int32_t source_epoch, const void *from, size_t n, bool plain)
+{
+	size_t before = (size_t)i - 1, len;
+	const uint8_t *start, *hit;
+
+	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
+		return -ESTALE;
+	if (!plain && is_pattern(from, n))
+		return -EINVAL;
+	len = bytes_length(o);
+	if (n == 0)
+		return i;
+	if (len - before < n)
+		return 0;
+	start = bytes_start(o);
+	hit = bytes_search(start + before, len - before, from, n);
+	return hit == NULL ? 0 : hit - start + 1;
+}
+
 double
 bp_bytes_find(const void *o, int32_t epoch, double i, const void *source,
 	      int32_t source_epoch, const void *from, size_t n)
 {
-	if (!bytes_stale(source, source_epoch) && is_pattern(from, n))
-		return bytes_stale(o, epoch) ? -ESTALE : -EINVAL;
-	return bp_bytes_find_plain(o, epoch, i, source, source_epoch, from, n);
+	return (double)bytes_find(o, epoch, (int64_t)i, source, source_epoch,
+				  from, n, false);
+}
+
+double
+bp_bytes_find_plain(const void *o, int32_t epoch, double i, const void *source,
+		    int32_t source_epoch, const void *from, size_t n)
+{
+	return (double)bytes_find(o, epoch, (int64_t)i, source, source_epoch,
+				  from, n, true);
+}
+
+int32_t
+bp_bytes_find_int(const void *o, int32_t epoch, int32_t i, const void *source,
+		  int32_t source_epoch, const void *from, size_t n)
+{
+	return (int32_t)bytes_find(o, epoch, i, source, source_epoch, from, n,
+				   false);
+}
+
+int32_t
+bp_bytes_find_plain_int(const void *o, int32_t epoch, int32_t i,
+			const void *source, int32_t source_epoch,
+			const void *from, size_t n)
+{
+	return (int32_t)bytes_find(o, epoch, i, source, source_epoch, from, n,
+				   true);
 }
 
 double

@@ -70,6 +70,9 @@ typedef int bufpool_compare_fn(const void *o, int32_t epoch, const void *source,
 typedef double bufpool_find_fn(const void *o, int32_t epoch, double i,
 			       const void *source, int32_t source_epoch,
 			       const void *from, size_t n);
+typedef int32_t bufpool_find_int_fn(const void *o, int32_t epoch, int32_t i,
+				    const void *source, int32_t source_epoch,
+				    const void *from, size_t n);
 typedef double bufpool_checksum_fn(const void *o, int32_t epoch, size_t i,
 				   size_t n, int32_t before);
 /* ffi: end */
@@ -80,6 +83,7 @@ bufpool_change_fn bp_bytes_expose, bp_bytes_wipe;
 bufpool_copy_fn bp_bytes_assign, bp_bytes_append, bp_bytes_prepend;
 bufpool_compare_fn bp_bytes_compare, bp_bytes_equal_ct;
 bufpool_find_fn bp_bytes_find, bp_bytes_find_plain, bp_bytes_find_any;
+bufpool_find_int_fn bp_bytes_find_int, bp_bytes_find_plain_int;
 int bp_bytes_store(struct bufpool_buf *b, int32_t epoch, size_t i,
 		   int32_t bytes, int n);
 int bp_bytes_fill(struct bufpool_buf *b, int32_t epoch, size_t i, size_t n,

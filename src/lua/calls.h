@@ -27,12 +27,13 @@
  * end. prepend grows too, but `from` may not point there. append_range grows,
  * and appends the buffer's own bytes; where these reach past the end, they are
  * what it has just appended. take moves the first n bytes of another buffer to
- * the end of b. compare returns -1, 0 or 1, and
- * equal_ct 0 or 1. find, find_plain and find_any return the first position
- * from i on, a position without its fraction, 0 when there is none, or -ESTALE;
- * find also -EINVAL, for the characters of a pattern; find_any looks for one of
- * the n bytes. crc32 and adler32 return 32
- * bits, -ESTALE or -ENOSYS; `before` is the checksum of the bytes before these.
+ * the end of b. compare returns -1, 0 or 1, and equal_ct 0 or 1. find,
+ * find_plain and find_any return the first position from i on, a position
+ * without its fraction, 0 when there is none, or -ESTALE; find also -EINVAL,
+ * for the characters of a pattern; find_any looks for one of the n bytes.
+ * find_int and find_plain_int are for contents of less than INT_MAX bytes.
+ * crc32 and adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is the
+ * checksum of the bytes before these.
  * read and fread make bytes that have come past the end part of the contents.
  * writev and fwritev write `count` parts.
  *
@@ -67,6 +68,7 @@ struct bufpool_calls {
 	bufpool_copy_fn *const assign, *const append, *const prepend;
 	bufpool_compare_fn *const compare, *const equal_ct;
 	bufpool_find_fn *const find, *const find_plain, *const find_any;
+	bufpool_find_int_fn *const find_int, *const find_plain_int;
 	bufpool_checksum_fn *const crc32, *const adler32;
 	int (*const store)(struct bufpool_buf *, int32_t epoch, size_t i,
 			   int32_t bytes, int n);
