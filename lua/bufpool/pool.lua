@@ -88,13 +88,18 @@ end
 local stack_room = loadstring("return function(never) if never then local _"
     .. (", _"):rep(198) .. " end end", check.chunk "pool")()
 
+local function take_empty(self)
+    local h, message = take(self, living(self, "scratch"), 0, "scratch")
+    return h, message
+end
+
 function pool.scratch(self, fn, ...)
-    local box = living(self, "scratch")
     stack_room()
     if type(fn) ~= "function" then
+        living(self, "scratch")
         check.callable(fn, "scratch", 1)
     end
-    local out, message = take(self, box, 0, "scratch")
+    local out, message = take_empty(self)
     if not out then
         return nil, message
     end
