@@ -421,7 +421,7 @@ bp_bytes_equal_ct(const void *o, int32_t epoch, const void *source,
  * takes over where the first byte is frequent, because a comparison costs as
  * much as passing 32 bytes, or all that it compares, so that the time is
  * linear. The first eight short ones are free. */
-static const uint8_t *
+static __attribute__((noinline)) const uint8_t *
 bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 {
 	const uint8_t *p = at, *last = at + (len - n), *end = at + len;
@@ -429,8 +429,7 @@ bytes_search(const uint8_t *at, size_t len, const uint8_t *needle, size_t n)
 
 	while (p <= last && spent <= (size_t)(p - at) + 256) {
 		p = memchr(p, needle[0], (size_t)(last - p) + 1);
-		if (p == NULL || (n <= 2 ? p[n - 1] == needle[n - 1] :
-				  memcmp(p, needle, n) == 0))
+		if (p == NULL || memcmp(p, needle, n) == 0)
 			return p;
 		p++;
 		spent += n > 32 ? n : 32;
@@ -452,7 +451,7 @@ bytes_find(const void *o, int32_t epoch, int64_t i, const void *source,
 	   int32_t source_epoch, const void *from, size_t n, bool plain)
 {
 	size_t before = (size_t)i - 1, len;
-	const uint8_t *start, *hit;
+	const uint8_t *start, *hit, *needle = from;
 
 	if (bytes_stale(o, epoch) || bytes_stale(source, source_epoch))
 		return -ESTALE;
@@ -464,7 +463,10 @@ bytes_find(const void *o, int32_t epoch, int64_t i, const void *source,
 	if (len - before < n)
 		return 0;
 	start = bytes_start(o);
-	hit = bytes_search(start + before, len - before, from, n);
+	/* Most often a short needle stands where its first byte does. */
+	hit = memchr(start + before, needle[0], len - before - n + 1);
+	if (hit != NULL && (n > 2 || hit[n - 1] != needle[n - 1]))
+		hit = bytes_search(hit, len - (size_t)(hit - start), needle, n);
 	return hit == NULL ? 0 : hit - start + 1;
 }
 
