@@ -311,7 +311,7 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&l->bytes_taken, arena_bytes(b),
 				  memory_order_relaxed);
-	bp_requests_count(&p->requests->large, 0, n);
+	bp_requests_count(&p->requests->large, 0, n, 1);
 }
 
 /* Whether a checkout that may take fresh memory gets a guarded buffer. In a
@@ -408,7 +408,7 @@ count_checkout(struct bufpool *p, struct cache *k, unsigned class, size_t n,
 		atomic_fetch_add(&p->caches.uncached[class].checkouts, 1);
 		atomic_fetch_add(&p->caches.uncached[class].misses, miss);
 		bp_requests_count(&p->requests->class[class],
-				  p->layout.size[class], n);
+				  p->layout.size[class], n, 1);
 		bp_trim_maintain(p, bp_system_now());
 	}
 	if (miss)

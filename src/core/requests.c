@@ -41,8 +41,9 @@ bin_of_large(size_t n)
 	return bin;
 }
 
-static void
-count_requests(struct request_count *r, size_t size, size_t n, uint64_t weight)
+void
+bp_requests_count(struct request_count *r, size_t size, size_t n,
+		  uint64_t weight)
 {
 	unsigned bin = size > 0 ? bin_of_class(size, n) : bin_of_large(n);
 
@@ -50,12 +51,6 @@ count_requests(struct request_count *r, size_t size, size_t n, uint64_t weight)
 		return;
 	atomic_fetch_add_explicit(&r->bytes, n * weight, memory_order_relaxed);
 	atomic_fetch_add_explicit(&r->bin[bin], weight, memory_order_relaxed);
-}
-
-void
-bp_requests_count(struct request_count *r, size_t size, size_t n)
-{
-	count_requests(r, size, n, 1);
 }
 
 /* A linear congruential generator, whose high bits are used. Each cache begins
@@ -82,8 +77,8 @@ bp_requests_due(struct requests *r, struct bufpool_shelf *s, size_t n)
 	int64_t since = (int64_t)now - (q->at - q->distance);
 
 	if ((int64_t)now >= q->at) {
-		count_requests(&r->class[s->class], s->size, n,
-			       (uint64_t)since);
+		bp_requests_count(&r->class[s->class], s->size, n,
+				  (uint64_t)since);
 		if (q->apart < REQUESTS_APART)
 			q->apart += q->apart / 16 + 1;
 		q->distance = draw_distance(s->cache, q->apart);

@@ -39,9 +39,10 @@ struct requests *bp_requests_create(void);
 /* No thread can reach it. NULL does nothing. */
 void bp_requests_destroy(struct requests *r);
 
-/* Counts a request of n bytes, of a class of `size` bytes or, where that is 0,
- * above the classes. Any thread. */
-void bp_requests_count(struct request_count *r, size_t size, size_t n);
+/* Counts `weight` requests of n bytes, of a class of `size` bytes or, where it
+ * is 0, above the classes. Any thread. */
+void bp_requests_count(struct request_count *r, size_t size, size_t n,
+		       uint64_t weight);
 
 /* Called by the shelf's owner when the shelf is due, after a checkout of n
  * bytes: counts it if it is a sample. True if that is all the shelf was due
