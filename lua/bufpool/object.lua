@@ -217,6 +217,13 @@ end
 
 object.reject = reject
 
+-- Raises unless x, argument number arg of `name`, is a living buffer or handle.
+function object.must_be_writable(x, name, arg)
+    if not object.is_writable(x) then
+        reject(x, name, "buffer", arg)
+    end
+end
+
 -- live and look contain the same look-up of a buffer: one more call would be
 -- felt in the interpreter.
 

@@ -12,7 +12,7 @@ local ngx = ngx
 local open = io.open
 local find, sub = string.find, string.sub
 local min, HUGE = math.min, math.huge
-local call = check.call
+local call, must_be_writable = check.call, object.must_be_writable
 local error, pcall, tonumber, type = error, pcall, tonumber, type
 
 -- ngx.req.read_body yields, which a pcall of LuaJIT lets through.
@@ -160,16 +160,10 @@ function ngx_body.read_body(pool, max)
     return from_string(pool, max, call(get_body_data))
 end
 
-local function must_be_writable(buf, name)
-    if not object.is_writable(buf) then
-        object.reject(buf, name, "buffer", 1)
-    end
-end
-
 -- Empties the buffer for the next piece. Room first: bytes that were received
 -- have to go somewhere.
 local function make_ready(buf, n)
-    must_be_writable(buf, "body_pieces")
+    must_be_writable(buf, "body_pieces", 1)
     room(buf:reset(), n, "body_pieces")
 end
 
@@ -185,7 +179,7 @@ local function pieces_of_socket(sock, buf, n, fn)
         if not text then
             return nil, message, done
         end
-        must_be_writable(buf, "body_pieces")
+        must_be_writable(buf, "body_pieces", 1)
         buf:put(text)
         done = done + #text
         fn(buf)
@@ -268,7 +262,7 @@ end
 -- The Lua module has a socket for bodies of a length that the header tells,
 -- over HTTP/1. nginx reads the others, and those that are read already.
 function ngx_body.body_pieces(buf, n, fn)
-    must_be_writable(buf, "body_pieces")
+    must_be_writable(buf, "body_pieces", 1)
     n = check.size(n, "body_pieces", 2)
     if n == 0 then
         check.bad_argument(2, "body_pieces", "at least 1 expected, got 0")
@@ -287,7 +281,7 @@ local function chunk()
 end
 
 function ngx_body.body_filter(buf)
-    must_be_writable(buf, "body_filter")
+    must_be_writable(buf, "body_filter", 1)
     local text, last = call(chunk)
     if text and text ~= "" then
         buf:put(text)

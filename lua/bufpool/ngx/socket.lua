@@ -105,12 +105,6 @@ local function send(sock, x)
     return send_leaves(sock, sock_send, leaves, lens, n)
 end
 
-local function must_be_writable(buf)
-    if not object.is_writable(buf) then
-        object.reject(buf, "receive", "buffer", 2)
-    end
-end
-
 -- Appends what the socket gave for n bytes that were asked for.
 local function append(buf, text, n)
     if type(text) ~= "string" or #text > n then
@@ -118,14 +112,14 @@ local function append(buf, text, n)
             .. "asked for", type(text) == "string" and #text .. " bytes"
             or type(text), n))
     end
-    must_be_writable(buf)
+    object.must_be_writable(buf, "receive", 2)
     buf:put(text)
     return #text
 end
 
 local function receive(sock, buf, n)
     local sock_receive = method(sock, "receive", "receive")
-    must_be_writable(buf)
+    object.must_be_writable(buf, "receive", 2)
     n = check.size(n, "receive", 3)
     local got = 0
     while got < n do
