@@ -607,8 +607,7 @@ describe("beside string.buffer", function()
 
     -- What both do, at random; contents compared after every step.
     it("does the same in ten thousand random steps", function()
-        local seed = tonumber(os.getenv "SEED") or os.time()
-        math.randomseed(seed)
+        local seed = helper.seed()
         local random = math.random
         local function text()
             return string.char(random(0, 255)):rep(random(0, 300))

@@ -2,6 +2,7 @@
 -- Lua strings does. SEED repeats a run, BUFPOOL_STEPS sets its length.
 local bit = require "bit"
 local bufpool = require "bufpool"
+local helper = require "support.helper"
 local ffi = require "ffi"
 
 local random = math.random
@@ -400,10 +401,8 @@ end
 
 describe("random operations", function()
     it("do what they do to strings", function()
-        local seed = tonumber(os.getenv "SEED") or os.time()
+        local seed = helper.seed()
         local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
-        io.write("seed ", seed, "\n")
-        math.randomseed(seed)
         local world = {
             pool = bufpool.new { four_kib_count = 4 },
             objects = {}, models = {}, frozen = {}, frozen_models = {},

@@ -379,10 +379,8 @@ describe("typed access", function()
     end)
 
     it("of all widths, mixed on trace, does what a slow model does", function()
-        local seed = tonumber(os.getenv "SEED") or os.time()
+        local seed = helper.seed()
         local steps = tonumber(os.getenv "BUFPOOL_STEPS") or 1000000
-        io.write("seed ", seed, "\n")
-        math.randomseed(seed)
         local programs = math.ceil(steps / ROUNDS / LINES)
         local compiled = 0
         local function on_trace(what)

@@ -119,18 +119,6 @@ local function annotated(name, what, all)
     return all
 end
 
--- The names in a that b lacks.
-local function beyond(a, b)
-    local names = {}
-    for name in pairs(a) do
-        if b[name] == nil then
-            names[#names + 1] = name
-        end
-    end
-    table.sort(names)
-    return names
-end
-
 -- A handle's metatable is the FFI's, which shows it to nobody.
 local function metatable_of(x)
     return type(x) == "cdata" and require("bufpool.handle").meta
@@ -138,8 +126,8 @@ local function metatable_of(x)
 end
 
 local function same_names(told, real)
-    assert.same({}, beyond(real, told), "not annotated")
-    assert.same({}, beyond(told, real), "annotated, and not there")
+    assert.same({}, helper.beyond(real, told), "not annotated")
+    assert.same({}, helper.beyond(told, real), "annotated, and not there")
 end
 
 describe("annotations", function()
@@ -169,7 +157,7 @@ describe("annotations", function()
             for name, method in pairs(methods) do
                 assert.equal(method, objects[kind][name])
             end
-            assert.same({}, beyond(methods, told))
+            assert.same({}, helper.beyond(methods, told))
         end)
 
         it("name no method that a " .. kind .. " lacks", function()
@@ -199,13 +187,13 @@ describe("annotations", function()
 
     it("name no parameter that a function lacks", function()
         for _, f in ipairs(functions) do
-            assert.same({}, beyond(f.annotated, f.params), f.where)
+            assert.same({}, helper.beyond(f.annotated, f.params), f.where)
         end
     end)
 
     it("name every parameter of a public function", function()
         for _, f in ipairs(functions) do
-            assert.same({}, beyond(f.params, f.annotated), f.where)
+            assert.same({}, helper.beyond(f.params, f.annotated), f.where)
         end
     end)
 

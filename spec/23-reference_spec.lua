@@ -73,22 +73,11 @@ local function column(text, head)
     return names
 end
 
--- The names in a that b lacks.
-local function beyond(a, b)
-    local names = {}
-    for name in pairs(a) do
-        if b[name] == nil then
-            names[#names + 1] = name
-        end
-    end
-    table.sort(names)
-    return names
-end
-
 local function same_names(documented, real)
     assert.is_truthy(next(real))
-    assert.same({}, beyond(real, documented), "not documented")
-    assert.same({}, beyond(documented, real), "documented, and not there")
+    assert.same({}, helper.beyond(real, documented), "not documented")
+    assert.same({}, helper.beyond(documented, real),
+        "documented, and not there")
 end
 
 -- A handle's methods are the FFI's to keep, so they are looked at as they are
@@ -187,8 +176,8 @@ describe("doc/api.md", function()
         stats.numa.requested = true     -- nil with some configurations
         same_names(column(api, "numa"), stats.numa)
         local totals = bufpool.stats()
-        assert.same({ "pools" }, beyond(totals, stats))
-        assert.same({ "sites" }, beyond(stats, totals))
+        assert.same({ "pools" }, helper.beyond(totals, stats))
+        assert.same({ "sites" }, helper.beyond(stats, totals))
         buf:release()
     end)
 

@@ -14,10 +14,8 @@ local varint = require("bufpool.varint").methods
 local helper = require "support.helper"
 
 local random = math.random
-local seed = tonumber(os.getenv "SEED") or os.time()
+helper.seed()
 local rounds = tonumber(os.getenv "ROUNDS") or 60
-math.randomseed(seed)
-print("seed " .. seed)
 
 local handles = tonumber(object.handle_type)
     + (ffi.abi "gc64" and 6 or 2) * 2 ^ 16

@@ -5,10 +5,8 @@ local bufpool = require "bufpool"
 local helper = require "support.helper"
 
 local random = math.random
-local seed = tonumber(os.getenv "SEED") or os.time()
+local seed = helper.seed()
 local rounds = tonumber(os.getenv "ROUNDS") or 300
-math.randomseed(seed)
-print("seed " .. seed)
 
 local pool = bufpool.new()
 

@@ -17,19 +17,6 @@
 #include "support/pool.h"
 #include "support/process.h"
 
-static struct bufpool *
-with_ttl(double seconds)
-{
-	struct bufpool_config config;
-	struct bufpool *p;
-
-	bufpool_config_init(&config);
-	config.ticket_ttl = seconds;
-	p = bufpool_create(&config);
-	assert_non_null(p);
-	return p;
-}
-
 static struct bufpool_buf *
 written(struct bufpool *p, size_t n, int byte)
 {
@@ -267,7 +254,7 @@ too_many_tickets_are_an_error_and_pass(void **state)
 static void
 expired_tickets_go_home(void **state)
 {
-	struct bufpool *p = with_ttl(1000), *q = new_pool(1, 1, 0);
+	struct bufpool *p = pool_with_ttl(1000), *q = new_pool(1, 1, 0);
 	struct bufpool_frozen *f = bufpool_freeze(written(p, 10, 5));
 	uint64_t kept = bufpool_detach(written(q, 100, 1)), ticket[4];
 	struct bufpool_buf *b = written(p, 4096, 9);
@@ -305,7 +292,7 @@ static void
 no_expired_ticket_is_adopted(void **state)
 {
 	enum { MANY = 100 };
-	struct bufpool *p = with_ttl(0.02);
+	struct bufpool *p = pool_with_ttl(0.02);
 	uint64_t ticket[MANY];
 
 	(void)state;
@@ -322,7 +309,7 @@ no_expired_ticket_is_adopted(void **state)
 static void
 whoever_looks_finds_the_expired(void **state)
 {
-	struct bufpool *p = with_ttl(0.01), *q = new_pool(1, 1, 0);
+	struct bufpool *p = pool_with_ttl(0.01), *q = new_pool(1, 1, 0);
 	uint64_t ticket;
 
 	(void)state;
@@ -349,7 +336,7 @@ whoever_looks_finds_the_expired(void **state)
 static void
 expiry_needs_only_traffic(void **state)
 {
-	struct bufpool *p = with_ttl(0.01), *other = new_pool(0, 0, 0);
+	struct bufpool *p = pool_with_ttl(0.01), *other = new_pool(0, 0, 0);
 
 	(void)state;
 	bufpool_detach(written(p, 100, 1));
@@ -370,7 +357,7 @@ expiry_needs_only_traffic(void **state)
 static void
 a_ticket_outlives_its_pool_and_its_thread(void **state)
 {
-	struct bufpool *p = with_ttl(0);
+	struct bufpool *p = pool_with_ttl(0);
 	uint64_t lives = bufpool_detach(written(p, 100, 3));
 	struct bufpool_buf *b;
 
@@ -380,7 +367,7 @@ a_ticket_outlives_its_pool_and_its_thread(void **state)
 	assert_int_equal(*(char *)bufpool_data(b), 3);
 	bufpool_release(b);
 
-	p = with_ttl(0.01);
+	p = pool_with_ttl(0.01);
 	bufpool_detach(written(p, 100, 3));
 	bufpool_destroy(p);
 	wait_ms(40);
@@ -408,7 +395,7 @@ the_time_to_live_is_checked(void **state)
 	for (size_t i = 0; i < sizeof never / sizeof *never; i++) {
 		uint64_t ticket;
 
-		p = with_ttl(never[i]);
+		p = pool_with_ttl(never[i]);
 		ticket = bufpool_detach(bufpool_checkout(p, 1));
 		wait_ms(10);
 		assert_int_equal(stats_of(p).in_transit, 1);
@@ -605,7 +592,7 @@ expire_now_and_then(void *arg)
 static void
 adopting_races_with_expiry(void **state)
 {
-	struct bufpool *p = with_ttl(1000);
+	struct bufpool *p = pool_with_ttl(1000);
 	pthread_t thread[2];
 	int adopted = 0;
 

@@ -41,19 +41,6 @@ counted(void)
 	return n;
 }
 
-static struct bufpool *
-with_ttl(double seconds)
-{
-	struct bufpool_config config;
-	struct bufpool *p;
-
-	bufpool_config_init(&config);
-	config.ticket_ttl = seconds;
-	p = bufpool_create(&config);
-	assert_non_null(p);
-	return p;
-}
-
 static struct bufpool_frozen *
 frozen(struct bufpool *p)
 {
@@ -71,7 +58,7 @@ frozen(struct bufpool *p)
 static void
 statistics_take_a_bounded_time(void **state)
 {
-	struct bufpool *p = with_ttl(0.001);
+	struct bufpool *p = pool_with_ttl(0.001);
 	struct bufpool_frozen *f = frozen(p);
 	uint64_t waiting;
 
@@ -94,7 +81,7 @@ statistics_take_a_bounded_time(void **state)
 static void
 expiry_takes_a_bounded_time_per_ticket(void **state)
 {
-	struct bufpool *p = with_ttl(10), *q = with_ttl(1000);
+	struct bufpool *p = pool_with_ttl(10), *q = pool_with_ttl(1000);
 	struct bufpool_frozen *short_lived = frozen(p), *other = frozen(q);
 	int64_t then = bp_system_now() + 100000;
 	uint64_t sum = 0, calls = 0;
@@ -131,7 +118,7 @@ static void
 adopted_tickets_cost_expiry_little(void **state)
 {
 	static uint64_t ticket[TICKETS];
-	struct bufpool *p = with_ttl(10);
+	struct bufpool *p = pool_with_ttl(10);
 	struct bufpool_frozen *f = frozen(p);
 	int64_t then = bp_system_now() + 100000;
 	uint64_t sum = 0;
@@ -163,7 +150,7 @@ adopted_tickets_cost_expiry_little(void **state)
 static void
 a_full_table_costs_a_failing_call_nothing(void **state)
 {
-	struct bufpool *p = with_ttl(0);
+	struct bufpool *p = pool_with_ttl(0);
 	struct bufpool_frozen *f = frozen(p);
 	/* One more than there can be: the last one fails. */
 	uint64_t *ticket = calloc((1 << 20) + 1, sizeof *ticket);

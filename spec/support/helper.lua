@@ -24,6 +24,27 @@ function helper.zeros(n)
     return ("\0"):rep(n)
 end
 
+-- The keys of a that b lacks, in order.
+function helper.beyond(a, b)
+    local names = {}
+    for name in pairs(a) do
+        if b[name] == nil then
+            names[#names + 1] = name
+        end
+    end
+    table.sort(names)
+    return names
+end
+
+-- The seed of what follows at random, which is told. SEED may be set in the
+-- environment.
+function helper.seed()
+    local seed = tonumber(os.getenv "SEED") or os.time()
+    math.randomseed(seed)
+    print("seed " .. seed)
+    return seed
+end
+
 -- Calls fn, which is written at the call, and insists that it raises a message
 -- that begins with a line of fn itself (that is what "at the caller's line"
 -- means) and that contains each of the plain texts given.

@@ -31,6 +31,19 @@ new_pool(size_t four, size_t sixty_four, size_t max_bytes)
 	return p;
 }
 
+static inline struct bufpool *
+pool_with_ttl(double seconds)
+{
+	struct bufpool_config config;
+	struct bufpool *p;
+
+	bufpool_config_init(&config);
+	config.ticket_ttl = seconds;
+	p = bufpool_create(&config);
+	assert_non_null(p);
+	return p;
+}
+
 static inline struct bufpool_stats
 stats_of(struct bufpool *p)
 {
