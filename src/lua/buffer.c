@@ -1,6 +1,7 @@
 #include "argument.h"
 #include "core/release.h"
 #include "core/ticket.h"
+#include "failure.h"
 #include "module.h"
 #include "site.h"
 
@@ -53,11 +54,9 @@ buffer_detach(lua_State *L)
 	struct bufpool_box *box = argument_self(L, KIND_BUFFER, "detach");
 	uint64_t ticket = bufpool_detach(box->buf);
 
-	if (ticket == 0) {
-		lua_pushnil(L);	/* Not run: it takes all tickets. */
-		lua_pushliteral(L, TICKETS_EXHAUSTED);
-		return 2;
-	}
+	if (ticket == 0)
+		/* Not run: it takes all tickets. */
+		return failure_return(L, TICKETS_EXHAUSTED);
 	box_kill(L, 1, box, BOX_DETACHED);
 	box_disown(box);
 	lua_pushnumber(L, (double)ticket);

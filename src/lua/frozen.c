@@ -1,6 +1,7 @@
 #include "argument.h"
 #include "core/release.h"
 #include "core/ticket.h"
+#include "failure.h"
 #include "module.h"
 #include "site.h"
 
@@ -83,9 +84,7 @@ frozen_share(lua_State *L)
 	if (ticket == 0) {
 		/* Not run: it takes all tickets. */
 		bufpool_frozen_unref(box->frozen);
-		lua_pushnil(L);
-		lua_pushliteral(L, TICKETS_EXHAUSTED);
-		return 2;
+		return failure_return(L, TICKETS_EXHAUSTED);
 	}
 	lua_pushnumber(L, (double)ticket);
 	return 1;

@@ -86,14 +86,10 @@ raise_shortage(lua_State *L, int error, double size)
 {
 	char text[MESSAGE_MAX];
 
-	lua_pushnil(L);
 	if (error == EAGAIN)
-		lua_pushliteral(L, "exhausted");
-	else {
-		bp_failure_shortage(error, size, text, sizeof text);
-		lua_pushstring(L, text);
-	}
-	return 2;
+		return failure_return(L, "exhausted");
+	bp_failure_shortage(error, size, text, sizeof text);
+	return failure_return(L, text);
 }
 
 /*

@@ -273,7 +273,5 @@ bp_site_set(lua_State *L)
 	}
 	/* Not run: no memory. */
 	bp_failure_message(errno, text, sizeof text);
-	lua_pushnil(L);
-	lua_pushstring(L, text);
-	return 2;
+	return failure_return(L, text);
 }

@@ -153,9 +153,7 @@ bp_stats_resident(lua_State *L)
 	}
 	/* Not run: no memory. */
 	bp_failure_message(errno, text, sizeof text);
-	lua_pushnil(L);
-	lua_pushstring(L, text);
-	return 2;
+	return failure_return(L, text);
 }
 
 /* Holds no reference while Lua may raise. */

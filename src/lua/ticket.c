@@ -1,18 +1,7 @@
 #include "argument.h"
 #include "collector.h"
+#include "failure.h"
 #include "module.h"
-
-/* Leaves nil and why on the stack. */
-static int
-ticket_refuse(lua_State *L, int error)
-{
-	lua_pushnil(L);
-	if (error == ESTALE)
-		lua_pushliteral(L, "the ticket was adopted, or has expired");
-	else
-		lua_pushliteral(L, "this process has issued no such ticket");
-	return 2;
-}
 
 /*
  * core.adopt(ticket): a buffer or a frozen object; or nil and a message. The
@@ -36,7 +25,9 @@ core_adopt(lua_State *L)
 	box = memset(lua_newuserdata(L, sizeof *box), 0, sizeof *box);
 	if (bufpool_adopt_range(n >= 0 ? (uint64_t)n : 0, &buf, &frozen,
 				&offset, &len) != 0)
-		return ticket_refuse(L, errno);
+		return failure_return(L, errno == ESTALE
+				  ? "the ticket was adopted, or has expired"
+				  : "this process has issued no such ticket");
 	if (buf != NULL) {
 		box_own(account, &box->buf, buf);
 		box_become(L, box, KIND_BUFFER);
