@@ -898,7 +898,7 @@ check_kept(const struct bufpool_stats *s)
 	      (unsigned long long)bytes,
 	      (unsigned long long)s->committed_bytes);
 	for (size_t size = SMALL; size < 16 * HIGHER; size += size / 8)
-		while (n < 100 && (held[n] = bp_checkout_large(
+		while (n < 100 && (held[n] = bp_checkout_alone(
 				       pool, size, TAKE_READY, SITE_NONE)) !=
 		       NULL)
 			CHECK(all_zero(held[n++]), "a kept one is not zero");

@@ -7,7 +7,7 @@
 #include "table.h"
 #include "wipe.h"
 
-#define BUF_LIMIT ((uint32_t)1 << BUF_NUMBER_BITS) /* 64 GiB of 4 KiB each */
+#define BUF_LIMIT ((uint32_t)1 << BUF_NUMBER_BITS) /* of 4 KiB: 64 GiB */
 
 _Static_assert(sizeof(struct bufpool_buf) == 128,
 	       "a descriptor is two cache lines");
@@ -53,7 +53,7 @@ bp_buf_pop(struct stack *s)
 	return n < 0 ? NULL : bp_buf_at((uint32_t)n);
 }
 
-/* Of two lists by ascending `base` makes one. A list is the number of its first
+/* Merges two lists that ascend by `base`. A list is the number of its first
  * buffer + 1, or 0, as in `next`. */
 static uint32_t
 merge(uint32_t one, uint32_t other)
@@ -148,7 +148,7 @@ bp_buf_destroy(struct bufpool_buf *b)
 	buf_set_state(b, BUF_BLANK);
 	b->arena = NULL;
 	b->label = NULL;
-	/* One whose number no handle could name any more is not used again. */
+	/* One whose word no handle could hold any more is not used again. */
 	if (!buf_outgrown(b))
 		bp_buf_push(&unused, b);
 }
@@ -228,40 +228,36 @@ bp_buf_compact(struct bufpool_buf *b)
 	buf_changed(b);
 }
 
+static void
+take_memory(struct bufpool_buf *to, const struct bufpool_buf *from)
+{
+	to->at = from->at;
+	to->capacity = from->capacity;
+	to->mark = from->mark;
+	to->base = from->base;
+	to->class = from->class;
+	to->node = from->node;
+	to->huge = from->huge;
+	to->guarded = from->guarded;
+	to->span = from->span;
+	to->consumed = from->consumed;
+	if (to->place != PLACE_WATCHED)
+		to->shelf = from->shelf;
+}
+
 void
 bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b)
 {
 	struct bufpool_buf t = *a;
 
 	buf_changed(a);
-	a->at = b->at;
-	a->capacity = b->capacity;
-	a->mark = b->mark;
-	a->base = b->base;
-	a->class = b->class;
-	a->node = b->node;
-	a->huge = b->huge;
-	a->guarded = b->guarded;
-	a->span = b->span;
-	if (a->place != PLACE_WATCHED)
-		a->shelf = b->shelf;
-	a->consumed = b->consumed;
-	b->at = t.at;
-	b->capacity = t.capacity;
-	b->mark = t.mark;
-	b->base = t.base;
-	b->class = t.class;
-	b->node = t.node;
-	b->huge = t.huge;
-	b->guarded = t.guarded;
-	b->span = t.span;
-	if (b->place != PLACE_WATCHED)
-		b->shelf = t.shelf;
-	b->consumed = t.consumed;
+	take_memory(a, b);
+	take_memory(b, &t);
 }
 
-/* What raw pointers lead to goes along. A promise about what was written to one
- * memory says nothing of the other: `told` keeps all that is dirty. */
+/* `raw` goes with the memory that the pointers lead to. A promise about what
+ * was written to one memory says nothing of the other: `told` keeps all that
+ * is dirty. */
 void
 bp_buf_move(struct bufpool_buf *to, struct bufpool_buf *b)
 {
@@ -325,8 +321,8 @@ bp_buf_extend_front(struct bufpool_buf *b, size_t n)
 }
 
 /* Beyond the n bytes leaves as many again as there are contents, so that bytes
- * that are prepended in small pieces move O(1) times each; at most half of the
- * rest, because what is appended needs room, too. */
+ * that are prepended in small pieces move O(1) times each; but at most half of
+ * the rest, because what is appended needs room, too. */
 void
 bp_buf_make_head(struct bufpool_buf *b, size_t n)
 {

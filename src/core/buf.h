@@ -23,9 +23,9 @@
  * buffer between two reads, because reading a field can allocate and an
  * allocation can run a finalizer. Whatever moves the contents, changes their
  * length or takes the buffer away changes its epoch. So Lua reads the epoch
- * first and compares it last, which allocates nothing: if it is equal, what was
- * read in between still holds. (The mark may rise without a new epoch: then
- * more is wiped.)
+ * first and compares it last: if it is equal, what was read in between still
+ * holds, and as comparing allocates nothing, no finalizer comes after it. (The
+ * mark may rise without a new epoch: then more is wiped.)
  */
 #ifndef BUFPOOL_BUF_H
 #define BUFPOOL_BUF_H
@@ -52,8 +52,8 @@ struct bufpool_buf {
 	size_t capacity;	/* bytes from at to the end of the memory */
 	size_t mark;		/* bytes from at past which all is zero */
 	union {
-		struct bufpool_shelf *shelf;	/* whose owner releases it
-						 * fastest */
+		struct bufpool_shelf *shelf;	/* on which its owner's release
+						 * puts it unasked */
 		int32_t batch[2];	/* READY: see depot.c */
 	};
 	uint16_t place;		/* of the pool, in each thread's caches */
@@ -65,7 +65,8 @@ struct bufpool_buf {
 	uint8_t unused;
 	int32_t epoch;		/* see above */
 	union {
-		uint32_t flags;	/* all four, to find that none is set */
+		uint32_t flags;	/* all four; where 0, a release has nothing of
+				 * them to reset */
 		struct {
 			uint8_t raw;	/* someone may hold a raw pointer: all
 					 * bytes of the contents may be dirty */
@@ -83,9 +84,9 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
-	/* Dirty before the newest raw pointer was given out: bufpool_wrote
-	 * never lowers the mark below. Set anew with each pointer, so what the
-	 * last owner has left here does no harm. */
+	/* Bytes from at that were dirty before the newest raw pointer was given
+	 * out: bufpool_wrote lowers the mark no further. Set anew with each
+	 * pointer, so what the last owner has left here does no harm. */
 	size_t told;
 };
 /* ffi: end */
@@ -195,7 +196,7 @@ _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b,
  * one compare-and-exchange, so that of two threads one succeeds. When the state
  * is not `from`, because the buffer was released twice or its descriptor was
  * overwritten, prints the operation and aborts. The functions below do without
- * the exchange where only one thread can act.
+ * this exchange, and each says why it can.
  *
  * Relaxed is enough, because the word only decides which thread succeeds. The
  * buffer's bytes are ordered by whatever hands the buffer to another thread:
@@ -299,7 +300,8 @@ buf_set_state(struct bufpool_buf *b, unsigned to)
 }
 
 /* Like buf_set_state, but aborts as buf_turn does when the state is not `from`.
- * A second release of the buffer is found by buf_turn_cached, not here. */
+ * The caller has the buffer to itself, so no exchange is needed; a second
+ * release of it is found by buf_turn_cached. */
 static inline void
 buf_turn_own(struct bufpool_buf *b, unsigned from, unsigned to,
 	     const char *operation)
@@ -363,7 +365,7 @@ buf_forget(struct bufpool_buf *b)
 
 /* Exchanges the memory of two descriptors of one pool, and the fields that
  * describe it. The owners and the contents' lengths stay with the descriptors.
- * A watched one keeps its shelf, which is none. Changes a's epoch; the caller
+ * A watched one goes on naming no shelf. Changes a's epoch; the caller
  * releases b, or changes b's. */
 void bp_buf_swap_memory(struct bufpool_buf *a, struct bufpool_buf *b);
 

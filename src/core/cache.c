@@ -29,7 +29,7 @@ bp_caches_create(struct caches *cs)
 	unsigned class = 0;
 
 	for (unsigned log = 0; log < 64; log++) {
-		while (class < l->classes && l->size[class] >> log == 0)
+		while (class < l->classes && l->size[class] < (size_t)1 << log)
 			class++;
 		cs->first[log] = (uint16_t)(
 		    offsetof(struct cache, shelf) +
@@ -51,9 +51,9 @@ bp_caches_destroy(struct caches *cs)
 	bp_depot_destroy(&cs->commons);
 }
 
-/* Called by the owner inside the shelf. Only the owner goes by what is stored
- * here, so the order of the two stores does not matter; the release pairs with
- * the acquire of shelf_has. */
+/* Called by the owner inside the shelf. The order of the two stores does not
+ * matter, because a claimer reads empty_at only after it has read that busy is
+ * 0, and sees both then. The release pairs with the acquire of shelf_has. */
 static void
 open_shelf(struct bufpool_shelf *s)
 {
@@ -212,8 +212,8 @@ bp_cache_destroy(struct cache *k)
  * Another thread that has read RETIRED may just be claiming a shelf: that
  * claimer does without the heavy fence, and may not have shut the shelf yet. So
  * the shelf is shut here first. The new owner opens it on the slow path and
- * finds CLAIMED there, because this function changes the gate after the claimer
- * has.
+ * finds CLAIMED there, because that claimer's exchange came before RETIRED is
+ * taken away here.
  */
 void
 bp_cache_attach(struct cache *k)
@@ -379,8 +379,8 @@ bp_shelf_claim(struct bufpool_shelf *s)
 		if (!(gate & GATE_TO_EMPTY))
 			return false;
 		/* The owner may have left in between, found this claim, and
-		 * left the emptying to us. So we look once more. To shut the
-		 * shelf without a claim only sends the owner to its slow
+		 * left the emptying to us. So we look once more, without a
+		 * claim: to shut the shelf only sends its owner to the slow
 		 * path. */
 		shut_shelf(s);
 		if (!shelf_deserted(s, gate))
@@ -459,12 +459,16 @@ shut_if_open(struct bufpool_shelf *s)
 void
 bp_shelf_leave_slow(struct bufpool_shelf *s)
 {
-	/* FENCED: the exchange is the full fence between E4 and what follows */
-	if (atomic_load(&s->gate) & GATE_FENCED)
+	uint32_t gate = atomic_load(&s->gate);
+
+	if (gate & GATE_FENCED) {
+		/* the exchange is the full fence between E4 and the load */
 		atomic_exchange(&s->busy, 0);
-	if (atomic_load(&s->gate) & GATE_WATCHED)
+		gate = atomic_load(&s->gate);
+	}
+	if (gate & GATE_WATCHED)
 		shut_if_open(s);
-	if (!(atomic_load(&s->gate) & GATE_CLOSED) || !bp_cache_hold(s->cache))
+	if (!(gate & GATE_CLOSED) || !bp_cache_hold(s->cache))
 		return;
 	if (claim_own(s))
 		bp_shelf_unclaim(s);
@@ -523,8 +527,8 @@ draw_sample(struct bufpool_shelf *s, int64_t now)
 
 /* To record a checkout in a loop of compiled Lua takes up to 5 us, as the code
  * for that is cold, where a borrow and a release take 10 ns. So without a limit
- * in time one of 1024 would make that loop slower by a tenth (measured) and
- * more. */
+ * in time one of 1024 would make that loop slower by a tenth (measured), and by
+ * half at worst. */
 static bool
 too_soon(const struct bufpool_shelf *s)
 {
@@ -637,7 +641,7 @@ bp_cache_find_node(struct cache *k)
  * is set to 0 before `uncached` rises: no checkout is counted twice.
  * bp_stats_releases reads the shelves first, so `uncached` rises before the
  * shelf is set to 0: no release is missed.
- * shelf_look_soon, because `due` was counted from the old number.
+ * shelf_look_soon is called because `due` was counted from the old number.
  */
 static void
 fold_shelf(struct bufpool_shelf *s, struct caches *cs)

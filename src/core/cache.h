@@ -23,7 +23,8 @@
  *      E3  if shut: leave, go elsewhere   C3  if busy, or not shut any more:
  *          use the shelf                      undo, go elsewhere
  *      E4  busy = 0 (release)                 use the shelf
- *                                         C4  gate &= ~CLAIMED (release)
+ *                                         C4  exchange gate for the same
+ *                                             without CLAIMED (release)
  *
  * A count is compared with `empty_at` to see whether the shelf has a buffer,
  * and with `full_at` to see whether it has room. To shut a shelf is to set both
@@ -42,13 +43,13 @@
  * with the acquire load at C3, and C4 with the acquire load of the gate before
  * the owner opens: whoever gets in sees all that the last one inside did.
  *
- * The fences are a compiler barrier and membarrier(2), which puts a full
- * barrier into every running thread of the process. Where the kernel lacks it,
- * FENCED stays in the gate and the shelf shut: that sends the owner through the
- * slow paths, which store `busy` by a sequentially consistent exchange. Where
- * the system refuses it later, to a process that has entered a sandbox, no
- * claim succeeds from then on: what a thread has cached is that thread's alone,
- * until it spills, flushes or exits.
+ * The light fence is a compiler barrier, the heavy one membarrier(2), which
+ * puts a full barrier into every running thread of the process. Where the
+ * kernel lacks it, FENCED stays in the gate and the shelf shut: that sends the
+ * owner through the slow paths, which store `busy` by a sequentially
+ * consistent exchange. Where the system refuses it later, to a process that
+ * has entered a sandbox, no claim succeeds from then on: what a thread has
+ * cached is that thread's alone, until it spills, flushes or exits.
  *
  * FENCED is needed because else memory that an idle thread has cached could
  * never be had where the kernel has no membarrier: a pool would fail at
@@ -144,7 +145,7 @@ struct bufpool_shelf {
 	uint32_t class;
 	int64_t sample_at;	/* `checkouts` at the next sample; negative when
 				 * these began anew (fold_shelf) */
-	uint64_t chance;	/* it is drawn from this; 0: not drawn yet */
+	uint64_t chance;	/* the generator that draws it; 0: none drawn */
 	int64_t sampled_at;	/* when the last one was, in milliseconds */
 	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
 };
@@ -154,7 +155,7 @@ struct bufpool_shelf {
 struct request_sample {
 	int64_t at;		/* as sample_at of a shelf */
 	uint64_t look;		/* `checkouts` at the next look at the clock */
-	uint32_t distance;	/* checkouts between the sample before and it */
+	uint32_t distance;	/* checkouts from the last sample to the next */
 	uint32_t apart;		/* the average that distances are drawn for;
 				 * rises to REQUESTS_APART */
 };
@@ -169,7 +170,8 @@ struct cache {
 	struct depot depot;
 	struct cache_block *block;	/* the block that lists this cache */
 	unsigned bit;			/* its place in the block */
-	bool live;			/* owner only; true implies the bit */
+	bool live;			/* owner only; where true, its bit in
+					 * block->live is set */
 	unsigned node;			/* whose buffers it holds */
 	size_t bytes;			/* of this mapping */
 	/* by class, `checkouts` when claim_one of checkout.c last found the
@@ -227,7 +229,8 @@ struct caches {
 	uint64_t id;			/* the pool's; never used twice */
 	uint32_t place;			/* the pool's, in each thread's array */
 	/* first[i]: offset in a cache of the shelf of the smallest class that
-	 * holds 2^i bytes; where a request of 2^i bytes or more begins */
+	 * holds 2^i bytes, where the search for a request of 2^i to
+	 * 2^(i+1) - 1 bytes begins */
 	uint16_t first[64];
 	const struct layout *layout;
 	struct bufpool_arena *arena;
@@ -243,8 +246,8 @@ struct caches {
 	_Atomic uint64_t wiped_bytes, gc_returns;
 };
 
-/* A shut shelf that no thread owns. Buffers name it that no thread can release
- * by the fast path. */
+/* A shut shelf that no thread owns. A buffer that no thread can release by the
+ * fast path names it. */
 extern struct bufpool_shelf bp_cache_no_shelf;
 
 void bp_cache_init(void);		/* once, before any other thread */
@@ -344,14 +347,14 @@ shelf_leave(struct bufpool_shelf *s)
 		bp_shelf_leave_slow(s);
 }
 
-/* Owner only: makes the next checkout from this shelf look at the clock. Then
- * the stride grows anew: from 8, or from 1 where it was 4 or less. */
+/* Owner only: makes the next checkout from this shelf look at the clock.
+ * bp_trim_due then doubles the 4 to 8, and makes the 0 a 1. */
 static inline void
 shelf_look_soon(struct bufpool_shelf *s)
 {
 	s->stride = s->stride > SHELF_STRIDE / 64 ? SHELF_STRIDE / 64 : 0;
 	s->due = counter_get(&s->checkouts) + 1;
-	s->cache->requests[s->class].look = 0;	/* not for a sample alone */
+	s->cache->requests[s->class].look = 0;	/* not only for a sample */
 }
 
 /* How many buffers are on it; exact for whoever is inside. Any thread. */
@@ -388,7 +391,7 @@ shelf_pop(struct bufpool_shelf *s, uint32_t count)
 	atomic_store_explicit(&s->count, count - 1, memory_order_relaxed);
 	hook("shelf: popped");
 	if (b == NULL)
-		/* Not run: said to the compiler. */
+		/* Not run: so callers need no test for NULL. */
 		__builtin_unreachable();
 	return b;
 }
@@ -452,8 +455,9 @@ void bp_cache_destroy(struct cache *k);
  * pool. */
 void bp_cache_follow_watch(struct cache *k);
 
-/* Owner only, for "sampled", when the shelf is due: has the next checkout
- * recorded, if that is a sample, and makes the shelf due again in time. */
+/* Owner only, for "sampled", when the shelf is due: if a sample has come due,
+ * has the next checkout recorded. Makes the shelf due no later than the next
+ * sample. */
 void bp_shelf_sample(struct bufpool_shelf *s);
 
 /* Owner only, for "sampled": the next checkout is to be recorded. */
@@ -562,7 +566,8 @@ caches_all(const struct caches *cs, unsigned part)
 	return w;
 }
 
-/* A walk over the caches that are listed after k. */
+/* A walk over the caches that are listed after k. (Of bit 63 the shift makes 0,
+ * and nothing of the block is left.) */
 static inline struct cache_walk
 caches_after(const struct cache *k, unsigned part)
 {

@@ -157,10 +157,10 @@ refill_shelf(struct bufpool *p, struct cache *k, unsigned class)
 	return shelve_rest(p, s, b, n);
 }
 
-/* Notes how many checkouts there were when the shelf was found empty. True when
- * the owner has checked nothing out since it was last found so. */
+/* True when the owner has checked nothing out since the last search found the
+ * shelf empty. Notes for the next search how many checkouts there were. */
 static bool
-note_unused(struct cache *k, unsigned class)
+unused_since(struct cache *k, unsigned class)
 {
 	_Atomic uint32_t *seen = &k->seen[class];
 	uint32_t now = (uint32_t)counter_get(&k->shelf[class].checkouts);
@@ -190,7 +190,7 @@ claim_one(struct bufpool *p, unsigned class)
 
 		hook("claim: found a shelf");
 		if (shelf_count(s) == 0) {
-			if (!note_unused(k, class) || empty == SHUT_MOST)
+			if (!unused_since(k, class) || empty == SHUT_MOST)
 				continue;
 			empty++;
 		}
@@ -262,8 +262,9 @@ take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	}
 }
 
-/* A mapping of its own, between guards or not. One that is to grow gets
- * addresses for twice as many bytes, so that it need not move at once. */
+/* A mapping of its own, between guards or not. Where max_bytes limits the pool,
+ * one that is to grow gets addresses for twice as many bytes, so that it need
+ * not move at once; where these lack, for n, so `w` has those for n. */
 static struct bufpool_buf *
 take_mapping(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	     bool guarded)
@@ -315,9 +316,8 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 }
 
 /* Whether a checkout that may take fresh memory gets a guarded buffer. In a
- * "sampled" pool each checkout gets one that leak detection samples; where leak
- * detection records all, one in as many gets one as would be recorded if it
- * sampled. */
+ * pool hardened "sampled" each checkout gets one that leak detection samples;
+ * where leak detection records all, as many get one as it would sample. */
 static bool
 wants_guard(struct bufpool *p, bool watched)
 {
@@ -341,9 +341,9 @@ take_kept(struct bufpool *p, size_t n, unsigned align, unsigned take)
 }
 
 /* A checkout with a mapping of its own: above the classes, aligned to more than
- * a page, or guarded. */
+ * LAYOUT_GRAIN, or guarded. */
 static struct bufpool_buf *
-checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
+take_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 	       bool watched, bool guarded)
 {
 	unsigned align = take >> TAKE_ALIGN_SHIFT;
@@ -367,7 +367,7 @@ checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 }
 
 struct bufpool_buf *
-bp_checkout_large(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
+bp_checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 {
 	bool watched;
 
@@ -387,7 +387,7 @@ bp_checkout_large(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	}
 	if (fails_on_purpose(p, take))
 		return refuse(p, ENOMEM, take);
-	return checkout_alone(p, n, take, site, watched, wants_guard(
+	return take_alone(p, n, take, site, watched, wants_guard(
 		p, watched && (take & TAKE_FRESH)));
 }
 
@@ -442,7 +442,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 
 	forked_check();
 	if (class == CLASS_LARGE || p->config.hardened == BUFPOOL_HARDENED_ALL)
-		return bp_checkout_large(p, n, take, site);
+		return bp_checkout_alone(p, n, take, site);
 	if (!(take & TAKE_CLOSED) && pool_closed(p)) {
 		errno = ESHUTDOWN;
 		return NULL;
@@ -456,7 +456,7 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	if (fails_on_purpose(p, take))
 		return refuse(p, ENOMEM, take);
 	if (wants_guard(p, watched && (take & TAKE_FRESH)))
-		return checkout_alone(p, n, take, site, watched, true);
+		return take_alone(p, n, take, site, watched, true);
 	if (k != NULL)
 		bp_cache_find_node(k);
 	b = take_class(p, k, class, take, &miss);
@@ -489,7 +489,7 @@ bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	struct bufpool_buf *b;
 
 	take |= align << TAKE_ALIGN_SHIFT;
-	b = align > LAYOUT_GRAIN_LOG ? bp_checkout_large(p, n, take, site)
+	b = align > LAYOUT_GRAIN_LOG ? bp_checkout_alone(p, n, take, site)
 	    : site & SITE_LISTED ? checkout_slow(p, n, take, site)
 	    : checkout_fast(p, n, take, site);
 

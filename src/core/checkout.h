@@ -24,7 +24,7 @@ struct bufpool_buf *bp_checkout_at(struct bufpool *p, size_t n, unsigned align,
 
 /* The same for a buffer with a mapping of its own, however small n is. The
  * alignment is in `take`, from the bit TAKE_ALIGN_SHIFT on. */
-struct bufpool_buf *bp_checkout_large(struct bufpool *p, size_t n,
+struct bufpool_buf *bp_checkout_alone(struct bufpool *p, size_t n,
 				      unsigned take, uintptr_t site);
 
 /* As bufpool_checkout and bufpool_try_checkout, with SITE_ASK. */

@@ -32,7 +32,7 @@ bp_depot_create(struct depot *d, const struct layout *l, bool common)
 	size_t slots_at = rings * sizeof(struct ring), slots = 0, batches_at;
 
 	for (unsigned i = 0; i < rings; i++)
-		slots += l->ring[i % l->classes] *
+		slots += layout_slots(l, i) *
 		    sizeof(struct ck_ring_buffer);
 	batches_at = slots_at + slots;
 	*d = (struct depot){ .layout = l, .batches = d->of_one_node };
@@ -48,7 +48,7 @@ bp_depot_create(struct depot *d, const struct layout *l, bool common)
 	if (!common)
 		d->ring = (void *)d->map;
 	for (unsigned i = 0; i < rings; i++) {
-		uint32_t size = l->ring[i % l->classes];
+		uint32_t size = layout_slots(l, i);
 
 		ck_ring_init(&d->ring[i].ring, size);
 		d->ring[i].slots = (void *)(d->map + slots_at);
@@ -105,11 +105,11 @@ untie_batch(struct bufpool_buf *first, struct bufpool_buf **b)
 
 /*
  * The ring publishes the buffers: what was written to them and to their
- * descriptors before the push (the wipe, the batch) is ordered before ck_ring's
- * store of p_tail, and the taker loads p_tail before it touches them. ck_ring
- * orders stores only, so the fence here also orders what the last owner has
- * read before what the taker will write. The stack publishes, too, because
- * stack_push is a release and stack_pop an acquire.
+ * descriptors before the push (the wipe, the batch) is ordered before
+ * ck_ring's store of p_tail, and the taker loads p_tail before it touches
+ * them. ck_ring orders stores only. The fence here is a release: what the last
+ * owner has read also comes before what the taker will write. The stack
+ * publishes, too, because stack_push is a release and stack_pop an acquire.
  */
 static void
 push_batch(struct depot *d, unsigned ring, struct bufpool_buf *first)
@@ -153,20 +153,19 @@ pop_batch(struct depot *d, unsigned ring)
 }
 
 /*
- * A ring holds no more batches than buffers, so a ring whose buffers are fewer
- * than its slots, less the one that ck_ring keeps free, has a free slot. The
+ * A batch has one buffer at least. So while fewer buffers are counted than
+ * there are slots, less the one that ck_ring keeps free, a slot is free. The
  * acquire pairs with the release in bp_depot_take: when a batch is no longer
  * counted, its slot is seen to be free.
  */
 uint64_t
 bp_depot_room(const struct depot *d, unsigned ring)
 {
-	const struct layout *l = d->layout;
 	uint64_t ready = atomic_load_explicit(&d->batches[ring].ready,
 					      memory_order_acquire);
 
 	return d->ring == NULL ? UINT64_MAX
-	    : l->ring[ring % l->classes] - 1 - ready;
+	    : layout_slots(d->layout, ring) - 1 - ready;
 }
 
 /* Buffers are counted before they can be taken, so that the count is never too
@@ -180,7 +179,7 @@ bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 		uint64_t room = bp_depot_room(d, ring);
 		uint32_t most = (d->layout->shelf[class] + 1) / 2;
 
-		n = 1;	/* b[0], which goes on its own where there is no room */
+		n = 1;	/* b[0], which goes to the system without room */
 		if (room == 0) {
 			bp_arena_give(b[0]);
 			continue;

@@ -39,7 +39,8 @@ struct depot {
 	struct batches *batches;
 	char *map;		/* holds both of the above, or is NULL */
 	size_t bytes;		/* of map */
-	struct batches of_one_node[BUFPOOL_CLASSES_MAX];
+	struct batches of_one_node[BUFPOOL_CLASSES_MAX];	/* `batches`,
+					 * where nodes are not kept apart */
 };
 
 /* create makes an empty depot of a thread, or the commons; -1 + ENOMEM. The
@@ -68,7 +69,8 @@ depot_ready(const struct depot *d, unsigned ring)
 				    memory_order_relaxed);
 }
 
-/* How many more buffers the ring has room for. Owner only. */
+/* How many more buffers the ring has room for; the commons have no limit. Owner
+ * only. */
 uint64_t bp_depot_room(const struct depot *d, unsigned ring);
 
 /* In a fork child: counts again what is on the stacks. The rings must be

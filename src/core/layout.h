@@ -65,6 +65,13 @@ layout_ring(const struct layout *l, unsigned node, unsigned class)
 	return node * l->classes + class;
 }
 
+/* How many slots that ring has. */
+static inline uint32_t
+layout_slots(const struct layout *l, unsigned ring)
+{
+	return l->ring[ring % l->classes];
+}
+
 static inline unsigned
 layout_rings(const struct layout *l)
 {

@@ -8,8 +8,8 @@
 #include "wipe.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
-#define DIRTY 4096	/* written bytes from which on a buffer goes itself when
-			 * some buffer has to go */
+#define DIRTY 4096	/* a buffer with as many written bytes goes to the
+			 * system itself, when one has to go */
 
 static void release_foreign(struct bufpool_buf *b, uintptr_t from);
 static void release_short(struct bufpool_buf *b, struct bufpool_shelf *s,
@@ -43,10 +43,10 @@ release_wiped(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 
 /*
  * The caller has turned the state to CACHED, so the buffer is the caller's
- * alone, and is wiped before anyone else can see it. Returns ESITE where the
- * site is SITE_ASK and wanted, and 0 otherwise. A buffer with a record names no
- * shelf, so only buffers whose shelf is not the caller's are checked for a
- * record.
+ * alone, and is wiped before anyone else can see it. Returns ESITE where
+ * `from` is SITE_ASK and the buffer has a record, and 0 otherwise. A buffer
+ * with a record names no shelf, so only buffers whose shelf is not the
+ * caller's are checked for a record.
  */
 static inline __attribute__((always_inline)) int
 release_fast(struct bufpool_buf *b, uintptr_t from)
@@ -120,7 +120,8 @@ release_short(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 }
 
 /* When the shelf has no room, the buffer is not wiped here, because it may go
- * to the system, which clears it anyway. */
+ * to the system, which clears it anyway. Asked outside, this is a guess;
+ * release_wiped asks again inside. */
 static __attribute__((noinline)) void
 release_long(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 {
@@ -187,9 +188,9 @@ shelve_slow(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 	}
 }
 
-/* Whether this buffer goes to the system now. True when the pool is closed, and
- * when shelf and depot are full, so that some buffer has to go, and this one is
- * dirty: the system clears its pages, so that they need not be wiped. */
+/* Whether this buffer goes to the system now. True when the pool is closed.
+ * Also when shelf and depot are full and this buffer is dirty: one has to go,
+ * and the system clears its pages, so that they need not be wiped. */
 static bool
 leaves_now(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 {
@@ -233,7 +234,7 @@ settle_before(struct bufpool_buf *b)
 }
 
 /* A release for which the shelf has no room, or which cannot use it. Holds the
- * pool, because b's reference may be its last. */
+ * pool, because b's reference may be the pool's last. */
 static __attribute__((noinline)) void
 release_slow(struct bufpool_buf *b, uintptr_t from)
 {

@@ -19,8 +19,8 @@ void bp_release_gc(struct bufpool_buf *b);
 /* bufpool_release, counted as a return at the end of a request. */
 void bp_release_scoped(struct bufpool_buf *b);
 
-/* The first two for a reference to a frozen buffer. Where it is not the last
- * one, nothing is asked. */
+/* bp_release_asking and bp_release_gc for a reference to a frozen buffer. Where
+ * it is not the last one, nothing is asked. */
 int bp_frozen_unref_asking(struct bufpool_frozen *f);
 void bp_frozen_unref_gc(struct bufpool_frozen *f);
 
