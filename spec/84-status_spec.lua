@@ -32,6 +32,8 @@ local HOSTILE = {
     { "\237\160\128", "\\xED\\xA0\\x80" }, { "\226\130", "\\xE2\\x82" },
     { "\244\144\128\128", "\\xF4\\x90\\x80\\x80" },
     { "\194\155", "\\xC2\\x9B" }, { ("\255"):rep(63), ("\\xFF"):rep(63) },
+    -- Keys of JSON.
+    { "requests" }, { "classes" }, { "pools" }, { "sites" },
 }
 
 local function shown(entry)

@@ -73,9 +73,11 @@ local function json_string(s)
     end) .. '"'
 end
 
--- These are lists, with nothing in them too.
-local LISTS = { classes = true, workers = true, history = true,
-    pages_by_node = true, requests = true, sites = true }
+-- What is behind our keys: these are lists, with nothing in them too, and the
+-- keys of `pools` are names, which may be any of ours.
+local SHAPES = { classes = "list", workers = "list", history = "list",
+    pages_by_node = "list", requests = "list", sites = "list",
+    pools = "by name" }
 
 local write
 
@@ -89,7 +91,7 @@ local function write_list(out, list)
     out[#out + 1] = "]"
 end
 
-local function write_object(out, object)
+local function write_object(out, object, shape)
     local keys = {}
     for key in pairs(object) do
         keys[#keys + 1] = key
@@ -99,14 +101,14 @@ local function write_object(out, object)
     for i, key in ipairs(keys) do
         out[#out + 1] = (i > 1 and "," or "") .. json_string(text.name(key))
             .. ":"
-        write(out, object[key], LISTS[key])
+        write(out, object[key], shape ~= "by name" and SHAPES[key])
     end
     out[#out + 1] = "}"
 end
 
-function write(out, value, is_list)
+function write(out, value, shape)
     if type(value) == "table" then
-        (is_list and write_list or write_object)(out, value)
+        (shape == "list" and write_list or write_object)(out, value, shape)
     elseif type(value) == "number" then
         out[#out + 1] = number(value)
     elseif type(value) == "string" then
