@@ -6,8 +6,8 @@
 --
 -- A line that no spec runs has its reason in a comment, /* Not run: ... */,
 -- beside it or above. The reason holds from there on up to the first line that
--- is run. The next line of code after it must be one that is not. Where it is
--- run by chance, the comment says Seldom run.
+-- is run, or to the end of the function. The next line of code after it must be
+-- one that is not run. Where it is run by chance, the comment says Seldom run.
 local least = tonumber(arg[1])
 local wrong = 0
 
@@ -32,6 +32,13 @@ end
 local function sum_up(name, lines)
     local sums, n = { 0, 0, 0, 0, 0 }, 0
     local reason, used, inlined
+    local function close_reason()
+        if reason and not used then
+            complain(name, reason, "gives a reason, but for no line that is "
+                .. "not run")
+        end
+        reason = nil
+    end
     for text in io.lines(name) do
         n = n + 1
         local line = lines[n]
@@ -47,15 +54,16 @@ local function sum_up(name, lines)
                 complain(name, n, "is not run, and no reason is given")
             end
         elseif line then
-            if reason and not used then
-                complain(name, reason, "gives a reason, but the line is run")
-            end
-            reason = nil
+            close_reason()
         end
         if line then
-            add(sums, line, reason and line.hits == 0, inlined)
+            add(sums, line, reason, inlined)
+        end
+        if text == "}" then
+            close_reason()
         end
     end
+    close_reason()
     return sums
 end
 
@@ -91,6 +99,10 @@ for _, file in ipairs(files) do
     show(file.name, sums)
 end
 show("all", all)
+if all[1] == 0 then
+    wrong = wrong + 1
+    print "there is no line of code: gcovr has failed, or writes otherwise"
+end
 if 100 * all[4] < least * all[3] then
     wrong = wrong + 1
     print(("fewer than %g %% of the branches are taken"):format(least))
