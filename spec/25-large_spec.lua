@@ -343,3 +343,31 @@ describe("growth above the largest class", function()
         body:release()
     end)
 end)
+
+describe("what is read as a string", function()
+    -- Most of the memory is never touched, and so has no pages. A process of
+    -- its own, because LuaJIT may die of it.
+    local function raises_for(method, j, times)
+        assert.equal("false\tstring length overflow\n", (helper.child_ok(([[
+            local pool = require("bufpool").new {}
+            local small, large = pool:checkout(5), pool:checkout(2 ^ 32 + 5)
+            local function again(x, j)
+                for _ = 1, %d do
+                    x:%s(1, j)
+                end
+            end
+            again(small, 5)
+            local ok, message = pcall(again, large, %.0f)
+            print(ok, message and message:match "string length overflow$")
+        ]]):format(times, method, j))), j)
+    end
+
+    for _, method in ipairs { "sub", "tostring" } do
+        it("by " .. method .. " is no longer than a string can be", function()
+            for _, j in ipairs { 2 ^ 31 - 1, 2 ^ 31, 2 ^ 32, 2 ^ 32 + 5 } do
+                raises_for(method, j, 1)
+                raises_for(method, j, 200)      -- compiled
+            end
+        end)
+    end
+end)

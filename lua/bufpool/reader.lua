@@ -32,13 +32,19 @@ function readers.len(self)
     return len
 end
 
+-- No string has as many bytes: ffi.string raises, but LuaJIT may die of that
+-- error on a trace.
+local TEXT_END = 0x7ffffeff
+
 -- What has been read as a string is not read again: the comparison that follows
 -- it is the fence of object.lua.
 
 function readers.tostring(self)
     local at, len, o, epoch = view(self, "tostring")
     local read = ffi_string
-    if o.epoch ~= epoch then
+    if len >= TEXT_END then
+        raise("string length overflow")
+    elseif o.epoch ~= epoch then
         return readers.tostring(self)
     end
     local text = read(at, len)
@@ -64,7 +70,9 @@ function readers.sub(self, i, j)
         end
     end
     local start, n, read = at + (from - 1), to - from + 1, ffi_string
-    if o.epoch ~= epoch then
+    if n >= TEXT_END then
+        raise("string length overflow")
+    elseif o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
     local text = read(start, n)
