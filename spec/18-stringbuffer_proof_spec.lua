@@ -14,6 +14,7 @@
 --   * `<` of two handles, which gives an answer that means nothing
 -- and because our contract says so for all calls:
 --   * fractions as sizes, which string.buffer cuts off and we refuse
+--   * not a number as a size, which it takes for 0 on arm64 and refuses on x86
 --   * set() of a number or another buffer, which only string.buffer refuses
 --
 -- SEED=n repeats a run; PROGRAMS=n makes it longer.
@@ -56,8 +57,11 @@ local objects = { object "object", object "", object(5), proxy, 5LL, -1LL, 7ULL,
 local bad_values = { true, false, {}, print, object {}, object(false),
     object "raise", newproxy(true), coroutine.create(print) }
 local sizes = { 0, 0, 1, 2, 3, 5, 8, 31, 32, 33, 64, 100, 3LL, 4ULL, 1000 }
-local bad_sizes = { -1, 0 / 0, -1 / 0, "3", "x", true, {}, print, -1LL,
+local bad_sizes = { -1, -1 / 0, "3", "x", true, {}, print, -1LL,
     object "3", -2 ^ 31 }
+if ok and not pcall(string_buffer.new, 0 / 0) then
+    bad_sizes[#bad_sizes + 1] = 0 / 0
+end
 
 local function pick(list)
     return list[random(#list)]
