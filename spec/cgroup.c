@@ -20,6 +20,7 @@
 #include "core/cgroup.h"
 #include "core/pool.h"
 #include "support/clock.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -194,8 +195,7 @@ static void
 a_process_with_little_memory_keeps_little(void **state)
 {
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_own_memory();
 	assert_int_equal(in_child(use_much, NULL), 0);
 }
 
@@ -660,8 +660,7 @@ fill_up_small(struct small *s)
 {
 	int status;
 
-	if (SANITIZED)
-		skip();
+	needs_own_memory();
 	if (!make_own_group(s)) {
 		print_message("skipped: no control group with a limit of "
 			      "%s can be made here\n", s->limits[0]);
@@ -675,10 +674,8 @@ fill_up_small(struct small *s)
 			break;
 		usleep(1000);
 	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
-		print_message("skipped: no group can be entered like that\n");
-		skip();
-	}
+	needs(!WIFEXITED(status) || WEXITSTATUS(status) != 77,
+	      "no group can be entered like that");
 	return status;
 }
 

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "support/needs.h"
 #include "support/pool.h"
 
 static void

@@ -9,6 +9,7 @@
 
 #include "core/stats.h"
 #include "support/clock.h"
+#include "support/needs.h"
 #include "support/pool.h"
 
 #define MIB ((size_t)1 << 20)

@@ -14,6 +14,7 @@
 #include "bufpool.h"
 #include "core/pool.h"
 #include "core/stats.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 

@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "support/needs.h"
 #include "support/process.h"
 
 static char directory[4096];
@@ -28,7 +29,8 @@ static int
 forbid_membarrier(void **state)
 {
 	(void)state;
-	return !forbid(SYS_membarrier, ENOSYS);
+	forbid(SYS_membarrier, ENOSYS);
+	return 0;
 }
 
 /* The output is shown only on failure, so that no test is counted twice. */
@@ -40,6 +42,7 @@ run(const char *name)
 	int status = -1;
 	pid_t child;
 
+	needs_filters();
 	assert_non_null(said);
 	snprintf(path, sizeof path, "%s/%s", directory, name);
 	child = fork();
@@ -61,6 +64,7 @@ static void
 membarrier_is_forbidden_indeed(void **state)
 {
 	(void)state;
+	needs_filters();
 	assert_int_equal(syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0),
 			 -1);
 	assert_int_equal(errno, ENOSYS);

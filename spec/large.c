@@ -30,6 +30,7 @@
 #include "core/system.h"
 #include "core/trim.h"
 #include "support/clock.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -1075,6 +1076,7 @@ prefault_holds_for_what_is_kept_and_what_grows(void **state)
 	struct bufpool_buf *b;
 
 	(void)state;
+	needs_advice();
 	for (config.huge_pages = 0; config.huge_pages < 2;
 	     config.huge_pages++) {
 		config.prefault = 1;
@@ -1136,10 +1138,7 @@ huge_pages_are_asked_for_still(void **state)
 	p = bufpool_create(&config);
 	assert_non_null(p);
 	b = take(p, 6 * MIB);
-	if (!asks_for_huge_pages(b)) {
-		print_message("no VmFlags in /proc/self/smaps\n");
-		skip();
-	}
+	needs(asks_for_huge_pages(b), "no VmFlags in /proc/self/smaps");
 	assert_true(aligned(b, 2 * MIB));
 	bufpool_release(b);
 	b = take(p, 5 * MIB);

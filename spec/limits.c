@@ -21,6 +21,7 @@
 
 #include "bufpool.h"
 #include "support/clock.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -80,9 +81,7 @@ out_of_memory_is_an_error_and_passes(void **state)
 	unsigned long pages;
 
 	(void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	skip();	/* a sanitizer maps more than any such limit */
-#endif
+	needs_address_limit();
 	assert_int_equal(fscanf(statm, "%lu", &pages), 1);
 	fclose(statm);
 	getrlimit(RLIMIT_AS, &old);
@@ -363,8 +362,7 @@ static void
 what_gives_no_addresses_stays_when_these_are_short(void **state)
 {
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_address_limit();
 	assert_int_equal(in_child(use_a_tight_address_space, NULL), 0);
 }
 

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -243,8 +244,7 @@ static void
 many_names_cost_little(void **state)
 {
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_own_memory();
 	assert_int_equal(in_child(use_many_names, NULL), 0);
 }
 
@@ -305,8 +305,7 @@ static void
 a_process_may_have_16384_pools_at_a_time(void **state)
 {
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_own_memory();
 	assert_int_equal(in_child(open_all_pools_twice, NULL), 0);
 }
 

@@ -23,19 +23,11 @@
 #include "core/buf.h"
 #include "bufpool.h"
 #include "core/pool.h"
+#include "support/needs.h"
 
 #define PAGE ((size_t)4096)
 #define MANY 100
 
-/* Also in threads that cmocka knows nothing of. */
-#define CHECK(what, ...)                                                    \
-	do {                                                                \
-		if (!(what)) {                                              \
-			fprintf(stderr, "numa: " __VA_ARGS__);              \
-			fprintf(stderr, " (line %d: %s)\n", __LINE__, #what); \
-			abort();                                            \
-		}                                                           \
-	} while (0)
 #define SAME(a, b)                                                          \
 	CHECK((a) == (b), "%lld, not %lld", (long long)(a), (long long)(b))
 
@@ -250,13 +242,19 @@ assert_on(unsigned node, const struct bufpool_buf *b)
 	free(where);
 }
 
-#define NEEDS_TWO                                               \
-	do {                                                    \
-		if (nodes < 2) {                                \
-			print_message("there is one node\n");   \
-			skip();                                 \
-		}                                               \
-	} while (0)
+/* qemu-user does not. */
+static void
+needs_an_answer(void)
+{
+	needs(syscall(SYS_move_pages, 0, 0, NULL, NULL, NULL, 0) == 0,
+	      "the system does not say on which node a page is");
+}
+
+static void
+needs_two_nodes(void)
+{
+	needs(nodes > 1, "there is one node");
+}
 
 static void
 use_all_sizes(unsigned node, void *arg)
@@ -300,6 +298,7 @@ static void
 every_page_is_on_the_threads_own_node(void **state)
 {
 	(void)state;
+	needs_an_answer();
 	pool = local(0);
 	SAME(stats().numa_requested, BUFPOOL_NUMA_LOCAL);
 	if (nodes > 1) {
@@ -369,7 +368,7 @@ static void
 what_another_node_releases_goes_home(void **state)
 {
 	(void)state;
-	NEEDS_TWO;
+	needs_two_nodes();
 	for (size_t c = 0; c < CLASSES; c++)
 		EACH_PAIR(a, b) {
 			struct parcel x = { .n = sizes[c] };
@@ -422,7 +421,7 @@ trim_and_close_reach_what_waits_for_another_node(void **state)
 	struct bufpool_buf *held[10];
 
 	(void)state;
-	NEEDS_TWO;
+	needs_two_nodes();
 	EACH_PAIR(a, b) {
 		pool = local(0);
 		for (int again = 0; again < 2; again++) {
@@ -461,7 +460,7 @@ static void
 another_nodes_buffer_is_better_than_none(void **state)
 {
 	(void)state;
-	NEEDS_TWO;
+	needs_two_nodes();
 	EACH_PAIR(a, b) {
 		struct parcel x = { .n = 65536 };
 
@@ -527,7 +526,7 @@ static void
 a_thread_that_moves_leaves_its_buffers_behind(void **state)
 {
 	(void)state;
-	NEEDS_TWO;
+	needs_two_nodes();
 	EACH_PAIR(a, b) {
 		pool = local(0);
 		once_on(a, move_to, &b);
@@ -541,7 +540,7 @@ static void
 a_thread_that_adopts_takes_from_its_own_node(void **state)
 {
 	(void)state;
-	NEEDS_TWO;
+	needs_two_nodes();
 	EACH_PAIR(a, b) {
 		pool = local(0);
 		for (int again = 0; again < 2; again++) {
@@ -571,6 +570,7 @@ static void
 growth_stays_on_the_node(void **state)
 {
 	(void)state;
+	needs_an_answer();
 	pool = local(0);
 	EACH(node)
 		on(node, grow, NULL);
@@ -606,6 +606,7 @@ static void
 a_large_checkout_leaves_what_every_node_has(void **state)
 {
 	(void)state;
+	needs_an_answer();
 	EACH(a)
 		EACH(b) {
 			struct bufpool_class_stats before, after;
@@ -678,7 +679,7 @@ a_stream_between_nodes_needs_no_new_memory(void **state)
 	pthread_t thread;
 
 	(void)state;
-	NEEDS_TWO;
+	needs_two_nodes();
 	EACH_PAIR(a, b) {
 		pool = local(0);
 		stream.to = b;

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -76,6 +77,7 @@ static void
 prefault_has_the_pages_there_at_checkout(void **state)
 {
 	(void)state;
+	needs_advice();
 	assert_prefaulted(1, 0);
 	assert_prefaulted(1, 1);
 	assert_prefaulted(0, 0);
@@ -146,6 +148,7 @@ huge_pages_are_asked_for(void **state)
 	struct bufpool *p;
 
 	(void)state;
+	needs_advice();
 	bufpool_config_init(&config);
 	config.huge_pages = 1;
 	p = bufpool_create(&config);
@@ -153,10 +156,8 @@ huge_pages_are_asked_for(void **state)
 	for (size_t i = 0; i < 5; i++) {
 		held[i] = bufpool_checkout(p, sizes[i]);
 		assert_non_null(held[i]);
-		if (!smaps(bufpool_peek(held[i]), "VmFlags:", line, 512)) {
-			print_message("no VmFlags in /proc/self/smaps\n");
-			skip();
-		}
+		needs(smaps(bufpool_peek(held[i]), "VmFlags:", line, 512),
+		      "no VmFlags in /proc/self/smaps");
 		assert_non_null(strstr(line, " hg"));
 		if (sizes[i] >= huge)
 			assert_int_equal((uintptr_t)bufpool_peek(held[i]) %
@@ -176,10 +177,7 @@ huge_pages_are_asked_for(void **state)
 	assert_null(strstr(line, " hg"));
 	bufpool_release(held[0]);
 	bufpool_destroy(p);
-	if (!huge_pages_can_be_had()) {
-		print_message("the system has no huge pages of 2 MiB\n");
-		skip();
-	}
+	needs(huge_pages_can_be_had(), "no huge pages of 2 MiB");
 	assert_true(sum > 0);
 }
 
@@ -198,6 +196,7 @@ spans_are_made_of_huge_pages(void **state)
 	struct bufpool *p;
 
 	(void)state;
+	needs_advice();
 	bufpool_config_init(&config);
 	config.huge_pages = 1;
 	config.classes = classes;
@@ -326,6 +325,7 @@ contents_stay_out_of_core_dumps(void **state)
 	char line[512];
 
 	(void)state;
+	needs_advice();
 	bufpool_config_init(&config);
 	for (config.dump = 0; config.dump < 2; config.dump++)
 		for (size_t i = 0; i < 5; i++) {
@@ -334,11 +334,8 @@ contents_stay_out_of_core_dumps(void **state)
 
 			for (int k = 0; k < 3; k++) {
 				assert_non_null(b);
-				if (!smaps(bufpool_peek(b), "VmFlags:", line,
-					   sizeof line)) {
-					print_message("no VmFlags\n");
-					skip();
-				}
+				needs(smaps(bufpool_peek(b), "VmFlags:", line,
+					    sizeof line), "no VmFlags");
 				assert_int_equal(strstr(line, " dd") == NULL,
 						 config.dump);
 				if (k == 0)

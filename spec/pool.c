@@ -15,6 +15,7 @@
 
 #include "bufpool.h"
 #include "core/pool.h"
+#include "support/needs.h"
 #include "support/pool.h"
 
 static void

@@ -21,6 +21,7 @@
 
 #include "bufpool.h"
 #include "core/buf.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -145,6 +146,7 @@ static void
 no_buffer_is_in_two_hands_after_a_filter(void **state)
 {
 	(void)state;
+	needs_filters();
 	assert_int_equal(in_child(use_in_a_sandbox, &pool), 0);
 }
 
@@ -199,6 +201,7 @@ static void
 what_a_thread_has_cached_stays_until_it_flushes(void **state)
 {
 	(void)state;
+	needs_filters();
 	assert_int_equal(in_child(take_from_another_thread, NULL), 0);
 }
 
@@ -206,6 +209,7 @@ static void
 a_closed_pool_gets_its_buffers_when_the_thread_flushes(void **state)
 {
 	(void)state;
+	needs_filters();
 	assert_int_equal(in_child(take_from_another_thread, &step), 0);
 }
 
@@ -229,6 +233,7 @@ static void
 what_the_caller_has_cached_itself_is_given_back(void **state)
 {
 	(void)state;
+	needs_filters();
 	assert_int_equal(in_child(take_from_oneself, NULL), 0);
 }
 
@@ -248,6 +253,7 @@ static void
 a_fork_child_may_use_the_pools(void **state)
 {
 	(void)state;
+	needs_filters();
 	assert_int_equal(in_child(use_in_a_fork_child, NULL), 0);
 }
 

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "bufpool.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -129,8 +130,7 @@ an_idle_pool_has_room_for_any_class(void **state)
 	}
 	assert_int_equal(bufpool_trim(p), MIB);
 	assert_int_equal(stats_of(p).committed_bytes, 0);
-	/* An emulator or valgrind keeps books of its own. */
-	if (!SANITIZED && getenv("WRAP") == NULL)
+	if (memory_is_its_own())
 		assert_true(resident_bytes() < before + MIB / 4);
 	assert_conserved(p);
 	bufpool_destroy(p);

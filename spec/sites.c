@@ -28,6 +28,7 @@
 #include "core/release.h"
 #include "core/sanitize.h"
 #include "core/system.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -453,6 +454,7 @@ gives_its_tables_back(void **state)
 	long before = 0;
 
 	(void)state;
+	needs_own_memory();
 	for (int i = 0; i < 400; i++) {
 		struct bufpool *p = watching_pool(BUFPOOL_LEAK_ALL, 1);
 

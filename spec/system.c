@@ -21,6 +21,7 @@
 
 #include "bufpool.h"
 #include "core/system.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 
@@ -66,8 +67,7 @@ static void
 leaves_most_of_a_limited_address_space(void **state)
 {
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_address_limit();
 	assert_int_equal(in_child(run_with_little_space, NULL), 0);
 }
 
@@ -132,8 +132,7 @@ static void
 no_mapping_is_taken_for_granted(void **state)
 {
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_address_limit();
 	assert_int_equal(in_child(meet_limits, NULL), 0);
 }
 
@@ -217,11 +216,10 @@ what_cannot_be_unmapped_is_wiped_and_waits(void **state)
 	int status;
 
 	(void)state;
-	if (SANITIZED)
-		skip();		/* AddressSanitizer needs mappings itself */
+	needs(!SANITIZED, "AddressSanitizer needs mappings itself");
 	status = in_child(run_out_of_mappings, NULL);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		skip();
+	needs(!WIFEXITED(status) || WEXITSTATUS(status) != 77,
+	      "mappings are not limited");
 	assert_int_equal(status, 0);
 }
 
@@ -299,11 +297,10 @@ locked_memory_is_counted_for_what_it_is(void **state)
 	int status;
 
 	(void)state;
-	if (SANITIZED)
-		skip();
+	needs_own_memory();
 	status = in_child(use_locked_memory, NULL);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		skip();
+	needs(!WIFEXITED(status) || WEXITSTATUS(status) != 77,
+	      "memory cannot be locked");
 	assert_int_equal(status, 0);
 }
 
@@ -331,8 +328,7 @@ draw_numbers(void *arg)
 	(void)arg;
 	close(next);
 	check_random("getrandom");
-	if (!forbid(SYS_getrandom, ENOSYS))
-		_exit(77);
+	CHECK(forbid(SYS_getrandom, ENOSYS), "no filter");
 	check_random("/dev/urandom");
 	CHECK(dup(0) == next, "a descriptor is left open");
 	CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
@@ -347,13 +343,9 @@ draw_numbers(void *arg)
 static void
 random_numbers_need_no_file(void **state)
 {
-	int status;
-
 	(void)state;
-	status = in_child(draw_numbers, NULL);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		skip();
-	assert_int_equal(status, 0);
+	needs_filters();
+	assert_int_equal(in_child(draw_numbers, NULL), 0);
 }
 
 int

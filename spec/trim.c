@@ -15,6 +15,7 @@
 
 #include "bufpool.h"
 #include "support/clock.h"
+#include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
 

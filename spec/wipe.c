@@ -17,6 +17,7 @@
 #include "core/grow.h"
 #include "core/release.h"
 #include "support/clock.h"
+#include "support/needs.h"
 #include "support/pool.h"
 
 /* Each of these dirties a buffer of n bytes and gives it back. */

@@ -61,15 +61,6 @@ in_pages(size_t n)
 	return n == 0 ? page : (n + page - 1) / page * page;
 }
 
-/* For tests that count on a page for each buffer of 4 KiB. What holds where
- * buffers share pages is in spec/shared.c. */
-static inline void
-needs_pages_of_4_kib(void)
-{
-	if (sysconf(_SC_PAGESIZE) > 4096)
-		skip();
-}
-
 /* Above the largest class: whole pages, at most twice as many as needed. */
 static inline bool
 holds_large(const struct bufpool_buf *b, size_t n)
