@@ -12,10 +12,9 @@
 -- copy to and from the socket. Memory is the most that was resident in the
 -- worker, less what was resident before its first request; what is resident
 -- after the load is seen REST seconds later, next to what was resident after
--- the first request. Garbage is what one
--- request leaves in the Lua heap while the collector is stopped; the
--- collector's time is that of full collections, made whenever the heap has
--- doubled, in COLLECTED requests.
+-- the first request. Garbage is what one request leaves in the Lua heap while
+-- the collector is stopped; the collector's time is that of full collections,
+-- made whenever the heap has doubled, in COLLECTED requests.
 --
 -- An answer with an error makes the sample void, and the program says so.
 --
@@ -34,7 +33,7 @@ local options = report.options(arg, { module = true, quick = false,
 local REPEATS = tonumber(options.repeats) or options.quick and 1 or 5
 local SECONDS = options.quick and 1 or 4
 local CONNECTIONS = 16
-local REST = options.quick and 0 or 3
+local REST = options.quick and 0 or 6
 local BODY = 5000000            -- bytes of an upload
 local BODIES = 20               -- different ones that an echo is sent
 local RELAYED = 8000000

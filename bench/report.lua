@@ -58,9 +58,13 @@ function report.literal(v)
     return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
+local ESCAPES = { ["\n"] = "\\n", ["\t"] = "\\t", ["\\"] = "\\\\",
+    ['"'] = '\\"' }
+local ESCAPED = { n = "\n", t = "\t" }
+
 local function json(v, indent)
     if type(v) == "string" then
-        return '"' .. v:gsub('[\\"]', "\\%0") .. '"'
+        return '"' .. v:gsub('[\n\t\\"]', ESCAPES) .. '"'
     elseif type(v) == "number" then
         return (v % 1 == 0 and "%.0f" or "%.6g"):format(v)
     elseif type(v) ~= "table" then
@@ -311,8 +315,13 @@ end
 local function from_json(text, at)
     local c, to = text:match("^%s*(.)()", at)
     if c == '"' then
-        local s, stop = text:match('^(.-[^\\])"()', to - 1)
-        return s:sub(2):gsub("\\(.)", "%1"), stop
+        local stop = to
+        while text:sub(stop, stop) ~= '"' do
+            stop = stop + (text:sub(stop, stop) == "\\" and 2 or 1)
+        end
+        return text:sub(to, stop - 1):gsub("\\(.)", function(escaped)
+            return ESCAPED[escaped] or escaped
+        end), stop + 1
     elseif c ~= "{" and c ~= "[" then
         local word, stop = text:match("^%s*([%w.+-]+)()", at)
         return tonumber(word) or word == "true", stop
