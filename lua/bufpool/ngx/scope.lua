@@ -308,4 +308,16 @@ local function with(pool, n, fn, ...)
     return call_with(state, 2, n, fn, ...)
 end
 
-return { scope = new, with = with }
+-- What new(pool):writer(n) returns, without the scope: the collector frees a
+-- scope, and what `states` has of it, in its second round only.
+local function writer(pool, n)
+    local state, why = new_state(pool, "writer")
+    if not state then
+        return nil, why
+    end
+    return take(state, "writer", n, EMPTY, 0)
+end
+
+-- What is in the table itself is part of bufpool.ngx.
+return setmetatable({ scope = new, with = with },
+    { __index = { writer = writer } })

@@ -62,11 +62,7 @@ end
 -- An empty buffer of this request with room for n bytes, or nil and why there
 -- is no memory.
 function sink.buffer(pool, n)
-    local own, message = scope.scope(pool)
-    if not own then
-        return nil, message
-    end
-    return own:writer(n)
+    return scope.writer(pool, n or 0)
 end
 
 -- Such a buffer, and a struct bufpool_sink that fills it with up to max bytes.
