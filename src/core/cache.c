@@ -629,6 +629,7 @@ bp_cache_find_node(struct cache *k)
 	/* Seldom run: one node only. */
 	node = bp_arena_node(k->arena);
 	if (node != k->node) {
+		/* Seldom run: a thread moves to another node. */
 		bp_cache_flush(k);
 		k->node = node;
 	}
