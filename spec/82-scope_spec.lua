@@ -645,11 +645,29 @@ function R.full_list()
     return "yes"
 end
 
+-- What the collector frees in its second round, of 1000 scopes. A worker that
+-- is never idle would hold it besides.
+function R.rounds()
+    local left
+    for _ = 1, 3 do     -- at first `states` grows
+        for _ = 1, 1000 do
+            scope(H.pool)
+        end
+        collectgarbage()
+        left = collectgarbage "count"
+        collectgarbage()
+        left = left - collectgarbage "count"
+    end
+    collectgarbage "stop"
+    assert(left < 10, left)
+    return "yes"
+end
+
 -- Hidden from whoever looks for it in reasonable places.
 function R.hidden()
     local s = scope(H.pool)
     assert(getmetatable(s) == "bufpool.scope")
-    assert(next(s) == nil)
+    assert(next(s) == nil and s.list == nil and s.__index == nil)
     assert(not pcall(setmetatable, s, {}))
     return "yes"
 end
@@ -877,6 +895,10 @@ local function rules(modules, with)
         says("/hidden", "yes")
         says("/forged", "yes")
         home()
+    end)
+
+    it("leaves nothing for the collector's second round", function()
+        says("/rounds", "yes")
     end)
 
     it("refuses where there is no request", function()

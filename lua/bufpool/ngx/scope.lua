@@ -43,8 +43,16 @@ local get_request = found and base.get_request
 -- request that is alive. Those that ended are taken out when `most` is reached.
 local lists, count, most = {}, 0, 64
 
--- By scope: its pool, the pool's box, its request, and its list.
-local states = setmetatable({}, { __mode = "k" })
+-- By scope: its state, which is its metatable, too. So a state lives as long as
+-- its scope, though this table is weak, and LuaJIT frees both in one round of
+-- its collector. Were only the keys weak, a state would live for a round more.
+local states = setmetatable({}, { __mode = "kv" })
+
+local scope = {}
+
+local function refuse()
+    raise("attempt to assign to a field of a scope")
+end
 
 local function look_at_request()
     return ngx.is_subrequest
@@ -141,8 +149,8 @@ local function checked_limits(given)
     return limits
 end
 
--- What a scope is made of; or nil and a message.
-local function new_state(pool, name)
+-- What a scope is made of, and its metatable; or nil and a message.
+local function new_state(pool, name, limits)
     if object.type(pool) ~= "pool" then
         bad_argument(1, name, "pool expected, got "
             .. (object.type(pool) or type(pool)))
@@ -153,7 +161,8 @@ local function new_state(pool, name)
             request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
     end
     local state = { pool = pool, box = cast(box_t, pool), request = request,
-        of_subrequest = is_subrequest() }
+        of_subrequest = is_subrequest(), limits = limits, __index = scope,
+        __newindex = refuse, __metatable = "bufpool.scope" }
     state.list = lists[tonumber(cast(uintptr_t, request))]
     if not (state.list and alive(state.list)) then
         local list, why = obtain(open_list, state, name, 0)
@@ -216,8 +225,6 @@ local function state_of(self, name)
     end
     return state
 end
-
-local scope = {}
 
 local function sized(self, n, name, kind)
     local state = state_of(self, name)
@@ -282,20 +289,12 @@ function scope.with(self, n, fn, ...)
     return call_with(state_of(self, "with"), 1, n, fn, ...)
 end
 
-local meta = { __index = scope, __metatable = "bufpool.scope" }
-
-function meta.__newindex()
-    raise("attempt to assign to a field of a scope")
-end
-
 local function new(pool, limits)
-    limits = checked_limits(limits)
-    local state, why = new_state(pool, "scope")
+    local state, why = new_state(pool, "scope", checked_limits(limits))
     if not state then
         return nil, why
     end
-    state.limits = limits
-    local self = setmetatable({}, meta)
+    local self = setmetatable({}, state)
     states[self] = state
     return self
 end
@@ -308,8 +307,7 @@ local function with(pool, n, fn, ...)
     return call_with(state, 2, n, fn, ...)
 end
 
--- What new(pool):writer(n) returns, without the scope: the collector frees a
--- scope, and what `states` has of it, in its second round only.
+-- What new(pool):writer(n) returns.
 local function writer(pool, n)
     local state, why = new_state(pool, "writer")
     if not state then
