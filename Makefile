@@ -423,7 +423,7 @@ HOURS ?= 1
 ## DEPS=: keeps make from installing packages
 DEPS ?= .ci/deps
 ## the specs that test, asan and memcheck run: all of spec/
-SPEC ?= $(sort $(wildcard spec/*.c)) $(sort $(wildcard spec/*_spec.lua))
+SPEC ?= $(sort $(wildcard spec/*_spec.lua)) $(sort $(wildcard spec/*.c))
 SLOW = %stress.c %fork.c %progress.c %fenced.c %sandbox.c %names.c \
 	%threads.c %failures.c %guard.c %system.c %large.c %ticket.c %work.c
 # What specs that load the module of nginx need, where it can be built.
