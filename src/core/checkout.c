@@ -11,8 +11,7 @@ static struct bufpool_buf *checkout_empty_slow(struct bufpool_shelf *s,
 					       struct bufpool *p, size_t n,
 					       unsigned take, uintptr_t site);
 static struct bufpool_buf *checkout_gate_slow(struct bufpool_shelf *s,
-						struct bufpool_buf *b,
-						size_t n);
+					      struct bufpool_buf *b, size_t n);
 static struct bufpool_buf *checkout_due_slow(struct bufpool_shelf *s,
 					     struct bufpool_buf *b, size_t n);
 static struct bufpool_buf *checkout_slow(struct bufpool *p, size_t n,
@@ -113,7 +112,7 @@ take_ready(struct depot *d, unsigned ring, const struct bufpool_shelf *s,
  * shelf, or into the commons when it is NULL, cannot be entered or is full. */
 static struct bufpool_buf *
 shelve_rest(struct bufpool *p, struct bufpool_shelf *s, struct bufpool_buf **b,
-	 uint32_t n)
+	    uint32_t n)
 {
 	uint32_t done = 0;
 
@@ -344,7 +343,7 @@ take_kept(struct bufpool *p, size_t n, unsigned align, unsigned take)
  * LAYOUT_GRAIN, or guarded. */
 static struct bufpool_buf *
 take_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
-	       bool watched, bool guarded)
+	   bool watched, bool guarded)
 {
 	unsigned align = take >> TAKE_ALIGN_SHIFT;
 	struct bufpool_buf *b = guarded ? NULL : take_kept(p, n, align, take);

@@ -15,7 +15,7 @@ static void release_foreign(struct bufpool_buf *b, uintptr_t from);
 static void release_short(struct bufpool_buf *b, struct bufpool_shelf *s,
 			  uintptr_t from);
 static void release_long(struct bufpool_buf *b, struct bufpool_shelf *s,
-			   uintptr_t from);
+			 uintptr_t from);
 static void release_full_slow(struct bufpool_buf *b, struct bufpool_shelf *s,
 			      uintptr_t from);
 static void release_slow(struct bufpool_buf *b, uintptr_t from);

@@ -51,7 +51,7 @@ file_failure(int error)
  * and its error: the file may have grown since. */
 double
 bp_file_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
-	       size_t n)
+	      size_t n)
 {
 	size_t got;
 
