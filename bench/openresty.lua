@@ -53,6 +53,8 @@ local ROWS = {
         against = { "ngx.print(table)", "ngx.print(table), reused",
             "table.concat", "string.buffer", "string.buffer, reused" },
         others = { "bufpool, as a string" } },
+    { name = "page", title = "a page of 20 lines, in a scope", want = 1,
+        peak = 1.1, against = { "table.concat", "string.buffer" } },
     { name = "thread", title = "1 MiB to a worker thread and back", want = 5,
         against = { "string" } },
     { name = "upload", title = "5 MB upload in memory, SHA-256",

@@ -78,6 +78,31 @@ local function assemblers(count, total)
     }
 end
 
+-- Pages of 20 lines, each of which no other page has.
+local pages = 0
+
+local function put_lines(out)
+    pages = pages + 1
+    for i = 1, 20 do
+        out:put("line ", i, " of page ", pages, "\n")
+    end
+    return out
+end
+
+local function page_in_scope()
+    local scope = assert(output.scope(pool))
+    output.print(put_lines(assert(scope:writer(1000))))
+end
+
+local function page_of_strings()
+    local t = {}
+    pages = pages + 1
+    for i = 1, 20 do
+        t[i] = "line " .. i .. " of page " .. pages .. "\n"
+    end
+    print(concat(t))
+end
+
 local whole = ("0123456789abcdef"):rep(MIB / 16)
 local frozen = pool:writer(MIB):put(whole):freeze()
 
@@ -255,6 +280,13 @@ return {
     kept = {
         ["bufpool"] = function() output.print(frozen) end,
         ["ngx.print"] = function() print(whole) end,
+    },
+    page = {
+        ["bufpool"] = page_in_scope,
+        ["table.concat"] = page_of_strings,
+        ["string.buffer"] = function()
+            print(put_lines(buffer.new()):get())
+        end,
     },
     pieces1024 = assemblers(1024, MIB),
     pieces600 = assemblers(600, 65536),
