@@ -52,8 +52,8 @@ struct bufpool_buf {
 	size_t capacity;	/* bytes from at to the end of the memory */
 	size_t mark;		/* bytes from at past which all is zero */
 	union {
-		struct bufpool_shelf *shelf;	/* on which its owner's release
-						 * puts it unasked */
+		struct bufpool_shelf *shelf;	/* where a release by the
+						 * shelf's owner puts it */
 		int32_t batch[2];	/* READY: see depot.c */
 	};
 	uint16_t place;		/* of the pool, in each thread's caches */
@@ -96,7 +96,8 @@ struct bufpool_buf {
 #define PLACE_WATCHED 16384
 
 /* States. */
-/* no memory behind it, or memory that was given back */
+/* no memory behind it, or memory that the arena has: given back, or not taken
+ * yet */
 #define BUF_BLANK 0
 /* in a depot, in the commons, or a large mapping that is kept: all zero */
 #define BUF_READY 1
@@ -169,8 +170,9 @@ buf_leave_behind(struct bufpool_buf *b, size_t end)
 		b->told = end;
 }
 
-/* create returns a BLANK descriptor without memory or arena, or NULL + ENOMEM;
- * destroy takes such a descriptor back. Any thread. */
+/* create returns a BLANK descriptor without memory or arena, or NULL + ENOMEM.
+ * destroy takes back a descriptor whose memory has gone, in any state, that
+ * nobody else can reach. Any thread. */
 struct bufpool_buf *bp_buf_create(void);
 void bp_buf_destroy(struct bufpool_buf *b);
 struct bufpool_buf *bp_buf_at(uint32_t number);
@@ -195,8 +197,8 @@ _Noreturn void bp_buf_corrupt(const struct bufpool_buf *b,
  * Changes the state from `from` to `to` and adds `raise` to the generation, by
  * one compare-and-exchange, so that of two threads one succeeds. When the state
  * is not `from`, because the buffer was released twice or its descriptor was
- * overwritten, prints the operation and aborts. The functions below do without
- * this exchange, and each says why it can.
+ * overwritten, prints the operation and aborts. A function below that does
+ * without this exchange says why it can.
  *
  * Relaxed is enough, because the word only decides which thread succeeds. The
  * buffer's bytes are ordered by whatever hands the buffer to another thread:
@@ -332,7 +334,8 @@ buf_next(const struct bufpool_buf *b)
 /* Sums over a stack that no thread pushes to or pops from meanwhile. */
 struct buf_sum {
 	uint64_t count;		/* buffers, with all of each batch */
-	size_t bytes;		/* mapped at their base */
+	size_t bytes;		/* mapped at their bases; of a batch, the
+				 * head's only */
 };
 struct buf_sum bp_buf_sum(const struct stack *s);
 

@@ -53,7 +53,8 @@ bp_caches_destroy(struct caches *cs)
 
 /* Called by the owner inside the shelf. The order of the two stores does not
  * matter, because a claimer reads empty_at only after it has read that busy is
- * 0, and sees both then. The release pairs with the acquire of shelf_has. */
+ * 0, and sees both then. Nothing is known to rest on the release: see
+ * shelf_has. */
 static void
 open_shelf(struct bufpool_shelf *s)
 {
@@ -409,20 +410,6 @@ bp_shelf_unclaim(struct bufpool_shelf *s)
 	    &s->gate, &gate, gate & ~(uint32_t)GATE_CLAIMED));
 }
 
-/* Claims the caller's own shelf. The owner only, while it is not inside; it
- * needs no fence because it knows that. */
-static bool
-claim_own(struct bufpool_shelf *s)
-{
-	uint32_t gate = atomic_fetch_or(&s->gate, GATE_CLAIMED);
-
-	if (gate & GATE_CLAIMED)
-		return false;
-	hook("claim: claimed");
-	shut_shelf(s);
-	return true;
-}
-
 bool
 bp_shelf_enter_slow(struct bufpool_shelf *s)
 {
@@ -470,7 +457,7 @@ bp_shelf_leave_slow(struct bufpool_shelf *s)
 		shut_if_open(s);
 	if (!(gate & GATE_CLOSED) || !bp_cache_hold(s->cache))
 		return;
-	if (claim_own(s))
+	if (bp_shelf_claim(s))
 		bp_shelf_unclaim(s);
 	empty_depot(s->cache);
 	bp_arena_drop(s->cache->arena);
@@ -622,12 +609,8 @@ bp_cache_flush(struct cache *k)
 void
 bp_cache_find_node(struct cache *k)
 {
-	unsigned node;
+	unsigned node = bp_arena_node(k->arena);
 
-	if (k->caches->layout->nodes == 1)
-		return;
-	/* Seldom run: one node only. */
-	node = bp_arena_node(k->arena);
 	if (node != k->node) {
 		/* Seldom run: a thread moves to another node. */
 		bp_cache_flush(k);
@@ -682,7 +665,7 @@ bp_cache_retire(struct cache *k)
 
 		atomic_fetch_or(&s->gate, GATE_RETIRED);
 		hook("exit: retired");
-		if (claim_own(s))
+		if (bp_shelf_claim(s))
 			bp_shelf_unclaim(s);
 	}
 	empty_depot(k);

@@ -14,8 +14,8 @@
  * on, and a release need not look up the thread, the pool or the class.)
  *
  * THE OWNER WORD tells who is inside a shelf. It is two words, so that the
- * owner's side needs no atomic read-modify-write: the owner writes `busy`, all
- * others write `gate`.
+ * owner's fast paths need no atomic read-modify-write: only the owner writes
+ * `busy`, and everyone writes `gate`.
  *
  *      owner                              another thread
  *      E1  busy = 1                       C1  gate |= CLAIMED, shut the shelf
@@ -48,8 +48,8 @@
  * kernel lacks it, FENCED stays in the gate and the shelf shut: that sends the
  * owner through the slow paths, which store `busy` by a sequentially
  * consistent exchange. Where the system refuses it later, to a process that
- * has entered a sandbox, no claim succeeds from then on: what a thread has
- * cached is that thread's alone, until it spills, flushes or exits.
+ * has entered a sandbox, nobody else can claim a shelf from then on: what a
+ * thread has cached is that thread's alone, until it spills, flushes or exits.
  *
  * FENCED is needed because else memory that an idle thread has cached could
  * never be had where the kernel has no membarrier: a pool would fail at
@@ -143,8 +143,9 @@ struct bufpool_shelf {
 	struct bufpool_shelf *named;
 	uint32_t full;
 	uint32_t class;
-	int64_t sample_at;	/* `checkouts` at the next sample; negative when
-				 * these began anew (fold_shelf) */
+	int64_t sample_at;	/* `checkouts` at the next sample; may be
+				 * negative, because fold_shelf begins these
+				 * anew */
 	uint64_t chance;	/* the generator that draws it; 0: none drawn */
 	int64_t sampled_at;	/* when the last one was, in milliseconds */
 	_Alignas(64) struct bufpool_buf *buf[SHELF_MAX];
@@ -348,7 +349,8 @@ shelf_leave(struct bufpool_shelf *s)
 }
 
 /* Owner only: makes the next checkout from this shelf look at the clock.
- * bp_trim_due then doubles the 4 to 8, and makes the 0 a 1. */
+ * bp_trim_due then makes 8 of the 4, or 1 if the last look was long ago; and 1
+ * of the 0. */
 static inline void
 shelf_look_soon(struct bufpool_shelf *s)
 {
@@ -433,10 +435,10 @@ shelf_put(struct bufpool_shelf *s, struct bufpool_buf *b)
  * returns false. */
 bool bp_shelf_enter_slow(struct bufpool_shelf *s);
 
-/* How a thread that is not the owner enters and leaves; it holds the pool.
- * claim returns false when the owner or another claimer is inside, or when the
- * system refuses the fence. unclaim also empties a shelf whose gate calls for
- * that. */
+/* How a thread enters and leaves that is not the owner, or is the owner and
+ * outside; it holds the pool. claim returns false when the owner or another
+ * claimer is inside, or when the system refuses the fence. unclaim also
+ * empties a shelf whose gate calls for that. */
 bool bp_shelf_claim(struct bufpool_shelf *s);
 void bp_shelf_unclaim(struct bufpool_shelf *s);
 
@@ -494,11 +496,12 @@ bool bp_cache_hold(const struct cache *k);
 void bp_cache_attach(struct cache *k);
 
 /* Owner only: looks which node the thread runs on. If it has moved, the cached
- * buffers go to the depot, where threads of their node find them, and from now
- * on the cache holds buffers of the new node. */
+ * buffers go to the depot, where threads of their node find them, except from a
+ * shelf that is claimed just now. What comes from now on is of the new node. */
 void bp_cache_find_node(struct cache *k);
 
-/* Owner only: moves all buffers from the shelves to the depot. */
+/* Owner only: moves all buffers to the depot, except from a shelf that is
+ * claimed just now. */
 void bp_cache_flush(struct cache *k);
 
 /* The last thing that an exiting thread does with its cache: moves all buffers

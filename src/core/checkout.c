@@ -216,7 +216,8 @@ refuse(struct bufpool *p, int error, unsigned take)
 }
 
 /* Whether this checkout is one that the pool was told to refuse. One without
- * TAKE_RECLAIM, whose caller makes another, does not count. */
+ * TAKE_RECLAIM does not count: here that is a try_checkout, because growth
+ * makes no first attempt in such a pool (larger_than in grow.c). */
 static bool
 fails_on_purpose(struct bufpool *p, unsigned take)
 {
@@ -290,7 +291,7 @@ take_mapping(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	}
 }
 
-/* What leak detection does of a checkout. `hit`: the memory is not fresh. */
+/* What leak detection does at a checkout. `hit`: the memory is not fresh. */
 static void
 record_checkout(struct bufpool *p, struct bufpool_buf *b, bool hit,
 		uintptr_t site)
@@ -357,8 +358,6 @@ take_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site,
 		return NULL;
 	b->shelf = &bp_cache_no_shelf;
 	count_large(p, b, n, hit);
-	if (!hit)
-		bp_stats_sample_tick(p);
 	bp_trim_maintain(p, bp_system_now());
 	if (watched)
 		record_checkout(p, b, hit, site);
@@ -386,8 +385,8 @@ bp_checkout_alone(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	}
 	if (fails_on_purpose(p, take))
 		return refuse(p, ENOMEM, take);
-	return take_alone(p, n, take, site, watched, wants_guard(
-		p, watched && (take & TAKE_FRESH)));
+	return take_alone(p, n, take, site, watched,
+			  wants_guard(p, watched && (take & TAKE_FRESH)));
 }
 
 static void
@@ -468,6 +467,8 @@ checkout_slow(struct bufpool *p, size_t n, unsigned take, uintptr_t site)
 	return buf_turn_out(b, n);
 }
 
+/* The memory is zero already, and is wiped once more because the caller asks
+ * for that. */
 struct bufpool_buf *
 bufpool_checkout_zeroed(struct bufpool *p, size_t n)
 {
@@ -491,7 +492,6 @@ bp_checkout_at(struct bufpool *p, size_t n, unsigned align, unsigned take,
 	b = align > LAYOUT_GRAIN_LOG ? bp_checkout_alone(p, n, take, site)
 	    : site & SITE_LISTED ? checkout_slow(p, n, take, site)
 	    : checkout_fast(p, n, take, site);
-
 	if (b != NULL)
 		b->align = (uint8_t)align;
 	return b;

@@ -15,12 +15,10 @@
 #include "depot.h"
 #include "pages.h"
 
-#define LINE 64
-
 /* ck_ring keeps its head and tail on separate cache lines by padding. The
  * alignment keeps two rings from sharing a line, too. */
 struct ring {
-	_Alignas(LINE) struct ck_ring ring;
+	_Alignas(64) struct ck_ring ring;
 	struct ck_ring_buffer *slots;
 };
 
@@ -137,13 +135,14 @@ push_batch(struct depot *d, unsigned ring, struct bufpool_buf *first)
 static struct bufpool_buf *
 pop_batch(struct depot *d, unsigned ring)
 {
-	struct bufpool_buf *first = NULL;
+	struct bufpool_buf *first;
 	struct ring *r;
 
 	if (d->ring == NULL)
 		return bp_buf_pop(&d->batches[ring].stack);
 	r = &d->ring[ring];
 	tsan_ring_begin();
+	/* One that fails may have stored there. */
 	if (!ck_ring_dequeue_spmc(&r->ring, r->slots, &first))
 		first = NULL;
 	tsan_ring_end();
@@ -179,7 +178,7 @@ bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 		uint64_t room = bp_depot_room(d, ring);
 		uint32_t most = (d->layout->shelf[class] + 1) / 2;
 
-		n = 1;	/* b[0], which goes to the system without room */
+		n = 1;	/* b[0]; without room it goes to the system */
 		if (room == 0) {
 			bp_arena_give(b[0]);
 			continue;
@@ -192,8 +191,8 @@ bp_depot_put(struct depot *d, struct bufpool_buf *const *b, uint32_t count)
 	}
 }
 
-/* The count is loaded first, so that a thread that finds nothing does not write
- * to the ring's cache line. */
+/* The count is loaded first, so that a thread that finds nothing does not touch
+ * the cache lines of the ring. */
 uint32_t
 bp_depot_take(struct depot *d, unsigned ring, struct bufpool_buf **to)
 {

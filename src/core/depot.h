@@ -2,8 +2,8 @@
  * depot - where ready buffers wait for whichever thread needs them next.
  *
  * They wait in batches. A batch is up to half a shelf of buffers, of one class
- * and one node, that is put and taken as a whole, by one exchange. (Bonwick
- * calls it a magazine.)
+ * and one node, that is put and taken as a whole, in one step. (Bonwick calls
+ * it a magazine.)
  *
  *      spill, flush --put--> [ batch  batch  batch ] --take--> refill, steal
  *
@@ -15,9 +15,10 @@
  * times).
  *
  * The commons are the depot that belongs to no thread. They hold what a pool
- * was stocked with, what exited threads have left, and the rest of a batch when
- * a taker wanted only a part. They have a stack where the other depots have a
- * ring, so that any thread can put without waiting.
+ * was stocked with, what exited threads have left, what came home without a
+ * cache, and the rest of a batch when a taker wanted only a part. They have a
+ * stack where the other depots have a ring, so that any thread can put without
+ * waiting.
  *
  * Only depot.c knows Concurrency Kit. spec/model/depot.lua has what a ring and
  * its count do, and the marks of cache.h.
@@ -37,7 +38,8 @@ struct depot {
 	const struct layout *layout;
 	struct ring *ring;	/* NULL: the commons */
 	struct batches *batches;
-	char *map;		/* holds both of the above, or is NULL */
+	char *map;		/* the rings, their slots and, where nodes are
+				 * kept apart, the batches; or NULL */
 	size_t bytes;		/* of map */
 	struct batches of_one_node[BUFPOOL_CLASSES_MAX];	/* `batches`,
 					 * where nodes are not kept apart */

@@ -1,6 +1,7 @@
 /*
  * home - the end of a release for a buffer that no cache takes: a large buffer,
- * one without memory, or any buffer when the thread has no cache.
+ * one without memory, or any buffer when the thread has no cache or its ticket
+ * has expired.
  *
  *      wiped -> large or commons -> arena
  */

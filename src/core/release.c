@@ -135,8 +135,9 @@ release_long(struct bufpool_buf *b, struct bufpool_shelf *s, uintptr_t from)
 }
 
 /* A buffer whose shelf is not the caller's, because another thread checked it
- * out, or which names no shelf: a large one, one that is watched, and any where
- * nodes are kept apart. For a watched one thread_own_cache finds no cache. */
+ * out, or which names no shelf: a large one, one without memory, one that is
+ * watched, one that a thread without a cache checked out, and any where nodes
+ * are kept apart. For a watched one thread_own_cache finds no cache. */
 static __attribute__((noinline)) void
 release_foreign(struct bufpool_buf *b, uintptr_t from)
 {

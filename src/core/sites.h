@@ -2,9 +2,10 @@
  * sites - leak detection: where the buffers were checked out that are out now.
  *
  * A SITE is where a program checks buffers out. Each pool that looks has a
- * table of SITES_MAX sites, which are never taken out of it; what finds no room
- * counts for site 0. A site is known by a key: an address of code, or a hash
- * of the text that Lua gives, with the highest bit set.
+ * table of SITES_MAX sites, and another for places of release. Sites are never
+ * taken out; what finds no room counts for site 0. A site is known by a key:
+ * an address of code, or a hash of the text that Lua gives, with the highest
+ * bit set.
  *
  * A RECORD says at which site, and when, a buffer was checked out. Records are
  * in a table of their own by the descriptor's number, which is never unmapped.
@@ -16,19 +17,21 @@
  * the pool is set to by then.
  *
  * Record and place belong to whoever has the buffer: the thread that checks it
- * out writes them before the state is OUT, the thread that takes it home takes
- * them away after the state is CACHED and before anyone else can get the
- * buffer. Freezing, tickets and growth leave both alone. Others only read
- * records, one word at a time. A record holds nothing: the pool that it names
- * by its place exists, because the buffer that is out holds it.
+ * out writes them before the program has it, the thread that takes it home
+ * takes them away after the state is CACHED and before anyone else can get the
+ * buffer. Freezing and tickets leave both alone, growth all but the record's
+ * bytes. Others only read records, one word at a time, except that
+ * bp_sites_tell adds the place of a release later, by an exchange. A record
+ * holds nothing: the pool that it names by its place exists, because the
+ * buffer that is out holds it.
  *
  * Where a buffer with a record was released is known, too, until its descriptor
  * has another record, and is for messages only. Code of Lua is asked for the
  * place after the release: so a release without a record asks nothing, and no
  * Lua state is handed down to here.
  *
- * Which checkouts are recorded is decided in the slow path of a checkout, to
- * which a shelf sends it that is WATCHED: see cache.h.
+ * Whether a checkout is recorded is decided in its slow path. A shelf that is
+ * WATCHED sends its checkouts there: see cache.h.
  */
 #ifndef BUFPOOL_SITES_H
 #define BUFPOOL_SITES_H
@@ -40,7 +43,8 @@
 #define SITE_NONE 0	/* not to be recorded, or not known */
 #define SITE_ASK 1	/* to be told: the checkout fails with ESITE where it
 			 * would be recorded, and a release returns ESITE */
-#define SITE_CALLER 2	/* what site_now is for; in a record, a listed site */
+#define SITE_CALLER 2	/* what site_now is for; in `home` of a record, a site
+			 * by its number */
 #define SITE_GC 3	/* releases only: a Lua collector, */
 #define SITE_SCOPE 4	/* the end of a request, */
 #define SITE_EXPIRED 5	/* the time of a ticket */
@@ -69,9 +73,10 @@ void bp_sites_end(struct bufpool *p);
 uintptr_t bp_sites_list(struct bufpool *p, const char *text);
 
 /* Whether a checkout from this shelf is to be recorded; s is NULL for a thread
- * without a cache. The owner of the shelf only. */
+ * without a cache. For "sampled" the answer takes the sample: asked again, it
+ * is no. The owner of the shelf only. */
 bool bp_sites_wants(struct bufpool *p, struct bufpool_shelf *s, uintptr_t site);
-/* The same above the classes. */
+/* The same above the classes. Each call counts as a checkout. */
 bool bp_sites_wants_large(struct bufpool *p, uintptr_t site);
 
 /* Takes one off `left`, which counts down to the next sample, and says whether
@@ -82,7 +87,8 @@ bool bp_sites_count_down(struct bufpool *p, _Atomic int64_t *left);
  * the caller's, was used before, and has no record yet. */
 void bp_sites_verify(const struct bufpool *p, const struct bufpool_buf *b);
 
-/* Records a buffer that is CACHED, the caller's, and about to be OUT. */
+/* Records a buffer that is the caller's: CACHED and about to be OUT, or OUT and
+ * not known to the program yet. */
 void bp_sites_record(struct bufpool *p, struct bufpool_buf *b, uintptr_t site);
 
 /* How many milliseconds ago the oldest recorded buffer of the pool was checked

@@ -172,14 +172,15 @@ trim_class(struct bufpool *p, unsigned class, size_t *left, bool first)
 	size_t size = p->layout.size[class];
 	struct portion some = { .count = *left / size };
 	uint64_t asked;
+	size_t gone;
 
 	if (some.count == 0 && first)
 		some.count = 1;
 	asked = some.count;
 	if (asked > 0)
 		give_back_spare(p, class, &some);
-	asked = (asked - some.count) * size;
-	*left -= asked < *left ? asked : *left;
+	gone = (asked - some.count) * size;
+	*left -= gone < *left ? gone : *left;
 	return some.bytes;
 }
 
@@ -188,6 +189,7 @@ trim_some(struct bufpool *p, size_t most, bool *more)
 {
 	size_t left = most, done;
 
+	/* One mapping at most, because it has more than 1 byte. */
 	done = bp_arena_retry(&p->arena, left > 0);
 	left -= done < left ? done : left;
 	if (left > 0) {
@@ -238,9 +240,9 @@ bp_trim_addresses(struct bufpool *p, size_t bytes)
  * that has had a miss meanwhile was short, and is spared DECAY_SPARED steps, or
  * as many as have passed if they are fewer. The same goes for large mappings.
  *
- * One call gives back DECAY_BYTES or one buffer at most, over all pools. When
- * it stops there, the time that it has not used is left to the next call, up to
- * DECAY_OWED milliseconds.
+ * One call gives back DECAY_BYTES at most, over all pools, and what the last
+ * buffer has beyond that. When it stops there, the time that it has not used
+ * is left to the next call, up to DECAY_OWED milliseconds.
  */
 #define DECAY_EVERY 250
 #define DECAY_PART 32
@@ -414,9 +416,9 @@ bp_trim_maintain(struct bufpool *p, int64_t now)
 }
 
 /*
- * Reading the clock at each checkout would take a third of its time. So when
- * two looks are less than SLOW milliseconds apart, the number of checkouts to
- * the next look doubles, up to SHELF_STRIDE; otherwise the next checkout looks.
+ * Reading the clock takes as long as a checkout. So when two looks are less
+ * than SLOW milliseconds apart, the number of checkouts to the next look
+ * doubles, up to SHELF_STRIDE; otherwise the next checkout looks.
  */
 #define SLOW 100
 

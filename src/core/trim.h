@@ -15,8 +15,9 @@ size_t bp_trim_idle(const struct bufpool *p);
  * first. Returns the bytes that the system took. */
 size_t bp_trim_bytes(struct bufpool *p, size_t bytes);
 
-/* As bp_trim_bytes, but gives back only memory whose addresses become free,
- * too: large mappings that are kept. */
+/* Gives back memory whose addresses become free, too: mappings that the system
+ * refused to unmap before; or else kept ones, until at least `bytes` have gone
+ * or none is left. Returns the bytes. */
 size_t bp_trim_addresses(struct bufpool *p, size_t bytes);
 
 /* Threads call this in slow paths and when their shelf is due. At most once in
