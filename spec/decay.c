@@ -149,6 +149,21 @@ fast_traffic_is_followed_by_slow(void **state)
 	bufpool_destroy(p);
 }
 
+/* Nor do spills of one class leave the others to their old pace. */
+static void
+a_burst_is_followed_by_slow_traffic_of_another_class(void **state)
+{
+	struct bufpool *p = with_large(0);
+
+	(void)state;
+	needs_pages_of_4_kib();
+	for (int i = 0; i < 100000; i++)
+		bufpool_release(bufpool_checkout(p, 100));
+	burst(p, 65536, 1600);
+	assert_decays(p, p, 1);
+	bufpool_destroy(p);
+}
+
 static void
 large_traffic_alone_does_it_too(void **state)
 {
@@ -243,6 +258,8 @@ main(void)
 		cmocka_unit_test(classes_decay_at_ordinary_traffic),
 		cmocka_unit_test(a_pool_decays_that_nobody_calls),
 		cmocka_unit_test(fast_traffic_is_followed_by_slow),
+		cmocka_unit_test(
+			a_burst_is_followed_by_slow_traffic_of_another_class),
 		cmocka_unit_test(large_traffic_alone_does_it_too),
 		cmocka_unit_test(a_pause_is_made_up_for),
 		cmocka_unit_test(maintain_needs_no_traffic),

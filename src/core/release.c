@@ -179,7 +179,7 @@ shelve_slow(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 		}
 		shelf_leave(s);
 		if (full)
-			bp_trim_spilled(p, s);
+			bp_trim_look_soon(p);
 	} else {
 		bp_depot_put(&k->depot, &b, 1);
 		bp_cache_mark_depot(k, s->class);
@@ -216,7 +216,7 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 	if (leaves_now(p, k, b)) {
 		bp_arena_give(b);
 		/* as after a spill, because there is too much of this class */
-		bp_trim_spilled(p, s);
+		bp_trim_look_soon(p);
 		return;
 	}
 	counter_add(&k->wiped_bytes, buf_clean(b));
@@ -251,7 +251,7 @@ release_slow(struct bufpool_buf *b, uintptr_t from)
 		release_cached(p, k, b, from);
 	else {
 		bp_home_uncached(b, from);
-		bp_trim_released(p);
+		bp_trim_look_soon(p);
 	}
 	bp_arena_drop(&p->arena);
 	errno = saved;

@@ -445,14 +445,7 @@ bp_trim_due(struct bufpool *p, struct bufpool_shelf *s, size_t n)
 }
 
 void
-bp_trim_spilled(struct bufpool *p, struct bufpool_shelf *s)
-{
-	shelf_look_soon(s);
-	bp_trim_maintain(p, bp_system_now());
-}
-
-void
-bp_trim_released(struct bufpool *p)
+bp_trim_look_soon(struct bufpool *p)
 {
 	struct cache *k = thread_own_cache(p->caches.place);
 

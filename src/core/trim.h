@@ -31,12 +31,10 @@ void bp_trim_maintain(struct bufpool *p, int64_t now);
  * last checkout asked for n bytes. */
 void bp_trim_due(struct bufpool *p, struct bufpool_shelf *s, size_t n);
 
-/* Called by a shelf's owner after a spill. What was spilled may lie idle from
- * now on, so the shelf's next checkout looks at the clock, too. */
-void bp_trim_spilled(struct bufpool *p, struct bufpool_shelf *s);
-
-/* Like bp_trim_spilled, after a release that no cache took: for all shelves of
- * the caller. The caller holds the pool. */
-void bp_trim_released(struct bufpool *p);
+/* Called after a spill, and after a release that no cache took. What came home
+ * may lie idle from now on, so the next checkout from each of the caller's
+ * shelves looks at the clock, too: what is still used may be another class. The
+ * caller holds the pool. */
+void bp_trim_look_soon(struct bufpool *p);
 
 #endif
