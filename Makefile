@@ -117,8 +117,7 @@ examples: $(BUILD)/examples/host
 	@:
 
 # All but dpdk.c, whose headers are not everywhere.
-benches: $(BUILD)/bench/core $(BUILD)/bench/clear $(BUILD)/bench/instructions \
-		$(BUILD)/bench/access.so
+benches: $(addprefix $(BUILD)/bench/,core clear server instructions access.so)
 	@:
 
 ## lists targets and variables
@@ -411,7 +410,8 @@ deb:
 .PHONY: demo openresty check distros test for-specs fuzz
 .PHONY: test-jit
 .PHONY: test-luajit lint portability asan tsan memcheck coverage clean
-.PHONY: bench-lua bench-core bench-large bench-openresty bench-rivals
+.PHONY: bench-lua bench-core bench-large bench-server bench-openresty
+.PHONY: bench-rivals
 .PHONY: bench-instructions soak soak-openresty
 ## stages of make check: all
 STAGES ?=
@@ -539,6 +539,12 @@ bench-large: deps-bench
 	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/large.lua \
 		--core $(BUILD)/bench/core --clear $(BUILD)/bench/clear $(BENCH)
 
+## measures a server in C; OUT=doc: server-performance.md
+bench-server: deps-bench
+	@$(MAKE) $(BUILD)/bench/server
+	@LUA_PATH='bench/?.lua;;' $(LUAJIT) bench/server.lua \
+		--server $(BUILD)/bench/server $(BENCH)
+
 ## measures nginx handlers
 bench-openresty: deps-bench deps-test
 	@$(MAKE) all nginx-module
@@ -556,7 +562,7 @@ soak-openresty: deps-bench deps-test
 		$(LUAJIT) bench/openresty_soak.lua \
 		--module "$$PWD/$(NGINX_MODULE)" $(SOAK)
 
-$(BUILD)/bench/core $(BUILD)/bench/clear $(BUILD)/bench/instructions: \
+$(addprefix $(BUILD)/bench/,core clear server instructions): \
 		$(BUILD)/bench/%: bench/%.c $(BUILD)/libbufpool.a
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) \
