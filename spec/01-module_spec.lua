@@ -338,6 +338,11 @@ describe("a named pool", function()
                 name = name, sixty_four_kib_count = 3, max_bytes = 2 ^ 30
             }
         end, "max_bytes")
+        raises(function()
+            bufpool.new {
+                name = name, sixty_four_kib_count = 3, hardened = true
+            }
+        end, "hardened")
     end)
 
     it("stays when its handle is collected", function()

@@ -195,7 +195,8 @@ invalid:
 
 /* "classes" when the sizes differ, or when the configuration has classes of its
  * own. Otherwise the key of the first count that differs: the four counts are
- * the first in bp_settings. */
+ * the first in bp_settings. The floors of a hardened pool are 0, whatever its
+ * counts are. */
 static const char *
 class_difference(const struct bufpool *p, const struct bufpool_config *config)
 {
@@ -207,7 +208,8 @@ class_difference(const struct bufpool *p, const struct bufpool_config *config)
 	for (unsigned c = l.classes; c-- > 0;) {
 		if (p->layout.size[c] != l.size[c])
 			return "classes";
-		if (p->layout.floor[c] != l.floor[c])
+		if (p->layout.floor[c] != l.floor[c] &&
+		    p->config.hardened == config->hardened)
 			key = config->class_count ? "classes"
 						  : bp_settings[c].key;
 	}
