@@ -73,7 +73,7 @@ end
 function stats.add(sum, figures)
     add_fields(sum, figures, stats.COUNTERS, stats.GAUGES)
     -- The process's, not the pool's.
-    sum.lock_limit = max(sum.lock_limit, figures.lock_limit or 0)
+    sum.lock_limit = max(sum.lock_limit, figures.lock_limit)
     add_fields(sum.large, figures.large, stats.LARGE_COUNTERS,
         stats.LARGE_GAUGES)
     add_requests(sum.large, figures.large)

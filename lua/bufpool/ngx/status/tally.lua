@@ -13,6 +13,7 @@ local tally = {}
 
 -- In the order in which the dictionary has them.
 local COUNTERS, GAUGES = stats.COUNTERS, stats.GAUGES
+local LIMIT = { "lock_limit" }
 local LARGE_COUNTERS, LARGE_GAUGES = stats.LARGE_COUNTERS, stats.LARGE_GAUGES
 local CLASS_COUNTERS, CLASS_GAUGES = stats.CLASS_COUNTERS, stats.CLASS_GAUGES
 local REQUESTS = stats.REQUESTS
@@ -101,7 +102,7 @@ end
 -- One line: the name, and numbers.
 local function line_of(name, figures)
     local out = { tally.hex(name) }
-    append(out, figures, COUNTERS, GAUGES)
+    append(out, figures, COUNTERS, GAUGES, LIMIT)
     append(out, figures.large, LARGE_COUNTERS, LARGE_GAUGES)
     append(out, figures.large.requests, REQUESTS)
     out[#out + 1] = format("%.3f", figures.oldest or -1)
@@ -141,7 +142,7 @@ local function figures_of(line)
     local function number()
         return assert(tonumber(word()))
     end
-    local figures = read_fields(number, {}, COUNTERS, GAUGES)
+    local figures = read_fields(number, {}, COUNTERS, GAUGES, LIMIT)
     figures.large = read_fields(number, {}, LARGE_COUNTERS, LARGE_GAUGES)
     figures.large.requests = read_fields(number, {}, REQUESTS)
     local oldest = number()
