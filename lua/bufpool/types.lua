@@ -662,9 +662,9 @@ function bufpool_ngx.say(...) end
 
 ---The request body in a buffer. When the header announces more than `max`
 ---bytes, nothing is read.
----@param pool bufpool.Pool
+---@param pool bufpool.Pool|bufpool.Scope
 ---@param max? bufpool.Integer bytes
----@return bufpool.Buffer? buf
+---@return bufpool.Buffer|bufpool.Handle|nil buf
 ---@return string? message "too large", "no body", or why there is none
 function bufpool_ngx.read_body(pool, max) end
 
@@ -802,11 +802,13 @@ function scope:checkout_aligned(n, alignment) end
 ---@return string? message
 function scope:try_checkout(n) end
 
----The same, empty, with room for `hint` bytes.
+---The same, empty, with room for `hint` bytes, and in front of these for
+---`headroom`.
 ---@param hint? bufpool.Integer
+---@param headroom? bufpool.Integer
 ---@return bufpool.Handle? handle
 ---@return string? message
-function scope:writer(hint) end
+function scope:writer(hint, headroom) end
 
 ---@return bufpool.PoolStats # of the pool
 function scope:stats() end
