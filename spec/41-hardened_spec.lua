@@ -175,6 +175,15 @@ describe("fail_one_in", function()
             end
         end
         assert.equal(100, failed)
+        for _ = 1, 100 do
+            local h = pool:borrow(100)
+            if h then
+                h:release()
+            else
+                failed = failed + 1
+            end
+        end
+        assert.equal(125, failed)
         assert.equal(0, pool:stats().checked_out)
     end)
 

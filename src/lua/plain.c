@@ -398,7 +398,8 @@ plain_get(lua_State *L)
 }
 
 /* Making the cdata may run a finalizer that closes the pool. Then, and when
- * memory is short, the Lua method says so. */
+ * memory is short, the Lua method says so. It asks once more, so where
+ * checkouts fail on purpose it is the only one that asks. */
 static int
 plain_borrow(lua_State *L)
 {
@@ -406,7 +407,9 @@ plain_borrow(lua_State *L)
 	struct bufpool_pool_box *box;
 	struct bufpool_handle *taken;
 
-	if (n < 0 || lua_gettop(L) != 2 || box_test(L, 1, KIND_POOL) == NULL)
+	box = box_test(L, 1, KIND_POOL);
+	if (n < 0 || lua_gettop(L) != 2 || box == NULL ||
+	    box->pool->config.fail_one_in > 0)
 		return bp_self_in_lua(L);
 	lua_pushvalue(L, UP_TYPE);
 	lua_call(L, 0, 1);
