@@ -29,6 +29,7 @@ local band, bor, lshift, tobit = bit.band, bit.bor, bit.lshift, bit.tobit
 local raise, bad_argument = check.raise, check.bad_argument
 local size, position, range = check.size, check.position, check.range
 local absent, word = check.absent, check.word
+local TEXT_END, text_too_long = check.TEXT_END, check.text_too_long
 local live, data = object.live, object.data
 local is_handle, same = object.is_handle, object.same
 local shortage = failure.shortage
@@ -527,7 +528,9 @@ local function get_few(self, count, n, m, o)
     local x_len = count >= 3 and min(x_most, len - v_len - w_len) or 0
     local w_at, x_at = at + v_len, at + (v_len + w_len)
     local v, w, x
-    if b.epoch ~= epoch then
+    if max(v_len, w_len, x_len) >= TEXT_END then
+        text_too_long()
+    elseif b.epoch ~= epoch then
         return get_few(self, count, n, m, o)
     end
     v = read(at, v_len)
@@ -564,7 +567,9 @@ local function get_many(self, count, ...)
     for k = 1, count do
         local n, from = min(lengths[k], len - total), at + total
         total = total + n
-        if b.epoch ~= epoch then
+        if n >= TEXT_END then
+            text_too_long()
+        elseif b.epoch ~= epoch then
             return get_many(self, count, ...)
         end
         local text = ffi_string(from, n)

@@ -75,6 +75,14 @@ function check.call(fn, ...)
     return passed(pcall(fn, ...))
 end
 
+-- No string has as many bytes: ffi.string raises, but LuaJIT may die of that
+-- error on a trace, or raise it at no line.
+check.TEXT_END = 0x7ffffeff
+
+function check.text_too_long()
+    raise("string length overflow")
+end
+
 -- Raises what is wrong with argument number arg of `name`, self not counted.
 function check.bad_argument(arg, name, what)
     raise(format("bad argument #%d to '%s' (%s)", arg, name, what))

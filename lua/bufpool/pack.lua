@@ -24,6 +24,7 @@ local ffi_string = ffi.string
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 local tonumber, type = tonumber, type
 local bad_argument, position = check.bad_argument, check.position
+local TEXT_END, text_too_long = check.TEXT_END, check.text_too_long
 local data, live = object.data, object.live
 local look, view = object.look, object.view
 local grow, extend_to = space.grow, calls.extend
@@ -327,6 +328,8 @@ local function bytes(self, at, n)
     local from, len, o, epoch = view(self, "unpack")
     if at + n - 1 > len then
         too_short()
+    elseif n >= TEXT_END then
+        text_too_long()
     end
     local read = ffi_string
     from = from + (at - 1)

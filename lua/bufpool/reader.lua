@@ -14,6 +14,7 @@ local string_byte, string_find = string.byte, string.find
 local raise, bad_argument = check.raise, check.bad_argument
 local string_range, absent = check.string_range, check.absent
 local range, word = check.range, check.word
+local TEXT_END, text_too_long = check.TEXT_END, check.text_too_long
 local look, view, data = object.look, object.view, object.data
 local compare, equal_ct = calls.compare, calls.equal_ct
 local find, find_plain = calls.find, calls.find_plain
@@ -32,10 +33,6 @@ function readers.len(self)
     return len
 end
 
--- No string has as many bytes: ffi.string raises, but LuaJIT may die of that
--- error on a trace.
-local TEXT_END = 0x7ffffeff
-
 -- What has been read as a string is not read again: the comparison that follows
 -- it is the fence of object.lua.
 
@@ -43,7 +40,7 @@ function readers.tostring(self)
     local at, len, o, epoch = view(self, "tostring")
     local read = ffi_string
     if len >= TEXT_END then
-        raise("string length overflow")
+        text_too_long()
     elseif o.epoch ~= epoch then
         return readers.tostring(self)
     end
@@ -71,7 +68,7 @@ function readers.sub(self, i, j)
     end
     local start, n, read = at + (from - 1), to - from + 1, ffi_string
     if n >= TEXT_END then
-        raise("string length overflow")
+        text_too_long()
     elseif o.epoch ~= epoch then
         return readers.sub(self, i, j)
     end
