@@ -244,6 +244,29 @@ local WITHOUT_BODY_FILTER = [[
     }
 ]]
 
+-- One pool after the other. The first one records its checkouts.
+local TURNS = [[
+    init_worker_by_lua_block {
+        local bufpool = require "bufpool"
+        capture = require("bufpool.ngx").capture
+        pools = { [0] = bufpool.new { leak_detection = "all" },
+            bufpool.new {}, bufpool.new {} }
+    }
+    server {
+        listen 127.0.0.1:@PORT1@;
+        location / {
+            access_by_lua_block {
+                for _ = 1, 3 do
+                    local pool = pools[tonumber(ngx.var.arg_i) % 3]
+                    local buf = assert(capture { pool = pool })
+                    buf:release()
+                end
+            }
+            content_by_lua_block { ngx.print("turn ", ngx.var.arg_i) }
+        }
+    }
+]]
+
 local function both(modules, with)
     local server, file
 
@@ -314,6 +337,20 @@ local function both(modules, with)
             left_of(150)
             left_of(50)
             assert.is_true(left_of(150) < 10000)
+        end)
+
+        -- Workers of their own, because what LuaJIT compiles, and so whether it
+        -- goes wrong, differs from one to the next.
+        it("is taken from whichever pool", function()
+            for _ = 1, 8 do
+                local other = nginx.start {
+                    conf = nginx.conf { modules = modules, http = TURNS } }
+                local codes = nginx.must(("curl -sS -o %s/turn -w "
+                    .. "'%%{http_code}\\n' '%s?i=[0-199]' | sort -u"):format(
+                    other.dir, other:url("/", 1)))
+                other:stop()
+                assert.equal("200\n", codes)
+            end
         end)
 
         it("has a file that no other filter reads", function()

@@ -160,10 +160,13 @@ local function new_state(pool, name, limits)
         raise(format("bad call of '%s' (outside of a request%s)", name,
             request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
     end
+    -- `list` is there from the start. A key that is added and then assigned
+    -- again LuaJIT may add twice, where it makes the table only as it leaves a
+    -- trace: the table would then give the list that is dead.
     local state = { pool = pool, box = cast(box_t, pool), request = request,
         of_subrequest = is_subrequest(), limits = limits, __index = scope,
-        __newindex = refuse, __metatable = "bufpool.scope" }
-    state.list = lists[tonumber(cast(uintptr_t, request))]
+        __newindex = refuse, __metatable = "bufpool.scope",
+        list = lists[tonumber(cast(uintptr_t, request))] }
     if not (state.list and alive(state.list)) then
         local list, why = obtain(open_list, state, name, 0)
         if not list then
