@@ -379,4 +379,25 @@ describe("what is read as a string", function()
             end
         end)
     end
+
+    it("by .. is no longer, with both of its sides", function()
+        for _, times in ipairs { 1, 200 } do
+            assert.equal("false\ttrue\n", (helper.child_ok(([[
+                local pool = require("bufpool").new {}
+                local small, large = pool:checkout(5), pool:checkout(2 ^ 30)
+                local function again(x)
+                    local text
+                    for _ = 1, %d do
+                        text = x .. x
+                    end
+                    return #text
+                end
+                again(small)
+                local ok, message = pcall(again, large)
+                local here = debug.getinfo(1, "S").short_src
+                print(ok, message and message:match(
+                    "^(.*):%%d+: string length overflow$") == here or message)
+            ]]):format(times))))
+        end
+    end)
 end)

@@ -6,27 +6,41 @@ local fastest = require "bufpool.fastest"
 local object = require "bufpool.object"
 local reader = require "bufpool.reader"
 
-local raise, identify = check.raise, object.identify
+local raise, identify, look = check.raise, object.identify, object.look
+local TEXT_END, text_too_long = check.TEXT_END, check.text_too_long
 local death, reject = object.death, object.reject
 local error, pcall = error, pcall
 local format = string.format
 local ipairs, pairs, select = ipairs, pairs, select
-local setmetatable, type = setmetatable, type
+local setmetatable, tostring, type = setmetatable, tostring, type
 local readers = reader.methods
 
 local metatable = {}
+
+local function length_of(v)
+    local kind = type(v)
+    if kind == "string" then
+        return #v
+    elseif kind == "number" then
+        return #tostring(v)
+    elseif identify(v) == nil then
+        raise(format("attempt to concatenate a %s value", kind))
+    end
+    return (look(v, "tostring"))
+end
 
 local function text_of(v)
     local kind = type(v)
     if kind == "string" or kind == "number" then
         return v
-    elseif identify(v) == nil then
-        raise(format("attempt to concatenate a %s value", kind))
     end
     return readers.tostring(v)
 end
 
 local function concat(a, b)
+    if length_of(a) + length_of(b) >= TEXT_END then
+        text_too_long()
+    end
     return text_of(a) .. text_of(b)
 end
 
