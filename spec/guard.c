@@ -22,6 +22,7 @@
 
 #include "bufpool.h"
 #include "core/buf.h"
+#include "core/pool.h"
 #include "support/needs.h"
 #include "support/pool.h"
 #include "support/process.h"
@@ -316,6 +317,24 @@ keeps_addresses_from_use(void **state)
 	for (size_t i = 0; i < 3 * KEPT; i++)
 		assert_string_not_equal(access_at(was[i]), "---p");
 	assert_true(count_mappings() <= before + 8);
+}
+
+/* The guards take addresses, too. */
+static void
+keeps_no_more_addresses_than_it_may(void **state)
+{
+	const size_t page = in_pages(0);
+	struct bufpool *p = hardened_pool();
+	size_t kept = 0;
+
+	(void)state;
+	p->guards.kept_most = 10 * 3 * page + page;
+	for (int i = 0; i < 40; i++)
+		bufpool_release(bufpool_checkout(p, page));
+	for (int i = 0; i < KEPT; i++)
+		kept += p->guards.kept[i] != NULL;
+	assert_int_equal(kept, 10);
+	bufpool_destroy(p);
 }
 
 static void
@@ -899,6 +918,7 @@ main(void)
 		cmocka_unit_test(stops_at_the_instruction),
 		cmocka_unit_test(finds_what_was_written_to_the_slack),
 		cmocka_unit_test(keeps_addresses_from_use),
+		cmocka_unit_test(keeps_no_more_addresses_than_it_may),
 		cmocka_unit_test(moves_to_other_guards_when_it_grows),
 		cmocka_unit_test(moves_a_few_times_below_a_limit),
 		cmocka_unit_test(is_as_large_as_any),

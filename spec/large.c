@@ -695,7 +695,7 @@ what_is_kept_decays(void **state)
 	keep(p, 2 * MIB, 40);
 	for (int round = 0; round < 100; round++) {
 		bufpool_release(take(p, 40 * MIB));
-		bp_large_give_back(&p->large, 1, true);
+		bp_large_give_back(&p->large, 1);
 		kept = stats_of(p).large_cached;
 		assert_int_equal(kept, 40);
 		decay(p);

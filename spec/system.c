@@ -155,24 +155,50 @@ fill_mappings(size_t *bytes)
 	return NULL;
 }
 
-/* A pool without a floor, in which large buffers go back to the system. */
+/* A pool without a floor. */
 static struct bufpool *
-keeping_none(void)
+keeping(size_t large_bytes)
 {
 	struct bufpool_config config;
 
 	bufpool_config_init(&config);
 	config.four_kib_count = config.sixty_four_kib_count = 0;
-	config.two_fifty_six_kib_count = config.large_bytes = 0;
+	config.two_fifty_six_kib_count = 0;
+	config.large_bytes = large_bytes;
 	return bufpool_create(&config);
 }
 
-/* Three large buffers side by side have become one mapping, so that the middle
- * one can be unmapped only by having one mapping more. */
+/* Large buffers side by side have become one mapping, so that one from the
+ * middle can be unmapped only by having one mapping more. */
+static void
+take_side_by_side(struct bufpool *p, struct bufpool_buf **held, int count)
+{
+	const long size = 2 << 20;
+
+	for (int i = 0; i < count; i++) {
+		held[i] = bufpool_checkout(p, 2 * MIB);
+		CHECK(held[i] != NULL, "checkout");
+		memset(bufpool_data(held[i]), 0x5e, 2 * MIB);
+		if (i > 0 && labs((const char *)bufpool_peek(held[i - 1]) -
+				  (const char *)bufpool_peek(held[i])) != size)
+			_exit(77);	/* they are not side by side */
+	}
+}
+
+static char *
+need_all_mappings(size_t *bytes)
+{
+	char *filler = fill_mappings(bytes);
+
+	if (filler == NULL)
+		_exit(77);	/* the system has no such limit */
+	return filler;
+}
+
 static void
 run_out_of_mappings(void *arg)
 {
-	struct bufpool *p = keeping_none();
+	struct bufpool *p = keeping(0);
 	const long size = 2 << 20;
 	struct bufpool_buf *held[3];
 	const char *secret;
@@ -180,18 +206,9 @@ run_out_of_mappings(void *arg)
 	char *filler;
 
 	(void)arg;
-	for (int i = 0; i < 3; i++) {
-		held[i] = bufpool_checkout(p, 2 * MIB);
-		CHECK(held[i] != NULL, "checkout");
-		memset(bufpool_data(held[i]), 0x5e, 2 * MIB);
-	}
+	take_side_by_side(p, held, 3);
 	secret = bufpool_peek(held[1]);
-	if (labs((const char *)bufpool_peek(held[0]) - secret) != size ||
-	    labs((const char *)bufpool_peek(held[2]) - secret) != size)
-		_exit(77);	/* they are not side by side */
-	filler = fill_mappings(&bytes);
-	if (filler == NULL)
-		_exit(77);	/* the system has no such limit */
+	filler = need_all_mappings(&bytes);
 	errno = 4321;
 	bufpool_release(held[1]);
 	CHECK(errno == 4321, "a release changed errno");
@@ -210,17 +227,53 @@ run_out_of_mappings(void *arg)
 	bufpool_destroy(p);
 }
 
+/* The two from the middle are tried first, because they came home last. */
+static void
+trim_without_mappings(void *arg)
+{
+	struct bufpool *p = keeping(SIZE_MAX);
+	struct bufpool_buf *held[5];
+	size_t bytes;
+	char *filler;
+	int more;
+
+	(void)arg;
+	take_side_by_side(p, held, 5);
+	for (int i = 0; i < 5; i++)
+		bufpool_release(held[(int[]){ 0, 2, 4, 3, 1 }[i]]);
+	filler = need_all_mappings(&bytes);
+	CHECK(bufpool_trim_some(p, 2 * MIB, &more) == 2 * MIB, "trimmed");
+	CHECK(stats_of(p).committed_bytes == 8 * MIB, "%llu are committed",
+	      (unsigned long long)stats_of(p).committed_bytes);
+	CHECK(more == 1, "no more");
+	for (int i = 0; i < 2; i++)
+		held[i] = bufpool_checkout(p, 2 * MIB);
+	munmap(filler, bytes);
+	for (int i = 1; i >= 0; i--) {
+		CHECK(bufpool_trim_some(p, 1, &more) == 2 * MIB, "not one");
+		CHECK(more == i, "%d are left, but more is %d", i, more);
+	}
+	CHECK(stats_of(p).committed_bytes == 4 * MIB, "committed");
+	bufpool_release(held[0]);
+	bufpool_release(held[1]);
+	bufpool_destroy(p);
+}
+
 static void
 what_cannot_be_unmapped_is_wiped_and_waits(void **state)
 {
-	int status;
+	void (*const children[])(void *) = { run_out_of_mappings,
+					     trim_without_mappings };
 
 	(void)state;
 	needs(!SANITIZED, "AddressSanitizer needs mappings itself");
-	status = in_child(run_out_of_mappings, NULL);
-	needs(!WIFEXITED(status) || WEXITSTATUS(status) != 77,
-	      "mappings are not limited");
-	assert_int_equal(status, 0);
+	for (int i = 0; i < 2; i++) {
+		int status = in_child(children[i], NULL);
+
+		needs(!WIFEXITED(status) || WEXITSTATUS(status) != 77,
+		      "mappings are not limited");
+		assert_int_equal(status, 0);
+	}
 }
 
 #define LOCKED_MAX (32 * MIB)

@@ -9,7 +9,6 @@
 
 #include "arena.h"
 #include "pages.h"
-#include "table.h"
 #include "wipe.h"
 
 #define SPAN ((size_t)256 << 10)	/* bytes carved at a time */
@@ -336,14 +335,14 @@ bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all)
 }
 
 bool
-bp_arena_has_blanks(const struct bufpool_arena *a)
+bp_arena_has_waiting(const struct bufpool_arena *a)
 {
 	unsigned rings = layout_rings(a->layout);
 
 	for (unsigned r = 0; r < rings; r++)
 		if (!stack_is_empty(&a->blank[r].resident))
 			return true;
-	return false;
+	return !stack_is_empty(&a->unmappable);
 }
 
 /* Where max_bytes leaves no room, resident blanks are given back first. */
@@ -724,7 +723,6 @@ bp_arena_retry(struct bufpool_arena *a, size_t most)
 		if (bytes < most)
 			bytes += give_large(a, b);
 		else
-			/* Not run: it takes another thread. */
 			bp_buf_push(&a->unmappable, b);
 	return bytes;
 }
@@ -804,16 +802,15 @@ bp_arena_destroy(struct bufpool_arena *a, unsigned *work)
 {
 	unsigned rings = layout_rings(a->layout);
 
-	for (unsigned r = 0; a->blank != NULL && r < rings; r++)
+	for (unsigned r = 0; r < rings; r++)
 		if (!destroy_some(&a->blank[r].bare, work) ||
 		    !destroy_some(&a->blank[r].resident, work))
 			return false;
 	if (!destroy_some(&a->unmappable, work))
-		return false;	/* Not run: it takes another thread. */
-	if (a->blank != NULL && a->blank != a->blank_alone)
+		return false;	/* Not run: they are few. */
+	if (a->blank != a->blank_alone)
 		/* Not run: one node only. */
 		bp_pages_unmap(a->blank, rings * sizeof *a->blank);
-	a->blank = NULL;
 	return true;
 }
 

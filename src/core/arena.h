@@ -190,8 +190,9 @@ size_t bp_arena_retry(struct bufpool_arena *a, size_t most);
  * another thread may find none. */
 size_t bp_arena_give_blanks(struct bufpool_arena *a, size_t bytes, bool all);
 
-/* Whether any blank is resident. The system may refuse to take its pages. */
-bool bp_arena_has_blanks(const struct bufpool_arena *a);
+/* Whether any blank is resident, or the system has refused to unmap a large
+ * mapping. It may refuse again. */
+bool bp_arena_has_waiting(const struct bufpool_arena *a);
 
 /* Bytes that can still be committed. */
 static inline size_t

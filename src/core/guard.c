@@ -1,6 +1,5 @@
 #define _GNU_SOURCE
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -39,14 +38,20 @@ page_bytes(void)
 	return bp_arena_whole_pages(0);
 }
 
+/* Bytes of addresses that a buffer takes, with its guards. */
+static size_t
+bytes_guarded(const struct bufpool_buf *b)
+{
+	return b->span + 2 * page_bytes();
+}
+
 /* False when the system refuses. */
 static bool
 unmap_guarded(const struct bufpool_buf *b)
 {
-	size_t page = page_bytes();
-
 	ASAN_UNPOISON_MEMORY_REGION(bp_arena_first_page(b), b->span);
-	return munmap(bp_arena_first_page(b) - page, b->span + 2 * page) == 0;
+	return munmap(bp_arena_first_page(b) - page_bytes(),
+		      bytes_guarded(b)) == 0;
 }
 
 /* Puts a buffer that came home into the ring, or NULL, and ends what was there
@@ -64,7 +69,7 @@ keep(struct guards *g, struct bufpool_buf *b)
 	/* Where the system refuses, the addresses are lost; nothing is in
 	 * them. */
 	if (old != NULL) {
-		atomic_fetch_sub_explicit(&g->kept_bytes, old->span,
+		atomic_fetch_sub_explicit(&g->kept_bytes, bytes_guarded(old),
 					  memory_order_relaxed);
 		unmap_guarded(old);
 		bp_buf_destroy(old);
@@ -209,7 +214,7 @@ look_at_slack(const struct bufpool_buf *b)
 	bp_buf_corrupt(b, phase);
 }
 
-size_t
+void
 bp_guard_give(struct guards *g, struct bufpool_buf *b)
 {
 	struct bufpool_arena *a = b->arena;
@@ -223,7 +228,7 @@ bp_guard_give(struct guards *g, struct bufpool_buf *b)
 	arena_uncommit(a, bytes);
 	buf_set_state(b, BUF_BLANK);
 	if (closed) {
-		atomic_fetch_add_explicit(&g->kept_bytes, bytes,
+		atomic_fetch_add_explicit(&g->kept_bytes, bytes_guarded(b),
 					  memory_order_relaxed);
 		keep(g, b);
 		limit_ring(g, g->kept_most);
@@ -238,7 +243,6 @@ bp_guard_give(struct guards *g, struct bufpool_buf *b)
 	}
 	errno = saved;
 	bp_arena_drop(a);
-	return bytes;
 }
 
 void
@@ -261,7 +265,7 @@ bp_guard_find(const void *address)
 		uintptr_t first = (uintptr_t)bp_arena_first_page(b) - page;
 
 		if (b->guarded && b->arena != NULL &&
-		    (uintptr_t)address - first < b->span + 2 * page)
+		    (uintptr_t)address - first < bytes_guarded(b))
 			return b;
 	}
 	return NULL;

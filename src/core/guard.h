@@ -52,9 +52,9 @@ void bp_guard_destroy(struct guards *g);
  * pool. */
 struct bufpool_buf *bp_guard_take(struct guards *g, size_t n, unsigned align);
 
-/* Takes a CACHED buffer home; aborts when its slack was written to. Returns the
- * bytes that the system took. Any thread that holds the pool. */
-size_t bp_guard_give(struct guards *g, struct bufpool_buf *b);
+/* Takes a CACHED buffer home; aborts when its slack was written to. Any thread
+ * that holds the pool. */
+void bp_guard_give(struct guards *g, struct bufpool_buf *b);
 
 /* Makes a buffer's memory read-only, unless the system refuses. */
 void bp_guard_freeze(const struct bufpool_buf *b);

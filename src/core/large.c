@@ -42,7 +42,7 @@ bin_of(size_t bytes)
 static struct stack *
 bin_at(struct large *l, unsigned node, unsigned number)
 {
-	return &l->bin[node * LARGE_BINS + number];
+	return &l->bin[number * l->arena->layout->nodes + node];
 }
 
 static void
@@ -63,7 +63,7 @@ push_kept(struct large *l, struct bufpool_buf *b)
 	bp_buf_push(bin_at(l, b->node, bin_of(b->span)), b);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&l->closed, memory_order_relaxed) != 0)
-		bp_large_give_back(l, SIZE_MAX, true);
+		bp_large_give_back(l, SIZE_MAX);
 }
 
 /* The mapping still counts as kept. A caller that does not push it back takes
@@ -156,7 +156,7 @@ make_room_for(struct large *l, size_t bytes)
 	for (int i = 0; i < EVICTIONS && bytes <= l->limit; i++) {
 		if (reserve_kept(l, bytes))
 			return true;
-		if (bp_large_give_back(l, 1, true) == 0)
+		if (bp_large_give_back(l, 1) == 0)
 			return false;
 	}
 	return false;
@@ -190,24 +190,16 @@ bp_large_put(struct large *l, struct bufpool_buf *b)
 }
 
 size_t
-bp_large_give_back(struct large *l, size_t bytes, bool largest_first)
+bp_large_give_back(struct large *l, size_t bytes)
 {
-	unsigned nodes = l->arena->layout->nodes;
+	struct bufpool_buf *b;
 	size_t done = 0;
 
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
 		return 0;
-	for (unsigned i = 0; i < LARGE_BINS; i++) {
-		unsigned number = largest_first ? LARGE_BINS - 1 - i : i;
-
-		for (unsigned node = 0; node < nodes; node++) {
-			struct bufpool_buf *b;
-
-			while (done < bytes &&
-			       (b = pop_kept(bin_at(l, node, number))) != NULL)
-				done += give_kept(l, b);
-		}
-	}
+	for (size_t i = count_bins(l); i-- > 0;)
+		while (done < bytes && (b = pop_kept(&l->bin[i])) != NULL)
+			done += give_kept(l, b);
 	return done;
 }
 
@@ -265,8 +257,7 @@ bp_large_shed(struct large *l, size_t bytes)
 				push_kept(l, b);
 				return bytes - left;
 			}
-			left -= b->span;
-			give_kept(l, b);
+			left -= give_kept(l, b);
 		}
 	return bytes - left;
 }
@@ -276,7 +267,7 @@ bp_large_close(struct large *l)
 {
 	atomic_store(&l->closed, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	bp_large_give_back(l, SIZE_MAX, true);
+	bp_large_give_back(l, SIZE_MAX);
 }
 
 void

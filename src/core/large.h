@@ -37,7 +37,7 @@
 struct large {
 	struct bufpool_arena *arena;
 	size_t limit;			/* of the bytes kept */
-	struct stack *bin;		/* by node and size */
+	struct stack *bin;		/* by size, and then by node */
 	_Atomic uint32_t closed;	/* nothing more is kept */
 	_Atomic size_t kept;		/* bytes; no fewer than are in bins */
 	_Atomic uint64_t count;		/* mappings; no fewer than in bins */
@@ -72,9 +72,9 @@ struct bufpool_buf *bp_large_take(struct large *l, size_t n, unsigned align,
 size_t bp_large_put(struct large *l, struct bufpool_buf *b);
 
 /* Gives whole kept mappings back to the system until at least `bytes` have
- * gone, the largest or the smallest first. Returns the bytes that the system
- * took. Any thread that holds the pool. */
-size_t bp_large_give_back(struct large *l, size_t bytes, bool largest_first);
+ * gone, the largest first. Returns the bytes that the system took. Any thread
+ * that holds the pool. */
+size_t bp_large_give_back(struct large *l, size_t bytes);
 
 /* Gives `bytes` of kept memory back to the system, or all if it is less. Begins
  * with the largest mapping, and cuts the last one, if what remains of it is

@@ -94,7 +94,7 @@ bufpool_trim(struct bufpool *p)
 	forked_check();
 	bp_ticket_expire(bp_system_now(), SIZE_MAX);
 	all.bytes = bp_arena_retry(&p->arena, SIZE_MAX);
-	all.bytes += bp_large_give_back(&p->large, SIZE_MAX, true);
+	all.bytes += bp_large_give_back(&p->large, SIZE_MAX);
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		give_back_spare(p, c, &all);
 	return all.bytes + bp_arena_give_blanks(&p->arena, SIZE_MAX, true);
@@ -207,7 +207,7 @@ trim_some(struct bufpool *p, size_t most, bool *more)
 		left -= blank < left ? blank : left;
 	}
 	*more = left < most &&
-	    (has_spare(p) || bp_arena_has_blanks(&p->arena));
+	    (has_spare(p) || bp_arena_has_waiting(&p->arena));
 	return done;
 }
 
