@@ -6,7 +6,6 @@
 
 #include "debug.h"
 #include "name.h"
-#include "sites.h"
 
 #define PLACES 20	/* that a report names of a pool */
 #define SEPARATORS ", :;"

@@ -1,6 +1,5 @@
 #define _GNU_SOURCE
 #include <signal.h>
-#include <string.h>
 #include <ucontext.h>
 #include <unistd.h>
 

@@ -62,15 +62,15 @@ tally_bytes(const struct bufpool_buf *b)
  * for a buffer of a class only the first cache line of the descriptor is read.
  * A large buffer that is READY or CACHED is kept, or lost. */
 static void
-tally_one(const struct table *pools, const struct bufpool_buf *b,
-	  unsigned state)
+tally_one(const struct table *pools, uint32_t number, unsigned state)
 {
+	const struct bufpool_buf *b = bp_buf_at(number);
 	bool out = state == BUF_OUT || state == BUF_FROZEN;
 	struct bufpool *p = sites_has(b) ? pool_of(b)
 	    : table_at(pools, b->place);
 
 	if (!out)
-		bp_sites_after_fork(b);
+		bp_sites_after_fork(number);
 	p->tally.descriptors++;
 	if (out && b->class < BUFPOOL_CLASSES_MAX)
 		p->tally.out[b->class]++;
@@ -86,10 +86,9 @@ void
 bp_fork_tally(const struct table *pools)
 {
 	for (uint32_t i = 0, used = bp_buf_table_used(); i < used; i++) {
-		const struct bufpool_buf *b = bp_buf_at(i);
-		unsigned state = atomic_load(&b->word) & BUF_STATE;
+		unsigned state = atomic_load(&bp_buf_at(i)->word) & BUF_STATE;
 
 		if (state != BUF_BLANK)
-			tally_one(pools, b, state);
+			tally_one(pools, i, state);
 	}
 }

@@ -10,7 +10,6 @@
 #include "fault.h"
 #include "fork.h"
 #include "forked.h"
-#include "hook.h"
 #include "name.h"
 #include "registry.h"
 #include "settings.h"

@@ -307,13 +307,13 @@ bp_sites_of(const struct bufpool_buf *b)
 }
 
 void
-bp_sites_after_fork(const struct bufpool_buf *b)
+bp_sites_after_fork(uint32_t number)
 {
 	struct record *r;
 
-	if (b->number >= table_used(&records))
+	if (number >= table_used(&records))
 		return;
-	r = table_at(&records, b->number);
+	r = table_at(&records, number);
 	/* The load comes first, so that no page of others is written to. */
 	if (atomic_load_explicit(&r->word, memory_order_relaxed) != 0)
 		atomic_store_explicit(&r->word, 0, memory_order_relaxed);

@@ -152,6 +152,6 @@ void bp_sites_describe(const struct bufpool *p, uint32_t number,
 
 /* In a fork child: a buffer that another thread of the parent was just taking
  * or releasing is not out, and has no record. */
-void bp_sites_after_fork(const struct bufpool_buf *b);
+void bp_sites_after_fork(uint32_t number);
 
 #endif

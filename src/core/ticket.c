@@ -248,7 +248,7 @@ find_entry(uint64_t ticket, int64_t now, uint64_t *word)
 	if (ago == 0 && *word & LIVE && now <
 	    atomic_load_explicit(&e->expires, memory_order_relaxed))
 		return n;
-	if (plain >> ENTRY_BITS != 0 && ago < *word / USE)
+	if (ago < *word / USE)
 		errno = ESTALE;
 	return -1;
 }
@@ -371,7 +371,6 @@ bp_ticket_expire(int64_t now, size_t most)
 						      : SIZE_MAX;
 	int saved = errno;
 
-	forked_check();
 	for (; most > 0 && looks > 0 && bp_expiry_next() <= now; looks--) {
 		int64_t block = bp_expiry_take(now);
 
