@@ -46,6 +46,12 @@
  *   of a class 4095 at most unless more are configured. They serve later
  *   threads that use the pool, and go with the pool: at once where the thread
  *   has exited, otherwise when it next spills, refills, flushes or exits.
+ * - 16 KiB at most for each pool, 4 KiB more for every further 64 threads that
+ *   use it at one time, more where nodes are kept apart, and up to 224 KiB for
+ *   the places that its leak detection tells apart. They go with the pool.
+ * - 48 bytes for each ticket in transit, at the time when there were most; and
+ *   where leak detection has recorded a buffer, 40 bytes at most for each of
+ *   those that have 128. They stay for as long as the process lives.
  *
  * SANDBOXES. A seccomp filter may come before or after this library, and may
  * refuse mbind, move_pages, getcpu, madvise, mincore and membarrier with an
@@ -54,6 +60,9 @@
  * later, a thread's cached buffers cannot be taken from it: trim, close and a
  * checkout that would fail pass them by, and they come back when that thread
  * spills, flushes, exits, or next uses the closed pool.
+ *
+ * Where madvise is refused, checkouts fail with ENOMEM in pools whose buffers
+ * are to stay out of core dumps or to be zeros in a child of fork.
  *
  * In a control group with a memory limit files are opened once in a second, by
  * open or openat: see bufpool_heed_pressure.
@@ -68,13 +77,14 @@
  * not. What is counted are the bytes of buffers, of whose pages more may be in
  * memory.
  *
- * ERRORS. Functions return NULL or -1 and set errno. Nothing is printed,
- * except one line before abort() when the pool finds proof of corruption, such
- * as a buffer released twice; it names the places of the checkout and of the
- * release where leak detection has recorded the checkout. Once a released
- * buffer is checked out again, a stale pointer to it cannot be told from a good
- * one, and a pointer that was never a buffer's may do anything; both are the
- * caller's to prevent.
+ * ERRORS. Functions return NULL or -1, or 0 for a ticket, and set errno.
+ * Nothing is printed, except what BUFPOOL_DEBUG asks for, the report of a fault
+ * in a guarded buffer, and one line before abort() when the pool finds proof of
+ * corruption, such as a buffer released twice; it names the places of the
+ * checkout and of the release where leak detection has recorded the checkout.
+ * Once a released buffer is checked out again, a stale pointer to it cannot be
+ * told from a good one, and a pointer that was never a buffer's may do
+ * anything; both are the caller's to prevent.
  *
  * The library is never unloaded once loaded, for thread exit must find it.
  */
@@ -261,7 +271,8 @@ struct bufpool_stats {
 	struct bufpool_class_stats classes[BUFPOOL_CLASSES_MAX];
 	int numa_requested;		/* as configured */
 	int numa_available;		/* 1: memory can be placed so here */
-	unsigned node_count;		/* entries below; 0: not asked for */
+	unsigned node_count;		/* entries below; 0: not asked for, or
+					 * the system does not tell nodes */
 	uint64_t pages_by_node[BUFPOOL_NODES_MAX];	/* resident pages */
 	/* above the largest class; part of the sums above */
 	uint64_t large_hits;		/* served from what was kept */
@@ -309,7 +320,7 @@ struct bufpool *bufpool_create(const struct bufpool_config *);
 
 /* One more reference; never fails. The pool of that name, or NULL + ENOENT;
  * EINVAL: the name is NULL. The pool named "default", made with the defaults at
- * the first call. */
+ * the first call; NULL + ENOMEM. */
 struct bufpool *bufpool_ref(struct bufpool *);
 struct bufpool *bufpool_get(const char *name);
 struct bufpool *bufpool_default(void);
@@ -513,9 +524,9 @@ size_t bufpool_trim(struct bufpool *);
 
 /*
  * As bufpool_trim, but gives max_bytes back at most, rounded up to a page; or
- * one buffer of a class, where one is larger than that. Sets *more to 1 where
- * more lies idle, and to 0 where none does, or none can be had. So a loop until
- * it is 0 comes to an end.
+ * one buffer, where that is larger. Sets *more to 1 where more lies idle, and
+ * to 0 where none does, or none can be had. So a loop until it is 0 comes to an
+ * end.
  */
 size_t bufpool_trim_some(struct bufpool *, size_t max_bytes, int *more);
 

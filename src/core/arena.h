@@ -1,8 +1,8 @@
 /*
  * arena - memory from the operating system, and back to it.
  *
- * Buffers of the classes are carved from spans, which are mappings of 256 KiB
- * or of one buffer, whichever is more, because one system call then serves many
+ * Buffers of the classes are carved from spans, which are mappings of as many
+ * buffers as 256 KiB hold, or of one, because one system call then serves many
  * buffers and the number of mappings of a process is limited. When a buffer's
  * memory is given back, its pages go and its addresses stay (madvise): it is a
  * blank, which the next miss takes before it maps anything. Large buffers are
@@ -17,8 +17,8 @@
  * references. Each descriptor with the arena's memory holds one reference, and
  * the pool's users hold one together; whoever drops the last one ends the pool.
  *
- * `prefault` makes the kernel provide pages before a buffer is handed out for
- * the first time. `huge_pages` asks for huge pages: then spans are aligned
+ * `prefault` makes the kernel provide the pages of fresh memory before it is
+ * handed out. `huge_pages` asks for huge pages: then spans are aligned
  * multiples of 2 MiB and are committed as a whole, where max_bytes leaves room
  * for that. Giving a part of a huge page back splits it.
  *

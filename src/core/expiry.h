@@ -40,9 +40,9 @@ int64_t bp_expiry_next(void);
 
 /* Takes a block in which a number may be due. The block's numbers begin at 64
  * times the result; the caller looks at them and puts the block back. -1 when
- * none was found, although bp_expiry_next may have said so: then another thread
- * has just taken the block, or the word was lower than it need be. Any
- * thread. */
+ * none was found, also where bp_expiry_next says that one may be due: then
+ * another thread has just taken the block, or a word was lower than it need be.
+ * Any thread. */
 int64_t bp_expiry_take(int64_t now);
 
 /* Puts a block back after bp_expiry_take. `next` is the earliest time at which

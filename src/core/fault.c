@@ -160,8 +160,8 @@ go_on(int number, siginfo_t *info, void *context)
 		raise(number);
 }
 
-/* One report at a time, because of threads that stop at once the first is what
- * matters. */
+/* One report at a time: where several threads stop at once, the first report is
+ * the one that matters. */
 static void
 on_fault(int number, siginfo_t *info, void *context)
 {
@@ -179,8 +179,9 @@ on_fault(int number, siginfo_t *info, void *context)
 	go_on(number, info, context);
 }
 
-/* A handler that the program has installed since may call this one, which would
- * call it in turn for ever if it were installed before it once more. */
+/* A handler that the program has installed since stays, because it may call
+ * ours: if ours were installed once more, it would call that one in turn, for
+ * ever. */
 void
 bp_fault_begin(void)
 {

@@ -11,7 +11,8 @@
 #include "pool.h"
 #include "table.h"
 
-/* First, for each pool: moves to the commons what other threads had cached. */
+/* First, for each pool: moves to the commons what is ready in depots and what
+ * other threads had cached. */
 void bp_fork_adopt(struct bufpool *p);
 
 /* Then, once for all pools: counts the buffers that each has out, and the

@@ -19,7 +19,8 @@ extern _Atomic uint32_t bp_forked_state;
 /* The function that settles; set once, before any other thread. */
 extern void (*bp_forked_settle)(void);
 
-/* Called in the child by the atfork handler, before anything else. */
+/* Called in the child by the atfork handler, so before the child uses a
+ * pool. */
 void bp_forked_begin(void);
 
 /* The first thread settles. Others that the child has started before that wait

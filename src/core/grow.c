@@ -69,9 +69,9 @@ extend_to(struct bufpool_buf *b, size_t n, size_t range, unsigned take)
 }
 
 /* Grows a large buffer by moving its pages, so that no byte is copied. False
- * when the buffer is not large or is guarded, when it must stay aligned to more
- * than a page, and when the system does not move it, because memory is short or
- * because madvise on a part of it has split the mapping. */
+ * when the buffer is not large or is guarded, when it would have to move but is
+ * aligned to more than a page, and when the system does not move it, because
+ * memory is short or because madvise on a part of it has split the mapping. */
 static bool
 extend_large(struct bufpool_buf *b, size_t capacity)
 {
@@ -94,8 +94,9 @@ extend_large(struct bufpool_buf *b, size_t capacity)
 	return false;
 }
 
-/* Elsewhere growth doubles. Not more than a part of what nobody has, because
- * another buffer may need that. */
+/* 0 where max_bytes does not limit the pool, because there growth doubles.
+ * Where it does, no more than a part of what nobody has, because another buffer
+ * may need that. */
 size_t
 bp_grow_slack(const struct bufpool_buf *b)
 {

@@ -12,11 +12,11 @@
  * instruction; a store to the slack, which has fewer bytes than the alignment,
  * is found at the release.
  *
- * While the buffer is frozen its pages are read-only. When it comes home its
+ * bufpool_freeze makes its pages read-only. When the buffer comes home its
  * pages go to the system, and their addresses stay without access until
- * GUARDS_KEPT buffers have come home after it, or more bytes of addresses than
- * are kept. Until then an old pointer leads
- * to a SIGSEGV, and the descriptor still tells whose memory that was.
+ * GUARDS_KEPT buffers have come home after it, or sooner where more addresses
+ * would be kept than a pool may keep. Until then an old pointer leads to a
+ * SIGSEGV, and the descriptor still tells whose memory that was.
  *
  * A guarded buffer counts as a large one, of whatever size it is, and nothing
  * of it is used again. The idea is that of electric fences; that one checkout
@@ -35,7 +35,7 @@ struct guards {
 	bool lock;		/* mlock what is out */
 	uint8_t align;		/* of a buffer, at least: 1 << align */
 	_Atomic(struct bufpool_buf *) *kept;	/* a ring; NULL: no guards */
-	size_t kept_most;	/* bytes of addresses */
+	size_t kept_most;	/* bytes of addresses, guards included */
 
 	_Atomic size_t kept_bytes;	/* no fewer than are in the ring */
 	_Atomic uint32_t next;	/* in the ring */

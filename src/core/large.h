@@ -9,7 +9,7 @@
  *
  *      a mapping of its bin, made larger where it is too small
  *      one of the next seven bins, smallest first: at most twice the request
- *      one of a smaller bin, of half the size at least, made larger
+ *      one of a smaller bin, of about half the size at least, made larger
  *      fresh memory
  *
  * A mapping is made larger by moving its pages to a larger range of addresses
@@ -60,15 +60,16 @@ void bp_large_destroy(struct large *l);
 /*
  * Takes a kept mapping for n bytes at a multiple of 1 << align. It is CACHED,
  * the caller's, and all zero. `fresh`: a smaller mapping may be made larger.
- * `larger`: a larger mapping of any size will do. NULL when none fits. Any
- * thread that holds the pool.
+ * `larger`: a larger mapping of any size will do. Looks at the top of each bin
+ * of the caller's node. NULL when none of those fits. Any thread that holds the
+ * pool.
  */
 struct bufpool_buf *bp_large_take(struct large *l, size_t n, unsigned align,
 				  bool fresh, bool larger);
 
-/* Wipes a CACHED buffer and keeps it, or gives it back to the system when it is
- * above the limit. Returns the bytes that were wiped. Any thread that holds the
- * pool. */
+/* Wipes a CACHED buffer and keeps it; or gives it back to the system, when it
+ * is above the limit or the pool is closed. Returns the bytes that were wiped.
+ * Any thread that holds the pool. */
 size_t bp_large_put(struct large *l, struct bufpool_buf *b);
 
 /* Gives whole kept mappings back to the system until at least `bytes` have
@@ -83,9 +84,9 @@ size_t bp_large_give_back(struct large *l, size_t bytes);
 size_t bp_large_give_up(struct large *l, size_t bytes);
 
 /* Gives `bytes` of kept memory back to the system, rounded up to whole pages.
- * Begins with the smallest mapping, and cuts the last one. Returns how many
- * bytes have gone, which are fewer where no more are kept or the system
- * refuses. Any thread that holds the pool. */
+ * Begins with the smallest mapping, and cuts the last one. Returns the bytes
+ * that the system took, which are fewer where no more are kept or it refuses.
+ * Any thread that holds the pool. */
 size_t bp_large_shed(struct large *l, size_t bytes);
 
 /* Gives all kept mappings back to the system. From here on none is kept. */

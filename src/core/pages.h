@@ -1,5 +1,6 @@
 /*
- * pages - memory of the system, for what is not a buffer.
+ * pages - maps memory of the system and unmaps it: spans of buffers, and what
+ * the library needs for itself.
  */
 #ifndef BUFPOOL_PAGES_H
 #define BUFPOOL_PAGES_H

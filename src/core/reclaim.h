@@ -10,7 +10,8 @@
 #define TAKE_READY 0
 #define TAKE_FRESH 1	/* take fresh memory */
 #define TAKE_RECLAIM 2	/* give idle memory back for it */
-#define TAKE_CLOSED 4	/* also from a closed pool, for a buffer that grows */
+#define TAKE_CLOSED 4	/* also from a closed pool, for a buffer that grows or
+			 * is split */
 #define TAKE_TO_GROW 8	/* the buffer will grow on: take a kept mapping of any
 			 * size or, where max_bytes is, a range of addresses */
 #define TAKE_ALIGN_SHIFT 8	/* of the alignment, as a logarithm */
@@ -23,9 +24,10 @@ struct want {
 	size_t given;		/* addresses, in bytes */
 };
 
-/* Called when the arena has refused a request with `error`. `tries` counts from
- * 0 how often that has happened. Gives idle memory back, adds to w how much,
- * and returns whether the request should be tried again. */
+/* Called when the arena has refused a request with `error`. `tries` is how
+ * often it had refused that before. Gives idle memory back, adds to w->given
+ * where addresses were missing, and returns whether the request should be tried
+ * again. */
 bool bp_reclaim(struct bufpool *p, struct want *w, int error, unsigned take,
 		int tries);
 

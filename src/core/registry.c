@@ -28,7 +28,7 @@
 
 _Static_assert(POOLS_MAX == 1 << PLACE_BITS, "an id has room for a place");
 _Static_assert(sizeof(struct bufpool) <= 4096,
-	       "a place that is zeroed is zeroed at once: see free_place");
+	       "a place takes one page: see requests.h");
 
 static struct table pools;
 static _Atomic uint64_t last_id;
@@ -220,7 +220,7 @@ configure_pool(struct bufpool *p, const struct bufpool_config *config)
 }
 
 /* Stocks the pool: puts as many buffers as its floor into the commons. Their
- * memory is mapped, not touched. */
+ * memory is mapped, and not touched unless the pool prefaults. */
 static int
 stock_pool(struct bufpool *p)
 {
@@ -477,8 +477,8 @@ bp_registry_hold(uint64_t id)
  * References that other threads of the parent held for a moment are dropped: a
  * pool's new count is one for its users, one for each descriptor, and one for
  * this function. A pool without references has ended, or another thread was
- * just making or ending it; one without users was just being made or destroyed
- * by another thread.
+ * just making or ending it; one without users was destroyed, or another thread
+ * was just making or destroying it.
  */
 static void
 settle_all(void)
@@ -510,8 +510,9 @@ after_fork(void)
 	bp_forked_begin();
 }
 
-/* At the exit of the process, after what the program has for that. A fork child
- * that exits without having used a pool is not to count its buffers for it. */
+/* At the exit of the process, after what the program has for that. Asks first
+ * whether a report is wanted, because to walk the pools settles a fork child,
+ * also one that has not used any. */
 static __attribute__((destructor)) void
 report_all(void)
 {

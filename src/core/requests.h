@@ -29,7 +29,8 @@ struct request_count {
 	_Atomic uint64_t bin[BUFPOOL_REQUEST_BINS];	/* see bufpool.h */
 };
 
-/* Of a pool; a mapping of its own, because the pool fills a page without it. */
+/* Of a pool; a mapping of its own, because with it the pool would not fit one
+ * page. */
 struct requests {
 	struct request_count class[BUFPOOL_CLASSES_MAX], large;
 };

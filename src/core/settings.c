@@ -11,8 +11,9 @@
 #define LAYOUT_LEAST offsetof(struct bufpool_config, max_bytes)
 #define LAYOUT_MOST 4096
 
-/* Kept mappings may be 1/LARGE_PART of the cgroup's limit at most, because
- * otherwise the next memory that the process takes elsewhere could kill it. */
+/* By default kept mappings may be 1/LARGE_PART of the cgroup's limit at most,
+ * because otherwise the next memory that the process takes elsewhere could kill
+ * it. */
 #define LARGE_BYTES ((size_t)128 << 20)
 #define LARGE_PART 8
 

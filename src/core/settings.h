@@ -21,7 +21,7 @@ struct bp_setting {
 		SETTING_SECONDS,	/* double */
 		SETTING_HARDENED,	/* int */
 		SETTING_NUMBER,		/* int, not negative */
-		/* int, which a pool is not told by: it may change */
+		/* int, left out when pools are compared: it may change */
 		SETTING_DETECTION,
 		SETTING_SAMPLE,
 	} type;
@@ -36,16 +36,16 @@ void bp_setting_set(struct bufpool_config *, const struct bp_setting *,
 		    double value);
 
 /* Copies the caller's configuration, whatever its struct_size, into today's
- * layout and checks it. Without a name, the name becomes "". 0, or -1 +
- * EINVAL. */
+ * layout, checks it, and changes it as BUFPOOL_DEBUG says. Without a name, the
+ * name becomes "". 0, or -1 + EINVAL. */
 int bp_settings_read(struct bufpool_config *config,
 		     const struct bufpool_config *given);
 
 /* Rounded up, because only 0 means never. */
 int64_t bp_settings_milliseconds(double seconds);
 
-/* Lays out the configuration's classes for one node. False when a class is out
- * of range or given twice. */
+/* Lays out the configuration's classes for one node; false as
+ * bp_layout_init. */
 bool bp_settings_layout(const struct bufpool_config *config, struct layout *l);
 
 /* The first key in which the pool and a valid configuration differ, or NULL. */

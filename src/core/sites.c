@@ -614,7 +614,8 @@ tell_origin(const struct bufpool_buf *b, char *to, size_t size)
 		bp_sites_describe(pool_of(b), b->number, generation, to, size);
 }
 
-/* The largest of this library's structs that fits the caller's. */
+/* The caller's struct may be of an older library, and then smaller, or of a
+ * newer one: what this library does not know becomes 0. */
 static void
 hand_over(void *to, size_t struct_size, const struct bufpool_site *site)
 {

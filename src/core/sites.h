@@ -150,8 +150,8 @@ void bp_sites_tell(struct bufpool *p, uint32_t number, uint64_t generation,
 void bp_sites_describe(const struct bufpool *p, uint32_t number,
 		       uint64_t generation, char *to, size_t size);
 
-/* In a fork child: a buffer that another thread of the parent was just taking
- * or releasing is not out, and has no record. */
+/* In a fork child, of the number of a buffer that is not out: it has no record,
+ * also where another thread of the parent was just taking or releasing it. */
 void bp_sites_after_fork(uint32_t number);
 
 #endif

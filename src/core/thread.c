@@ -84,10 +84,10 @@ unmap_gone(struct thread *t)
 	}
 }
 
-/* The record's owner only, which it is no longer. bp_thread_forget pushes a
- * cache and then looks whether the record has an owner; this function gives the
- * record up and then looks whether a cache was pushed. Both store before they
- * load, so at least one sees the other, and unmaps the cache. */
+/* By the record's owner, who does not own it afterwards. bp_thread_forget
+ * pushes a cache and then looks whether the record has an owner; this function
+ * gives the record up and then looks whether a cache was pushed. Both store
+ * before they load, so at least one sees the other, and unmaps the cache. */
 static void
 give_up(struct thread *t)
 {

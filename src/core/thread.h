@@ -24,8 +24,9 @@ struct thread {
 };
 
 /*
- * The calling thread's record. Before the thread has one and after it has given
- * it up, this is bp_thread_nobody, which has no caches.
+ * The calling thread's record. Before the thread has one, after it has given it
+ * up, and in a fork child until that has settled, this is bp_thread_nobody,
+ * which has no caches.
  */
 extern __thread struct thread *bp_thread_self;
 extern struct thread bp_thread_nobody;

@@ -21,9 +21,9 @@ struct ticket_range {
 
 /*
  * An entry is in a stack of spare entries, or it belongs to the thread that has
- * popped it from there, or it is LIVE. A LIVE entry goes to the thread whose
- * exchange of the word succeeds. The fields below the word belong to the thread
- * that has the entry.
+ * popped, made or claimed it, or it is LIVE. A LIVE entry goes to the thread
+ * whose exchange of the word succeeds. The fields below the word belong to the
+ * thread that has the entry.
  *
  * T1, the release that makes the word LIVE, pairs with T2, the acquire of that
  * exchange, so that the adopter sees the entry, and all bytes of the buffer, as

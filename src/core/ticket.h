@@ -30,8 +30,8 @@
 bool bp_ticket_init(void);		/* once, before any other thread */
 
 /* Takes home what expired tickets of all pools stand for, `most` tickets at
- * most. `now` is what bp_system_now returned. Costs one load when none has
- * expired, and otherwise a bounded time for each of `most`. Keeps errno. Any
+ * most. `now` is what bp_system_now returned. Costs one load when none is due,
+ * and otherwise a bounded time for each of `most`. Keeps errno. Any
  * thread. */
 void bp_ticket_expire(int64_t now, size_t most);
 
