@@ -2,9 +2,10 @@
 --
 -- Each method that writes first works out everything: where, and how much. Then
 -- a function of C compares the epoch (see object.lua), raises the mark, and
--- writes. Bytes at and past the mark are zero and are not wiped on release.
--- Bytes are touched only as bytes or by calls, because LuaJIT assumes that
--- accesses of different types never meet.
+-- writes. Only one byte below the mark, and one string at the end (put.lua),
+-- are written in Lua. Bytes at and past the mark are zero and are not wiped on
+-- release. Bytes are touched only as bytes or by calls, because LuaJIT assumes
+-- that accesses of different types never meet.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -246,8 +247,8 @@ end
 
 buffer.put = put
 
--- Whether none of the n values has a __tostring. Eight at a time: a trace holds
--- only a few calls of a function by itself.
+-- Whether none of the n values can have a __tostring. Eight at a time: a trace
+-- holds only a few calls of a function by itself.
 local function is_simple(v)
     local kind = type(v)
     return kind == "string" or kind == "number" or kind == "nil"
@@ -260,12 +261,12 @@ local function are_simple(n, s, t, u, v, w, x, y, z, ...)
         and (n <= 8 or are_simple(n - 8, ...))
 end
 
--- string.format with a text in place of each object that %s or %q shows. While
--- it calls a __tostring itself, LuaJITs before 2023 lose what they have
--- formatted if the collector runs, or crash. In their order, as string.format
--- would: so what comes before an object is tried before its __tostring is
--- called. The buffer that is written to may be an argument that the format does
--- not use.
+-- string.format with a text in place of each object that %s or %q shows. Where
+-- string.format calls a __tostring itself, LuaJITs before 2023 lose what they
+-- have formatted if the collector runs, or crash. Errors come in the order in
+-- which string.format would raise them: what stands before an object is tried
+-- before its __tostring is called. The buffer that is written to may be an
+-- argument that the format does not use.
 local function format_objects(self, fmt, n, ...)
     local values, tried, k = { ... }, true, 0
     for at, option in string_gmatch(fmt, "()%%[-+ #0-9.]*(.)") do
@@ -316,16 +317,15 @@ local function to_pointer(v, n, name)
         ok, at = pcall(new_pointer, v)
     end
     if not ok then
-        bad_argument(1, name, "pointer expected, got "
-            .. type(v))
+        bad_argument(1, name, "pointer expected, got " .. type(v))
     elseif at == nil and n > 0 then
         bad_argument(1, name, "a null pointer has no bytes")
     end
     return at
 end
 
--- After an append or assign of n bytes that failed: whether the collector ran
--- for it. Raises unless it is worth another attempt.
+-- After a function of C that needs room for n bytes in all has failed: whether
+-- the collector ran for it. Raises unless it is worth another attempt.
 local function again(b, errno, n, name, collected)
     if errno == EFAULT then
         bad_argument(2, name, "so many bytes from this pointer go past the "

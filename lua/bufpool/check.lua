@@ -104,8 +104,7 @@ local SIZE_END = 2 ^ 63
 check.SIZE_END = SIZE_END
 
 -- A 64-bit integer of C as a number. An integer below 2^63 that would round up
--- to 2^63 becomes the number below: it is still a size. nil for
--- anything else.
+-- to 2^63 becomes the number below: it is still a size. nil for anything else.
 function check.integer(v)
     if type(v) ~= "cdata" or not (istype(int64, v) or istype(uint64, v)) then
         return nil
@@ -159,8 +158,8 @@ function check.out_of_range(i, len, name, arg)
         format("position %.14g out of range, length %.14g", i, len))
 end
 
--- A lone position, for `n` bytes that must fit after it: 1 to len, or to len +
--- 1 when n is 0. Returns it counted from the start.
+-- A lone position, for `n` bytes that must fit from there on: 1 to len, or to
+-- len + 1 when n is 0. Returns it counted from the start.
 function check.position(v, len, n, name, arg)
     local given = whole(v, name, arg)
     local i = given < 0 and len + given + 1 or given
@@ -198,7 +197,8 @@ function check.range(i, j, len, name, arg)
     return i, j
 end
 
--- As range, but fractions are cut off, as string.sub does.
+-- As range, but fractions are cut off, as string.sub does, and nothing may be
+-- absent.
 function check.string_range(i, j, len, name, arg)
     i, j = clamp(truncated(i, name, arg), truncated(j, name, arg + 1), len)
     return i, j
@@ -230,8 +230,7 @@ function check.storable(v, name, arg)
     if type(v) == "number" or check.integer(v) then
         return v
     end
-    bad_argument(arg, name, "number expected, got "
-        .. type(v))
+    bad_argument(arg, name, "number expected, got " .. type(v))
 end
 
 local storable = check.storable

@@ -1,8 +1,9 @@
--- Handles: buffers that are borrowed, and go back by release() only.
+-- Handles: buffers that are borrowed, which no collector releases.
 --
 -- A handle is a value of the FFI, without a finalizer. A handle that does not
 -- leave a trace stays in a register, and borrowing and releasing are one call
--- into C each. In return, nobody releases a handle that a program forgets.
+-- into C each. In return, nobody releases a handle that a program forgets, but
+-- for a scope of bufpool.ngx.
 --
 -- To the FFI a handle is a pointer to a struct without fields: of the types
 -- that may have methods, only pointers are values to LuaJIT's compiler. Nothing

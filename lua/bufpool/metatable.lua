@@ -44,9 +44,8 @@ local function concat(a, b)
     return text_of(a) .. text_of(b)
 end
 
--- A dead object says what it was, so that a handler of errors may print it.
--- Every other use of it raises. In the interpreter pcall is cheaper than asking
--- first.
+-- A dead object says what it was, so that a handler of errors may print it. In
+-- the interpreter pcall is cheaper than asking first.
 local function to_string(self)
     local ok, text = pcall(readers.tostring, self)
     if ok then
@@ -88,8 +87,8 @@ function metatable.complete(meta, class, ...)
     end
 end
 
--- Completes the metatable of everything dead: each use but tostring raises and
--- says how the object died.
+-- Completes the metatable of everything dead: an index, #, .., < and <= raise,
+-- and say how the object died.
 function metatable.bury(meta, lt, le)
     for _, event in ipairs { "__index", "__newindex", "__len" } do
         meta[event] = function(self)

@@ -29,7 +29,6 @@
 -- typed.lua): LuaJIT takes a snapshot there, and a guard that fails later goes
 -- back to that snapshot, not to the read. spec/28 looks at the traces.
 
-
 local bit = require "bit"
 local ffi = require "ffi"
 local check = require "bufpool.check"

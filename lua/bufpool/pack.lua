@@ -2,7 +2,7 @@
 --
 -- What differs: integers wider than four bytes are int64_t or uint64_t, a data
 -- argument may be any that bufpool takes, and "z" needs its zero. Alignment
--- counts from position 1, in both.
+-- counts from position 1 of the object, in pack and in unpack.
 --
 -- Each format becomes a function without loops, which a trace can hold, made of
 -- calls to typed access, write and fill: they check the object and its bounds,

@@ -19,7 +19,7 @@ local drop = core.drop
 local box_t = ffi.typeof("struct bufpool_pool_box *")
 local ESITE, ESTALE = core.constants.ESITE, core.constants.ESTALE
 
--- Those of C are in src/lua/pool.c, `stats` in src/lua/stats.c.
+-- Those of C are in src/lua/pool.c, stats.c and site.c.
 local of_c = core.pool.__index
 local pool = {
     checkout = of_c.checkout, checkout_zeroed = of_c.checkout_zeroed,
@@ -88,6 +88,8 @@ end
 local stack_room = loadstring("return function(never) if never then local _"
     .. (", _"):rep(198) .. " end end", check.chunk "pool")()
 
+-- One function for the look at the pool and the checkout, because each part of
+-- a call that LuaJIT compiles by itself costs an entry into a trace.
 local function take_empty(self)
     local h, message = take(self, living(self, "scratch"), 0, "scratch")
     return h, message

@@ -48,8 +48,8 @@ local function raise_failure(errno, name, len)
     raise(format("more than 2^53 for '%s' (use '%s64')", name, name))
 end
 
--- What is wrong when get_varint returns v, unless the method `get` has to begin
--- anew.
+-- For a v of get_varint that is no integer: begins the method `get` anew, or
+-- raises what is wrong.
 local function failed(get, self, name, v)
     local errno = v / FAILED
     if errno == ESTALE then

@@ -25,8 +25,8 @@ struct bufpool_account {	/* of one Lua VM: bytes, then counts */
 	double held;		/* memory behind the VM's live boxes */
 	double limit;		/* what they may hold before the VM collects */
 	double least;		/* the limit soon returns to at least this */
-	double debt;		/* memory taken since the collector last ran */
-	double failures;	/* failed checkouts since a full collection */
+	double debt;		/* memory taken since the last collector_pay */
+	double failures;	/* that a full collection may help, since one */
 	double patience;	/* failures before the next one */
 	double guards;		/* calls of guard.c that have not ended */
 };
@@ -45,7 +45,7 @@ struct bufpool_box {		/* a buffer */
 	double charged;		/* this box's part of account->held */
 };
 
-/* at, len and epoch are where a descriptor has its own: bytes.c. */
+/* at, len and epoch are where a descriptor has its own: bytes.h. */
 struct bufpool_frozen_box {
 	int32_t low, high;	/* the cookie */
 	const uint8_t *at;	/* of this slice */
@@ -79,7 +79,7 @@ struct bufpool_pool_box {
 /* ffi: end */
 
 /* Every C function of the module has these upvalues, so that the hot ones look
- * nothing up. */
+ * nothing up. Only those of plain.c have others: self.h. */
 #define UP_ACCOUNT lua_upvalueindex(1)	/* userdata: struct bufpool_account */
 #define UP_POOL lua_upvalueindex(2)	/* metatables */
 #define UP_BUFFER lua_upvalueindex(3)

@@ -27,11 +27,12 @@
  * end. prepend grows too, but `from` may not point there. append_range grows,
  * and appends the buffer's own bytes; where these reach past the end, they are
  * what it has just appended. take moves the first n bytes of another buffer to
- * the end of b. compare returns -1, 0 or 1, and equal_ct 0 or 1. find,
- * find_plain and find_any return the first position from i on, a position
- * without its fraction, 0 when there is none, or -ESTALE; find also -EINVAL,
- * for the characters of a pattern; find_any looks for one of the n bytes.
- * find_int and find_plain_int are for contents of less than INT_MAX bytes.
+ * the end of b. compare returns -1, 0 or 1, and equal_ct 0 or 1. For find,
+ * find_plain and find_any `i` is a position, counted from 1, whose fraction
+ * they cut off. They return the first position from there on, 0 when there is
+ * none, or -ESTALE; find also -EINVAL, for the characters of a pattern;
+ * find_any looks for one of the n bytes. find_int and find_plain_int are for
+ * contents of less than INT_MAX bytes.
  * crc32 and adler32 return 32 bits, -ESTALE or -ENOSYS; `before` is the
  * checksum of the bytes before these.
  * read and fread make bytes that have come past the end part of the contents.
@@ -40,10 +41,11 @@
  * I/O returns bytes, an errno negated, or BYTES_STALE for ESTALE, which is also
  * an errno of some file systems; rest and frest return the bytes that a regular
  * file has from here to its end, or -1 where nobody knows. borrow returns NULL
- * when it fails, with ESITE when borrow_at has to be called instead, detach an
- * errno negated. release returns ESITE when it has released the buffer and
- * core.released has to be called. freeze fills a box that has nothing inside.
- * scope.h tells what those of scopes do.
+ * when it fails, and leaves the errno in the pool's box: ESITE when borrow_at
+ * has to be called instead. detach returns a ticket or an errno negated.
+ * release returns ESITE when it has released the buffer and core.released has
+ * to be called. freeze fills a box that has nothing inside. scope.h tells what
+ * those of scopes do.
  *
  * put and put_handle append `count` values, all or none. They return ESTALE
  * when the turn is over, and APPEND_ODD when the buffer or a value is not what
@@ -143,7 +145,7 @@ struct bufpool_calls {
 			       struct bufpool_piece *to);
 	void (*const take_back)(struct bufpool_piece *, size_t count);
 	int (*const sink_open)(struct bufpool_sink *, struct bufpool_buf *,
-				  int32_t epoch, size_t max);
+			       int32_t epoch, size_t max);
 	struct bufpool_handle *(*const sink_handle)(
 		const struct bufpool_sink *);
 };

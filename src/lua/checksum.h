@@ -7,8 +7,8 @@
 
 #include "bytes.h"
 
-/* calls.h says what they return, and -ENOSYS without zlib 1.2.9 or later. `o`
- * and `i` are as in bytes.h. Any thread, for objects of its own. */
+/* calls.h says what they take and return; -ENOSYS means that zlib 1.2.9 or
+ * later was not found. Any thread, for objects of its own. */
 bufpool_checksum_fn bp_checksum_crc32, bp_checksum_adler32;
 
 #endif

@@ -6,8 +6,9 @@
 
 #include <lua.h>
 
-/* core.claim_clock(on): true for the first VM of a process that wants to keep
- * time for all; false for the others, until that one gives it up. */
+/* core.claim_clock(true): true for the first VM of a process that wants to keep
+ * time for all; false for the others, until that one has given it up by
+ * core.claim_clock(false). */
 int bp_clock_claim(lua_State *L);
 
 #endif

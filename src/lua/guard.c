@@ -14,8 +14,9 @@ struct guarded {
 	struct bufpool_box *box;
 };
 
-/* Runs while frames are unwound, so it must not call Lua, not even to find out
- * where that is. The box dies in place, as if finalized. */
+/* Runs at the end of guard_invoke, which may be while frames are unwound. So it
+ * must not call Lua, not even to find out where that is. The box dies in place,
+ * as if finalized. */
 static void
 guard_end(struct guarded *g)
 {
@@ -26,7 +27,8 @@ guard_end(struct guarded *g)
 	}
 }
 
-/* Nothing may raise between the two lines that count. */
+/* Nothing may raise between the declaration of g, from which on guard_end
+ * counts down, and the line that counts up. */
 static int
 guard_invoke(lua_State *L, struct bufpool_account *account,
 	     struct bufpool_box *box)

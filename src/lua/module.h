@@ -9,7 +9,7 @@
 /* In the registry: the public module, once it is made. */
 #define KEY_OPENED "bufpool"
 
-/* Functions of the module's private table, and those that make boxes. */
+/* Functions of the module's private table, and of the table at KEY_BOXES. */
 extern const luaL_Reg bp_pool_functions[], bp_ticket_functions[];
 extern const luaL_Reg bp_box_functions[];
 

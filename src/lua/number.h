@@ -12,8 +12,7 @@
 #define NUMBER_MAX 24	/* bytes that hold any text of bp_number_text */
 
 /* Writes the text, and no byte more, and returns its length; 0 for what Lua has
- * to tell: NaN, -0, what is as large as 10^14 or smaller than 10^-4, and
- * ties. */
+ * to tell: NaN, -0, what has an exponent in its text, and ties. */
 size_t bp_number_text(double v, char *to);
 
 #endif

@@ -12,8 +12,8 @@
 /* core.plain(name, method, class, handles, type, int64, uint64): the form of C
  * for this method, or `method` where there is none. The class is a kind of
  * object or "handle", or nil for a function that takes objects of all. The
- * other arguments are what tells a handle, as plain.c says; the type of
- * handles; and those of 64-bit integers. */
+ * other arguments are what tells a handle, as self.c says; the type of handles;
+ * and those of 64-bit integers. */
 int bp_plain_method(lua_State *L);
 
 #endif

@@ -84,8 +84,7 @@ scope_entry(const struct bufpool_buf *list, size_t at)
 static struct bufpool_buf *
 entry_buf(const struct bufpool_buf *list, size_t at)
 {
-	return handle_buf((struct bufpool_handle *)(uintptr_t)
-			      scope_entry(list, at));
+	return handle_buf((void *)(uintptr_t)scope_entry(list, at));
 }
 
 static void
@@ -116,8 +115,8 @@ has_room(const struct bufpool_buf *list)
 	return list->capacity >= list->len + sizeof(uint64_t);
 }
 
-/* Makes room for one handle. The list grows if it is half full after a sweep,
- * so that sweeps cost O(1) time per handle. */
+/* Makes room for one handle. The list grows if it is more than half full after
+ * a sweep, so that sweeps cost O(1) time per handle. */
 static bool
 scope_make_room(struct bufpool_buf *list)
 {
@@ -142,7 +141,7 @@ bp_scope_borrow(struct bufpool_pool_box *pool, struct bufpool_handle *list,
 	else if (!scope_make_room(l))
 		pool->error = ENOBUFS;
 	else if ((b = handle_renew(bp_take(pool->pool, n, alignment,
-				       kind))) == NULL)
+					   kind))) == NULL)
 		pool->error = errno;
 	else {
 		scope_append(l, (uintptr_t)handle_of(b));
@@ -188,7 +187,7 @@ bp_scope_end(void *list)
 	struct bufpool_buf *l = handle_buf(list), *b;
 
 	if (l == NULL)
-		return;	/* Not run: a finalizer in between. */
+		return;	/* Not run: no forged handle released it. */
 	for (size_t i = 0; i + sizeof(uint64_t) <= l->len;
 	     i += sizeof(uint64_t)) {
 		b = entry_buf(l, i);

@@ -37,9 +37,9 @@ struct bufpool_handle *bp_scope_borrow(struct bufpool_pool_box *pool,
 
 enum { HELD_BUFFERS, HELD_BYTES };
 
-/* How many buffers of the list are out; or how many bytes of memory they have,
- * and n bytes more of the pool would have. 0 when the pool is closed. Looks at
- * each handle that is in the list. */
+/* How many buffers of the list are out; or how many bytes of memory these have,
+ * together with what the pool would give for n bytes more. 0 when the pool is
+ * closed. Looks at each handle that is in the list. */
 double bp_scope_held(const struct bufpool_pool_box *pool,
 		     struct bufpool_handle *list, size_t n, int what);
 

@@ -3,8 +3,8 @@
  * Lua form.
  *
  * Nothing of these methods allocates between the check of an object and the
- * access, except as said. What a method takes, and what it may not see, is
- * checked as its Lua form does: what differs is handed to that.
+ * access, except as said. Each checks its object and its arguments as its Lua
+ * form does, and hands what it does not take itself to that form.
  */
 #ifndef BUFPOOL_LUA_SELF_H
 #define BUFPOOL_LUA_SELF_H
@@ -33,8 +33,10 @@
 #define TEXT_MAX 4096
 
 struct self {
-	struct bufpool_buf *b;	/* NULL: frozen */
-	struct bufpool_box *box;	/* NULL: a handle, or frozen */
+	/* Not set for what is frozen. */
+	struct bufpool_buf *b;
+	struct bufpool_box *box;	/* NULL: a handle */
+
 	const void *o;	/* for bytes.h */
 	int32_t epoch;
 	const uint8_t *at;
@@ -69,8 +71,8 @@ self_set(struct self *self, struct bufpool_box *box, struct bufpool_buf *b)
 	return true;
 }
 
-/* The buffer at `index`, of any class or as a method of one has it, without the
- * short way that self_buffer has; what is frozen. */
+/* As self_buffer, for any index and without the short way for boxes; and the
+ * frozen object in argument 1. `class` is whose method it is. */
 bool bp_self_other(lua_State *L, int index, struct self *self,
 		   lua_Integer class);
 bool bp_self_frozen(lua_State *L, struct self *self, lua_Integer class);

@@ -13,8 +13,7 @@
 
 /* A sink for up to `max` bytes, into a buffer of this epoch. 0, or ESTALE. */
 int bp_sink_open(struct bufpool_sink *sink, struct bufpool_buf *b,
-		 int32_t epoch,
-		 size_t max);
+		 int32_t epoch, size_t max);
 
 /* The buffer as a handle; NULL when it has gone. */
 struct bufpool_handle *bp_sink_handle(const struct bufpool_sink *sink);

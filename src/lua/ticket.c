@@ -25,9 +25,9 @@ core_adopt(lua_State *L)
 	box = memset(lua_newuserdata(L, sizeof *box), 0, sizeof *box);
 	if (bufpool_adopt_range(n >= 0 ? (uint64_t)n : 0, &buf, &frozen,
 				&offset, &len) != 0)
-		return failure_return(L, errno == ESTALE
-				  ? "the ticket was adopted, or has expired"
-				  : "this process has issued no such ticket");
+		return failure_return(L, errno == ESTALE ?
+				      "the ticket was adopted, or has expired" :
+				      "this process has issued no such ticket");
 	if (buf != NULL) {
 		box_own(account, &box->buf, buf);
 		box_become(L, box, KIND_BUFFER);

@@ -1,7 +1,8 @@
 /*
  * typed - numbers of a kind, for plain.c: the method of typed.lua without a
  * prefix, and those with get_, set_ and put_. UP_KIND has the kind. And the
- * methods of varint.lua, where UP_KIND has the form.
+ * methods of varint.lua, where UP_KIND has the form, and its function `at`,
+ * which is given the form.
  */
 #ifndef BUFPOOL_LUA_TYPED_H
 #define BUFPOOL_LUA_TYPED_H

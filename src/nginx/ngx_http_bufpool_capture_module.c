@@ -1,8 +1,8 @@
 /*
  * ngx_http_bufpool_capture_module - copies response bodies as they pass.
  *
- * A second module in the same file as ngx_http_bufpool_module, because it has
- * filters at another place of the request's way. It has no directives. A
+ * A second module in the shared object of ngx_http_bufpool_module, because it
+ * has filters at another place of the request's way. It has no directives. A
  * handler has the response of its request captured by the functions below;
  * lua/bufpool/ngx/capture.lua calls them by FFI. From then on each buffer that
  * passes is put into the sink (piece.h), and goes on as it is: no Lua runs and

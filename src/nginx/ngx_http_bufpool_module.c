@@ -9,7 +9,7 @@
  * which would then exist twice in the process, and knows none of its structs
  * but struct bufpool_piece. Of the Lua module it uses two symbols, and looks
  * for them when the configuration is read: so the order of load_module lines
- * does not matter, and a missing Lua module is reported in words.
+ * does not matter to it, and a missing Lua module is reported in words.
  *
  * All functions are for the worker's one thread that handles requests. `r` is
  * the request of the running Lua code, and not NULL.
@@ -95,7 +95,8 @@ piece_give_back(struct output *out)
  * Gives back what nginx is done with. Whoever consumes a buffer, be that a
  * filter or the socket, moves pos up to last, and buffers are consumed in
  * order. nginx may still have links to the ngx_buf_t, and drops them when it
- * finds the buffer empty; so the ngx_buf_t itself stays.
+ * finds the buffer empty; so the ngx_buf_t itself is not freed, and the next
+ * piece may have it.
  */
 static void
 give_back_sent(struct output *out)
@@ -193,8 +194,8 @@ copy_lent(struct lent *lent, ngx_log_t *log)
 	return NGX_OK;
 }
 
-/* A filter is going to write into the buffers. It was known when the header was
- * sent. nginx would make copies, too, but of another size. */
+/* Called where a filter is going to write into the buffers, which is known once
+ * the header was sent. nginx would make copies, too, but of another size. */
 static ngx_int_t
 copy_all_lent(ngx_http_request_t *r, ngx_chain_t *in)
 {
@@ -279,8 +280,9 @@ all_worth(const struct bufpool_piece *pieces, size_t count, size_t worth)
 }
 
 /*
- * A copy of all pieces, or one without bytes when there is no memory. The
- * request's pool would keep it until the request ends, however much is printed.
+ * A copy of all pieces, or one without bytes when there is no memory. It is not
+ * of the request's pool, which would keep all that is printed until the request
+ * ends.
  */
 static struct bufpool_piece
 piece_join(struct bufpool_piece *pieces, size_t count, ngx_log_t *log)
@@ -463,9 +465,9 @@ ngx_http_bufpool_body_read(ngx_http_request_t *r, uint8_t *to, size_t n)
 	return (double)done;
 }
 
-/* Sets whether the connection is kept after the response. It is not, as long as
- * a part of the body is still on it, which nginx would take for the client's
- * next request. Returns what was set before. */
+/* Sets whether the connection is kept after the response. Lua keeps it from
+ * being kept as long as a part of the body is still on it, which nginx would
+ * take for the client's next request. Returns what was set before. */
 int
 ngx_http_bufpool_keep(ngx_http_request_t *r, int keep)
 {

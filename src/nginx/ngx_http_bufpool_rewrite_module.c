@@ -2,7 +2,7 @@
  * ngx_http_bufpool_rewrite_module - holds a response until all of it is there,
  * and sends another one in its place.
  *
- * A third module in the same file as ngx_http_bufpool_module. It has no
+ * A third module in the shared object of ngx_http_bufpool_module. It has no
  * directives. lua/bufpool/ngx/rewrite.lua calls the functions below by FFI,
  * from header_filter_by_lua and body_filter_by_lua.
  *
@@ -43,7 +43,8 @@ struct hold {
 	int flushed;		/* a flush has passed */
 	ngx_buf_t buf;		/* with all that is held, or the piece */
 	ngx_chain_t link;
-	/* Others, because nginx may have these until the body follows. */
+	/* Not buf and link, because nginx may have a flush until the body
+	 * follows. */
 	ngx_buf_t flush_buf;
 	ngx_chain_t flush_link;
 };

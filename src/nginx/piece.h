@@ -4,7 +4,7 @@
  *
  * bufpool's Lua module fills pieces and sinks, and nginx's modules take them.
  * Neither is linked with the other, so each brings all that its taker needs.
- * The layout is part of the version in ngx_http_bufpool_module.c.
+ * The layout is part of VERSION in ngx_http_bufpool_module.c.
  */
 #ifndef BUFPOOL_NGINX_PIECE_H
 #define BUFPOOL_NGINX_PIECE_H
@@ -23,7 +23,8 @@ struct bufpool_piece {
 };
 
 /* Where the bytes of a response are copied to. Its taker calls the functions,
- * sets `ended`, and leaves the other fields alone. */
+ * sets `ended`, and `error` for bytes that it does not put at all, and only
+ * reads the other fields. */
 struct bufpool_sink {
 	/* Makes room for n bytes that are likely to come. */
 	void (*expect)(struct bufpool_sink *, size_t n);
@@ -36,7 +37,7 @@ struct bufpool_sink {
 	uint64_t word;
 	size_t max;		/* bytes that are kept */
 	double seen;		/* bytes that were put */
-	double asked;		/* with an error, bytes it had no memory for */
+	double asked;		/* with an error, bytes it was to hold then */
 	int32_t error;		/* why the last of them is missing, or 0 */
 	int32_t ended;		/* the response has no more */
 };

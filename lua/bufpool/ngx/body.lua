@@ -39,8 +39,8 @@ local function transfer_encoding()
     return ngx.var.http_transfer_encoding
 end
 
--- Why there is nothing. The header of a subrequest is its parent's. Once nginx
--- has read a body in chunks, it has a length.
+-- Why there is nothing. A subrequest has its parent's headers, but a length of
+-- its own. Once nginx has read a body in chunks, it has a length.
 local function missing()
     local n = tonumber(call(length_of_header)) or -1
     if n > 0 or n < 0 and call(transfer_encoding) and not ngx.is_subrequest then

@@ -1,8 +1,9 @@
 -- A timer in each worker that lets idle memory go home without traffic.
 --
 -- It starts when bufpool.ngx is loaded; where that is in init_by_lua, which has
--- no timers, when a handler uses bufpool.ngx for the first time. One VM of a
--- process is enough: with lua_code_cache off each request has one of its own.
+-- no timers, when a handler first prints or reads a body by bufpool.ngx. One VM
+-- of a process is enough: with lua_code_cache off each request has one of its
+-- own.
 
 local bufpool = require "bufpool"
 local object = require "bufpool.object"

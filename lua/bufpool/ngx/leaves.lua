@@ -52,8 +52,7 @@ local function flatten_table(x, leaves, n, largest, name, arg, depth)
     local max = 0
     for key in next, x do
         if type(key) ~= "number" or key < 1 or key ~= floor(key) then
-            bad(arg, name, "array expected, got a table with other "
-                .. "keys")
+            bad(arg, name, "array expected, got a table with other keys")
         end
         if key > max then
             max = key

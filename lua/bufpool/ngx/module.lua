@@ -2,8 +2,8 @@
 
 local ffi = require "ffi"
 
--- The functions of the module that these files were written for; the module
--- has the same number.
+-- The version of the module that these files were written for: VERSION in
+-- src/nginx/ngx_http_bufpool_module.c.
 local VERSION = 7
 
 ffi.cdef [[

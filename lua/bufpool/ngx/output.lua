@@ -13,11 +13,11 @@
 --   soon as print returns, so they are copied once, into memory of the same
 --   pool, which is then lent. If anything small is among them, all is copied
 --   into one buffer.
--- - Otherwise, and where the pool has no memory for that copy, ngx.print gets
---   Lua strings of bounded size, all in one call.
+-- - Otherwise, and where no object is large or the pool has no memory for that
+--   copy, ngx.print gets Lua strings of bounded size, all in one call.
 --
 -- Whether this handler may print is the Lua module's business. So ngx.print is
--- asked in either way; it prints nothing then.
+-- asked in the first way, too, and prints nothing then.
 
 local check = require "bufpool.check"
 local clock = require "bufpool.ngx.clock"
@@ -75,8 +75,8 @@ local function lend_and_send(r, list, leaves, n, name)
     return 1
 end
 
--- Sends leaves without copying what is large. False when there is no memory for
--- the copies of buffers, and nothing was sent.
+-- Sends leaves without making strings of the objects. False when there is no
+-- memory for the copies of buffers, and nothing was sent.
 local function send(r, leaves, n, name)
     local list, size = lend.take_list(n)
     local ok, done, err = pcall(lend_and_send, r, list, leaves, n, name)

@@ -35,7 +35,7 @@ local TOO_LARGE = sink_of.TOO_LARGE
 local NO_MEMORY, DONE = -1, 0
 
 -- What a client caches or continues by; none of it is true of other bytes.
--- nginx's sub filter takes away the same.
+-- nginx's SSI filter takes away the same.
 local HEADERS = {
     "Content-Length", "Accept-Ranges", "Last-Modified", "ETag",
 }

@@ -1,9 +1,9 @@
 -- Buffers that go home when their request of nginx ends.
 --
 -- What a scope gives out are handles, and C releases them, as src/lua/scope.h
--- tells. One list serves all scopes of a request. The list's handle is in no
--- table that a program can reach: whoever has it could change what the list
--- holds.
+-- tells. One list serves all scopes of a request; where it cannot grow, another
+-- one follows. The list's handle is in no table that a program can reach:
+-- whoever has it could change what the list holds.
 
 local ffi = require "ffi"
 require "bufpool"
@@ -39,8 +39,9 @@ local WITHOUT_END = { init = true, init_worker = true, exit_worker = true }
 local found, base = pcall(require, "resty.core.base")
 local get_request = found and base.get_request
 
--- The list of each request by the request's address. A list that is alive has a
--- request that is alive. Those that ended are taken out when `most` is reached.
+-- The newest list of each request by the request's address. A list that is
+-- alive has a request that is alive. Those that ended are taken out when `most`
+-- is reached.
 local lists, count, most = {}, 0, 64
 
 -- By scope: its state, which is its metatable, too. So a state lives as long as

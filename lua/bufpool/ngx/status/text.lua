@@ -189,6 +189,7 @@ of_pool("bufpool_buffers", "gauge", nil,
     end)
 of_class("bufpool_class_buffers",
     "Buffers of a class with memory behind them.", "count")
+
 -- The samples of a histogram, after what the list has: each bucket has all
 -- requests of so many bytes at most.
 local function add_histogram(list, of, class, most)
