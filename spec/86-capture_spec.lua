@@ -80,6 +80,13 @@ local SERVER = [[
     }
     location = /empty { content_by_lua_block { ngx.exit(200) } }
     location = /one { content_by_lua_block { ngx.print "x" } }
+    location = /grown {
+        content_by_lua_block {
+            local H = require "handlers"
+            H.ngx.captured():put(("y"):rep(20))
+            ngx.print(H.text(1000))
+        }
+    }
     location = /static { alias file; }
     location = /sendfile { sendfile on; tcp_nopush on; alias file; }
     location = /no-content { content_by_lua_block { ngx.exit(204) } }
@@ -414,6 +421,13 @@ local function both(modules, with)
         local _, body, problem = captured "/large"
         assert.equal("too large", problem)
         assert.equal(1048576, #body)
+    end)
+
+    it("appends nothing to what the program has grown beyond max", function()
+        local answer, body, problem, seen = captured "/grown?max=10"
+        assert.equal(("y"):rep(20), body)
+        assert.equal("too large", problem)
+        assert.equal(#answer.body, seen)
     end)
 
     it("says when the pool has no memory", function()

@@ -15,7 +15,7 @@ local sink_of = require "bufpool.ngx.sink"
 local get_request = require("resty.core.base").get_request
 
 local ngx = ngx
-local tonumber = tonumber
+local at_least, tonumber = math.max, tonumber
 local format, sub = string.format, string.sub
 local sink_handle = calls.sink_handle
 local raise = check.raise
@@ -123,7 +123,7 @@ end
 
 -- As the sink does: what is kept is the beginning of what passed.
 local function append(state, text)
-    local room = state.max - #state.buf
+    local room = at_least(state.max - #state.buf, 0)
     state.seen = state.seen + #text
     state.full = sink_of.append(state.buf, #text > room and sub(text, 1, room)
         or text) or #text > room and sink_of.TOO_LARGE or nil
