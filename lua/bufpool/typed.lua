@@ -52,9 +52,7 @@ local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 -- a store and the load that it is for: a finalizer may use the cell, too.
 local cell = ffi.new [[
     union {
-        uint8_t u8; int8_t i8; uint16_t u16; int16_t i16;
-        uint32_t u32; int32_t i32; uint64_t u64; int64_t i64;
-        float f32; double f64;
+        uint32_t u32; int32_t i32; uint64_t u64; float f32; double f64;
     }]]
 
 -- So many values are put without a loop.
@@ -329,7 +327,7 @@ $word.i32 = x
 local v = $word.f32
 ]] .. FENCE .. "return v"
     else
-        load = load .. ("local v = $word.%s"):format(kind.field)
+        load = load .. "local v = $word." .. (kind.signed and "i32" or "u32")
         value = "return v"
     end
     return {
@@ -431,7 +429,6 @@ for _, letter in ipairs { "u", "i", "f" } do
                 name = letter .. bits .. order, order = order,
                 size = bits / 8, signed = letter == "i",
                 float = letter == "f", swap = (order == "le") ~= little,
-                field = letter .. (bits == 24 and 32 or bits),
             }
             if bits == 8 then
                 kind.name = letter .. bits

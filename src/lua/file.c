@@ -7,12 +7,11 @@
 
 /* Called before bytes are read to [i, i + n) of the buffer. The mark stays
  * raised when the read fails, because a failed read may have written. */
-static void *
+static void
 file_prepare(struct bufpool_buf *b, size_t i, size_t n)
 {
 	buf_raise_mark(b, i + n);
 	buf_changed(b);
-	return b->at + i;
 }
 
 /* The bytes that have come belong to the contents. */
@@ -61,9 +60,10 @@ bp_file_fread(struct bufpool_buf *b, int32_t epoch, void *file, size_t i,
 		return -EBADF;
 	if (n == 0)
 		return 0;
+	file_prepare(b, i, n);
 	clearerr(file);
 	errno = 0;
-	got = fread(file_prepare(b, i, n), 1, n, file);
+	got = fread(b->at + i, 1, n, file);
 	return got == 0 && ferror((FILE *)file) ?
 		file_failure(errno) : file_received(b, i, got);
 }

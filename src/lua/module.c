@@ -6,7 +6,7 @@
 #include "clock.h"
 #include "config.h"
 #include "copy.h"
-#include "core/arena.h"
+#include "core/layout.h"
 #include "core/ticket.h"
 #include "core/wipe.h"
 #include "failure.h"

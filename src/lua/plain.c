@@ -67,8 +67,8 @@ plain_byte(lua_State *L)
 
 	if (!self_readable(L, &self))
 		return bp_self_in_lua(L);
-	if (lua_gettop(L) == 2 && (only = self_position(L, 2, self.len,
-							 1)) > 0) {
+	if (lua_gettop(L) == 2 &&
+	    (only = self_position(L, 2, self.len, 1)) > 0) {
 		lua_pushinteger(L, self.at[only - 1]);
 		return 1;
 	}
@@ -90,6 +90,8 @@ plain_byte(lua_State *L)
 static int
 plain_find(lua_State *L)
 {
+	bufpool_find_fn *find = lua_toboolean(L, 4) ?
+		bp_bytes_find_plain : bp_bytes_find;
 	const char *needle;
 	struct self self;
 	double i, hit;
@@ -100,9 +102,7 @@ plain_find(lua_State *L)
 		return bp_self_in_lua(L);
 	needle = lua_tolstring(L, 2, &n);
 	i = i < 1 ? 1 : i;
-	hit = (lua_toboolean(L,
-			     4) ? bp_bytes_find_plain : bp_bytes_find)(self.o,
-		self.epoch, i, NULL, 0, needle, n);
+	hit = find(self.o, self.epoch, i, NULL, 0, needle, n);
 	if (hit < 0)
 		return bp_self_in_lua(L);
 	if (hit == 0) {

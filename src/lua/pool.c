@@ -82,7 +82,7 @@ core_split(lua_State *L)
 }
 
 static int
-raise_shortage(lua_State *L, int error, double size)
+shortage_return(lua_State *L, int error, double size)
 {
 	char text[MESSAGE_MAX];
 
@@ -113,7 +113,6 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	buf = bp_take(pool->pool, (size_t)n, align, kind);
 	if (buf == NULL && errno == ESITE) {
 		kind += SITE_UNIT * bp_site_where(L, pool->pool);
-		argument_self(L, KIND_POOL, name);
 		buf = bp_take(pool->pool, (size_t)n, align, kind);
 	}
 	if (buf == NULL && (errno == ENOMEM || errno == EDQUOT)) {
@@ -127,7 +126,7 @@ checkout(lua_State *L, struct bufpool_pool_box *pool, const char *name,
 	if (buf == NULL) {
 		error = errno;
 		box_kill(L, lua_gettop(L), box, BOX_RELEASED);
-		return raise_shortage(L, error, n);
+		return shortage_return(L, error, n);
 	}
 	box_own(account, box, buf);
 	return 1;
@@ -206,8 +205,8 @@ pool_checkout_aligned(lua_State *L)
 	align = argument_size(L, 3, 2, "checkout_aligned");
 	if (align == 0 || ((size_t)align & ((size_t)align - 1)) != 0)
 		bp_argument_bad(L, 2, "checkout_aligned",
-			lua_pushfstring(L, "power of two expected, got %f",
-					align));
+				lua_pushfstring(L, "power of two expected, "
+						"got %f", align));
 	return checkout(L, pool, "checkout_aligned", CHECKOUT_ALIGNED, n,
 			(size_t)align);
 }
@@ -299,7 +298,7 @@ core_create(lua_State *L)
 	box = box_new(L, KIND_POOL, sizeof *box);
 	while ((pool = bufpool_create(&config)) == NULL) {
 		if (errno != EEXIST)
-			return raise_shortage(L, errno,
+			return shortage_return(L, errno,
 					      (double)config.max_bytes);
 		pool = bufpool_get(config.name);
 		if (pool == NULL)
@@ -325,7 +324,7 @@ core_default(lua_State *L)
 
 	if (pool == NULL)
 		/* Not run: no memory. */
-		return raise_shortage(L, errno, 0);
+		return shortage_return(L, errno, 0);
 	box_own_pool(L, box, pool, 1);
 	return 1;
 }
@@ -340,9 +339,8 @@ core_get(lua_State *L)
 
 	if (lua_type(L, 1) != LUA_TSTRING)
 		bp_argument_bad(L, 1, "get",
-			lua_pushfstring(L, "string expected, got %s",
-				lua_isnone(L, 1) ? "no value" :
-				luaL_typename(L, 1)));
+				lua_pushfstring(L, "string expected, got %s",
+						luaL_typename(L, 1)));
 	name = lua_tolstring(L, 1, &len);
 	box = box_new(L, KIND_POOL, sizeof *box);
 	pool = len == strlen(name) ? bufpool_get(name) : NULL;

@@ -61,22 +61,18 @@ describe_frames(lua_State *L, const char *ours, char *to, size_t size)
 	}
 }
 
-/* The lines of the program that are running, as describe_frames has them. */
+/* The lines of the program that are running, as describe_frames has them.
+ * Allocates nothing: a state that has opened us has both strings. */
 static void
 describe_caller(lua_State *L, char *to, size_t size)
 {
-	const char *ours = NULL;
-	int top = lua_gettop(L);
+	const char *ours;
 
 	lua_getfield(L, LUA_REGISTRYINDEX, KEY_BOXES);
-	if (lua_istable(L, -1)) {
-		lua_pushliteral(L, "here");
-		lua_rawget(L, -2);
-		if (lua_type(L, -1) == LUA_TSTRING)
-			ours = lua_tostring(L, -1);
-	}
+	lua_getfield(L, -1, "here");
+	ours = lua_tostring(L, -1);
 	describe_frames(L, ours != NULL ? ours : "", to, size);
-	lua_settop(L, top);
+	lua_pop(L, 2);
 }
 
 int
@@ -90,8 +86,7 @@ bp_site_where(lua_State *L, struct bufpool *pool)
 	return (int)(site & ~SITE_LISTED) + 1;
 }
 
-/* The frames are walked first, so that no reference is held while Lua may
- * raise. The buffer was the last one of a closed pool where that has gone. */
+/* Where the pool has gone, the buffer was the last one of a closed pool. */
 static void
 tell_release(lua_State *L, uint32_t number, uint64_t generation)
 {
@@ -178,13 +173,6 @@ bp_site_push_copies(lua_State *L, const struct bufpool_site *sites,
 	}
 }
 
-/* Pushes room for that many. */
-static struct bufpool_site *
-make_room(lua_State *L, size_t count)
-{
-	return lua_newuserdata(L, (count + 1) * sizeof(struct bufpool_site));
-}
-
 size_t
 bp_site_copy(struct bufpool *pool, struct bufpool_site *to, size_t room)
 {
@@ -200,7 +188,7 @@ bp_site_push(lua_State *L, const char *name)
 {
 	struct bufpool_pool_box *box = argument_self(L, KIND_POOL, name);
 	size_t room = bufpool_sites(box->pool, (struct bufpool_site *)NULL, 0);
-	struct bufpool_site *sites = make_room(L, room);
+	struct bufpool_site *sites = lua_newuserdata(L, room * sizeof *sites);
 
 	box = argument_self(L, KIND_POOL, name);
 	bp_site_push_copies(L, sites, bp_site_copy(box->pool, sites, room));
@@ -226,7 +214,7 @@ bp_site_next(lua_State *L)
 		memcpy(name, pool->name, sizeof name);
 	room = bufpool_sites(pool, (struct bufpool_site *)NULL, 0);
 	bp_arena_drop(&pool->arena);
-	sites = make_room(L, room);
+	sites = lua_newuserdata(L, room * sizeof *sites);
 	pool = bp_registry_hold(id);
 	if (pool != NULL) {
 		count = bp_site_copy(pool, sites, room);

@@ -14,15 +14,14 @@
 #include "take.h"
 
 /* The number of the site, from 1, of the Lua code that has called: a kind of
- * checkout takes it, times SITE_UNIT. May raise that memory is short. */
+ * checkout takes it, times SITE_UNIT. Runs no finalizer. */
 int bp_site_where(lua_State *L, struct bufpool *pool);
 
 /* core.where(pool): bp_site_where. */
 int bp_site_of_caller(lua_State *L);
 
 /* Notes that the Lua code that has called is where b was released, which was
- * out with this word, after bp_release_asking has asked for that. May raise
- * that memory is short. */
+ * out with this word, after bp_release_asking has asked for that. */
 void bp_site_released(lua_State *L, const struct bufpool_buf *b, uint64_t word);
 
 /* Releases the buffer of a box that is dead. */

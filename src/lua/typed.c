@@ -76,7 +76,7 @@ bits_of(lua_State *L, int index, int kind, uint64_t *bits)
 /* Pushes a cdata for a 64-bit integer, which may run a finalizer; NULL for all
  * other kinds, which need none. */
 static uint64_t *
-is_wide(lua_State *L, int kind)
+push_wide(lua_State *L, int kind)
 {
 	if ((kind & KIND_SIZE) < 8 || kind & KIND_FLOAT)
 		return NULL;
@@ -104,7 +104,7 @@ int
 bp_typed_read(lua_State *L)
 {
 	int kind = (int)lua_tointeger(L, UP_KIND), arguments = lua_gettop(L);
-	uint64_t *to = is_wide(L, kind);
+	uint64_t *to = push_wide(L, kind);
 	struct self self;
 	size_t i;
 
@@ -119,7 +119,7 @@ int
 bp_typed_get(lua_State *L)
 {
 	int kind = (int)lua_tointeger(L, UP_KIND), arguments = lua_gettop(L);
-	uint64_t *to = is_wide(L, kind);
+	uint64_t *to = push_wide(L, kind);
 	struct self self;
 
 	if (!self_buffer(L, &self) || self.len < (size_t)(kind & KIND_SIZE) ||
@@ -224,7 +224,7 @@ bp_typed_get_varint(lua_State *L)
 	struct self self;
 
 	if (form & VARINT_WIDE)
-		to = is_wide(L, form & VARINT_ZIGZAG ? 8 | KIND_SIGNED : 8);
+		to = push_wide(L, form & VARINT_ZIGZAG ? 8 | KIND_SIGNED : 8);
 	if (!self_buffer(L, &self) ||
 	    (n = bp_varint_read(self.at, self.len, form, &v)) < 0)
 		return bp_self_anew_in_lua(L, arguments);
@@ -247,7 +247,7 @@ bp_typed_varint_at(lua_State *L)
 
 	lua_settop(L, 3);
 	if (form & VARINT_WIDE)
-		to = is_wide(L, form & VARINT_ZIGZAG ? 8 | KIND_SIGNED : 8);
+		to = push_wide(L, form & VARINT_ZIGZAG ? 8 | KIND_SIGNED : 8);
 	if (!self_readable(L, &self) ||
 	    (i = self_position(L, 2, self.len, 1)) == 0 ||
 	    (n = bp_varint_read(self.at + (i - 1), self.len - (i - 1), form,
