@@ -400,4 +400,24 @@ describe("what is read as a string", function()
             ]]):format(times))))
         end
     end)
+
+    -- LuaJIT looks at the length first, and then for memory.
+    it("may be as long as a string can be", function()
+        local said = helper.child_ok [[
+            local ffi = require "ffi"
+            ffi.cdef "int setrlimit(int, const uint64_t *);"
+            local AS, GIB = 9, 2 ^ 30
+            local buf = require("bufpool").new {}:checkout(2 ^ 31 - 257)
+            local file = assert(io.open "/proc/self/status")
+            local size = file:read "*a":match "VmSize:%s*(%d+)" * 1024
+            file:close()
+            ffi.C.setrlimit(AS, ffi.new("uint64_t[2]", size + GIB, size + GIB))
+            local ok, text = pcall(buf.tostring, buf)
+            print(ok and #text or text)
+        ]]
+        -- An emulator knows no such limit.
+        if said ~= "2147483391\n" then
+            assert.equal("not enough memory\n", said)
+        end
+    end)
 end)

@@ -77,7 +77,7 @@ end
 
 -- No string has as many bytes: ffi.string raises, but LuaJIT may die of that
 -- error on a trace, or raise it at no line.
-check.TEXT_END = 0x7ffffeff
+check.TEXT_END = 0x7fffff00
 
 function check.text_too_long()
     raise("string length overflow")

@@ -33,8 +33,8 @@ function readers.len(self)
     return len
 end
 
--- What has been read as a string is not read again: the comparison that follows
--- it is the fence of object.lua.
+-- A string that has been read is not read again where a guard fails later: the
+-- comparison that follows the read is the fence that object.lua tells of.
 
 function readers.tostring(self)
     local at, len, o, epoch = view(self, "tostring")
