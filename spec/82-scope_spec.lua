@@ -645,6 +645,27 @@ function R.full_list()
     return "yes"
 end
 
+-- What is in a list that cannot grow counts as well, in scopes of both lists.
+function R.full_list_limits()
+    local per = ONE / 8
+    local pool = small(per + 1)
+    local old, b = scope(pool), scope(H.pool, { max_buffers = per + 5 })
+    local bytes = scope(H.pool, { max_bytes = (per + 6) * ONE })
+    for _ = 1, per do
+        assert(old:checkout(1))
+    end
+    for _ = 1, 5 do
+        assert(b:checkout(1))
+    end
+    local reached = "max_buffers of the scope reached (" .. per + 5 .. ")"
+    assert(select(2, b:checkout(1)) == reached)
+    local new = scope(H.pool, { max_buffers = per + 5 })
+    assert(select(2, new:checkout(1)) == reached)
+    assert(bytes:checkout(1))
+    assert(not bytes:checkout(1))
+    return "yes"
+end
+
 -- What the collector frees in its second round, of 1000 scopes. A worker that
 -- is never idle would hold it besides.
 function R.rounds()
@@ -888,6 +909,8 @@ local function rules(modules, with)
 
     it("goes on when the list of the request cannot grow", function()
         says("/full_list", "yes")
+        home()
+        says("/full_list_limits", "yes")
         home()
     end)
 

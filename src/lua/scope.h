@@ -38,8 +38,9 @@ struct bufpool_handle *bp_scope_borrow(struct bufpool_pool_box *pool,
 enum { HELD_BUFFERS, HELD_BYTES };
 
 /* How many buffers of the list are out; or how many bytes of memory these have,
- * together with what the pool would give for n bytes more. 0 when the pool is
- * closed. Looks at each handle that is in the list. */
+ * together with what the pool would give for n bytes more. A list that has
+ * ended, and NULL, have none. 0 when the pool is closed. Looks at each handle
+ * that is in the list. */
 double bp_scope_held(const struct bufpool_pool_box *pool,
 		     struct bufpool_handle *list, size_t n, int what);
 

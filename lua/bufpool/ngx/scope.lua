@@ -2,8 +2,8 @@
 --
 -- What a scope gives out are handles, and C releases them, as src/lua/scope.h
 -- tells. One list serves all scopes of a request; where it cannot grow, another
--- one follows. The list's handle is in no table that a program can reach:
--- whoever has it could change what the list holds.
+-- one follows. The lists' handles are in no table that a program can reach:
+-- whoever has one could change what the list holds.
 
 local ffi = require "ffi"
 require "bufpool"
@@ -16,12 +16,12 @@ local object = require "bufpool.object"
 local cast, core = ffi.cast, object.core
 local format, frexp, huge = string.format, math.frexp, math.huge
 local min = math.min
-local ngx, pairs, pcall = ngx, pairs, pcall
+local ngx, ipairs, pairs, pcall = ngx, ipairs, pairs, pcall
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local raise, bad_argument = check.raise, check.bad_argument
 local identify, finish = object.identify, handle.finish
 local open, borrow = calls.scope_open, calls.scope_borrow
-local held = calls.scope_held
+local list_held = calls.scope_held
 
 local C = core.constants
 local FULL, ZEROED = C.CHECKOUT_FULL, C.CHECKOUT_ZEROED
@@ -39,9 +39,9 @@ local WITHOUT_END = { init = true, init_worker = true, exit_worker = true }
 local found, base = pcall(require, "resty.core.base")
 local get_request = found and base.get_request
 
--- The newest list of each request by the request's address. A list that is
--- alive has a request that is alive. Those that ended are taken out when `most`
--- is reached.
+-- The lists of each request by the request's address, the newest last. Lists
+-- that are alive have a request that is alive. Those that ended are taken out
+-- when `most` is reached.
 local lists, count, most = {}, 0, 64
 
 -- By scope: its state, which is its metatable, too. So a state lives as long as
@@ -65,14 +65,20 @@ local function is_subrequest()
     return ok and is
 end
 
-local function alive(list)
-    local _, is = identify(list)
+-- All lists of a request end at once.
+local function alive(of_request)
+    local _, is = identify(of_request[1])
     return is
 end
 
+-- Adds a list to those of its request, which it returns.
 local function remember(request, list)
     local key = tonumber(cast(uintptr_t, request))
-    if not lists[key] then
+    local known = lists[key]
+    if known and alive(known) then
+        known[#known + 1] = list
+        return known
+    elseif not known then
         count = count + 1
         if count > most then
             count = 1
@@ -86,7 +92,8 @@ local function remember(request, list)
             most = 2 * count + 64
         end
     end
-    lists[key] = list
+    lists[key] = { list }
+    return lists[key]
 end
 
 -- Raises what C refused, or returns what it lacked.
@@ -130,8 +137,7 @@ local function open_list(state)
     if list == nil then
         return nil
     end
-    remember(state.request, list)
-    state.list = list
+    state.lists = remember(state.request, list)
     return list
 end
 
@@ -161,14 +167,14 @@ local function new_state(pool, name, limits)
         raise(format("bad call of '%s' (outside of a request%s)", name,
             request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
     end
-    -- `list` is there from the start. A key that is added and then assigned
+    -- `lists` is there from the start. A key that is added and then assigned
     -- again LuaJIT may add twice, where it makes the table only as it leaves a
-    -- trace: the table would then give the list that is dead.
+    -- trace: the table would then give lists that are dead.
     local state = { pool = pool, box = cast(box_t, pool), request = request,
         of_subrequest = is_subrequest(), limits = limits, __index = scope,
         __newindex = refuse, __metatable = "bufpool.scope",
-        list = lists[tonumber(cast(uintptr_t, request))] }
-    if not (state.list and alive(state.list)) then
+        lists = lists[tonumber(cast(uintptr_t, request))] }
+    if not (state.lists and alive(state.lists)) then
         local list, why = obtain(open_list, state, name, 0)
         if not list then
             return nil, why
@@ -181,7 +187,7 @@ end
 -- subrequest has the end of its main request, but nobody tells which that is.
 local function check_request(state)
     local request = get_request()
-    if request ~= state.request and alive(state.list)
+    if request ~= state.request and alive(state.lists)
         and not (request and (state.of_subrequest or is_subrequest())) then
         raise("attempt to use a scope of another request")
     end
@@ -191,20 +197,33 @@ end
 -- follows.
 local function borrow_once(state, n, kind, alignment)
     check_request(state)
-    local h = borrow(state.box, state.list, n, alignment, kind)
-    if h == nil and state.box.error == C.ENOBUFS and open_list(state) then
-        return borrow(state.box, state.list, n, alignment, kind)
+    local list = state.lists[#state.lists]
+    local h = borrow(state.box, list, n, alignment, kind)
+    if h == nil and state.box.error == C.ENOBUFS then
+        list = open_list(state)
+        return list and borrow(state.box, list, n, alignment, kind)
     end
     return h
 end
 
+-- What scope.h says of one list, of all lists of the request. The memory for n
+-- bytes more counts once.
+local function held(state, n, what)
+    local more = list_held(state.box, nil, n, what)
+    local sum = more
+    for _, list in ipairs(state.lists) do
+        sum = sum + list_held(state.box, list, n, what) - more
+    end
+    return sum
+end
+
 -- What keeps the request from n bytes more, if anything does.
 local function over_limit(state, n)
-    local limits, box, list = state.limits, state.box, state.list
-    if held(box, list, n, C.HELD_BUFFERS) >= limits.max_buffers then
+    local limits = state.limits
+    if held(state, n, C.HELD_BUFFERS) >= limits.max_buffers then
         return format("max_buffers of the scope reached (%d)",
             limits.max_buffers)
-    elseif held(box, list, n, C.HELD_BYTES) > limits.max_bytes then
+    elseif held(state, n, C.HELD_BYTES) > limits.max_bytes then
         return format("max_bytes of the scope reached (%.14g bytes asked for)",
             n)
     end
