@@ -39,10 +39,10 @@ local WITHOUT_END = { init = true, init_worker = true, exit_worker = true }
 local found, base = pcall(require, "resty.core.base")
 local get_request = found and base.get_request
 
--- The lists of each request by the request's address, the newest last. Lists
--- that are alive have a request that is alive. Those that ended are taken out
--- when `most` is reached.
-local lists, count, most = {}, 0, 64
+-- By the address of a request a record of it: the request, whether it is a
+-- subrequest, and its lists, the newest last. A record whose lists are alive
+-- has a request that is alive. The others are taken out when `most` is reached.
+local records, count, most = {}, 0, 64
 
 -- By scope: its state, which is its metatable, too. So a state lives as long as
 -- its scope, though this table is weak, and LuaJIT frees both in one round of
@@ -65,35 +65,42 @@ local function is_subrequest()
     return ok and is
 end
 
--- All lists of a request end at once.
-local function alive(of_request)
-    local _, is = identify(of_request[1])
+-- All lists of a request end at once. A new record has none.
+local function alive(record)
+    local _, is = identify(record[1])
     return is
 end
 
--- Adds a list to those of its request, which it returns.
-local function remember(request, list)
-    local key = tonumber(cast(uintptr_t, request))
-    local known = lists[key]
-    if known and alive(known) then
-        known[#known + 1] = list
-        return known
-    elseif not known then
+local function key_of(request)
+    return tonumber(cast(uintptr_t, request))
+end
+
+-- The record of a request, or a new one, which is not remembered yet.
+local function record_of(request)
+    local record = records[key_of(request)]
+    if record and alive(record) then
+        return record
+    end
+    return { request = request, of_subrequest = is_subrequest() }
+end
+
+local function remember(record)
+    local key = key_of(record.request)
+    if not records[key] then
         count = count + 1
         if count > most then
             count = 1
-            for k, other in pairs(lists) do
+            for k, other in pairs(records) do
                 if alive(other) then
                     count = count + 1
                 else
-                    lists[k] = nil
+                    records[k] = nil
                 end
             end
             most = 2 * count + 64
         end
     end
-    lists[key] = { list }
-    return lists[key]
+    records[key] = record
 end
 
 -- Raises what C refused, or returns what it lacked.
@@ -133,11 +140,14 @@ end
 
 -- A new list for the request of the state, or nil.
 local function open_list(state)
-    local list = open(state.box, state.request, ngx.get_phase() == "log")
+    local record = state.record
+    local list = open(state.box, record.request, ngx.get_phase() == "log")
     if list == nil then
         return nil
+    elseif not record[1] then
+        remember(record)
     end
-    state.lists = remember(state.request, list)
+    record[#record + 1] = list
     return list
 end
 
@@ -167,14 +177,13 @@ local function new_state(pool, name, limits)
         raise(format("bad call of '%s' (outside of a request%s)", name,
             request and ", in " .. ngx.get_phase() .. "_by_lua" or ""))
     end
-    -- `lists` is there from the start. A key that is added and then assigned
-    -- again LuaJIT may add twice, where it makes the table only as it leaves a
-    -- trace: the table would then give lists that are dead.
-    local state = { pool = pool, box = cast(box_t, pool), request = request,
-        of_subrequest = is_subrequest(), limits = limits, __index = scope,
-        __newindex = refuse, __metatable = "bufpool.scope",
-        lists = lists[tonumber(cast(uintptr_t, request))] }
-    if not (state.lists and alive(state.lists)) then
+    -- All keys are there from the start, and none is assigned again. LuaJIT may
+    -- add such a key twice, where it makes the table only as it leaves a trace:
+    -- the table would then give what was assigned first.
+    local state = { pool = pool, box = cast(box_t, pool),
+        record = record_of(request), limits = limits, __index = scope,
+        __newindex = refuse, __metatable = "bufpool.scope" }
+    if not state.record[1] then
         local list, why = obtain(open_list, state, name, 0)
         if not list then
             return nil, why
@@ -186,9 +195,9 @@ end
 -- What another request took would be released while it still uses it. A
 -- subrequest has the end of its main request, but nobody tells which that is.
 local function check_request(state)
-    local request = get_request()
-    if request ~= state.request and alive(state.lists)
-        and not (request and (state.of_subrequest or is_subrequest())) then
+    local request, record = get_request(), state.record
+    if request ~= record.request and alive(record)
+        and not (request and (record.of_subrequest or is_subrequest())) then
         raise("attempt to use a scope of another request")
     end
 end
@@ -197,7 +206,7 @@ end
 -- follows.
 local function borrow_once(state, n, kind, alignment)
     check_request(state)
-    local list = state.lists[#state.lists]
+    local list = state.record[#state.record]
     local h = borrow(state.box, list, n, alignment, kind)
     if h == nil and state.box.error == C.ENOBUFS then
         list = open_list(state)
@@ -211,7 +220,7 @@ end
 local function held(state, n, what)
     local more = list_held(state.box, nil, n, what)
     local sum = more
-    for _, list in ipairs(state.lists) do
+    for _, list in ipairs(state.record) do
         sum = sum + list_held(state.box, list, n, what) - more
     end
     return sum
