@@ -1,6 +1,7 @@
 -- The owner word of a shelf, as src/core/cache.h and cache.c have it: the names
 -- of the steps are those of the comments there. full_at is left out, because
--- it is always stored with empty_at, and loaded for the same purpose.
+-- it is always stored with empty_at, and loaded for the same purpose; a claimer
+-- loads both, so that their order does not matter.
 local bit = require "bit"
 local band, bor, bnot = bit.band, bit.bor, bit.bnot
 

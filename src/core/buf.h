@@ -17,7 +17,8 @@
  *
  * The word holds the state in its low bits and, above them, a generation that
  * every release raises. The turn from OUT to any other state is one atomic
- * operation, so that of two threads that try it only one finds OUT.
+ * operation, so that of two threads that try it only one finds OUT. (The
+ * exception is settle_before of release.c, in a fork child.)
  *
  * The epoch is for Lua, where a finalizer of the same program may change the
  * buffer between two reads, because reading a field can allocate and an
@@ -84,9 +85,10 @@ struct bufpool_buf {
 	_Atomic uint64_t refs;	/* references while frozen */
 	uint32_t number;	/* of this descriptor in its table */
 	_Atomic uint32_t next;	/* in a stack: number of the next + 1, or 0 */
-	/* Bytes from at that were dirty before the newest raw pointer was given
-	 * out: bufpool_wrote lowers the mark no further. Set anew with each
-	 * pointer, so what the last owner has left here does no harm. */
+	/* Bytes from at that bufpool_wrote leaves dirty: what was dirty when
+	 * the newest raw pointer was given out, what an earlier promise told
+	 * of, and what buf_leave_behind has noted since. Each pointer sets it
+	 * anew, so what the last owner has left here does no harm. */
 	size_t told;
 };
 /* ffi: end */
@@ -121,9 +123,9 @@ buf_size(const struct bufpool_buf *b)
 }
 
 /* Moves `at` back to the start of the memory, but not the contents. So the
- * buffer must have no contents, or the caller moves them. bufpool_wrote counts
- * from `at`, so after the move it would speak of other bytes. `told` keeps it
- * from lowering the mark. */
+ * buffer must have no contents, or the caller moves or drops them.
+ * bufpool_wrote counts from `at`, so after the move it would speak of other
+ * bytes. `told` keeps it from lowering the mark. */
 static inline void
 buf_rewind(struct bufpool_buf *b)
 {
@@ -275,8 +277,8 @@ buf_unref(struct bufpool_buf *b)
 
 	if (refs > 1)
 		return false;
-	/* one unref too many: the thread whose unref was the last may still be
-	 * on its way to turn it */
+	/* One unref too many. The state may still be FROZEN, because the thread
+	 * of the last unref has not turned it yet, so the count is asked. */
 	if (__builtin_expect(refs == 0, 0))
 		bp_buf_corrupt(b, "unref");
 	buf_turn(b, BUF_FROZEN, BUF_CACHED, BUF_GENERATION, "unref");
@@ -284,7 +286,7 @@ buf_unref(struct bufpool_buf *b)
 }
 
 /* The descriptor of a frozen buffer: both types name the same address, but the
- * public functions for the frozen one only read. */
+ * public functions for the frozen one leave the contents alone. */
 static inline struct bufpool_buf *
 buf_thaw(const struct bufpool_frozen *f)
 {
@@ -356,7 +358,7 @@ buf_clean(struct bufpool_buf *b)
 	return dirty;
 }
 
-/* Like buf_clean without the wipe: the system has zeroed the memory. */
+/* Like buf_clean without the wipe: the system zeroes the memory. */
 static inline void
 buf_forget(struct bufpool_buf *b)
 {

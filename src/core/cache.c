@@ -7,7 +7,8 @@
 #include "cache.h"
 #include "pages.h"
 
-static bool has_membarrier;	/* or had it at the start */
+static bool has_membarrier;	/* as asked at load, or when a fork child
+				 * settled; may be refused later */
 static const struct owner nobody;
 
 struct bufpool_shelf bp_cache_no_shelf = {
@@ -52,8 +53,8 @@ bp_caches_destroy(struct caches *cs)
 }
 
 /* Called by the owner inside the shelf. The order of the two stores does not
- * matter, because a claimer reads empty_at only after it has read that busy is
- * 0, and sees both then. Nothing is known to rest on the release: see
+ * matter, because a claimer reads both words only after it has read that busy
+ * is 0, and sees both stores then. Nothing is known to rest on the release: see
  * shelf_has. */
 static void
 open_shelf(struct bufpool_shelf *s)
@@ -355,7 +356,7 @@ static bool
 shelf_deserted(struct bufpool_shelf *s, uint32_t gate)
 {
 	return heavy_fence(s, gate) && !atomic_load(&s->busy) &&
-	    atomic_load(&s->empty_at) == SHUT;
+	    atomic_load(&s->empty_at) == SHUT && atomic_load(&s->full_at) == 0;
 }
 
 bool

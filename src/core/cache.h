@@ -10,8 +10,8 @@
  *                                      push, pop
  *
  * (Bonwick's allocator has magazines here, which are exchanged as a whole. A
- * shelf stays where it is, so that a buffer can name the shelf that it was last
- * on, and a release need not look up the thread, the pool or the class.)
+ * shelf stays where it is, so that a buffer can name the shelf that its owner's
+ * release puts it on, and need not look up the thread, the pool or the class.)
  *
  * THE OWNER WORD tells who is inside a shelf. It is two words, so that the
  * owner's fast paths need no atomic read-modify-write: only the owner writes
@@ -130,7 +130,8 @@ struct bufpool_shelf {
 	_Atomic uint64_t checkouts;
 	_Atomic uint64_t releases;
 	_Atomic uint64_t misses;	/* checkouts that took fresh memory */
-	uint64_t due;		/* `checkouts` at the next look (bp_trim_due) */
+	uint64_t due;		/* `checkouts` at the next bp_trim_due, for a
+				 * look or a sample */
 	int64_t looked_at;	/* when the last one was, in milliseconds */
 	/* read by every thread that releases a buffer, so on a line of its own,
 	 * because the line above changes at each checkout. Written at creation,
@@ -158,7 +159,7 @@ struct request_sample {
 	uint64_t look;		/* `checkouts` at the next look at the clock */
 	uint32_t distance;	/* checkouts from the last sample to the next */
 	uint32_t apart;		/* the average that distances are drawn for;
-				 * rises to REQUESTS_APART */
+				 * rises until it is REQUESTS_APART or more */
 };
 
 struct cache {
@@ -251,7 +252,7 @@ struct caches {
  * fast path names it. */
 extern struct bufpool_shelf bp_cache_no_shelf;
 
-void bp_cache_init(void);		/* once, before any other thread */
+void bp_cache_init(void);	/* at load, and when a fork child settles */
 
 /* Initialises caches whose layout, arena, id and place are filled in already;
  * -1 + ENOMEM. bp_caches_destroy undoes that, when no thread can reach them. */
@@ -348,15 +349,16 @@ shelf_leave(struct bufpool_shelf *s)
 		bp_shelf_leave_slow(s);
 }
 
-/* Owner only: makes the next checkout from this shelf look at the clock.
- * bp_trim_due then makes 8 of the 4, or 1 if the last look was long ago; and 1
- * of the 0. */
+/* Owner only: makes the next checkout from this shelf look at the clock. A
+ * stride above 4 becomes 4, any other 0. From 4 bp_trim_due goes on with 8, or
+ * with 1 if the last look was long ago; from 0 it goes on with 1. */
 static inline void
 shelf_look_soon(struct bufpool_shelf *s)
 {
 	s->stride = s->stride > SHELF_STRIDE / 64 ? SHELF_STRIDE / 64 : 0;
 	s->due = counter_get(&s->checkouts) + 1;
-	s->cache->requests[s->class].look = 0;	/* not only for a sample */
+	/* or bp_requests_due would end the call, as it does for a sample */
+	s->cache->requests[s->class].look = 0;
 }
 
 /* How many buffers are on it; exact for whoever is inside. Any thread. */
@@ -377,7 +379,8 @@ shelf_has(const struct bufpool_shelf *s, uint32_t count)
 					    memory_order_acquire);
 }
 
-/* Owner, inside: whether the shelf, of this count, is open and has room. E3. */
+/* Owner: whether the shelf, of this count, is open and has room. E3. Outside
+ * the answer is a guess. */
 static inline bool
 shelf_has_room(const struct bufpool_shelf *s, uint32_t count)
 {
@@ -437,7 +440,8 @@ bool bp_shelf_enter_slow(struct bufpool_shelf *s);
 
 /* How a thread enters and leaves that is not the owner, or is the owner and
  * outside; it holds the pool. claim returns false when the owner or another
- * claimer is inside, or when the system refuses the fence. unclaim also
+ * claimer is inside, when the owner has just opened the shelf, or when the
+ * system refuses the fence. unclaim also
  * empties a shelf whose gate calls for that. */
 bool bp_shelf_claim(struct bufpool_shelf *s);
 void bp_shelf_unclaim(struct bufpool_shelf *s);
@@ -450,7 +454,7 @@ void bp_shelf_spill(struct bufpool_shelf *s);
  * NULL + ENOMEM. The caller holds the pool. */
 struct cache *bp_cache_create(struct caches *cs, const struct owner *owner);
 
-/* The record's owner only, once the pool is gone. */
+/* The record's owner only, once the pool is gone, or where creation failed. */
 void bp_cache_destroy(struct cache *k);
 
 /* Makes the gates say what `watch` of the pool says. Any thread that holds the

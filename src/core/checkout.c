@@ -170,7 +170,7 @@ unused_since(struct cache *k, unsigned class)
 	return false;
 }
 
-#define SHUT_MOST 8	/* shelves that one search shuts */
+#define SHUT_MOST 8	/* empty shelves that one search claims */
 
 /*
  * Takes a buffer from a shelf whose owner is not inside. Claims an empty shelf,
@@ -238,7 +238,7 @@ refuse_exhausted(struct bufpool *p)
 
 /* Takes fresh memory; when there is none, a buffer that is idle on another node
  * or in another thread's cache, and then tries again after giving idle memory
- * of other classes back. */
+ * back. */
 static struct bufpool_buf *
 take_fresh(struct bufpool *p, unsigned class, unsigned node, unsigned take,
 	   bool *miss)
@@ -315,9 +315,10 @@ count_large(struct bufpool *p, struct bufpool_buf *b, size_t n, bool hit)
 	bp_requests_count(&p->requests->large, 0, n, 1);
 }
 
-/* Whether a checkout that may take fresh memory gets a guarded buffer. In a
- * pool hardened "sampled" each checkout gets one that leak detection samples;
- * where leak detection records all, as many get one as it would sample. */
+/* Whether a checkout gets a guarded buffer. `watched`: it is recorded, and may
+ * take fresh memory. In a pool hardened "sampled" each checkout that leak
+ * detection samples gets one. Where leak detection records all, as many get one
+ * as it would sample. */
 static bool
 wants_guard(struct bufpool *p, bool watched)
 {

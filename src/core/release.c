@@ -190,8 +190,9 @@ shelve_slow(struct bufpool *p, struct cache *k, struct bufpool_buf *b)
 }
 
 /* Whether this buffer goes to the system now. True when the pool is closed.
- * Also when shelf and depot are full and this buffer is dirty: one has to go,
- * and the system clears its pages, so that they need not be wiped. */
+ * Also when the buffer has DIRTY written bytes, the depot is full, and the
+ * shelf is full or of another node: one has to go, and the system clears its
+ * pages, so that they need not be wiped. */
 static bool
 leaves_now(struct bufpool *p, struct cache *k, const struct bufpool_buf *b)
 {
@@ -225,7 +226,9 @@ release_cached(struct bufpool *p, struct cache *k, struct bufpool_buf *b,
 }
 
 /* The first call in a fork child settles its pools. The buffer that is being
- * released has not come home yet, so it counts as out meanwhile. */
+ * released has not come home yet, so it is made OUT again, and counts as out.
+ * Where another thread is just settling, that one may have seen it CACHED, and
+ * counts it as lost. */
 static void
 settle_before(struct bufpool_buf *b)
 {

@@ -16,7 +16,8 @@ int bp_release_asking(struct bufpool_buf *b);
 /* bufpool_release, counted as a return by a garbage collector. */
 void bp_release_gc(struct bufpool_buf *b);
 
-/* bufpool_release, counted as a return at the end of a request. */
+/* bufpool_release at the end of a request, which is counted where the buffer
+ * has a record. */
 void bp_release_scoped(struct bufpool_buf *b);
 
 /* bp_release_asking and bp_release_gc for a reference to a frozen buffer. Where
