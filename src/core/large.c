@@ -63,7 +63,7 @@ push_kept(struct large *l, struct bufpool_buf *b)
 	bp_buf_push(bin_at(l, b->node, bin_of(b->span)), b);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&l->closed, memory_order_relaxed) != 0)
-		bp_large_give_back(l, SIZE_MAX);
+		bp_large_give_back(l, SIZE_MAX, true);
 }
 
 /* The mapping still counts as kept. A caller that does not push it back takes
@@ -156,7 +156,7 @@ make_room_for(struct large *l, size_t bytes)
 	for (int i = 0; i < EVICTIONS && bytes <= l->limit; i++) {
 		if (reserve_kept(l, bytes))
 			return true;
-		if (bp_large_give_back(l, 1) == 0)
+		if (bp_large_give_back(l, 1, false) == 0)
 			return false;
 	}
 	return false;
@@ -190,7 +190,7 @@ bp_large_put(struct large *l, struct bufpool_buf *b)
 }
 
 size_t
-bp_large_give_back(struct large *l, size_t bytes)
+bp_large_give_back(struct large *l, size_t bytes, bool all)
 {
 	struct bufpool_buf *b;
 	size_t done = 0;
@@ -198,8 +198,13 @@ bp_large_give_back(struct large *l, size_t bytes)
 	if (atomic_load_explicit(&l->count, memory_order_relaxed) == 0)
 		return 0;
 	for (size_t i = count_bins(l); i-- > 0;)
-		while (done < bytes && (b = pop_kept(&l->bin[i])) != NULL)
-			done += give_kept(l, b);
+		while (done < bytes && (b = pop_kept(&l->bin[i])) != NULL) {
+			size_t gone = give_kept(l, b);
+
+			if (gone == 0 && !all)
+				return done;
+			done += gone;
+		}
 	return done;
 }
 
@@ -242,7 +247,7 @@ bp_large_give_up(struct large *l, size_t bytes)
 /* Ends at the first mapping that is larger than what is still to go, also when
  * the system refuses to take its end. */
 size_t
-bp_large_shed(struct large *l, size_t bytes)
+bp_large_shed(struct large *l, size_t bytes, bool all)
 {
 	size_t left = bp_arena_whole_pages(bytes);
 	struct bufpool_buf *b;
@@ -252,12 +257,17 @@ bp_large_shed(struct large *l, size_t bytes)
 		return 0;
 	for (size_t i = 0; i < count_bins(l) && left > 0; i++)
 		while (left > 0 && (b = pop_kept(&l->bin[i])) != NULL) {
+			size_t gone;
+
 			if (b->span > left) {
 				left -= cut_kept(l, b, left);
 				push_kept(l, b);
 				return bytes - left;
 			}
-			left -= give_kept(l, b);
+			gone = give_kept(l, b);
+			if (gone == 0 && !all)
+				return bytes - left;
+			left -= gone;
 		}
 	return bytes - left;
 }
@@ -267,7 +277,7 @@ bp_large_close(struct large *l)
 {
 	atomic_store(&l->closed, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	bp_large_give_back(l, SIZE_MAX);
+	bp_large_give_back(l, SIZE_MAX, true);
 }
 
 void

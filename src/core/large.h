@@ -73,9 +73,10 @@ struct bufpool_buf *bp_large_take(struct large *l, size_t n, unsigned align,
 size_t bp_large_put(struct large *l, struct bufpool_buf *b);
 
 /* Gives whole kept mappings back to the system until at least `bytes` have
- * gone, the largest first. Returns the bytes that the system took. Any thread
- * that holds the pool. */
-size_t bp_large_give_back(struct large *l, size_t bytes);
+ * gone, the largest first. Stops at the first that the system refuses, unless
+ * `all`, because a refused one is kept no more. Returns the bytes that the
+ * system took. Any thread that holds the pool. */
+size_t bp_large_give_back(struct large *l, size_t bytes, bool all);
 
 /* Gives `bytes` of kept memory back to the system, or all if it is less. Begins
  * with the largest mapping, and cuts the last one, if what remains of it is
@@ -86,8 +87,8 @@ size_t bp_large_give_up(struct large *l, size_t bytes);
 /* Gives `bytes` of kept memory back to the system, rounded up to whole pages.
  * Begins with the smallest mapping, and cuts the last one. Returns the bytes
  * that the system took, which are fewer where no more are kept or it refuses.
- * Any thread that holds the pool. */
-size_t bp_large_shed(struct large *l, size_t bytes);
+ * Stops where it does, unless `all`. Any thread that holds the pool. */
+size_t bp_large_shed(struct large *l, size_t bytes, bool all);
 
 /* Gives all kept mappings back to the system. From here on none is kept. */
 void bp_large_close(struct large *l);

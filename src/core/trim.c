@@ -94,7 +94,7 @@ bufpool_trim(struct bufpool *p)
 	forked_check();
 	bp_ticket_expire(bp_system_now(), SIZE_MAX);
 	all.bytes = bp_arena_retry(&p->arena, SIZE_MAX);
-	all.bytes += bp_large_give_back(&p->large, SIZE_MAX);
+	all.bytes += bp_large_give_back(&p->large, SIZE_MAX, true);
 	for (unsigned c = 0; c < p->layout.classes; c++)
 		give_back_spare(p, c, &all);
 	return all.bytes + bp_arena_give_blanks(&p->arena, SIZE_MAX, true);
@@ -193,7 +193,7 @@ trim_some(struct bufpool *p, size_t most, bool *more)
 	done = bp_arena_retry(&p->arena, left > 0);
 	left -= done < left ? done : left;
 	if (left > 0) {
-		size_t shed = bp_large_shed(&p->large, left);
+		size_t shed = bp_large_shed(&p->large, left, true);
 
 		done += shed;
 		left -= shed < left ? shed : left;
@@ -301,7 +301,7 @@ decay_large(struct large *l, uint64_t steps, size_t *left)
 	if (excess > *left)
 		excess = *left;
 	if (excess > 0) {
-		bp_large_shed(l, excess);
+		bp_large_shed(l, excess, false);
 		*left -= excess;
 	}
 }
