@@ -666,6 +666,23 @@ function R.full_list_limits()
     return "yes"
 end
 
+-- In turn, one more than are in a list that cannot grow: what is released makes
+-- room in one list while another one is full. The pool has memory for both.
+function R.full_lists()
+    local per = 2 * ONE / 8
+    local pool = bufpool.new { max_bytes = (2 + per + 2) * ONE,
+        classes = { { size = ONE }, { size = 2 * ONE } } }
+    local s, taken = scope(pool), {}
+    for i = 1, per + 1 do
+        taken[i] = assert(s:checkout(1))
+    end
+    for i = 1, 4 * per do
+        taken[i]:release()
+        taken[per + 1 + i] = assert(s:checkout(1))
+    end
+    return "yes"
+end
+
 -- What the collector frees in its second round, of 1000 scopes. A worker that
 -- is never idle would hold it besides.
 function R.rounds()
@@ -911,6 +928,8 @@ local function rules(modules, with)
         says("/full_list", "yes")
         home()
         says("/full_list_limits", "yes")
+        home()
+        says("/full_lists", "yes")
         home()
     end)
 

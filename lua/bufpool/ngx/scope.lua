@@ -40,8 +40,9 @@ local found, base = pcall(require, "resty.core.base")
 local get_request = found and base.get_request
 
 -- By the address of a request a record of it: the request, whether it is a
--- subrequest, and its lists, the newest last. A record whose lists are alive
--- has a request that is alive. The others are taken out when `most` is reached.
+-- subrequest, and its lists, the one in use last. A record whose lists are
+-- alive has a request that is alive. The others are taken out when `most` is
+-- reached.
 local records, count, most = {}, 0, 64
 
 -- By scope: its state, which is its metatable, too. So a state lives as long as
@@ -202,17 +203,22 @@ local function check_request(state)
     end
 end
 
--- A handle, or nil. A list that cannot grow stays as it is, and another one
--- follows.
+-- A handle, or nil. Where the list in use is full and cannot grow, releases may
+-- have made room in an older one, which is in use then. Without any, another
+-- list follows.
 local function borrow_once(state, n, kind, alignment)
     check_request(state)
-    local list = state.record[#state.record]
-    local h = borrow(state.box, list, n, alignment, kind)
-    if h == nil and state.box.error == C.ENOBUFS then
-        list = open_list(state)
-        return list and borrow(state.box, list, n, alignment, kind)
+    local box, record = state.box, state.record
+    local last = #record
+    for k = last, 1, -1 do
+        local h = borrow(box, record[k], n, alignment, kind)
+        if h ~= nil or box.error ~= C.ENOBUFS then
+            record[k], record[last] = record[last], record[k]
+            return h
+        end
     end
-    return h
+    local list = open_list(state)
+    return list and borrow(box, list, n, alignment, kind)
 end
 
 -- What scope.h says of one list, of all lists of the request. The memory for n
