@@ -164,19 +164,17 @@ double
 bp_scope_held(const struct bufpool_pool_box *pool, struct bufpool_handle *list,
 	      size_t n, int what)
 {
-	const struct bufpool_buf *l = handle_buf(list), *b;
+	struct bufpool_buf *l = handle_buf(list);
 	double buffers = 0, bytes;
 
 	if (pool->state != BOX_LIVE)
 		return 0;	/* Not run: a finalizer in between. */
 	bytes = scope_price(pool->pool, n);
-	for (size_t i = 0; l != NULL && i + sizeof(uint64_t) <= l->len;
-	     i += sizeof(uint64_t)) {
-		b = entry_buf(l, i);
-		if (b == NULL)
-			continue;
+	if (l != NULL)
+		scope_sweep(l);
+	for (size_t i = 0; l != NULL && i < l->len; i += sizeof(uint64_t)) {
 		buffers++;
-		bytes += (double)buf_size(b);
+		bytes += (double)buf_size(entry_buf(l, i));
 	}
 	return what == HELD_BYTES ? bytes : buffers;
 }

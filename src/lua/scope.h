@@ -39,8 +39,8 @@ enum { HELD_BUFFERS, HELD_BYTES };
 
 /* How many buffers of the list are out; or how many bytes of memory these have,
  * together with what the pool would give for n bytes more. A list that has
- * ended, and NULL, have none. 0 when the pool is closed. Looks at each handle
- * that is in the list. */
+ * ended, and NULL, have none. 0 when the pool is closed. Takes the stale
+ * handles out of the list, and looks at each other one. */
 double bp_scope_held(const struct bufpool_pool_box *pool,
 		     struct bufpool_handle *list, size_t n, int what);
 
