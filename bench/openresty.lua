@@ -326,19 +326,13 @@ local function measure(row)
             report.progress(("%s, %s: %d of %d"):format(row.title, name, turn,
                 REPEATS))
             samples[name] = samples[name] or {}
-            for key, value in pairs(sample(row, name)) do
-                samples[name][key] = samples[name][key] or {}
-                table.insert(samples[name][key], value)
-            end
+            report.add(samples[name], sample(row, name))
         end
     end
     report.progress()
     row.figures = {}
     for name, figures in pairs(samples) do
-        row.figures[name] = {}
-        for key, list in pairs(figures) do
-            row.figures[name][key] = report.median(list)
-        end
+        row.figures[name] = report.medians(figures)
     end
     return row
 end

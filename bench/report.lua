@@ -44,6 +44,23 @@ function report.median(list)
     return list[math.floor((#list + 1) / 2)]
 end
 
+---Adds the figures of a sample to those of others, a list for each key.
+function report.add(samples, figures)
+    for key, value in pairs(figures) do
+        samples[key] = samples[key] or {}
+        table.insert(samples[key], value)
+    end
+end
+
+---The median of each list.
+function report.medians(samples)
+    local figures = {}
+    for key, list in pairs(samples) do
+        figures[key] = report.median(list)
+    end
+    return figures
+end
+
 ---A plain value as Lua source.
 function report.literal(v)
     if type(v) ~= "table" then

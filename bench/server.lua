@@ -14,7 +14,7 @@ local report = require "report"
 local options = report.options(arg, { server = true, quick = false,
     repeats = true, out = true })
 local REPEATS = tonumber(options.repeats) or options.quick and 1 or 3
-local ARGUMENTS = options.quick and "200 1 1" or "200 4 20"
+local LOAD, REST = options.quick and 1 or 4, options.quick and 1 or 20
 
 local WAYS = { "bufpool", "glibc", "glibc-wiped", "jemalloc", "jemalloc-wiped",
     "mimalloc", "mimalloc-wiped", "tcmalloc", "tcmalloc-wiped", "list" }
@@ -23,12 +23,11 @@ local samples = {}
 for turn = 1, REPEATS do
     for _, name in ipairs(WAYS) do
         report.progress(("%s: %d of %d"):format(name, turn, REPEATS))
-        local line = report.run(("%s %s %s"):format(
-            report.quote(options.server), name, ARGUMENTS))[1]
-        for key, value in pairs(line or {}) do
+        local line = report.run(("%s %s 200 %d %d"):format(
+            report.quote(options.server), name, LOAD, REST))[1]
+        if line then
             samples[name] = samples[name] or {}
-            samples[name][key] = samples[name][key] or {}
-            table.insert(samples[name][key], value)
+            report.add(samples[name], line)
         end
     end
 end
@@ -37,11 +36,8 @@ report.progress()
 local rows = {}
 for _, name in ipairs(WAYS) do
     if samples[name] then
-        local figures = {}
-        for key, list in pairs(samples[name]) do
-            figures[key] = report.median(list)
-        end
-        rows[#rows + 1] = { name = name, figures = figures }
+        rows[#rows + 1] = { name = name,
+            figures = report.medians(samples[name]) }
     end
 end
 
@@ -51,8 +47,9 @@ end
 
 local out = { ("Machine: %s. %s. Medians of %d.\n"):format(report.machine(),
     report.packages(), REPEATS),
-    "| memory | frames/s | processor time, us | of it in the kernel | "
-        .. "resident before, MB | under load | in the burst | after 20 s |",
+    ("| memory | frames/s | processor time, us | of it in the kernel | "
+        .. "resident before, MB | under load | in the burst | after %d s |")
+        :format(REST),
     "|---|---|---|---|---|---|---|---|" }
 for _, row in ipairs(rows) do
     local f = row.figures
